@@ -1,0 +1,8 @@
+"""kmix: mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch."""
+
+from kmix.layers import CutMix, MixUp, RandomChoice
+from kmix.plan import MixPlan
+
+__version__ = "0.1.0"
+
+__all__ = ["CutMix", "MixPlan", "MixUp", "RandomChoice"]

@@ -1,0 +1,373 @@
+"""The few array operations that kmix needs, on whichever framework holds the batch.
+
+`namespace(...)` picks one of three twins by the type of the arrays: TensorFlow ops for TensorFlow
+tensors (whatever backend Keras runs on, so that a layer works inside `tf.data`), `keras.ops` for
+tensors of the JAX and PyTorch backends, NumPy for everything else. No framework is imported that is
+not already in use.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import uuid
+
+import keras
+import ml_dtypes
+import numpy as np
+
+from kmix import _checks
+
+MASK = 0xFFFFFFFF
+
+
+def _tensorflow():
+    """TensorFlow, if it is in use."""
+    tf = sys.modules.get("tensorflow")
+    return tf if hasattr(tf, "Tensor") else None
+
+
+def is_tensorflow(x):
+    """Whether `x` is a TensorFlow tensor, eager or symbolic."""
+    tf = _tensorflow()
+    return tf is not None and isinstance(x, (tf.Tensor, tf.Variable))
+
+
+def is_jax_tracer(x):
+    """Whether `x` stands for a value inside a JAX transformation."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.core.Tracer)
+
+
+def is_symbolic(x):
+    """Whether `x` has no values yet: a tensor of a graph, a tracer, a KerasTensor."""
+    if is_tensorflow(x):
+        return not hasattr(x, "numpy")
+    return is_jax_tracer(x) or keras.backend.is_keras_tensor(x)
+
+
+def values(x):
+    """`x` as a NumPy array where its values can be seen, else None."""
+    if is_symbolic(x):
+        return None
+    return x.numpy() if is_tensorflow(x) else np.asarray(keras.ops.convert_to_numpy(x))
+
+
+def on_host(x):
+    """Whether the values of `x` can be read without waiting for an accelerator."""
+    if is_symbolic(x):
+        return False
+    device = getattr(x, "device", "cpu")
+    return getattr(device, "type", None) == "cpu" or "cpu" in str(device).lower()
+
+
+def dtype(x):
+    """The name of the dtype of `x`."""
+    return getattr(x.dtype, "name", None) or str(x.dtype).removeprefix("torch.")
+
+
+def static_shape(x):
+    """The shape of `x`, None where unknown; None alone where even the rank is unknown."""
+    if is_tensorflow(x) and x.shape.rank is None:
+        return None
+    return tuple(x.shape)
+
+
+def namespace(*arrays):
+    """The twin that serves these arrays."""
+    if any(is_tensorflow(x) for x in arrays):
+        return TENSORFLOW
+    if keras.backend.backend() != "tensorflow" and any(keras.ops.is_tensor(x) for x in arrays):
+        return NATIVE
+    return NUMPY
+
+
+def is_foreign(*arrays):
+    """Whether Keras would have to convert these arrays to its backend, which a data pipeline does not want."""
+    if any(keras.backend.is_keras_tensor(x) for x in arrays):
+        return False
+    xp = namespace(*arrays)
+    return xp is NUMPY or (xp is TENSORFLOW and keras.backend.backend() != "tensorflow")
+
+
+def as_written(function, *args, **kwargs):
+    """Call `function` without AutoGraph, which would rewrite it although it never branches on tensors."""
+    tf = _tensorflow()
+    if tf is None or tf.executing_eagerly():
+        return function(*args, **kwargs)
+    return tf.autograph.experimental.do_not_convert(function)(*args, **kwargs)
+
+
+def device_of(x):
+    """A scope that keeps new arrays beside `x` (needed on PyTorch alone)."""
+    torch = sys.modules.get("torch")
+    if keras.backend.backend() == "torch" and isinstance(x, torch.Tensor):
+        return keras.device(str(x.device))
+    return contextlib.nullcontext()
+
+
+class NumPy:
+    """NumPy: for Grain, plain loaders and oracles. Never touches an accelerator."""
+
+    math = np
+    asarray = staticmethod(np.asarray)
+    power = staticmethod(np.power)
+    reshape = staticmethod(np.reshape)
+    stack = staticmethod(np.stack)
+    where = staticmethod(np.where)
+
+    def cast(self, x, dtype):
+        return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)
+
+    def sigmoid(self, x):
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-x))
+
+    def word(self, x):
+        """`x` as 32-bit words; numbers become Python ints, since NumPy warns where scalars wrap."""
+        return x.astype("int64") & MASK if np.ndim(x) else int(x) & MASK
+
+    def words(self, n):
+        return np.arange(n, dtype="int64")
+
+    def shift(self, x, n):
+        return x >> n
+
+    def argsort(self, x):
+        return np.argsort(x, kind="stable").astype("int32")
+
+    def arange(self, n):
+        return np.arange(n, dtype="int32")
+
+    def take(self, x, indices):
+        return x[indices]
+
+    def size(self, x, axis):
+        return x.shape[axis]
+
+    def along(self, coefficients, like):
+        """Append axes to `coefficients` so that they broadcast over the trailing axes of `like`."""
+        return coefficients.reshape(tuple(coefficients.shape) + (1,) * (like.ndim - coefficients.ndim))
+
+    def require(self, condition, message):
+        """Raise unless `condition` holds, where that can be seen without waiting for an accelerator."""
+        if on_host(condition) and not values(condition).all():
+            raise ValueError(message)
+
+    def require_equal_sizes(self, axes, message):
+        """Raise unless all `(array, axis)` have one size; static sizes have been compared before."""
+
+    def switch(self, index, branches):
+        return branches[int(index)]()
+
+    def evaluate(self, function, step):
+        """Evaluate a schedule, whose result may be a number or a tensor of any framework."""
+        return self.cast(values(function(step)), "float32")
+
+
+class Native(NumPy):
+    """`keras.ops`, on the tensors of the JAX and PyTorch backends."""
+
+    math = keras.ops
+    asarray = staticmethod(keras.ops.convert_to_tensor)
+    cast = staticmethod(keras.ops.cast)
+    power = staticmethod(keras.ops.power)
+    reshape = staticmethod(keras.ops.reshape)
+    sigmoid = staticmethod(keras.ops.sigmoid)
+    stack = staticmethod(keras.ops.stack)
+    where = staticmethod(keras.ops.where)
+
+    @property
+    def _word(self):
+        # JAX has no 64-bit integers by default, PyTorch no arithmetic on unsigned words.
+        return "uint32" if keras.backend.backend() == "jax" else "int64"
+
+    def word(self, x):
+        if isinstance(x, (int, np.integer)):
+            return np.uint32(int(x) & MASK) if self._word == "uint32" else int(x) & MASK
+        return keras.ops.cast(x, self._word) & self.word(MASK)
+
+    def words(self, n):
+        return keras.ops.arange(n, dtype=self._word)
+
+    def argsort(self, x):
+        return keras.ops.cast(keras.ops.argsort(x), "int32")
+
+    def arange(self, n):
+        return keras.ops.arange(n, dtype="int32")
+
+    def switch(self, index, branches):
+        return keras.ops.switch(index, branches) if is_symbolic(index) else branches[int(index)]()
+
+    def evaluate(self, function, step):
+        return keras.ops.cast(function(step), "float32")
+
+
+class TensorFlow(NumPy):
+    """TensorFlow ops, eager or in a graph, whatever backend Keras runs on."""
+
+    @property
+    def tf(self):
+        return _tensorflow()
+
+    @property
+    def math(self):
+        return self.tf.math
+
+    def asarray(self, x):
+        return self.tf.convert_to_tensor(values(x) if keras.ops.is_tensor(x) and not is_tensorflow(x) else x)
+
+    def power(self, x, y):
+        return self.tf.pow(x, y)
+
+    def reshape(self, x, shape):
+        return self.tf.reshape(x, shape)
+
+    def stack(self, arrays, axis=0):
+        return self.tf.stack(arrays, axis)
+
+    def where(self, condition, x, y):
+        return self.tf.where(condition, x, y)
+
+    def cast(self, x, dtype):
+        return self.tf.cast(x, dtype)
+
+    def sigmoid(self, x):
+        return self.tf.sigmoid(x)
+
+    def word(self, x):
+        return self.tf.cast(self.tf.constant(x, "int64") if isinstance(x, int) else x, "int64") & MASK
+
+    def words(self, n):
+        return self.tf.range(self.tf.cast(n, "int64"))
+
+    def shift(self, x, n):
+        return self.tf.bitwise.right_shift(x, self.tf.cast(n, x.dtype))
+
+    def argsort(self, x):
+        return self.tf.argsort(x)
+
+    def arange(self, n):
+        return self.tf.range(n)
+
+    def take(self, x, indices):
+        return self.tf.gather(x, indices)
+
+    def size(self, x, axis):
+        static = None if x.shape.rank is None else x.shape[axis]
+        return self.tf.shape(x)[axis] if static is None else static
+
+    def along(self, coefficients, like):
+        if like.shape.rank is not None:
+            return coefficients[(...,) + (None,) * (like.shape.rank - coefficients.shape.rank)]
+        ones = self.tf.ones(self.tf.rank(like) - coefficients.shape.rank, "int32")
+        return self.tf.reshape(coefficients, self.tf.concat([self.tf.shape(coefficients), ones], 0))
+
+    def require(self, condition, message):
+        """Raise unless `condition` holds: at once where it can be seen, else when the graph runs."""
+        if is_symbolic(condition):
+            self.tf.debugging.Assert(self.tf.reduce_all(condition), [message])
+        else:
+            super().require(condition, message)
+
+    def require_equal_sizes(self, axes, message):
+        sizes = [self.size(x, axis) for x, axis in axes]
+        for size in sizes[1:]:
+            if not isinstance(size, int) or not isinstance(sizes[0], int):
+                self.require(self.tf.equal(size, sizes[0]), message)
+
+    def switch(self, index, branches):
+        return self.tf.switch_case(index, branches)
+
+    def evaluate(self, function, step):
+        if isinstance(function, keras.optimizers.schedules.LearningRateSchedule) and (
+            keras.backend.backend() != "tensorflow"
+        ):
+            # Keras' own schedules compute on the backend, which cannot run inside a TensorFlow graph.
+            value = self.tf.numpy_function(lambda s: np.float32(values(function(int(s)))), [step], "float32")
+            return self.tf.ensure_shape(value, ())
+        return self.tf.cast(function(step), "float32")
+
+
+NUMPY, NATIVE, TENSORFLOW = NumPy(), Native(), TensorFlow()
+
+
+class _Resource:
+    """A TensorFlow resource on the CPU, where tf.data runs, outside the reach of variable scopes."""
+
+    def __init__(self, value):
+        tf = _tensorflow()
+        self.dtype, self.shape = value.dtype.name, value.shape
+        with tf.init_scope(), tf.device("CPU:0"):
+            self.handle = tf.raw_ops.VarHandleOp(
+                dtype=self.dtype, shape=value.shape, shared_name=f"kmix_{uuid.uuid4().hex}"
+            )
+        self.assign(value)
+
+    def assign(self, value):
+        tf = _tensorflow()
+        with tf.init_scope():
+            tf.raw_ops.AssignVariableOp(resource=self.handle, value=tf.constant(value, self.dtype))
+
+    def read(self):
+        tf = _tensorflow()
+        return tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype), self.shape)
+
+
+class Cell:
+    """A float that traced tf.data functions read anew for every batch.
+
+    A Keras variable would be frozen there when Keras runs on JAX or PyTorch, so the value has a
+    TensorFlow twin as soon as a TensorFlow tensor asks for it.
+    """
+
+    def __init__(self, value):
+        self._lock, self._resource = threading.Lock(), None
+        self.value = value
+
+    def assign(self, value):
+        with self._lock:
+            self.value = value
+            if self._resource is not None:
+                self._resource.assign(np.float32(value))
+
+    def read(self, xp):
+        if xp is not TENSORFLOW:
+            return np.float32(self.value)
+        with self._lock:
+            if self._resource is None:
+                self._resource = _Resource(np.float32(self.value))
+        return self._resource.read()
+
+
+class Counter:
+    """Counts calls 0, 1, 2, ... and never gives a number twice, in parallel tf.data maps too."""
+
+    def __init__(self):
+        self._lock, self._resource, self._next = threading.Lock(), None, 0
+        self._process = os.getpid()
+
+    def belongs_elsewhere(self):
+        """Tell the counter that it is a worker's copy: every worker would count the same numbers."""
+        self._process = None
+
+    def next(self, xp):
+        if os.getpid() != self._process:
+            _checks.fail(
+                "In a worker process a layer cannot count its calls, since every worker would draw the same plans.",
+                "a call without a step in a copy of the layer",
+                "Write `layer.at_step(step, batch)` with the number of the batch, or mix in the main process: "
+                "`for step, batch in enumerate(loader): batch = layer.at_step(step, batch)`.",
+            )
+        with self._lock:
+            if xp is TENSORFLOW and self._resource is None:
+                self._resource = _Resource(np.array([self._next * 256, 0, 0], "int64"))
+            if self._resource is None:
+                self._next += 1
+                return self._next - 1
+        tf = _tensorflow()
+        # The one op that reads and advances in one go (a variable's assign_add is not atomic); it counts by 256.
+        with contextlib.nullcontext() if xp is TENSORFLOW else tf.init_scope():
+            state = tf.raw_ops.RngReadAndSkip(resource=self._resource.handle, alg=1, delta=np.uint64(1))
+            number = tf.bitwise.right_shift(state[0], np.int64(8))
+        return number if xp is TENSORFLOW else int(number)

@@ -1,0 +1,223 @@
+"""Validation, and the one wording of every error: what was expected, what was received, what to write instead."""
+
+import math
+import numbers
+import sys
+
+
+def fail(expected, received, mend="", error=ValueError):
+    """Raise `error` in the one wording that all of kmix shares."""
+    raise error(f"{expected} Received: {received}." + (f" {mend}" if mend else ""))
+
+
+def real(value, name, low=0.0, high=math.inf):
+    """Return `value` as a Python float within `[low, high]`, or raise."""
+    expected = f"`{name}` must be a finite number >= {low:g}" + (f" and <= {high:g}." if high < math.inf else ".")
+    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__"):
+        fail(expected, f"{name}={value!r} of type {type(value).__name__}", error=TypeError)
+    number = float(value)
+    if not math.isfinite(number) or not low <= number <= high:
+        fail(expected, f"{name}={number!r}")
+    return number
+
+
+def alpha(value):
+    """Return `value` as a float >= 0, or unchanged if it is a schedule (a callable of the step)."""
+    if callable(value):
+        return value
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        fail(
+            "`alpha` must be a number >= 0 or a schedule (a callable of the step).",
+            f"alpha={value!r} of type {type(value).__name__}",
+            "For example `alpha=0.2`, or `alpha=kmix.schedules.Linear(0.0, 0.4, 1000)`.",
+            TypeError,
+        )
+    return real(value, "alpha")
+
+
+def integer(value, name, low=0, high=None):
+    """Return `value` as a Python int within `[low, high)`, or raise."""
+    expected = f"`{name}` must be an integer >= {low}" + (f" and < {high}." if high is not None else ".")
+    if isinstance(value, bool) or not (isinstance(value, numbers.Integral) or hasattr(value, "__index__")):
+        fail(expected, f"{name}={value!r} of type {type(value).__name__}", error=TypeError)
+    number = int(value)
+    if number < low or (high is not None and number >= high):
+        fail(expected, f"{name}={number}")
+    return number
+
+
+def one_of(value, name, options):
+    """Return `value` if it is one of `options`, or raise."""
+    if value not in options:
+        fail(f"`{name}` must be one of {', '.join(map(repr, options))}.", f"{name}={value!r}")
+    return value
+
+
+def seed(value):
+    """Return `value` as an int in `[0, 2**32)`, or raise."""
+    return integer(value, "seed", 0, 2**32)
+
+
+def names(value, name):
+    """Return `value` as a tuple of strings, or raise."""
+    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        fail(f"`{name}` must be a list of names.", f"{name}={value!r}", f"Write `{name}=[{value!r}]`.", TypeError)
+    return tuple(value)
+
+
+def array(leaf, role):
+    """Raise unless `leaf` is a dense array with a shape and a dtype."""
+    kind = type(leaf).__name__
+    if "Ragged" in kind or getattr(leaf, "ragged", False):
+        fail(f"{role} must be a dense tensor.", f"a ragged tensor ({kind})", "Pad it first, e.g. `x.to_tensor()`.")
+    torch = sys.modules.get("torch")
+    is_torch = torch is not None and isinstance(leaf, getattr(torch, "Tensor", ()))
+    sparse = leaf.layout is not torch.strided if is_torch else getattr(leaf, "sparse", False)
+    if sparse or kind in ("SparseTensor", "BCOO", "BCSR") or type(leaf).__module__.startswith("scipy.sparse"):
+        fail(f"{role} must be a dense tensor.", f"a sparse tensor ({kind})", "Make it dense first.")
+    if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+        fail(f"{role} must hold arrays or tensors.", f"a {kind}", "Wrap it with `np.asarray(...)`.", TypeError)
+
+
+def batch_shapes(shapes):
+    """Raise unless all static `shapes` (None: unknown) have a batch axis of one size."""
+    known = [tuple(shape) for shape in shapes if shape is not None]
+    if any(len(shape) == 0 for shape in known):
+        fail(
+            "Mixing pairs the examples of a batch, so every tensor needs a batch axis.",
+            f"tensors of shapes {', '.join(map(str, known))}",
+            BATCH_FIRST,
+        )
+    if len({shape[0] for shape in known if shape[0] is not None}) > 1:
+        fail(BATCH_SIZES, f"tensors of shapes {', '.join(map(str, known))}", BATCH_FIRST)
+
+
+def weight_shape(weight, label):
+    """Raise unless sample weights of static shape `weight` go with labels of static shape `label`."""
+    if weight is None:
+        fail("The rank of sample weights must be known.", "sample_weight of unknown rank", "Call `w.set_shape([None])`.")
+    if label is None or len(weight) <= len(label) or (len(weight) == len(label) + 1 and weight[-1] == 1):
+        return
+    fail(
+        "Sample weights must have the shape (B,), or the leading axes of the labels.",
+        f"sample_weight of shape {tuple(weight)} with labels of shape {tuple(label)}",
+    )
+
+
+def keys(batch, passthrough):
+    """Raise unless every key of a dictionary is mixed or passed through by name."""
+    if "images" not in batch:
+        fail(
+            'A batch as a dictionary needs the inputs under "images" and the labels under "labels".',
+            f"keys {sorted(batch)}",
+            "Rename the key, or pass a tuple (x, y): x may be a dictionary of any keys.",
+        )
+    for key in batch:
+        if key in ("segmentation_masks", "bounding_boxes"):
+            fail(
+                "Segmentation masks and bounding boxes are not mixed yet.",
+                f"key {key!r}",
+                "Leave it out of the batch; to pass it through unmixed would not match the mixed images.",
+            )
+        if key not in ("images", "labels", "sample_weight", *passthrough):
+            fail(
+                'Only "images", "labels" and "sample_weight" of a dictionary are mixed.',
+                f"key {key!r}",
+                f"Name it in `passthrough=[{key!r}]` to pass it through unmixed.",
+            )
+
+
+BATCH_SIZES = "All tensors of a batch must have the same batch size."
+BATCH_FIRST = "Was the data set batched? Write `ds.batch(32).map(layer)`, not `ds.map(layer).batch(32)`."
+INTEGER_INPUT = (
+    "Ids cannot be interpolated: mix after the Embedding layer, one-hot encode, or cast to float "
+    "if these are measurements. uint8 images are fine."
+)
+
+
+def blendable(dtype, role="x"):
+    """Raise unless values of `dtype` can be interpolated."""
+    if not (dtype == "uint8" or "float" in dtype):
+        fail(f"{role} must be float, or uint8 images.", f"dtype {dtype}", INTEGER_INPUT)
+
+
+def label_kind(shape, dtype, num_classes):
+    """Tell how labels of this static shape and dtype are read: "dense", "ids" or "multi_hot"."""
+    if "float" in dtype:
+        return "dense"
+    if not ("int" in dtype or dtype == "bool"):
+        fail("Labels must be float or integer.", f"dtype {dtype}")
+    if shape is None:
+        fail(
+            "The rank of integer labels must be known, to tell class ids from multi-hot labels.",
+            "labels of unknown rank",
+            "Call `y.set_shape([None])` on them first.",
+        )
+    shape = tuple(shape)
+    if len(shape) >= 3:
+        fail(
+            "Integer labels must be class ids (B,) or (B, 1), or multi-hot (B, C).",
+            f"labels of shape {shape} and dtype {dtype}",
+            "Cast per-pixel or per-step targets to float, one-hot encoded, to have them interpolated.",
+        )
+    if len(shape) == 2 and shape[1] is None:
+        fail(
+            "The last dimension of integer labels must be known, to tell class ids (B, 1) from multi-hot (B, C).",
+            f"labels of shape {shape}",
+            "Call `y.set_shape([None, 1])` on them first.",
+        )
+    if len(shape) == 2 and shape[1] != 1:
+        return "multi_hot"
+    if num_classes is None:
+        fail(
+            "Integer labels are class ids and are one-hot encoded before mixing, which needs `num_classes`.",
+            f"labels of shape {shape} and dtype {dtype} with num_classes=None",
+            "Pass `num_classes=`, or cast the labels to float if this is regression.",
+        )
+    return "ids"
+
+
+def spatial(shape):
+    """Raise unless a static shape has a batch axis, one to three spatial axes, and channels."""
+    if shape is None:
+        fail("CutMix needs the rank of its inputs to be known.", "x of unknown rank", "Call `x.set_shape(...)` first.")
+    if not 3 <= len(shape) <= 5:
+        fail(
+            "CutMix needs one to three spatial axes between the batch and the channels: (B, T, C), (B, H, W, C) or "
+            "(B, D, H, W, C).",
+            f"x of shape {tuple(shape)}",
+            "For tabular data use MixUp. For images without channels add an axis: `x[..., None]`. " + BATCH_FIRST,
+        )
+
+
+SAME_SPATIAL = "CutMix pastes one box into all inputs, so they must have the same spatial sizes."
+
+
+def same_spatial(sizes):
+    """Raise unless all lists of static spatial sizes (None: unknown) agree."""
+    if any(len({known for known in axis if known is not None}) > 1 for axis in zip(*sizes)) or len(
+        {len(size) for size in sizes}
+    ) > 1:
+        fail(SAME_SPATIAL, f"spatial sizes {', '.join(map(str, sizes))}")
+
+
+def spatial_shape(sizes):
+    """Raise unless the spatial sizes that a box is drawn for are given."""
+    if sizes is None or not 1 <= len(sizes) <= 3:
+        fail(
+            "CutMix draws a box, which needs the sizes of one to three spatial axes.",
+            f"spatial_shape={sizes}",
+            "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
+        )
+    return sizes
+
+
+def probabilities(weights, count):
+    """Return `count` weights, equal by default, scaled to the sum 1, or raise."""
+    weights = [1.0] * count if weights is None else [real(weight, "weights") for weight in weights]
+    if len(weights) != count or not sum(weights) > 0:
+        fail(
+            f"`weights` must be {count} numbers >= 0, one for each layer, and not all 0.",
+            f"weights={weights}",
+        )
+    return tuple(weight / sum(weights) for weight in weights)

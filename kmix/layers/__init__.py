@@ -1,0 +1,7 @@
+"""The mixing layers."""
+
+from kmix.layers.cut_mix import CutMix
+from kmix.layers.mix_up import MixUp
+from kmix.layers.random_choice import RandomChoice
+
+__all__ = ["CutMix", "MixUp", "RandomChoice"]

@@ -1,0 +1,328 @@
+"""What the mixing layers share: the forms of a batch, the step, alpha, and the config."""
+
+import multiprocessing
+import random
+
+import keras
+
+from kmix import _backend, _checks, mixing
+from kmix.plan import MixPlan
+
+tree = keras.tree
+
+
+def split(batch):
+    """Return `(x, y, sample_weight)` of a batch, and a function that gives the mixed three its form."""
+    if isinstance(batch, dict):
+        parts = tuple(batch.get(name) for name in ("images", "labels", "sample_weight"))
+
+        def join(x, y, sample_weight):
+            mixed = {"images": x, "labels": y, "sample_weight": sample_weight}
+            return {name: mixed.get(name, value) for name, value in batch.items()}
+
+        return *parts, join
+    return *(*batch, None, None)[:3], lambda *mixed: type(batch)(mixed[: len(batch)])
+
+
+def is_labelled(batch):
+    """Whether a batch has labels: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with labels."""
+    if isinstance(batch, dict):
+        return batch.get("labels") is not None
+    return isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None
+
+
+def map_arrays(function, structure):
+    """`function` of every array of a structure; None stays None."""
+    return tree.map_structure(lambda leaf: None if leaf is None else function(leaf), structure)
+
+
+def arrays_of(structure):
+    """The arrays of a structure, without None."""
+    return [leaf for leaf in tree.flatten(structure) if leaf is not None]
+
+
+class BatchLayer(keras.layers.Layer):
+    """A layer that maps a labelled batch to a labelled batch, one numbered step at a time.
+
+    A subclass implements `_check(x)`, `_mix(xp, step, x, y, sample_weight)` and `_dtype_of(leaf)`.
+    """
+
+    def __init__(self, *, num_classes=None, passthrough=(), seed=None, **kwargs):
+        # Autocasting would cast labels, too, to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
+        self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
+        self.passthrough = _checks.names(passthrough, "passthrough")
+        # From Python's generator, as Keras draws its seeds, so that keras.utils.set_random_seed governs it.
+        self.seed = random.randint(1, int(1e9)) if seed is None else _checks.seed(seed)
+        self._counter = _backend.Counter()
+
+    def __call__(self, *args, **kwargs):
+        return _backend.as_written(self._route, *args, **kwargs)
+
+    def _route(self, *args, **kwargs):
+        """Answer batches that are not Keras' own at once, since Keras would convert them to its backend."""
+        arrays = [leaf for leaf in tree.flatten((args, kwargs)) if hasattr(leaf, "dtype")]
+        for leaf in arrays:
+            _checks.array(leaf, "A batch")
+        if arrays and _backend.is_foreign(*arrays):
+            return self.call(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def call(self, x, y=None, sample_weight=None, training=None):
+        batch = self._batch(x, y, sample_weight)
+        if training is False:
+            return batch
+        if is_labelled(batch):
+            return self._mixed(None, batch)
+        if training or sample_weight is not None:
+            _checks.fail(
+                "Inputs are mixed together with their labels.",
+                "inputs without labels, in training",
+                f"Call it on labelled batches: `ds.map(layer)` on a data set of (x, y), or `x, y = layer(x, y)`. "
+                "As a plain layer of a model it would mix the inputs and leave the labels as they are.",
+            )
+        return batch
+
+    def at_step(self, step, batch):
+        """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
+
+        Args:
+            step: Number of the batch: an integer >= 0 or an integer scalar tensor.
+            batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with `"images"` and `"labels"`.
+
+        Returns:
+            The mixed batch in the same structure. NumPy arrays come back as NumPy arrays.
+
+        Raises:
+            ValueError: if the batch has no labels, or cannot be mixed (see the class).
+
+        Example:
+
+        >>> layer = kmix.MixUp(0.2, num_classes=3, seed=1)
+        >>> x, y = layer.at_step(0, (np.ones((4, 2), "float32"), np.array([0, 1, 2, 1])))
+        >>> y.shape
+        (4, 3)
+        """
+        return _backend.as_written(self._at_step, step, batch)
+
+    def _at_step(self, step, batch):
+        if not is_labelled(tuple(batch) if isinstance(batch, list) else batch):
+            _checks.fail(
+                'Expected a labelled batch: (x, y), (x, y, sample_weight), or a dictionary with "images" and "labels".',
+                f"a batch of type {type(batch).__name__}",
+                "With tf.data write `ds.enumerate().map(layer.at_step)`.",
+            )
+        if not hasattr(step, "dtype"):
+            step = _checks.integer(step, "step")
+        elif "int" not in _backend.dtype(step) or len(step.shape):
+            _checks.fail("`step` must be an integer scalar.", f"dtype {_backend.dtype(step)}, shape {step.shape}")
+        elif not _backend.is_symbolic(step):
+            step = _checks.integer(int(step), "step")
+        return self._mixed(step, batch)
+
+    def _mixed(self, step, batch):
+        """Check, encode, number and mix one batch. Nothing has changed if a check fails."""
+        if isinstance(batch, dict):
+            _checks.keys(batch, self.passthrough)
+        x, y, sample_weight, join = split(batch)
+        leaves = arrays_of((x, y, sample_weight))
+        for leaf in leaves:
+            _checks.array(leaf, "A batch")
+        _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
+        self._check(x)
+        if step is None and any(map(_backend.is_jax_tracer, leaves)):
+            _checks.fail(
+                "Inside a function that JAX compiles a layer cannot count its calls.",
+                "a call without a step",
+                "Write `layer.at_step(step, (x, y))` with a step that is an argument of the function.",
+            )
+        xp = _backend.namespace(*leaves, *([step] if hasattr(step, "dtype") else []))
+        with _backend.device_of(leaves[0]):
+            x, y, sample_weight = map_arrays(xp.asarray, (x, y, sample_weight))
+            y = map_arrays(lambda leaf: mixing.encode_labels(leaf, self.num_classes), y)
+            weights = self._weights_for(y, sample_weight)
+            xp.require_equal_sizes([(leaf, 0) for leaf in arrays_of((x, y, sample_weight))], _checks.BATCH_SIZES)
+            step = self._counter.next(xp) if step is None else step
+            return join(*self._mix(xp, step, x, y, sample_weight, weights))
+
+    def _weights_for(self, y, sample_weight):
+        """The sample weights of each leaf of `y`, as a structure like `y`."""
+        labels, weights = tree.flatten(y), tree.flatten(sample_weight)
+        if len(weights) == 1:
+            weights = weights * len(labels)
+        if len(weights) != len(labels):
+            _checks.fail(
+                "Sample weights must be one tensor, or one for each tensor of the labels.",
+                f"{len(weights)} for {len(labels)} tensors of labels",
+            )
+        for label, weight in zip(labels, weights, strict=True):
+            if weight is not None:
+                _checks.weight_shape(_backend.static_shape(weight), _backend.static_shape(label))
+        return weights
+
+    def compute_output_spec(self, x, y=None, sample_weight=None, training=None):
+        batch = self._batch(x, y, sample_weight)
+
+        def spec(leaf, shape=None, dtype=None):
+            return keras.KerasTensor(leaf.shape if shape is None else shape, dtype=dtype or leaf.dtype)
+
+        if training is False or not is_labelled(batch):
+            return map_arrays(spec, batch)
+        if isinstance(batch, dict):
+            _checks.keys(batch, self.passthrough)
+        x, y, sample_weight, join = split(batch)
+        self._check(x)
+
+        def label_spec(leaf):
+            ids = _checks.label_kind(leaf.shape, leaf.dtype, self.num_classes) == "ids"
+            return spec(leaf, (leaf.shape[0], self.num_classes) if ids else None, "float32")
+
+        return join(
+            map_arrays(lambda leaf: spec(leaf, dtype=self._dtype_of(leaf)), x),
+            map_arrays(label_spec, y),
+            map_arrays(lambda leaf: spec(leaf, dtype="float32"), sample_weight),
+        )
+
+    @staticmethod
+    def _batch(x, y, sample_weight):
+        """The batch that the arguments of a call stand for."""
+        if sample_weight is not None:
+            return x, y, sample_weight
+        return x if y is None else (x, y)
+
+    def get_config(self):
+        return {**super().get_config(), "passthrough": list(self.passthrough), "seed": self.seed}
+
+    def __reduce__(self):
+        return _rebuild, (keras.saving.serialize_keras_object(self),)
+
+
+def _rebuild(config):
+    """Unpickle a layer. In a worker process it may mix at a given step, but not count."""
+    layer = keras.saving.deserialize_keras_object(config)
+    if multiprocessing.parent_process() is not None:
+        layer._counter.belongs_elsewhere()
+    return layer
+
+
+class MixLayer(BatchLayer):
+    """A layer that draws its plan with one alpha. A subclass implements `_draw`."""
+
+    def __init__(self, alpha, *, per="sample", rate=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.per = _checks.one_of(per, "per", ("sample", "batch"))
+        self.rate = _checks.real(rate, "rate", 0.0, 1.0)
+        alpha = _checks.alpha(alpha)
+        self._schedule = alpha if callable(alpha) else None
+        self._alpha = None if callable(alpha) else _backend.Cell(alpha)
+        self._traced = self._frozen = False
+
+    @property
+    def alpha(self):
+        """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
+
+        A new number takes effect with the next batch that is drawn, in compiled functions and traced
+        `tf.data` pipelines, too. Batches that were prefetched before keep theirs.
+        """
+        return self._alpha.value if self._schedule is None else self._schedule
+
+    @alpha.setter
+    def alpha(self, value):
+        value = _checks.alpha(value)
+        if self._schedule is not None:
+            _checks.fail(
+                "`alpha` of this layer follows a schedule, which sets it for each step.",
+                f"alpha={value!r}",
+                "Build the layer with a number to set alpha yourself.",
+            )
+        if callable(value):
+            if self._traced:
+                _checks.fail(
+                    "A schedule must be given before the layer is first used in a compiled function.",
+                    f"alpha={value!r}",
+                    "Pass it when the layer is built: `alpha=schedule`.",
+                )
+            self._schedule, self._alpha = value, None
+            return
+        if self._frozen and value != self._alpha.value:
+            _checks.fail(
+                "A function compiled by `jax.jit` holds alpha as a constant and would not see the new value.",
+                f"alpha={value!r} instead of {self._alpha.value!r}",
+                "Build the layer with a schedule of the step, or call `at_step` outside of `jax.jit`.",
+            )
+        self._alpha.assign(value)
+
+    def plan(self, step, batch_size, spatial_shape=None, replica=0):
+        """The plan of one step as NumPy arrays: what a batch with that number is, or was, mixed with.
+
+        Args:
+            step: Number of the batch, an int >= 0.
+            batch_size: Number of samples in the batch.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed by CutMix alone.
+            replica: Index of the replica under data parallelism.
+
+        Returns:
+            A `kmix.MixPlan`, for the alpha that the layer has now.
+
+        Example:
+
+        >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
+        array([0, 2, 3, 1], dtype=int32)
+        """
+        step = _checks.integer(step, "step")
+        batch_size = _checks.integer(batch_size, "batch_size", 1)
+        return self._plan(_backend.NUMPY, step, batch_size, spatial_shape, replica)
+
+    def _plan(self, xp, step, batch_size, spatial_shape, replica=0):
+        alpha = xp.evaluate(self._schedule, step) if self._alpha is None else self._alpha.read(xp)
+        settings = {"per": self.per, "rate": self.rate, "replica": replica, "xp": xp}
+        return self._draw(self.seed, step, alpha, batch_size, spatial_shape, **settings)
+
+    def _mix(self, xp, step, x, y, sample_weight, weights):
+        leaf = tree.flatten(x)[0]
+        self._traced |= _backend.is_symbolic(leaf)
+        self._frozen |= _backend.is_jax_tracer(leaf) and self._schedule is None
+        plan = self._plan(xp, step, xp.size(leaf, 0), self._spatial_shape(xp, x))
+        labels = [
+            mixing.mix_labels(label, plan, weights=weight) for label, weight in zip(tree.flatten(y), weights, strict=True)
+        ]
+        return (
+            tree.map_structure(lambda leaf: self._mix_input(leaf, plan), x),
+            tree.pack_sequence_as(y, labels),
+            map_arrays(lambda weight: mixing.mix_weights(weight, plan), sample_weight),
+        )
+
+    def _check(self, x):
+        for leaf in tree.flatten(x):
+            _checks.blendable(_backend.dtype(leaf))
+
+    def _spatial_shape(self, xp, x):
+        """The sizes that a box is drawn for; None where there is no box."""
+        return None
+
+    def _mix_input(self, leaf, plan):
+        return mixing.mix_inputs(leaf, plan, dtype=self._dtype_of(leaf))
+
+    def _dtype_of(self, leaf):
+        """The dtype in which `leaf` comes back."""
+        return self.compute_dtype
+
+    def _draw(self, seed, step, alpha, batch_size, spatial_shape, **settings) -> MixPlan:
+        raise NotImplementedError
+
+    def get_config(self):
+        alpha = self.alpha
+        return {
+            **super().get_config(),
+            "alpha": keras.saving.serialize_keras_object(alpha) if callable(alpha) else alpha,
+            "num_classes": self.num_classes,
+            "per": self.per,
+            "rate": self.rate,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        alpha = config["alpha"]
+        if isinstance(alpha, dict):
+            alpha = keras.saving.deserialize_keras_object(alpha)
+        return super().from_config({**config, "alpha": alpha})

@@ -1,0 +1,62 @@
+"""MixUp: blend pairs of examples."""
+
+import keras
+
+from kmix import plan
+from kmix.layers.base import MixLayer
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class MixUp(MixLayer):
+    """Blends pairs of examples and their labels: `lam * x_i + (1 - lam) * x_j`, the same for `y`.
+
+    Args:
+        alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
+            step). 0 is the identity, 0.1 to 0.4 keeps most of each image, 1 is uniform. Defaults to 0.2.
+        num_classes: Number of classes. Needed if the labels are integer class ids.
+        per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
+        rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        passthrough: Keys of a dictionary batch to pass through unmixed.
+        seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
+
+    Call arguments:
+        x: Inputs: tensors `(B, ...)` of any rank, float or uint8, or a nested structure of them. Instead
+            of x and y also one tuple, or a dictionary with `"images"` and `"labels"`.
+        y: Labels. Class ids `(B,)` or `(B, 1)` are one-hot encoded, float and multi-hot labels mixed as
+            they are. Any structure.
+        sample_weight: Sample weights `(B,)`, mixed so that a loss linear in `y` is the weighted pair.
+        training: `False` returns the batch as it is. By default a batch with labels is mixed.
+
+    Returns:
+        The batch in the same structure: inputs in the compute dtype of the layer (float32 by default),
+        labels and sample weights in float32.
+
+    Raises:
+        ValueError: if inputs are integers other than uint8 or come without labels in training; if ids
+            come without `num_classes` or lie outside of it (where that can be seen); if the batch sizes
+            differ, or there is no batch axis; if a tensor is ragged or sparse.
+        TypeError: if an argument is of the wrong type.
+
+    Reference:
+        H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz, "mixup: Beyond Empirical Risk Minimization",
+        ICLR 2018, https://arxiv.org/abs/1710.09412
+
+    Example:
+
+    >>> layer = kmix.MixUp(alpha=0.4, num_classes=3, seed=1)
+    >>> x, y = layer(np.eye(4, dtype="float32"), np.array([0, 1, 2, 0]))
+    >>> y.round(2)
+    array([[1.  , 0.  , 0.  ],
+           [0.  , 0.86, 0.14],
+           [1.  , 0.  , 0.  ],
+           [0.  , 0.05, 0.95]], dtype=float32)
+    """
+
+    def __init__(self, alpha=0.2, *, num_classes=None, per="sample", rate=1.0, passthrough=(), seed=None, **kwargs):
+        super().__init__(
+            alpha, num_classes=num_classes, per=per, rate=rate, passthrough=passthrough, seed=seed, **kwargs
+        )
+
+    def _draw(self, seed, step, alpha, batch_size, spatial_shape, **settings):
+        return plan.sample_mixup(seed, step, alpha, batch_size, **settings)

@@ -1,0 +1,128 @@
+"""RandomChoice: one of several mixing layers per batch."""
+
+import keras
+
+from kmix import _backend, _checks, plan
+from kmix.layers.base import BatchLayer, MixLayer
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class RandomChoice(BatchLayer):
+    """Mixes each batch with one of several layers, drawn at random.
+
+    Args:
+        layers: Mixing layers of kmix, with the same `num_classes`. To leave some batches unmixed, add
+            `kmix.MixUp(0.0)`.
+        weights: Numbers >= 0, one for each layer; their ratios are the odds. Equal by default.
+        seed: Integer in `[0, 2**32)`, for the choice alone: each layer keeps its own seed. Drawn from
+            Python's `random` by default.
+        **kwargs: `name`, as for every Keras layer.
+
+    Call arguments:
+        x, y, sample_weight, training: As for the layers.
+
+    Returns:
+        The batch in the same structure. Where the layers return different dtypes (`CutMix` keeps uint8,
+        `MixUp` does not) they are promoted, so that every batch has the same.
+
+    Raises:
+        ValueError: if there are no layers, the weights do not match them, or the layers disagree on
+            `num_classes`; and as the layers.
+        TypeError: if one of `layers` is not a mixing layer.
+
+    Example:
+
+    >>> layer = kmix.RandomChoice([kmix.MixUp(0.2, num_classes=2), kmix.CutMix(1.0, num_classes=2)], seed=1)
+    >>> x, y = layer(np.zeros((2, 8, 8, 3), "float32"), np.array([0, 1]))
+    >>> y.shape
+    (2, 2)
+    """
+
+    def __init__(self, layers, weights=None, seed=None, **kwargs):
+        layers = list(layers)
+        for layer in layers:
+            if not isinstance(layer, BatchLayer):
+                _checks.fail("`layers` must be mixing layers of kmix.", f"a {type(layer).__name__}", error=TypeError)
+        if not layers:
+            _checks.fail("`layers` must hold at least one mixing layer.", "an empty list")
+        if len({layer.num_classes for layer in layers}) > 1:
+            _checks.fail(
+                "All `layers` must agree on `num_classes`, since every batch has the same labels.",
+                f"num_classes {[layer.num_classes for layer in layers]}",
+            )
+        names = {name: None for layer in layers for name in layer.passthrough}
+        super().__init__(num_classes=layers[0].num_classes, passthrough=names, seed=seed, **kwargs)
+        self.layers = layers
+        for layer in layers:
+            layer.built = True
+        # `weights` is taken by Keras, for the variables of a layer.
+        self.probabilities = _checks.probabilities(weights, len(layers))
+
+    @property
+    def alpha(self):
+        """Not to be read or set here: each layer has its own."""
+        raise AttributeError(
+            "RandomChoice has no alpha of its own. Use the alpha of its layers: `choice.layers[0].alpha`, or "
+            "`AlphaScheduler(choice.layers, schedule)`."
+        )
+
+    @alpha.setter
+    def alpha(self, value):
+        _checks.fail(
+            "RandomChoice has no alpha of its own; its layers do: "
+            + ", ".join(f"`layers[{i}]` ({layer.name})" for i, layer in enumerate(self.layers))
+            + ".",
+            f"alpha={value!r}",
+            "Write `choice.layers[0].alpha = ...`, or `AlphaScheduler(choice.layers, schedule)`.",
+        )
+
+    def plan(self, step, batch_size, spatial_shape=None, replica=0):
+        """The plan of one step as NumPy arrays, with `choice`: the index of the layer that was drawn.
+
+        Args:
+            step: Number of the batch, an int >= 0.
+            batch_size: Number of samples in the batch.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed where CutMix is drawn.
+            replica: Index of the replica under data parallelism.
+
+        Returns:
+            A `kmix.MixPlan`.
+
+        Example:
+
+        >>> layer = kmix.RandomChoice([kmix.MixUp(0.2), kmix.CutMix()], weights=[0, 1])
+        >>> int(layer.plan(step=0, batch_size=4, spatial_shape=(8, 8)).choice)
+        1
+        """
+        choice = plan.sample_choice(self.seed, _checks.integer(step, "step"), self.probabilities)
+        return self.layers[int(choice)].plan(step, batch_size, spatial_shape, replica)._replace(choice=choice)
+
+    def _mix(self, xp, step, x, y, sample_weight, weights):
+        def branch(layer):
+            def run():
+                mixed, labels, mixed_weight = layer._mix(xp, step, x, y, sample_weight, weights)
+                promoted = keras.tree.map_structure(lambda new, leaf: xp.cast(new, self._dtype_of(leaf)), mixed, x)
+                return promoted, labels, mixed_weight
+
+            return run
+
+        choice = plan.sample_choice(self.seed, step, self.probabilities, xp=xp)
+        return xp.switch(choice, [branch(layer) for layer in self.layers])
+
+    def _check(self, x):
+        for layer in self.layers:
+            layer._check(x)
+
+    def _dtype_of(self, leaf):
+        return keras.backend.result_type(*(layer._dtype_of(leaf) for layer in self.layers))
+
+    def get_config(self):
+        config = super().get_config()
+        del config["passthrough"]
+        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
+        return {**config, "layers": layers, "weights": list(self.probabilities)}
+
+    @classmethod
+    def from_config(cls, config):
+        layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
+        return super().from_config({**config, "layers": layers})

@@ -1,0 +1,181 @@
+"""Mix inputs, labels and sample weights: pure functions of a plan, without randomness."""
+
+import numpy as np
+
+from kmix import _backend, _checks
+
+
+def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
+    """Mix one batch of inputs: blend it, or paste boxes where the plan has them.
+
+    Args:
+        x: Tensor `(B, ...)`, float or uint8. For a plan with boxes any dtype, with the spatial axes
+            that the plan was drawn for.
+        plan: A `MixPlan` for a batch of `B`.
+        data_format: `"channels_last"` or `"channels_first"`: where the spatial axes are. Only matters
+            with boxes.
+        dtype: Name of the dtype of the result. Defaults to that of `x`, float32 for uint8; a paste
+            always keeps that of `x`.
+
+    Returns:
+        A new tensor of the same shape, `lam * x + (1 - lam) * x[permutation]`. With boxes:
+        `x[permutation]` inside the box and `x` outside. A sample with `lam = 1` comes back exactly.
+
+    Example:
+
+    >>> from kmix.plan import MixPlan
+    >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+    >>> mix_inputs(np.array([[4.0], [8.0]]), plan)
+    array([[5.],
+           [8.]])
+    """
+    xp = _backend.namespace(x, plan.lam)
+    x = xp.asarray(x)
+    if plan.box is not None:
+        return _paste(xp, x, plan, data_format)
+    given = _backend.dtype(x)
+    _checks.blendable(given)
+    dtype = dtype or ("float32" if given == "uint8" else given)
+    # Half precision would round lam itself; blend in float32 and round once.
+    wide = "float64" if dtype == "float64" else "float32"
+    partner = xp.cast(xp.take(x, xp.asarray(plan.permutation)), wide)
+    return xp.cast(_combine(xp, *_coefficients(xp, plan), xp.cast(x, wide), partner), dtype)
+
+
+def mix_labels(y, plan, *, num_classes=None, weights=None):
+    """Mix one batch of labels with the weights that the inputs were mixed with.
+
+    Args:
+        y: Tensor of labels: float `(B, ...)` (one-hot, soft, multi-hot, regression targets), class ids
+            `(B,)` or `(B, 1)` of an integer dtype, or integer multi-hot `(B, C)`.
+        plan: A `MixPlan` for a batch of `B`.
+        num_classes: Number of classes, needed for class ids.
+        weights: Sample weights `(B,)` (or with the leading axes of `y`), before mixing. The labels are
+            then weighted with them, so that with `mix_weights` a loss that is linear in `y` is the
+            weighted pair of losses.
+
+    Returns:
+        float32 tensor: `(B, num_classes)` for class ids, else of the shape of `y`.
+
+    Raises:
+        ValueError: if the labels are class ids and `num_classes` is missing, or are out of range where
+            their values can be seen, or are integers of rank 3 or more.
+
+    Example:
+
+    >>> from kmix.plan import MixPlan
+    >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+    >>> mix_labels(np.array([0, 1]), plan, num_classes=2)
+    array([[0.75, 0.25],
+           [0.  , 1.  ]], dtype=float32)
+    """
+    xp = _backend.namespace(y, plan.lam)
+    y = encode_labels(xp.asarray(y), num_classes, xp=xp)
+    keep, a, b = _coefficients(xp, plan)
+    if weights is not None:
+        w = xp.cast(xp.asarray(weights), "float32")
+        if len(w.shape) == len(y.shape) + 1:
+            w = xp.reshape(w, (-1,))
+        a, b = xp.along(a, w) * w, xp.along(b, w) * xp.take(w, xp.asarray(plan.permutation))
+        total = a + b
+        zero = total == 0
+        safe = xp.where(zero, xp.cast(1.0, "float32"), total)
+        # Divide the coefficients, not the labels: w * y / w is not y.
+        a = xp.where(zero, xp.along(xp.cast(plan.lam, "float32"), w), a / safe)
+        b = xp.where(zero, xp.along(1.0 - xp.cast(plan.lam, "float32"), w), b / safe)
+        keep = xp.along(keep, w)
+    return _combine(xp, keep, a, b, y, xp.take(y, xp.asarray(plan.permutation)))
+
+
+def mix_weights(weights, plan):
+    """Mix sample weights: `lam * w + (1 - lam) * w[permutation]`.
+
+    Args:
+        weights: Tensor `(B,)`, `(B, 1)` or with more axes.
+        plan: A `MixPlan` for a batch of `B`.
+
+    Returns:
+        float32 tensor of the same shape.
+
+    Example:
+
+    >>> from kmix.plan import MixPlan
+    >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+    >>> mix_weights(np.array([1.0, 5.0]), plan)
+    array([2., 5.], dtype=float32)
+    """
+    xp = _backend.namespace(weights, plan.lam)
+    w = xp.cast(xp.asarray(weights), "float32")
+    return _combine(xp, *_coefficients(xp, plan), w, xp.take(w, xp.asarray(plan.permutation)))
+
+
+def encode_labels(y, num_classes=None, *, xp=None):
+    """Labels as float32, ready to be mixed: class ids one-hot encoded, all others cast.
+
+    Args:
+        y: Labels as in `mix_labels`.
+        num_classes: Number of classes, needed for class ids.
+        xp: Array namespace from `kmix._backend`; found from `y` by default.
+
+    Returns:
+        float32 tensor: `(B, num_classes)` for class ids, else of the shape of `y`.
+
+    Raises:
+        ValueError: as `mix_labels`.
+
+    Example:
+
+    >>> encode_labels(np.array([1, 0]), num_classes=3)
+    array([[0., 1., 0.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    xp = xp or _backend.namespace(y)
+    kind = _checks.label_kind(_backend.static_shape(y), _backend.dtype(y), num_classes)
+    if kind == "ids":
+        ids = xp.cast(xp.reshape(y, (-1,)), "int32")
+        xp.require(
+            (ids >= 0) & (ids < num_classes),
+            f"Class ids must lie in [0, num_classes) with num_classes={num_classes}. Received ids outside of it: "
+            "check `num_classes`, and that the first class is 0.",
+        )
+        return xp.cast(ids[:, None] == xp.arange(num_classes), "float32")
+    if kind == "multi_hot":
+        numbers = xp.cast(y, "int32")
+        xp.require(
+            (numbers == 0) | (numbers == 1),
+            "Integer labels (B, C) with C > 1 are read as multi-hot, so every value must be 0 or 1. Received other "
+            "values: cast to float to have them interpolated (regression), or pass one column of class ids.",
+        )
+    return xp.cast(y, "float32")
+
+
+def _coefficients(xp, plan):
+    """Where a sample is kept as it is, and the weights of a sample and of its partner."""
+    lam = xp.cast(xp.asarray(plan.lam), "float32")
+    return lam == 1.0, lam, 1.0 - lam
+
+
+def _combine(xp, keep, a, b, x, partner):
+    """`a * x + b * partner`, and `x` itself where it is kept, since `0 * nan` and `0 * inf` are not 0."""
+    a, b = (xp.cast(c, _backend.dtype(x)) for c in (a, b))
+    with np.errstate(invalid="ignore"):
+        mixed = xp.along(a, x) * x + xp.along(b, x) * partner
+    return xp.where(xp.along(keep, x), x, mixed)
+
+
+def spatial_axes(rank, data_format):
+    """The axes of a box: all but the batch and the channels."""
+    return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
+
+
+def _paste(xp, x, plan, data_format):
+    """The partner inside the box, the sample outside."""
+    axes = spatial_axes(len(x.shape), data_format)
+    box = xp.asarray(plan.box)
+    inside = None
+    for i, axis in enumerate(axes):
+        position = xp.reshape(xp.arange(xp.size(x, axis)), [-1 if a == axis else 1 for a in range(len(x.shape))])
+        start, stop = xp.along(box[:, i], x), xp.along(box[:, i + len(axes)], x)
+        between = (position >= start) & (position < stop)
+        inside = between if inside is None else inside & between
+    return xp.where(inside, xp.take(x, xp.asarray(plan.permutation)), x)

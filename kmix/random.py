@@ -1,0 +1,89 @@
+"""Counter-based randomness: the same numbers on every framework, as a pure function of (seed, step).
+
+Nothing here has state. `key` makes two 32-bit words of a seed and a step, `bits` hashes positions and
+stream numbers with them. Equal arguments give equal integers on TensorFlow, JAX, PyTorch and NumPy.
+The functions take the array namespace `xp` of `kmix._backend` first.
+"""
+
+import math
+
+from kmix._backend import MASK, NUMPY
+
+_GOLDEN = 0x9E3779B9
+_REPLICA = 0x10000
+
+
+def _mix(xp, x):
+    """A bijection of 32-bit words in which every input bit flips half of the output bits ("lowbias32")."""
+    if isinstance(x, int):
+        xp = NUMPY
+    x = x ^ xp.shift(x, 16)
+    x = (x * xp.word(0x7FEB352D)) & xp.word(MASK)
+    x = x ^ xp.shift(x, 15)
+    x = (x * xp.word(0x846CA68B)) & xp.word(MASK)
+    return x ^ xp.shift(x, 16)
+
+
+def key(xp, seed, step):
+    """Two words that are a bijection of (seed, step), so that no two of the 2**64 pairs share a key.
+
+    Args:
+        seed: Python int in `[0, 2**32)`.
+        step: Number of the batch, a Python int or an integer tensor, taken modulo `2**32`.
+
+    Returns:
+        The two words: Python ints for a Python step, else scalar tensors.
+    """
+    if isinstance(step, int):
+        xp = NUMPY
+    k0 = _mix(xp, xp.word(step) ^ xp.word(_mix(xp, seed)))
+    k1 = _mix(xp, xp.word(seed) ^ _mix(xp, (k0 + xp.word(_GOLDEN)) & xp.word(MASK)))
+    return k0, k1
+
+
+def bits(xp, key, first, streams, n, replica=0):
+    """Random 32-bit words of shape `(streams, n)`: row `s` is stream `first + s`.
+
+    Within a stream all words differ (position -> word is a bijection), so that sorting them never ties.
+    """
+    k0, k1 = (xp.word(word) for word in key)
+    stream = xp.words(streams) + xp.word(first) + xp.word(replica) * xp.word(_REPLICA)
+    salt = _mix(xp, (stream * xp.word(_GOLDEN) + k1) & xp.word(MASK))
+    position = _mix(xp, (xp.words(n) + k0) & xp.word(MASK))
+    return _mix(xp, salt[:, None] ^ position[None, :])
+
+
+def uniform(xp, bits):
+    """Words to float32 strictly inside (0, 1): the midpoints of 2**23 equal cells, all exact."""
+    return (xp.cast(xp.shift(bits, 9), "float32") + 0.5) * 2.0**-23
+
+
+def symmetric_beta(xp, u, alpha):
+    """Beta(alpha, alpha) draws from four uniforms each, without rejection, for any alpha; 1 where alpha <= 0.
+
+    Ulrich's polar method gives `r` with `(1 + r) / 2 ~ Beta(alpha + 1, alpha + 1)`. The boost
+    `Gamma(alpha) = Gamma(alpha + 1) * U**(1 / alpha)`, taken on the logit, leads from there to alpha,
+    so that nothing underflows.
+
+    Args:
+        u: Uniforms of shape `(4, n)`.
+        alpha: Python float or float32 scalar.
+
+    Returns:
+        float32 of shape `(n,)`, in [0, 1].
+
+    Reference:
+        L. Devroye, Non-Uniform Random Variate Generation (1986), chapter IX, sections 3 and 4.
+    """
+    one = xp.cast(1.0, "float32")
+    positive = xp.cast(alpha, "float32") > 0
+    alpha = xp.where(positive, xp.cast(alpha, "float32"), one)
+    log_radius = 2.0 / (2.0 * alpha + 1.0) * xp.math.log(u[0])
+    radius = xp.math.sqrt(-xp.math.expm1(log_radius))
+    half_angle = (0.5 * math.pi) * u[1]
+    # 1 + r and 1 - r for r = radius * cos(2 * half_angle), without cancellation and never 0.
+    rest = xp.math.exp(log_radius) / (1.0 + radius)
+    above = rest + 2.0 * radius * xp.math.square(xp.math.cos(half_angle))
+    below = rest + 2.0 * radius * xp.math.square(xp.math.sin(half_angle))
+    logit = xp.math.log(above / below) + xp.math.log(u[2] / u[3]) / alpha
+    return xp.where(positive, xp.sigmoid(logit), one)
