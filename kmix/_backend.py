@@ -292,7 +292,7 @@ class TensorFlow(NumPy):
 NUMPY, NATIVE, TENSORFLOW = NumPy(), Native(), TensorFlow()
 
 
-class _Resource:
+class Resource:
     """A TensorFlow resource on the CPU, where tf.data runs, outside the reach of variable scopes."""
 
     def __init__(self, value):
@@ -302,12 +302,11 @@ class _Resource:
             self.handle = tf.raw_ops.VarHandleOp(
                 dtype=self.dtype, shape=value.shape, shared_name=f"kmix_{uuid.uuid4().hex}"
             )
-        self.assign(value)
+            self.assign(value)
 
     def assign(self, value):
         tf = _tensorflow()
-        with tf.init_scope():
-            tf.raw_ops.AssignVariableOp(resource=self.handle, value=tf.constant(value, self.dtype))
+        tf.raw_ops.AssignVariableOp(resource=self.handle, value=tf.cast(value, self.dtype))
 
     def read(self):
         tf = _tensorflow()
@@ -336,7 +335,7 @@ class Cell:
             return np.float32(self.value)
         with self._lock:
             if self._resource is None:
-                self._resource = _Resource(np.float32(self.value))
+                self._resource = Resource(np.float32(self.value))
         return self._resource.read()
 
 
@@ -361,7 +360,7 @@ class Counter:
             )
         with self._lock:
             if xp is TENSORFLOW and self._resource is None:
-                self._resource = _Resource(np.array([self._next * 256, 0, 0], "int64"))
+                self._resource = Resource(np.array([self._next * 256, 0, 0], "int64"))
             if self._resource is None:
                 self._next += 1
                 return self._next - 1

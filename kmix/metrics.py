@@ -1,0 +1,131 @@
+"""Metrics for soft labels and class ids alike."""
+
+import keras
+from keras import ops
+
+from kmix import _checks
+from kmix.losses import soft_labels
+
+__all__ = ["ExpectedCalibrationError", "SoftLabelAccuracy"]
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class SoftLabelAccuracy(keras.metrics.Mean):
+    """The label mass at the predicted class: plain accuracy for hard labels, expected accuracy for soft ones.
+
+    Takes class ids and soft labels alike, so one compiled metric serves mixed training data and plain
+    validation data. (`"accuracy"` is resolved once, from the training labels, and then reports 0.0 on
+    integer validation labels.)
+
+    Args:
+        name: Name of the metric.
+        dtype: Dtype of the metric.
+
+    Call arguments:
+        y_true: Labels: soft `(..., C)`, or class ids `(...)` or `(..., 1)`.
+        y_pred: Predictions `(..., C)`, probabilities or logits. A single column is the probability of
+            the positive class, predicted above 0.5.
+        sample_weight: Optional weights of shape `(...)`.
+
+    Raises:
+        ValueError: if the shapes of `y_true` and `y_pred` do not match.
+
+    Reference:
+        H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
+
+    Example:
+
+    >>> metric = kmix.metrics.SoftLabelAccuracy()
+    >>> y_pred = np.array([[0.9, 0.1], [0.2, 0.8]])
+    >>> round(float(metric(np.array([[0.7, 0.3], [1.0, 0.0]]), y_pred)), 2)
+    0.35
+    """
+
+    def __init__(self, name="soft_label_accuracy", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self._direction = "up"
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_pred = ops.cast(y_pred, "float32")
+        super().update_state(_predicted(y_true, y_pred)[1], sample_weight=sample_weight)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class ExpectedCalibrationError(keras.metrics.Metric):
+    """Mean gap between confidence and accuracy, over equal bins of confidence. 0 is perfectly calibrated.
+
+    Args:
+        num_bins: Number of bins of equal width on [0, 1]. Defaults to 15.
+        from_logits: Whether `y_pred` holds logits rather than probabilities. Defaults to `False`.
+        name: Name of the metric.
+        dtype: Dtype of the metric.
+
+    Call arguments:
+        y_true: Labels: soft `(..., C)`, or class ids `(...)` or `(..., 1)`.
+        y_pred: Predictions `(..., C)`. A single column is the probability of the positive class.
+        sample_weight: Optional weights of shape `(...)`.
+
+    Raises:
+        ValueError: if `num_bins < 1`; if the shapes of `y_true` and `y_pred` do not match.
+
+    Reference:
+        C. Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
+
+    Example: four predictions at a confidence of 0.8, three of them right.
+
+    >>> metric = kmix.metrics.ExpectedCalibrationError(num_bins=10)
+    >>> round(float(metric(np.array([0, 0, 0, 1]), np.array([[0.8, 0.2]] * 4))), 3)
+    0.05
+    """
+
+    def __init__(self, num_bins=15, from_logits=False, name="expected_calibration_error", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.num_bins = _checks.integer(num_bins, "num_bins", 1)
+        self.from_logits = from_logits
+        self._direction = "down"
+        self.gap = self.add_variable((self.num_bins,), "zeros", name="gap")
+        self.total = self.add_variable((), "zeros", name="total")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_pred = ops.cast(y_pred, "float32")
+        if self.from_logits:
+            y_pred = ops.sigmoid(y_pred) if y_pred.shape[-1] == 1 else ops.softmax(y_pred, axis=-1)
+        confidence, accuracy = (ops.reshape(values, (-1,)) for values in _predicted(y_true, y_pred))
+        weight = ops.ones_like(confidence)
+        if sample_weight is not None:
+            shape = tuple(y_pred.shape)[:-1]
+            given = ops.cast(sample_weight, "float32")
+            if len(given.shape) == len(shape) + 1:
+                given = ops.squeeze(given, -1)
+            given = ops.reshape(given, tuple(given.shape) + (1,) * (len(shape) - len(given.shape)))
+            weight = ops.reshape(ops.broadcast_to(given, ops.shape(y_pred)[:-1]), (-1,))
+        # A confidence on the edge of two bins belongs to the lower one, as in the paper.
+        bin_index = ops.ceil(confidence * self.num_bins) - 1
+        bin_index = ops.clip(ops.cast(bin_index, "int32"), 0, self.num_bins - 1)
+        gap = ops.segment_sum(weight * (accuracy - confidence), bin_index, num_segments=self.num_bins)
+        self.gap.assign_add(ops.cast(gap, self.gap.dtype))
+        self.total.assign_add(ops.cast(ops.sum(weight), self.total.dtype))
+
+    def result(self):
+        return ops.divide_no_nan(ops.sum(ops.abs(self.gap)), self.total)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "num_bins": self.num_bins,
+            "from_logits": self.from_logits,
+        }
+
+
+def _predicted(y_true, y_pred):
+    """Confidence `(...)` and label mass `(...)` of the predicted class."""
+    y_true = soft_labels(y_true, y_pred)
+    if y_pred.shape[-1] == 1:
+        # One column: the probability of yes.
+        y_true, y_pred = (ops.concatenate([1.0 - values, values], axis=-1) for values in (y_true, y_pred))
+    predicted = ops.expand_dims(ops.argmax(y_pred, axis=-1), -1)
+    return tuple(ops.squeeze(ops.take_along_axis(values, predicted, axis=-1), -1) for values in (y_pred, y_true))

@@ -1,0 +1,227 @@
+"""Alpha schedules: callables of the step, on Python numbers and on tensors of any framework.
+
+Arguments are named as in optax. Pass one as `alpha` of a layer, where it is evaluated for each batch in
+the data pipeline itself, or to `kmix.callbacks.AlphaScheduler`. Keras' own
+`LearningRateSchedule`s and plain functions of the step are welcome in both places, too.
+"""
+
+import math
+
+import keras
+
+from kmix import _backend, _checks
+
+__all__ = ["Constant", "Cosine", "Join", "Linear", "Piecewise", "Polynomial"]
+
+
+class Schedule:
+    """Base class: a subclass lists its arguments and implements `_value(xp, step)` for an array namespace."""
+
+    _arguments: tuple[str, ...] = ()
+
+    def __call__(self, step):
+        """The value at `step`: a float for a Python number, else a float32 tensor of the step's framework."""
+        value = self._value(_backend.namespace(step), step)
+        return value if hasattr(step, "dtype") else float(value)
+
+    def _value(self, xp, step):
+        raise NotImplementedError
+
+    def get_config(self):
+        return {name: getattr(self, name) for name in self._arguments}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._arguments)
+        return f"{type(self).__name__}({arguments})"
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class Constant(Schedule):
+    """The same value at every step.
+
+    Args:
+        value: A number >= 0.
+
+    Example:
+
+    >>> kmix.schedules.Constant(0.4)(1000)
+    0.4
+    """
+
+    _arguments = ("value",)
+
+    def __init__(self, value):
+        self.value = _checks.real(value, "value")
+
+    def _value(self, xp, step):
+        return xp.cast(self.value, "float32") if hasattr(step, "dtype") else self.value
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class Polynomial(Schedule):
+    """From `init_value` to `end_value` along `(1 - t) ** power`.
+
+    Args:
+        init_value: Value up to step `transition_begin`, a number >= 0.
+        end_value: Value from step `transition_begin + transition_steps` on, a number >= 0.
+        transition_steps: Length of the transition in steps, an integer >= 1.
+        transition_begin: Step at which it begins. Defaults to 0.
+        power: Exponent > 0. Defaults to 1, the straight line.
+
+    Example:
+
+    >>> kmix.schedules.Polynomial(1.0, 0.0, transition_steps=10, power=2.0)(5)
+    0.25
+    """
+
+    _arguments = ("init_value", "end_value", "transition_steps", "transition_begin", "power")
+
+    def __init__(self, init_value, end_value, transition_steps, transition_begin=0, power=1.0):
+        self.init_value = _checks.real(init_value, "init_value")
+        self.end_value = _checks.real(end_value, "end_value")
+        self.transition_steps = _checks.integer(transition_steps, "transition_steps", 1)
+        self.transition_begin = _checks.integer(transition_begin, "transition_begin")
+        self.power = _checks.real(power, "power")
+
+    def _value(self, xp, step):
+        left = self._remaining(xp, _progress(xp, step, self.transition_begin, self.transition_steps))
+        return self.end_value + (self.init_value - self.end_value) * left
+
+    def _remaining(self, xp, progress):
+        """The share of the way that is left, 1 to 0, at a progress of 0 to 1."""
+        return (1.0 - progress) ** self.power
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class Linear(Polynomial):
+    """A straight line from `init_value` to `end_value`.
+
+    Args:
+        init_value: Value up to step `transition_begin`, a number >= 0.
+        end_value: Value from step `transition_begin + transition_steps` on, a number >= 0.
+        transition_steps: Length of the transition in steps, an integer >= 1.
+        transition_begin: Step at which it begins. Defaults to 0.
+
+    Example:
+
+    >>> warm_up = kmix.schedules.Linear(0.0, 0.4, transition_steps=10)
+    >>> [round(warm_up(step), 2) for step in (0, 5, 10, 20)]
+    [0.0, 0.2, 0.4, 0.4]
+    """
+
+    _arguments = ("init_value", "end_value", "transition_steps", "transition_begin")
+
+    def __init__(self, init_value, end_value, transition_steps, transition_begin=0):
+        super().__init__(init_value, end_value, transition_steps, transition_begin)
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class Cosine(Linear):
+    """Half a cosine wave from `init_value` to `end_value`: slow, fast, slow.
+
+    Args:
+        init_value: Value up to step `transition_begin`, a number >= 0.
+        end_value: Value from step `transition_begin + transition_steps` on, a number >= 0.
+        transition_steps: Length of the transition in steps, an integer >= 1.
+        transition_begin: Step at which it begins. Defaults to 0.
+
+    Reference:
+        I. Loshchilov, F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts",
+        https://arxiv.org/abs/1608.03983
+
+    Example:
+
+    >>> kmix.schedules.Cosine(1.0, 0.0, transition_steps=10)(5)
+    0.5
+    """
+
+    def _remaining(self, xp, progress):
+        # 0.5 * (1 + cos(pi * t)), which is exactly 0 at the end in this form.
+        return xp.math.square(xp.math.cos(progress * (0.5 * math.pi))) * xp.cast(progress < 1.0, "float32")
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class Join(Schedule):
+    """One schedule after another. Each counts its steps from the boundary at which it begins.
+
+    Args:
+        schedules: Schedules (any callables of the step) or plain numbers, at least one.
+        boundaries: The steps at which the second, third, ... begin, in rising order.
+
+    Raises:
+        ValueError: if there is not one boundary fewer than schedules, or they do not rise.
+
+    Example: warm up for 5 epochs, hold, and train on clean data from epoch 90.
+
+    >>> alpha = kmix.schedules.Join([kmix.schedules.Linear(0.0, 0.4, 5), 0.4, 0.0], boundaries=[5, 90])
+    >>> [round(alpha(epoch), 2) for epoch in (0, 4, 5, 89, 90)]
+    [0.0, 0.32, 0.4, 0.4, 0.0]
+    """
+
+    _arguments = ("schedules", "boundaries")
+
+    def __init__(self, schedules, boundaries):
+        self.schedules = [schedule if callable(schedule) else Constant(schedule) for schedule in schedules]
+        self.boundaries = [_checks.integer(boundary, "boundaries", 1) for boundary in boundaries]
+        if len(self.boundaries) != len(self.schedules) - 1 or self.boundaries != sorted(set(self.boundaries)):
+            _checks.fail(
+                "`boundaries` must be rising steps, one fewer than there are values or schedules.",
+                f"{len(self.schedules)} of those with boundaries={self.boundaries}",
+            )
+
+    def _value(self, xp, step):
+        value = self.schedules[0](step)
+        for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
+            value = xp.where(step < boundary, value, schedule(step - boundary))
+        return value
+
+    def get_config(self):
+        schedules = [keras.saving.serialize_keras_object(schedule) for schedule in self.schedules]
+        return {"schedules": schedules, "boundaries": self.boundaries}
+
+    @classmethod
+    def from_config(cls, config):
+        schedules = [keras.saving.deserialize_keras_object(schedule) for schedule in config["schedules"]]
+        return cls(schedules, config["boundaries"])
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class Piecewise(Join):
+    """Constant pieces: `values[i]` until step `boundaries[i]`, then the next.
+
+    Args:
+        values: Numbers >= 0, at least one.
+        boundaries: The steps at which the second, third, ... value begins, in rising order.
+
+    Example:
+
+    >>> alpha = kmix.schedules.Piecewise([0.2, 0.4, 0.0], boundaries=[10, 20])
+    >>> [alpha(step) for step in (9, 10, 20)]
+    [0.2, 0.4, 0.0]
+    """
+
+    _arguments = ("values", "boundaries")
+
+    def __init__(self, values, boundaries):
+        self.values = [_checks.real(value, "values") for value in values]
+        super().__init__(self.values, boundaries)
+
+    def get_config(self):
+        return {"values": self.values, "boundaries": self.boundaries}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _progress(xp, step, begin, steps):
+    """How far `step` is between `begin` and `begin + steps`, in [0, 1]."""
+    if not hasattr(step, "dtype"):
+        return min(max((step - begin) / steps, 0.0), 1.0)
+    # Subtract as signed integers: an unsigned step before `begin` would wrap.
+    progress = xp.cast(xp.cast(step, "int32") - begin, "float32") / steps
+    return xp.math.minimum(xp.math.maximum(progress, 0.0), 1.0)
