@@ -110,6 +110,8 @@ class NumPy:
     """NumPy: for Grain, plain loaders and oracles. Never touches an accelerator."""
 
     math = np
+    all = staticmethod(np.all)
+    any = staticmethod(np.any)
     asarray = staticmethod(np.asarray)
     power = staticmethod(np.power)
     reshape = staticmethod(np.reshape)
@@ -169,6 +171,8 @@ class Native(NumPy):
     """`keras.ops`, on the tensors of the JAX and PyTorch backends."""
 
     math = keras.ops
+    all = staticmethod(keras.ops.all)
+    any = staticmethod(keras.ops.any)
     asarray = staticmethod(keras.ops.convert_to_tensor)
     cast = staticmethod(keras.ops.cast)
     power = staticmethod(keras.ops.power)
@@ -213,6 +217,12 @@ class TensorFlow(NumPy):
     @property
     def math(self):
         return self.tf.math
+
+    def all(self, x):
+        return self.tf.reduce_all(x)
+
+    def any(self, x):
+        return self.tf.reduce_any(x)
 
     def asarray(self, x):
         return self.tf.convert_to_tensor(values(x) if keras.ops.is_tensor(x) and not is_tensorflow(x) else x)

@@ -127,6 +127,11 @@ def keys(batch, passthrough):
             )
 
 
+FLOAT_IDS = (
+    "With `num_classes` float labels (B,) are expected to be probabilities. Received whole numbers above 1, which look "
+    "like class ids that were cast to float, as Keras' own preprocessing layers do in tf.data. Give integers: map kmix "
+    "before those layers, or one-hot encode the labels in the data set."
+)
 BATCH_SIZES = "All tensors of a batch must have the same batch size."
 BATCH_FIRST = "Was the data set batched? Write `ds.batch(32).map(layer)`, not `ds.map(layer).batch(32)`."
 INTEGER_INPUT = (

@@ -32,8 +32,8 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         sample_weight: Optional weights that broadcast to the shape of the losses, `(...)`.
 
     Returns:
-        float32: a scalar, or the losses of shape `(...)` with `reduction=None`. A class id outside of
-        `[0, C)` gives NaN.
+        float32: a scalar, or the losses of shape `(...)` with `reduction=None`. A class id that is
+        no whole number in `[0, C)` gives NaN.
 
     Raises:
         ValueError: if the shapes of `y_true` and `y_pred` do not match; if there is one class only and
@@ -124,7 +124,7 @@ def soft_labels(y_true, y_pred):
         y_pred: Predictions `(..., C)`. With C = 1 labels are never ids.
 
     Returns:
-        float32 tensor `(..., C)`. The row of an id outside of `[0, C)` is NaN.
+        float32 tensor `(..., C)`. The row of an id that is no whole number in `[0, C)` is NaN.
 
     Raises:
         ValueError: if the shapes do not match.
@@ -150,9 +150,10 @@ def soft_labels(y_true, y_pred):
         )
     if label[-1] != 1 or prediction[-1] == 1:
         return ops.cast(y_true, "float32")
-    ids = ops.cast(y_true, "int32")
-    classes = ops.arange(prediction[-1], dtype="int32")
-    valid = (ids >= 0) & (ids < prediction[-1])
+    # Losses hand their labels over as float32.
+    ids = ops.cast(y_true, "float32")
+    classes = ops.arange(prediction[-1], dtype="float32")
+    valid = (ids >= 0) & (ids < prediction[-1]) & (ids == ops.floor(ids))
     return ops.where(valid, ops.cast(ids == classes, "float32"), float("nan"))
 
 

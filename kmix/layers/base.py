@@ -21,7 +21,8 @@ def split(batch):
             return {name: mixed.get(name, value) for name, value in batch.items()}
 
         return *parts, join
-    return *(*batch, None, None)[:3], lambda *mixed: type(batch)(mixed[: len(batch)])
+    make = getattr(type(batch), "_make", type(batch))
+    return *(*batch, None, None)[:3], lambda *mixed: make(mixed[: len(batch)])
 
 
 def is_labelled(batch):
@@ -139,11 +140,23 @@ class BatchLayer(keras.layers.Layer):
         xp = _backend.namespace(*leaves, *([step] if hasattr(step, "dtype") else []))
         with _backend.device_of(leaves[0]):
             x, y, sample_weight = map_arrays(xp.asarray, (x, y, sample_weight))
+            self._check_float_ids(xp, y)
             y = map_arrays(lambda leaf: mixing.encode_labels(leaf, self.num_classes), y)
             weights = self._weights_for(y, sample_weight)
             xp.require_equal_sizes([(leaf, 0) for leaf in arrays_of((x, y, sample_weight))], _checks.BATCH_SIZES)
             step = self._counter.next(xp) if step is None else step
             return join(*self._mix(xp, step, x, y, sample_weight, weights))
+
+    def _check_float_ids(self, xp, y):
+        """Raise where class ids arrive as floats: Keras' preprocessing layers cast labels so in tf.data."""
+        labels = arrays_of(y)
+        if self.num_classes is None or len(labels) > 1 or "float" not in _backend.dtype(labels[0]):
+            return
+        shape = _backend.static_shape(labels[0])
+        if shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+            labels = xp.cast(labels[0], "float32")
+            whole = xp.all(labels == xp.math.floor(labels)) & xp.any(labels > 1.0)
+            xp.require(xp.math.logical_not(whole), _checks.FLOAT_IDS)
 
     def _weights_for(self, y, sample_weight):
         """The sample weights of each leaf of `y`, as a structure like `y`."""

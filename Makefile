@@ -1,0 +1,65 @@
+# make demo      train the same network plainly, with MixUp and with CutMix, and draw a picture
+# make test      the tests on the TensorFlow backend
+# make test-all  the tests on TensorFlow, JAX and PyTorch, with coverage
+# make lint      ruff and mypy
+# make compare   kmix beside keras.layers.MixUp and CutMix, problem by problem
+# make speed     throughput in tf.data beside Keras and KerasCV
+# make mutants   break kmix on purpose, in 14 ways on 7 roads, and see the tests fail
+
+PYTHON ?= python3
+# The newest PyTorch of the package index brings several GB of CUDA libraries; any version will do.
+TORCH ?= torch==2.13.0
+OLDEST_KERAS ?= keras==3.12.0
+
+BIN := .venv/bin
+RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
+PYTEST := $(RUN) -m pytest -q
+
+.PHONY: demo test test-all test-oldest lint compare speed mutants clean
+
+demo: .venv/.ready
+	$(RUN) examples/quickstart.py
+
+test: .venv/.ready
+	KERAS_BACKEND=tensorflow $(PYTEST)
+
+test-all: .venv/.ready-all
+	rm -f .coverage*
+	KERAS_BACKEND=tensorflow $(PYTEST) --cov --cov-report=
+	KERAS_BACKEND=jax $(PYTEST) --cov --cov-report=
+	KERAS_BACKEND=torch $(PYTEST) --cov --cov-report=
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --fail-under=95
+
+test-oldest: .venv/.ready-all
+	$(BIN)/pip install -q --no-deps --upgrade --target .venv/oldest $(OLDEST_KERAS)
+	PYTHONPATH=.venv/oldest KERAS_BACKEND=jax $(PYTEST) tests
+
+lint: .venv/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+compare: .venv/.ready-all
+	$(RUN) benchmarks/compare.py --all-backends
+
+speed: .venv/.ready-all
+	$(RUN) benchmarks/speed.py
+
+mutants: .venv/.ready-all
+	$(RUN) tests/mutants.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.ready: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,examples,test]"
+	touch $@
+
+.venv/.ready-all: .venv/.ready
+	$(BIN)/pip install -q --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,jax,torch,cv,examples,test]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage* .pytest_cache .hypothesis .mypy_cache .ruff_cache

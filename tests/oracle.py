@@ -1,0 +1,74 @@
+"""Plain NumPy from the formulas of the papers: what mixing must give. Knows nothing of kmix."""
+
+import numpy as np
+
+
+def one_hot(ids, classes):
+    return np.eye(classes)[np.asarray(ids).reshape(-1)]
+
+
+def rows(coefficients, like):
+    """Coefficients `(B,)` shaped to multiply `(B, ...)`."""
+    return np.asarray(coefficients, "float64").reshape((-1,) + (1,) * (np.ndim(like) - 1))
+
+
+def mixup(x, lam, permutation):
+    """Zhang et al. 2018, section 2: lam * x_i + (1 - lam) * x_j."""
+    x = np.asarray(x, "float64")
+    return rows(lam, x) * x + (1 - rows(lam, x)) * x[permutation]
+
+
+def cutmix(x, box, permutation, data_format="channels_last"):
+    """Yun et al. 2019, equation 1: the partner where the mask is 0, that is inside the box."""
+    out = np.array(x)
+    axes = box.shape[1] // 2
+    for i, j in enumerate(permutation):
+        window = tuple(slice(start, stop) for start, stop in zip(box[i, :axes], box[i, axes:], strict=True))
+        region = (slice(None), *window) if data_format == "channels_first" else window
+        out[i][region] = np.asarray(x)[j][region]
+    return out
+
+
+def kept_share(box, spatial_shape):
+    """The share of the pixels outside of each box."""
+    axes = len(spatial_shape)
+    return 1 - np.prod((box[:, axes:] - box[:, :axes]) / np.asarray(spatial_shape, "float64"), axis=1)
+
+
+def weighted(y, w, lam, permutation):
+    """The pair of losses `lam * w_i * L(y_i) + (1 - lam) * w_j * L(y_j)` as one label and one weight."""
+    y, w = np.asarray(y, "float64"), np.asarray(w, "float64")
+    a, b = lam * w, (1 - lam) * w[permutation]
+    total = a + b
+    a = np.where(total == 0, lam, a / np.where(total == 0, 1, total))
+    b = np.where(total == 0, 1 - lam, b / np.where(total == 0, 1, total))
+    return rows(a, y) * y + rows(b, y) * y[permutation], total
+
+
+def crossentropy(y, p):
+    return -np.sum(np.where(y == 0, 0, y * np.log(p)), axis=-1)
+
+
+def binary_crossentropy(y, p):
+    return -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p), axis=-1)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def calibration_error(y, p, bins, weights=None):
+    """Guo et al. 2017, equation 3: the weighted mean of |accuracy - confidence| over the bins (lo, hi]."""
+    weights = np.ones(len(p)) if weights is None else np.asarray(weights, "float64")
+    confidence, predicted = p.max(axis=-1), p.argmax(axis=-1)
+    accuracy = y[np.arange(len(p)), predicted]
+    error = 0.0
+    for b in range(bins):
+        inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
+        if weights[inside].sum() > 0:
+            gap = np.average(accuracy[inside], weights=weights[inside]) - np.average(
+                confidence[inside], weights=weights[inside]
+            )
+            error += weights[inside].sum() / weights.sum() * abs(gap)
+    return error

@@ -1,0 +1,50 @@
+"""The roads on which a batch can meet a layer. All of them must give the same answer."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+ROADS = ("numpy", "native", "tfdata")
+
+
+def to_numpy(structure):
+    """Tensors of any framework as NumPy arrays."""
+    return keras.tree.map_structure(
+        lambda t: None if t is None else t.numpy() if tf.is_tensor(t) else keras.ops.convert_to_numpy(t), structure
+    )
+
+
+def to_native(structure):
+    """NumPy arrays as tensors of Keras' backend."""
+    return keras.tree.map_structure(lambda a: None if a is None else keras.ops.convert_to_tensor(a), structure)
+
+
+def at_step(road, layer, step, batch):
+    """`layer.at_step(step, batch)` on one of the roads, as NumPy."""
+    if road == "numpy":
+        result = layer.at_step(step, batch)
+        assert all(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten(result))
+        return result
+    if road == "native":
+        result = layer.at_step(step, to_native(batch))
+        assert all(keras.ops.is_tensor(leaf) for leaf in keras.tree.flatten(result))
+        return to_numpy(result)
+    return to_numpy(next(iter(pipeline(layer.at_step, [batch], start=step))))
+
+
+def call(road, layer, batch):
+    """`layer(*batch)` on one of the roads, as NumPy."""
+    if road == "tfdata":
+        return to_numpy(next(iter(tf.data.Dataset.from_tensors(batch).map(layer))))
+    batch = batch if road == "numpy" else to_native(batch)
+    return to_numpy(layer(batch) if isinstance(batch, dict) else layer(*batch))
+
+
+def pipeline(function, batches, start=0, parallel=None):
+    """`function(number, batch)` mapped over batches in tf.data; each batch of a shape of its own."""
+    numbers = tf.data.Dataset.range(start, start + len(batches))
+    if len(batches) == 1:
+        return tf.data.Dataset.zip(numbers, tf.data.Dataset.from_tensors(batches[0])).map(function)
+    stacked = keras.tree.map_structure(lambda *leaves: np.stack(leaves), *batches)
+    data = tf.data.Dataset.from_tensor_slices(stacked)
+    return tf.data.Dataset.zip(numbers, data).map(function, num_parallel_calls=parallel)

@@ -1,0 +1,312 @@
+"""One plan, every road, one answer: NumPy, native tensors, tf.data, against the NumPy oracle."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracle import cutmix, kept_share, mixup, one_hot, weighted
+from roads import ROADS, at_step, call, pipeline, to_native, to_numpy
+
+import kmix
+
+pytestmark = pytest.mark.parametrize("road", ROADS)
+
+CLASSES = 5
+STEPS = (0, 1, 7, 300)
+
+
+def batch(shape=(9, 7, 6, 3), seed=0, dtype="float32"):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, shape).astype(dtype) if "int" in dtype else rng.normal(size=shape).astype(dtype)
+    return x, rng.integers(0, CLASSES, shape[0])
+
+
+def mixup_layer(**kwargs):
+    return kmix.MixUp(0.7, **{"num_classes": CLASSES, "seed": 11, **kwargs})
+
+
+def cutmix_layer(**kwargs):
+    return kmix.CutMix(1.0, **{"num_classes": CLASSES, "seed": 12, "data_format": "channels_last", **kwargs})
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_mixup_is_the_formula(road, step):
+    x, y = batch()
+    layer = mixup_layer()
+    plan = layer.plan(step, len(x))
+    mixed_x, mixed_y = at_step(road, layer, step, (x, y))
+    np.testing.assert_allclose(mixed_x, mixup(x, plan.lam, plan.permutation), atol=1e-5)
+    np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), plan.lam, plan.permutation), atol=1e-5)
+    # The labels must be those of this plan, not of 1 - lam or of unpermuted partners.
+    assert plan.permutation.tolist() != list(range(len(x)))
+    assert np.abs(plan.lam - 0.5).max() > 0.1
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_cutmix_is_the_formula(road, step):
+    x, y = batch((9, 13, 6, 3))
+    layer = cutmix_layer()
+    plan = layer.plan(step, len(x), (13, 6))
+    mixed_x, mixed_y = at_step(road, layer, step, (x, y))
+    np.testing.assert_array_equal(mixed_x, cutmix(x, plan.box, plan.permutation))
+    share = kept_share(plan.box, (13, 6))
+    np.testing.assert_allclose(plan.lam, share, atol=1e-6)
+    np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), share, plan.permutation), atol=1e-5)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("spatial", [(11,), (7, 9), (16, 33), (64, 48), (5, 7, 6)])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mean_of_painted_images_is_the_mixed_label(road, kind, spatial, data_format):
+    """Paint every image with its own one-hot label: the mean of the result is the mixed label."""
+    size, classes = 6, 6
+    y = np.eye(classes, dtype="float32")[np.arange(size)]
+    ones = (1,) * len(spatial)
+    if data_format == "channels_last":
+        x, axes = np.tile(y.reshape(size, *ones, classes), (1, *spatial, 1)), tuple(range(1, len(spatial) + 1))
+    else:
+        x, axes = np.tile(y.reshape(size, classes, *ones), (1, 1, *spatial)), tuple(range(2, len(spatial) + 2))
+    if kind == "mixup":
+        layer = kmix.MixUp(0.7, seed=3)
+    else:
+        layer = kmix.CutMix(1.0, seed=3, data_format=data_format)
+    kept = set()
+    for step in range(4):
+        mixed_x, mixed_y = at_step(road, layer, step, (x, y))
+        np.testing.assert_allclose(mixed_x.astype("float64").mean(axis=axes), mixed_y, atol=1e-5)
+        kept |= set(mixed_y.max(axis=1).tolist())
+    assert len(kept) > 3
+
+
+@pytest.mark.parametrize("layer", [mixup_layer, cutmix_layer])
+def test_weighted_pair_of_losses(road, layer):
+    """The mixed batch has the loss of the weighted pairs, for any predictions."""
+    rng = np.random.default_rng(1)
+    (x, y), w = batch(), rng.uniform(0, 3, 9).astype("float32")
+    w[2] = 0
+    layer = layer()
+    plan = layer.plan(3, 9, (7, 6))
+    _, mixed_y, mixed_w = at_step(road, layer, 3, (x, y, w))
+    p = rng.dirichlet(np.ones(CLASSES), 9)
+    pair = -(plan.lam * w * np.log(p[np.arange(9), y]))
+    pair -= (1 - plan.lam) * w[plan.permutation] * np.log(p[np.arange(9), y[plan.permutation]])
+    np.testing.assert_allclose(mixed_w * -np.sum(mixed_y * np.log(p), axis=1), pair, atol=1e-5)
+    expected_y, expected_w = weighted(one_hot(y, CLASSES), w, plan.lam, plan.permutation)
+    np.testing.assert_allclose(mixed_y, expected_y, atol=1e-5)
+    np.testing.assert_allclose(mixed_w, expected_w, atol=1e-5)
+
+
+def test_every_step_has_its_own_plan(road):
+    """Also steps 256 and 65536 apart, and beyond 2**31."""
+    x, y = batch()
+    steps = (0, 1, 2, 256, 512, 65536, 2**31 + 5, 2**31 + 6, 2**32 - 1)
+    results = {at_step(road, mixup_layer(), step, (x, y))[0].tobytes() for step in steps}
+    assert len(results) == len(steps)
+
+
+def test_calls_count_their_steps(road):
+    x, y = batch()
+    layer, twin = mixup_layer(), mixup_layer()
+    for step in range(3):
+        np.testing.assert_allclose(call(road, layer, (x, y))[0], at_step(road, twin, step, (x, y))[0], atol=1e-6)
+
+
+def test_alpha_takes_effect_on_the_next_batch(road):
+    x, y = batch()
+    layer = mixup_layer()
+    if road == "tfdata":
+        batches = iter(pipeline(layer.at_step, [(x, y)] * 12))
+        draw = lambda: to_numpy(next(batches))
+    else:
+        draw = lambda: at_step(road, layer, 0, (x, y))
+    assert np.abs(draw()[0] - x).max() > 0.1
+    layer.alpha = 0.0
+    np.testing.assert_array_equal(draw()[0], x)
+    layer.alpha = 1000.0
+    mixed = draw()[1]
+    assert ((mixed == 1) | (np.abs(mixed - 0.5) < 0.1) | (mixed == 0)).all()
+
+
+def test_seed_decides(road):
+    x, y = batch()
+    a, b = (at_step(road, mixup_layer(seed=seed), 0, (x, y))[0] for seed in (1, 2))
+    assert np.abs(a - b).max() > 0.1
+    np.testing.assert_array_equal(a, at_step(road, mixup_layer(seed=1), 0, (x, y))[0])
+
+
+@pytest.mark.parametrize("layer", [mixup_layer, cutmix_layer])
+def test_per_batch_shares_one_lam(road, layer):
+    y = np.eye(16, dtype="float32")
+    x = np.tile(y[:, None, None, :], (1, 8, 8, 1))
+    shared = at_step(road, layer(per="batch", num_classes=None), 2, (x, y))[1]
+    weights = np.diag(shared)[np.diag(shared) < 1]
+    assert np.ptp(weights) < 1e-6
+    own = at_step(road, layer(per="sample", num_classes=None), 2, (x, y))[1]
+    assert np.ptp(np.diag(own)) > 0.1
+
+
+@pytest.mark.parametrize("layer", [mixup_layer, cutmix_layer])
+def test_rate_is_the_share_of_mixed_samples(road, layer):
+    size = 400
+    y = np.eye(size, dtype="float32")
+    x = np.tile(y[:, None, None, :1], (1, 8, 8, 1))
+    for rate in (0.0, 0.3, 1.0):
+        mixed = at_step(road, layer(rate=rate, num_classes=None), 1, (x, y))[1]
+        share = (np.diag(mixed) < 1).mean()
+        # At rate 1, CutMix leaves the samples whose box is less than a pixel; MixUp those paired with themselves.
+        assert abs(share - rate) <= (0.0 if rate == 0 else 0.1)
+
+
+def test_random_choice_takes_every_branch(road):
+    x, y = batch((9, 8, 8, 3))
+    choice = kmix.RandomChoice([mixup_layer(), cutmix_layer()], seed=4)
+    taken = set()
+    for step in range(8):
+        plan = choice.plan(step, 9, (8, 8))
+        mixed_x, mixed_y = at_step(road, choice, step, (x, y))
+        expected = mixup(x, plan.lam, plan.permutation) if plan.box is None else cutmix(x, plan.box, plan.permutation)
+        np.testing.assert_allclose(mixed_x, expected, atol=1e-5)
+        np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), plan.lam, plan.permutation), atol=1e-5)
+        taken.add(int(plan.choice))
+    assert taken == {0, 1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "bfloat16"])
+def test_dtypes(road, dtype, policy):
+    """Inputs in the compute dtype, labels and lam in float32 whatever the policy."""
+    import ml_dtypes
+
+    x, y = batch((9, 8, 8, 3), dtype="uint8")
+    x = x.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    layer = kmix.MixUp(0.7, num_classes=CLASSES, seed=1, dtype=policy)
+    plan = layer.plan(1, 9)
+    mixed_x, mixed_y = at_step(road, layer, 1, (x, y))
+    assert str(mixed_x.dtype) == layer.compute_dtype
+    assert mixed_y.dtype == "float32"
+    tolerance = {"float32": 1e-4, "float16": 0.2, "bfloat16": 1.1}[layer.compute_dtype]
+    np.testing.assert_allclose(mixed_x.astype("float64"), mixup(x, plan.lam, plan.permutation), atol=tolerance)
+    np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), plan.lam, plan.permutation), atol=1e-5)
+    cut = kmix.CutMix(num_classes=CLASSES, seed=1, dtype=policy, data_format="channels_last")
+    mixed_x, mixed_y = at_step(road, cut, 1, (x, y))
+    assert mixed_x.dtype == x.dtype
+    assert mixed_y.dtype == "float32"
+    assert np.isfinite(mixed_y).all()
+    choice = kmix.RandomChoice([layer, cut], seed=1)
+    kinds = {str(at_step(road, choice, step, (x, y))[0].dtype) for step in range(6)}
+    assert kinds == {keras.backend.result_type(layer.compute_dtype, dtype)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_any_batch_size(road, size):
+    x, y = batch((size, 4))
+    plan = mixup_layer().plan(0, size)
+    mixed_x, mixed_y = at_step(road, mixup_layer(), 0, (x, y))
+    np.testing.assert_allclose(mixed_x, mixup(x, plan.lam, plan.permutation), atol=1e-5)
+    assert mixed_y.shape == (size, CLASSES)
+    if size == 1:
+        np.testing.assert_allclose(mixed_x, x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 4), (9, 16, 2), (9, 4, 4, 3), (9, 3, 4, 4, 2)])
+def test_any_rank(road, shape):
+    x, y = batch(shape)
+    plan = mixup_layer().plan(5, 9)
+    np.testing.assert_allclose(
+        at_step(road, mixup_layer(), 5, (x, y))[0], mixup(x, plan.lam, plan.permutation), atol=1e-5
+    )
+
+
+def test_nested_inputs_and_labels_share_one_plan(road):
+    image, y = batch()
+    table = np.random.default_rng(2).normal(size=(9, 4)).astype("float32")
+    targets = {"kind": y, "value": table[:, 0], "tags": (table > 0).astype("int32")}
+    weights = {"kind": np.ones(9, "float32"), "value": np.arange(9.0), "tags": np.ones(9)}
+    layer = mixup_layer()
+    plan = layer.plan(2, 9)
+    x, mixed, w = at_step(road, layer, 2, ({"image": image, "table": (table,)}, targets, weights))
+    mix = lambda values: mixup(values, plan.lam, plan.permutation)
+    np.testing.assert_allclose(x["image"], mix(image), atol=1e-5)
+    np.testing.assert_allclose(x["table"][0], mix(table), atol=1e-5)
+    np.testing.assert_allclose(mixed["kind"], mix(one_hot(y, CLASSES)), atol=1e-5)
+    np.testing.assert_allclose(mixed["tags"], mix(table > 0), atol=1e-5)
+    expected, weight = weighted(table[:, 0], weights["value"], plan.lam, plan.permutation)
+    np.testing.assert_allclose(mixed["value"], expected, atol=1e-5)
+    np.testing.assert_allclose(w["value"], weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("off", [{"alpha": 0.0}, {"rate": 0.0}])
+def test_off_is_exactly_the_identity(road, off):
+    """Also where 0 * partner is not 0."""
+    x, y = batch()
+    x[0, 0], x[1, 1], x[2, 2] = np.nan, np.inf, -np.inf
+    w = np.random.default_rng(0).uniform(0, 1, 9).astype("float32")
+    w[4] = 0
+    for layer in (kmix.MixUp(**{"alpha": 1.0, **off}, num_classes=CLASSES), kmix.CutMix(**off, num_classes=CLASSES)):
+        mixed_x, mixed_y, mixed_w = at_step(road, layer, 0, (x, y, w))
+        np.testing.assert_array_equal(mixed_x, x)
+        np.testing.assert_array_equal(mixed_y, one_hot(y, CLASSES))
+        np.testing.assert_array_equal(mixed_w, w)
+
+
+def test_the_input_is_not_changed(road):
+    x, y = batch((9, 8, 8, 3))
+    w = np.ones(9, "float32")
+    copies = x.copy(), y.copy(), w.copy()
+    native = to_native((x, y, w)) if road == "native" else (x, y, w)
+    for layer in (mixup_layer(), cutmix_layer()):
+        layer.at_step(0, native) if road != "tfdata" else at_step(road, layer, 0, (x, y, w))
+    for array, copy in zip(to_numpy(native), copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_dictionaries(road):
+    x, y = batch((9, 8, 8, 3))
+    data = {"images": x, "labels": y, "sample_weight": np.arange(9.0, dtype="float32"), "id": np.arange(9)}
+    layer = mixup_layer(passthrough=["id"])
+    mixed = at_step(road, layer, 1, data)
+    expected = at_step(road, mixup_layer(), 1, (x, y, data["sample_weight"]))
+    assert list(mixed) == list(data)
+    for name, array in zip(("images", "labels", "sample_weight"), expected, strict=True):
+        np.testing.assert_array_equal(mixed[name], array)
+    np.testing.assert_array_equal(mixed["id"], data["id"])
+
+
+def test_schedule_as_alpha_follows_the_step(road):
+    x, y = batch()
+    schedule = kmix.schedules.Join([kmix.schedules.Linear(0.0, 1.0, 4), 0.7, 0.0], [4, 6])
+    layer = kmix.MixUp(schedule, num_classes=CLASSES, seed=11)
+    for step in (0, 2, 5, 6):
+        fixed = mixup_layer()
+        fixed.alpha = schedule(step)
+        np.testing.assert_allclose(
+            at_step(road, layer, step, (x, y))[0], at_step(road, fixed, step, (x, y))[0], atol=1e-4
+        )
+    np.testing.assert_array_equal(at_step(road, layer, 9, (x, y))[0], x)
+
+
+def test_keras_schedule_as_alpha(road):
+    x, y = batch()
+    layer = kmix.MixUp(keras.optimizers.schedules.PolynomialDecay(0.7, 5, 0.0), num_classes=CLASSES, seed=11)
+    first = at_step(road, layer, 0, (x, y))[0]
+    np.testing.assert_allclose(first, at_step(road, mixup_layer(), 0, (x, y))[0], atol=1e-5)
+    np.testing.assert_array_equal(at_step(road, layer, 5, (x, y))[0], x)
+
+
+def test_loss_settings_matter(road):
+    """`label_smoothing` and `multi_label`, with NumPy and with native labels."""
+    y, p = np.array([[0.7, 0.3, 0.0]], "float32"), np.array([[0.5, 0.3, 0.2]], "float32")
+    if road == "tfdata":
+        y, p = tf.constant(y), tf.constant(p)
+    elif road == "native":
+        y, p = to_native((y, p))
+    if road == "tfdata" and keras.backend.backend() != "tensorflow":
+        y, p = to_numpy((y, p))
+    value = lambda **kwargs: float(kmix.losses.SoftLabelCrossentropy(**kwargs)(y, p))
+    log = np.log([0.5, 0.3, 0.2])
+    np.testing.assert_allclose(value(), -(0.7 * log[0] + 0.3 * log[1]), rtol=1e-5)
+    smooth = 0.9 * np.array([0.7, 0.3, 0.0]) + 0.1 / 3
+    np.testing.assert_allclose(value(label_smoothing=0.1), -(smooth * log).sum(), rtol=1e-5)
+    no = np.log([0.5, 0.7, 0.8])
+    binary = -np.mean([0.7, 0.3, 0.0] * log + [0.3, 0.7, 1.0] * no)
+    np.testing.assert_allclose(value(multi_label=True), binary, rtol=1e-5)
