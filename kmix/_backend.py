@@ -151,6 +151,10 @@ class NumPy:
         """Append axes to `coefficients` so that they broadcast over the trailing axes of `like`."""
         return coefficients.reshape(tuple(coefficients.shape) + (1,) * (like.ndim - coefficients.ndim))
 
+    def fused(self, function, *arrays):
+        """`function(*arrays)` in one pass over the memory, where the framework leaves that to the caller."""
+        return function(*arrays)
+
     def require(self, condition, message):
         """Raise unless `condition` holds, where that can be seen without waiting for an accelerator."""
         if on_host(condition) and not values(condition).all():
@@ -246,7 +250,7 @@ class TensorFlow(NumPy):
         return self.tf.sigmoid(x)
 
     def word(self, x):
-        return self.tf.cast(self.tf.constant(x, "int64") if isinstance(x, int) else x, "int64") & MASK
+        return x & MASK if isinstance(x, int) else self.tf.cast(x, "int64") & MASK
 
     def words(self, n):
         return self.tf.range(self.tf.cast(n, "int64"))
@@ -272,6 +276,14 @@ class TensorFlow(NumPy):
             return coefficients[(...,) + (None,) * (like.shape.rank - coefficients.shape.rank)]
         ones = self.tf.ones(self.tf.rank(like) - coefficients.shape.rank, "int32")
         return self.tf.reshape(coefficients, self.tf.concat([self.tf.shape(coefficients), ones], 0))
+
+    def fused(self, function, *arrays):
+        """`function(*arrays)` as one XLA kernel in a graph: plain ops would pass over the batch once for each op."""
+        tf = self.tf
+        static = all(x.shape.rank is not None and None not in x.shape[1:] for x in arrays)
+        if not static or tf.executing_eagerly() or arrays[0].dtype == tf.string or not tf.test.is_built_with_xla():
+            return function(*arrays)
+        return tf.function(function, jit_compile=True, autograph=False)(*arrays)
 
     def require(self, condition, message):
         """Raise unless `condition` holds: at once where it can be seen, else when the graph runs."""

@@ -30,16 +30,13 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
            [8.]])
     """
     xp = _backend.namespace(x, plan.lam)
-    x = xp.asarray(x)
+    x, permutation = xp.asarray(x), xp.asarray(plan.permutation)
     if plan.box is not None:
-        return _paste(xp, x, plan, data_format)
+        return xp.fused(lambda *arrays: _paste(xp, *arrays, data_format), x, permutation, xp.asarray(plan.box))
     given = _backend.dtype(x)
     _checks.blendable(given)
     dtype = dtype or ("float32" if given == "uint8" else given)
-    # Half precision would round lam itself; blend in float32 and round once.
-    wide = "float64" if dtype == "float64" else "float32"
-    partner = xp.cast(xp.take(x, xp.asarray(plan.permutation)), wide)
-    return xp.cast(_combine(xp, *_coefficients(xp, plan), xp.cast(x, wide), partner), dtype)
+    return xp.fused(lambda *arrays: _blend(xp, *arrays, dtype), x, permutation, xp.asarray(plan.lam))
 
 
 def mix_labels(y, plan, *, num_classes=None, weights=None):
@@ -71,20 +68,19 @@ def mix_labels(y, plan, *, num_classes=None, weights=None):
     """
     xp = _backend.namespace(y, plan.lam)
     y = encode_labels(xp.asarray(y), num_classes, xp=xp)
-    keep, a, b = _coefficients(xp, plan)
+    permutation, lam = xp.asarray(plan.permutation), xp.cast(xp.asarray(plan.lam), "float32")
+    a, b = lam, 1.0 - lam
     if weights is not None:
         w = xp.cast(xp.asarray(weights), "float32")
         if len(w.shape) == len(y.shape) + 1:
             w = xp.reshape(w, (-1,))
-        a, b = xp.along(a, w) * w, xp.along(b, w) * xp.take(w, xp.asarray(plan.permutation))
-        total = a + b
-        zero = total == 0
-        safe = xp.where(zero, xp.cast(1.0, "float32"), total)
-        # Divide the coefficients, not the labels: w * y / w is not y.
-        a = xp.where(zero, xp.along(xp.cast(plan.lam, "float32"), w), a / safe)
-        b = xp.where(zero, xp.along(1.0 - xp.cast(plan.lam, "float32"), w), b / safe)
-        keep = xp.along(keep, w)
-    return _combine(xp, keep, a, b, y, xp.take(y, xp.asarray(plan.permutation)))
+        lam = xp.along(lam, w)
+        a, b = lam * w, (1.0 - lam) * xp.take(w, permutation)
+        # Divide the coefficients, not the labels: w * y / w is not y. Without any weight the pair counts as usual.
+        weightless = a + b == 0
+        total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)
+        a, b = xp.where(weightless, lam, a / total), xp.where(weightless, 1.0 - lam, b / total)
+    return _combine(xp, lam == 1.0, a, b, y, xp.take(y, permutation))
 
 
 def mix_weights(weights, plan):
@@ -105,8 +101,8 @@ def mix_weights(weights, plan):
     array([2., 5.], dtype=float32)
     """
     xp = _backend.namespace(weights, plan.lam)
-    w = xp.cast(xp.asarray(weights), "float32")
-    return _combine(xp, *_coefficients(xp, plan), w, xp.take(w, xp.asarray(plan.permutation)))
+    w, lam = xp.cast(xp.asarray(weights), "float32"), xp.cast(xp.asarray(plan.lam), "float32")
+    return _combine(xp, lam == 1.0, lam, 1.0 - lam, w, xp.take(w, xp.asarray(plan.permutation)))
 
 
 def encode_labels(y, num_classes=None, *, xp=None):
@@ -149,10 +145,28 @@ def encode_labels(y, num_classes=None, *, xp=None):
     return xp.cast(y, "float32")
 
 
-def _coefficients(xp, plan):
-    """Where a sample is kept as it is, and the weights of a sample and of its partner."""
-    lam = xp.cast(xp.asarray(plan.lam), "float32")
-    return lam == 1.0, lam, 1.0 - lam
+def _blend(xp, x, permutation, lam, dtype):
+    """The convex combination of each sample and its partner."""
+    # Half precision would round lam itself; blend in float32 and round once.
+    wide = "float64" if dtype == "float64" else "float32"
+    partner = xp.cast(xp.take(x, permutation), wide)
+    lam = xp.cast(lam, "float32")
+    return xp.cast(_combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(x, wide), partner), dtype)
+
+
+def _paste(xp, x, permutation, box, data_format):
+    """The partner inside the box, the sample outside."""
+    rank, inside = len(x.shape), True
+    axes = spatial_axes(rank, data_format)
+    for i, axis in enumerate(axes):
+        position = xp.reshape(xp.arange(xp.size(x, axis)), [-1 if a == axis else 1 for a in range(rank)])
+        inside &= (position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))
+    return xp.where(inside, xp.take(x, permutation), x)
+
+
+def spatial_axes(rank, data_format):
+    """The axes of a box: all but the batch and the channels."""
+    return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
 
 
 def _combine(xp, keep, a, b, x, partner):
@@ -161,21 +175,3 @@ def _combine(xp, keep, a, b, x, partner):
     with np.errstate(invalid="ignore"):
         mixed = xp.along(a, x) * x + xp.along(b, x) * partner
     return xp.where(xp.along(keep, x), x, mixed)
-
-
-def spatial_axes(rank, data_format):
-    """The axes of a box: all but the batch and the channels."""
-    return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
-
-
-def _paste(xp, x, plan, data_format):
-    """The partner inside the box, the sample outside."""
-    axes = spatial_axes(len(x.shape), data_format)
-    box = xp.asarray(plan.box)
-    inside = None
-    for i, axis in enumerate(axes):
-        position = xp.reshape(xp.arange(xp.size(x, axis)), [-1 if a == axis else 1 for a in range(len(x.shape))])
-        start, stop = xp.along(box[:, i], x), xp.along(box[:, i + len(axes)], x)
-        between = (position >= start) & (position < stop)
-        inside = between if inside is None else inside & between
-    return xp.where(inside, xp.take(x, xp.asarray(plan.permutation)), x)

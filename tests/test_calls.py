@@ -1,0 +1,271 @@
+"""The forms of a call, counting, symbolic use, and what a layer keeps when it is saved or copied."""
+
+import copy
+import json
+import multiprocessing
+import pickle
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from roads import to_native, to_numpy
+
+import kmix
+
+X = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype("float32")
+Y = np.array([0, 1, 2, 0, 1, 2])
+
+
+def layers():
+    mixup = kmix.MixUp(0.5, num_classes=3, seed=1)
+    cutmix = kmix.CutMix(num_classes=3, seed=2, data_format="channels_last")
+    return [mixup, cutmix, kmix.RandomChoice([mixup, cutmix], seed=3)]
+
+
+every_layer = pytest.mark.parametrize("index", range(3), ids=["mixup", "cutmix", "choice"])
+
+
+class Batch(NamedTuple):
+    x: np.ndarray
+    y: np.ndarray
+
+
+@every_layer
+@pytest.mark.parametrize("convert", [lambda a: a, to_native], ids=["numpy", "native"])
+def test_all_forms_mix_alike(index, convert):
+    w = np.ones(6, "float32")
+    x, y, w = convert((X, Y, w))
+    forms = {
+        "arguments": lambda layer: layer(x, y),
+        "keyword": lambda layer: layer(x, y=y),
+        "tuple": lambda layer: layer((x, y)),
+        "weights": lambda layer: layer(x, y, w)[:2],
+        "weights by name": lambda layer: layer(x, y, sample_weight=w)[:2],
+        "tuple of three": lambda layer: layer((x, y, w))[:2],
+        "dictionary": lambda layer: tuple(layer({"images": x, "labels": y}).values()),
+        "training": lambda layer: layer(x, y, training=True),
+        "at_step": lambda layer: layer.at_step(0, (x, y)),
+        "at_step with a list": lambda layer: layer.at_step(0, [x, y]),
+        "at_step with a named tuple": lambda layer: layer.at_step(np.int64(0), Batch(x, y)),
+        "at_step with a tensor": lambda layer: layer.at_step(keras.ops.convert_to_tensor(0), (x, y)),
+    }
+    expected = to_numpy(layers()[index].at_step(0, (X, Y)))
+    for name, form in forms.items():
+        for a, b in zip(to_numpy(tuple(form(layers()[index]))), expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
+    assert isinstance(layers()[0].at_step(0, [x, y]), list)
+    assert isinstance(layers()[0].at_step(0, Batch(x, y)), Batch)
+    assert layers()[0].at_step(0, (x, y, None))[2] is None
+
+
+@every_layer
+def test_training_false_and_inputs_alone_advance_nothing(index):
+    layer = layers()[index]
+    for convert in (lambda a: a, to_native):
+        x, y = convert((X, Y))
+        ours = layer(x, y, training=False)
+        np.testing.assert_array_equal(to_numpy(ours)[0], X)
+        np.testing.assert_array_equal(to_numpy(ours)[1], Y)
+        np.testing.assert_array_equal(to_numpy(layer(x)), X)
+        np.testing.assert_array_equal(to_numpy(layer({"images": x}))["images"], X)
+    np.testing.assert_allclose(layer(X, Y)[0], layers()[index].at_step(0, (X, Y))[0])
+
+
+@every_layer
+def test_integer_label_columns(index):
+    layer = layers()[index]
+    expected = layer.at_step(0, (X, Y))[1]
+    for dtype in ("int8", "int32", "uint8", "uint16"):
+        np.testing.assert_array_equal(layer.at_step(0, (X, Y.astype(dtype)))[1], expected)
+        np.testing.assert_array_equal(layer.at_step(0, (X, Y[:, None].astype(dtype)))[1], expected)
+    one_hot = np.eye(3)[Y]
+    for dtype in ("float16", "float64", "int32", "bool"):
+        np.testing.assert_allclose(layer.at_step(0, (X, one_hot.astype(dtype)))[1], expected, atol=1e-6)
+    for shape in ((6,), (6, 1)):
+        values = np.linspace(0, 1, 6).reshape(shape)
+        assert layer.at_step(0, (X, values))[1].shape == shape
+        assert layer.at_step(0, (X, values))[1].dtype == "float32"
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+def test_weights_in_a_column(shape):
+    w = np.linspace(1, 2, 6).astype("float32")
+    layer = kmix.MixUp(1.0, num_classes=3, seed=1)
+    expected = layer.at_step(0, (X, Y, w))
+    x, y, mixed = layer.at_step(0, (X, Y, w.reshape(shape)))
+    assert mixed.shape == shape
+    np.testing.assert_allclose(y, expected[1], atol=1e-6)
+    values = Y.astype("float32") / 3
+    np.testing.assert_allclose(
+        layer.at_step(0, (X, values, w.reshape(shape)))[1], layer.at_step(0, (X, values, w))[1], atol=1e-6
+    )
+
+
+def test_one_weight_for_each_of_several_labels():
+    w = np.linspace(1, 2, 6).astype("float32")
+    layer = kmix.MixUp(1.0, num_classes=3, seed=1)
+    y = {"a": Y, "b": Y}
+    _, both, shared = layer.at_step(0, (X, y, w))
+    _, own, weights = layer.at_step(0, (X, y, {"a": w, "b": None}))
+    np.testing.assert_array_equal(both["a"], own["a"])
+    np.testing.assert_array_equal(own["b"], layer.at_step(0, (X, Y))[1])
+    np.testing.assert_array_equal(weights["a"], shared)
+    assert weights["b"] is None
+
+
+@every_layer
+def test_symbolic_calls_know_their_output(index):
+    layer = layers()[index]
+    x, y = keras.Input((8, 8, 3), dtype="uint8"), keras.Input((), dtype="int32")
+    w = keras.Input((), dtype="float32")
+    out_x, out_y, out_w = layer(x, y, w)
+    assert (tuple(out_x.shape), tuple(out_y.shape), tuple(out_w.shape)) == ((None, 8, 8, 3), (None, 3), (None,))
+    assert out_x.dtype == ("uint8" if index == 1 else "float32")
+    mixed = layer({"images": x, "labels": y})
+    assert tuple(mixed["labels"].shape) == (None, 3)
+    assert tuple(layer(x, training=True).shape) == (None, 8, 8, 3)
+    model = keras.Model([x, y, w], [out_x, out_y, out_w])
+    values = [np.zeros((6, 8, 8, 3), "uint8"), Y.astype("int32"), np.ones(6, "float32")]
+    assert [tuple(v.shape) for v in model(values, training=True)] == [(6, 8, 8, 3), (6, 3), (6,)]
+
+
+@every_layer
+def test_a_layer_in_a_model_is_the_identity_until_it_trains(index, tmp_path):
+    body = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    model = keras.Sequential([keras.layers.Input((8, 8, 3)), layers()[index], *body])
+    plain = keras.Sequential([keras.layers.Input((8, 8, 3)), *body])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    np.testing.assert_array_equal(model.predict(X, verbose=0), plain.predict(X, verbose=0))
+    with pytest.raises(ValueError, match="inputs without labels, in training"):
+        model.fit(X, Y, verbose=0)
+    if keras.backend.backend() != "jax":  # A failed first step leaves a JAX model without weights, in plain Keras too.
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.predict(X, verbose=0), plain.predict(X, verbose=0))
+        assert loaded.layers[0].seed == model.layers[0].seed
+
+
+@every_layer
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_mix_alike(index, duplicate):
+    layer = layers()[index]
+    for a, b in zip(duplicate(layer).at_step(4, (X, Y)), layer.at_step(4, (X, Y)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_seed_comes_from_pythons_generator():
+    keras.utils.set_random_seed(7)
+    first = [kmix.MixUp().seed, kmix.CutMix().seed, kmix.RandomChoice([kmix.MixUp()]).seed]
+    keras.utils.set_random_seed(7)
+    assert [kmix.MixUp().seed, kmix.CutMix().seed, kmix.RandomChoice([kmix.MixUp()]).seed] == first
+    assert len(set(first)) == 3
+    config = json.loads(json.dumps(kmix.MixUp().get_config()))
+    assert kmix.MixUp.from_config(config).seed == config["seed"]
+
+
+def test_layers_of_one_seed_differ_by_kind():
+    lam = kmix.MixUp(1.0, seed=1).plan(0, 50).lam
+    cut = kmix.CutMix(1.0, seed=1).plan(0, 50, (64, 64))
+    assert abs(np.corrcoef(lam, cut.lam)[0, 1]) < 0.5
+    assert (kmix.MixUp(1.0, seed=1).plan(0, 50).permutation != cut.permutation).any()
+
+
+def test_plan_is_what_entered_and_replicas_differ():
+    layer = kmix.RandomChoice([kmix.MixUp(seed=1), kmix.CutMix(seed=1)], weights=[1, 0], seed=1)
+    plan = layer.plan(3, 6)
+    assert isinstance(plan, kmix.MixPlan)
+    assert int(plan.choice) == 0
+    assert plan.lam.dtype == "float32"
+    inner = layer.layers[0]
+    np.testing.assert_array_equal(plan.lam, inner.plan(3, 6).lam)
+    assert (inner.plan(3, 6, replica=1).lam != plan.lam).any()
+    np.testing.assert_array_equal(inner.plan(3, 6, replica=0).lam, plan.lam)
+
+
+def _mix_in_worker(layer, queue):
+    try:
+        layer(X, Y)
+        queue.put("mixed")
+    except ValueError as error:
+        queue.put(str(error))
+    queue.put(layer.at_step(1, (X, Y))[0].sum())
+
+
+@pytest.mark.parametrize("method", ["spawn"])
+def test_a_copy_in_a_worker_process_may_not_count(method):
+    """Every worker would draw the same plans."""
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    layer = kmix.MixUp(0.5, num_classes=3, seed=1)
+    process = context.Process(target=_mix_in_worker, args=(layer, queue))
+    process.start()
+    assert "worker process" in queue.get(timeout=120)
+    np.testing.assert_allclose(queue.get(timeout=120), layer.at_step(1, (X, Y))[0].sum(), rtol=1e-5)
+    process.join()
+
+
+def test_a_forked_copy_may_not_count(monkeypatch):
+    layer = kmix.MixUp(0.5, num_classes=3, seed=1)
+    layer(X, Y)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(ValueError, match="worker process"):
+        layer(X, Y)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="jax.jit traces JAX arrays alone")
+def test_inside_jax_jit():
+    import jax
+
+    layer = kmix.MixUp(0.5, num_classes=3, seed=1)
+    x, y = to_native((X, Y))
+    with pytest.raises(ValueError, match="at_step"):
+        jax.jit(lambda x, y: layer(x, y))(x, y)
+    compiled = jax.jit(lambda step, x, y: layer.at_step(step, (x, y)))
+    for step in (0, 3):
+        np.testing.assert_allclose(compiled(step, x, y)[0], layer.at_step(step, (X, Y))[0], atol=1e-5)
+    with pytest.raises(ValueError, match="holds alpha as a constant"):
+        layer.alpha = 0.1
+    layer.alpha = 0.5
+    choice = kmix.RandomChoice([kmix.MixUp(seed=1), kmix.CutMix(seed=1, data_format="channels_last")], seed=1)
+    soft = np.eye(3, dtype="float32")[Y]
+    compiled = jax.jit(lambda step, x, y: choice.at_step(step, (x, y)))
+    for step in range(4):
+        np.testing.assert_allclose(compiled(step, x, soft)[0], choice.at_step(step, (X, soft))[0], atol=1e-5)
+    scheduled = kmix.MixUp(kmix.schedules.Linear(1.0, 0.0, 3), num_classes=3, seed=1)
+    compiled = jax.jit(lambda step, x, y: scheduled.at_step(step, (x, y)))
+    np.testing.assert_array_equal(compiled(3, x, y)[0], X)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="other backends convert PyTorch tensors to NumPy")
+def test_torch_tensors_stay_on_their_device_and_keep_gradients():
+    import torch
+
+    x = torch.tensor(X, requires_grad=True)
+    mixed, _ = kmix.MixUp(0.5, num_classes=3, seed=1)(x, torch.tensor(Y))
+    mixed.sum().backward()
+    np.testing.assert_allclose(x.grad.sum().item(), X.size, rtol=1e-4)
+    assert mixed.device == x.device
+
+
+def test_grain():
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    layer = kmix.MixUp(0.5, num_classes=3, seed=1)
+    source = grain.MapDataset.source([(x, y) for x, y in zip(X, Y, strict=True)]).batch(3)
+    mixed = list(source.map_with_index(layer.at_step))
+    for step, batch in enumerate(mixed):
+        expected = layer.at_step(step, (X[3 * step : 3 * step + 3], Y[3 * step : 3 * step + 3]))
+        for a, b in zip(batch, expected, strict=True):
+            assert isinstance(a, np.ndarray)
+            np.testing.assert_array_equal(a, b)
+
+
+def test_torch_loader():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (make test-all installs it)")
+    pairs = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    layer = kmix.MixUp(0.5, num_classes=3, seed=1)
+    for step, batch in enumerate(torch.utils.data.DataLoader(pairs, batch_size=3)):
+        x, y = to_numpy(layer.at_step(step, batch))
+        expected = layer.at_step(step, (X[3 * step : 3 * step + 3], Y[3 * step : 3 * step + 3]))
+        np.testing.assert_allclose(x, expected[0], atol=1e-6)
+        np.testing.assert_allclose(y, expected[1], atol=1e-6)

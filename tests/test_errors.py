@@ -1,0 +1,204 @@
+"""Bad input: a clear error, and nothing has changed."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from roads import to_native
+
+import kmix
+
+X = np.zeros((6, 8, 8, 3), "float32")
+Y = np.array([0, 1, 2, 0, 1, 2])
+SOFT = np.eye(3, dtype="float32")[Y]
+
+
+@pytest.mark.parametrize("convert", [lambda a: a, to_native], ids=["numpy", "native"])
+@pytest.mark.parametrize(
+    ("layer", "batch", "message"),
+    [
+        (kmix.MixUp(), (X, Y), "needs `num_classes`"),
+        (kmix.CutMix(), (X, Y[:, None]), "needs `num_classes`"),
+        (kmix.MixUp(num_classes=2), (X, Y), "num_classes=2"),
+        (kmix.MixUp(num_classes=3), (X, Y - 1), "first class is 0"),
+        (kmix.MixUp(num_classes=3), (X, Y.astype("float32")), "cast to float"),
+        (kmix.MixUp(), (X, np.full((6, 3), 2)), "multi-hot"),
+        (kmix.MixUp(), (X, np.zeros((6, 2, 2), "int32")), "class ids"),
+        (kmix.MixUp(), (X.astype("int32"), SOFT), "Ids cannot be interpolated"),
+        (kmix.MixUp(), (X > 0, SOFT), "float, or uint8"),
+        (kmix.MixUp(), (X, SOFT[:4]), "same batch size"),
+        (kmix.MixUp(), (X, SOFT, np.ones(4, "float32")), "same batch size"),
+        (kmix.MixUp(), (X, SOFT, np.ones((6, 2), "float32")), "leading axes of the labels|Sample weights"),
+        (kmix.MixUp(), (X, {"a": SOFT, "b": SOFT, "c": SOFT}, {"a": Y * 1.0, "b": Y * 1.0}), "one for each"),
+        (kmix.CutMix(), (np.zeros((6, 4), "float32"), SOFT), "spatial axes"),
+        (kmix.CutMix(), (np.zeros((6, 2, 2, 2, 2, 1), "float32"), SOFT), "one to three spatial axes"),
+        (kmix.CutMix(), ([X, X[:, :4]], SOFT), "same spatial sizes"),
+        (kmix.MixUp(num_classes=3), (X[0], np.array(1)), "Was the data set batched"),
+        (kmix.MixUp(), (X[0], SOFT[0]), "Was the data set batched"),
+    ],
+)
+def test_batches(layer, batch, message, convert):
+    before = layer._counter._next
+    with pytest.raises(ValueError, match=message):
+        layer(*convert(batch))
+    with pytest.raises(ValueError, match=message):
+        layer.at_step(0, convert(batch))
+    assert layer._counter._next == before
+
+
+def test_layers_refuse_the_same_batches_in_tf_data():
+    ds = tf.data.Dataset.from_tensor_slices((X, Y))
+    for layer, message in ((kmix.MixUp(num_classes=3), "batched"), (kmix.CutMix(num_classes=3), "batched")):
+        with pytest.raises(ValueError, match=message):
+            ds.map(layer)
+        with pytest.raises(ValueError, match=message):
+            ds.enumerate().map(layer.at_step)
+    with pytest.raises(ValueError, match="num_classes"):
+        ds.batch(2).map(kmix.MixUp())
+    with pytest.raises(ValueError, match="labelled batch"):
+        ds.batch(2).map(lambda x, y: x).enumerate().map(kmix.MixUp().at_step)
+
+
+def test_ragged_and_sparse_tensors():
+    ragged, sparse = tf.ragged.constant([[1.0], [2.0, 3.0]]), tf.sparse.eye(2)
+    soft = tf.eye(2)
+    for tensor, message in ((ragged, "ragged"), (sparse, "sparse")):
+        with pytest.raises(ValueError, match=message):
+            kmix.MixUp()(tensor, soft)
+        with pytest.raises(ValueError, match=message):
+            kmix.MixUp().at_step(0, (tensor, soft))
+        with pytest.raises(ValueError, match=message):
+            tf.data.Dataset.from_tensors((tensor, soft)).map(kmix.MixUp())
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with pytest.raises(ValueError, match="sparse"):
+            kmix.MixUp()(torch.eye(2).to_sparse(), torch.eye(2))
+    if keras.backend.backend() == "jax":
+        from jax.experimental import sparse as jax_sparse
+
+        with pytest.raises(ValueError, match="sparse"):
+            kmix.MixUp()(jax_sparse.BCOO.fromdense(np.eye(2)), np.eye(2))
+
+
+def test_things_that_are_no_arrays():
+    with pytest.raises(TypeError, match=r"np\.asarray"):
+        kmix.MixUp().at_step(0, ([[1.0, 2.0]], [0.5]))
+    with pytest.raises(ValueError, match="Labels must be float or integer"):
+        kmix.MixUp().at_step(0, (np.zeros((2, 2)), np.array(["a", "b"])))
+
+
+@pytest.mark.parametrize("batch", [X, (X,), {"images": X}, (X, None)])
+def test_inputs_alone(batch):
+    for layer in (kmix.MixUp(), kmix.CutMix(), kmix.RandomChoice([kmix.MixUp()])):
+        with pytest.raises(ValueError, match="without labels"):
+            layer(batch, training=True)
+        with pytest.raises(ValueError, match="labelled batch"):
+            layer.at_step(0, batch)
+    with pytest.raises(ValueError, match="without labels"):
+        kmix.MixUp()(X, sample_weight=np.ones(6))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"segmentation_masks": Y}, "not mixed yet"),
+        ({"bounding_boxes": {"boxes": X}}, "not mixed yet"),
+        ({"id": Y}, r"passthrough=\['id'\]"),
+    ],
+)
+def test_keys(extra, message):
+    with pytest.raises(ValueError, match=message):
+        kmix.MixUp()({"images": X, "labels": SOFT, **extra})
+    with pytest.raises(ValueError, match='under "images"'):
+        kmix.MixUp()({"audio": X, "labels": SOFT})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"alpha": -1}, ValueError),
+        ({"alpha": float("nan")}, ValueError),
+        ({"alpha": float("inf")}, ValueError),
+        ({"alpha": "0.2"}, TypeError),
+        ({"alpha": None}, TypeError),
+        ({"alpha": True}, TypeError),
+        ({"rate": -0.1}, ValueError),
+        ({"rate": 1.1}, ValueError),
+        ({"rate": "1"}, TypeError),
+        ({"per": "image"}, ValueError),
+        ({"num_classes": 0}, ValueError),
+        ({"num_classes": 2.5}, TypeError),
+        ({"seed": -1}, ValueError),
+        ({"seed": 2**32}, ValueError),
+        ({"seed": 1.5}, TypeError),
+        ({"passthrough": "id"}, TypeError),
+    ],
+)
+def test_arguments(arguments, error):
+    name = next(iter(arguments))
+    for layer in (kmix.MixUp, kmix.CutMix):
+        with pytest.raises(error, match=name):
+            layer(**arguments)
+
+
+def test_other_arguments():
+    with pytest.raises(ValueError, match="data_format"):
+        kmix.CutMix(data_format="NHWC")
+    with pytest.raises(ValueError, match="at least one"):
+        kmix.RandomChoice([])
+    with pytest.raises(TypeError, match="mixing layers"):
+        kmix.RandomChoice([keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="agree on `num_classes`"):
+        kmix.RandomChoice([kmix.MixUp(num_classes=2), kmix.MixUp(num_classes=3)])
+    for weights in ([1], [0, 0], [1, -1]):
+        with pytest.raises(ValueError, match="weights"):
+            kmix.RandomChoice([kmix.MixUp(), kmix.CutMix()], weights=weights)
+    for step in (-1, np.int32(-1)):
+        with pytest.raises(ValueError, match="step"):
+            kmix.MixUp().at_step(step, (X, SOFT))
+    for step in (1.0, np.float32(1), np.arange(2)):
+        with pytest.raises((TypeError, ValueError), match="step"):
+            kmix.MixUp().at_step(step, (X, SOFT))
+    with pytest.raises(ValueError, match="spatial_shape"):
+        kmix.CutMix().plan(0, 4)
+    with pytest.raises(ValueError, match="batch_size"):
+        kmix.MixUp().plan(0, 0)
+
+
+def test_setting_alpha():
+    layer = kmix.MixUp(0.3, num_classes=3)
+    for bad, error in ((-1, ValueError), (float("nan"), ValueError), ("0.2", TypeError)):
+        with pytest.raises(error, match="alpha"):
+            layer.alpha = bad
+    assert layer.alpha == 0.3
+    schedule = kmix.schedules.Linear(0.0, 1.0, 5)
+    layer.alpha = schedule
+    assert layer.alpha is schedule
+    with pytest.raises(ValueError, match="follows a schedule"):
+        layer.alpha = 0.1
+    traced = kmix.MixUp(0.3, num_classes=3)
+    tf.data.Dataset.from_tensor_slices((X, Y)).batch(2).map(traced)
+    with pytest.raises(ValueError, match="before the layer is first used"):
+        traced.alpha = schedule
+    choice = kmix.RandomChoice([kmix.MixUp(name="inner")])
+    with pytest.raises(ValueError, match="inner"):
+        choice.alpha = 0.1
+    with pytest.raises(AttributeError, match="layers"):
+        _ = choice.alpha
+
+
+def test_integer_labels_of_unknown_width():
+    ds = tf.data.Dataset.from_tensors((X, Y[:, None])).map(
+        lambda x, y: (x, tf.ensure_shape(tf.numpy_function(lambda v: v, [y], "int64"), (None, None)))
+    )
+    with pytest.raises(ValueError, match="last dimension of integer labels"):
+        ds.map(kmix.MixUp(num_classes=3))
+
+
+def test_weights_of_unknown_rank():
+    ds = tf.data.Dataset.from_tensors((X, SOFT, SOFT[:, 0])).map(
+        lambda x, y, w: (x, y, tf.numpy_function(lambda v: v, [w], "float32"))
+    )
+    with pytest.raises(ValueError, match="rank of sample weights"):
+        ds.map(kmix.MixUp())

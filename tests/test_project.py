@@ -1,0 +1,193 @@
+"""The shape of the library: rooms, doors, documentation, lightness."""
+
+import ast
+import importlib
+import inspect
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import kmix
+
+ROOT = pathlib.Path(kmix.__file__).parent
+BACKEND = keras.backend.backend()
+
+# From the top room to the bottom one. An import may only point down.
+ROOMS = [
+    {"kmix"},
+    {"kmix.callbacks"},
+    {"kmix.layers"},
+    {"kmix.layers.random_choice"},
+    {"kmix.layers.mix_up", "kmix.layers.cut_mix"},
+    {"kmix.layers.base"},
+    {"kmix.data"},
+    {"kmix.plots"},
+    {"kmix.metrics"},
+    {"kmix.losses", "kmix.schedules"},
+    {"kmix.mixing"},
+    {"kmix.plan"},
+    {"kmix.random"},
+    {"kmix._backend"},
+    {"kmix._checks"},
+]
+HEIGHT = {module: -floor for floor, modules in enumerate(ROOMS) for module in modules}
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), ast.parse(path.read_text())
+
+
+def imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in HEIGHT else node.module
+
+
+def test_every_module_has_a_room_and_imports_point_down():
+    found = dict(modules())
+    assert set(found) == set(HEIGHT)
+    for module, tree in found.items():
+        for name in imports(tree):
+            if name.split(".")[0] == "kmix":
+                assert HEIGHT[name] < HEIGHT[module], f"{module} imports {name}"
+
+
+def test_only_public_keras_and_no_framework_at_import():
+    for module, tree in modules():
+        assert not any(name.startswith("keras.src") for name in imports(tree)), module
+        top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+        assert not top & {"tensorflow", "jax", "torch", "matplotlib"}, module
+
+
+def test_only_the_plan_draws():
+    for module, tree in modules():
+        if module not in ("kmix.plan", "kmix.random"):
+            assert "kmix.random" not in set(imports(tree)), module
+
+
+PUBLIC = ["kmix", "kmix.callbacks", "kmix.data", "kmix.layers", "kmix.losses", "kmix.metrics", "kmix.plots", "kmix.schedules"]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_all_lists_are_sorted_and_true(name):
+    module = importlib.import_module(name)
+    assert module.__all__ == sorted(module.__all__)
+    assert all(hasattr(module, symbol) for symbol in module.__all__)
+    if name == "kmix":
+        shown = {n for n, v in vars(kmix).items() if not n.startswith("_") and not inspect.ismodule(v)}
+        assert shown <= set(kmix.__all__)
+
+
+def symbols():
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        for symbol in module.__all__:
+            value = getattr(module, symbol)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                yield pytest.param(value, id=f"{name}.{symbol}")
+
+
+@pytest.mark.parametrize("symbol", symbols())
+def test_public_symbols_are_documented(symbol):
+    text = inspect.getdoc(symbol)
+    assert ">>> " in text
+    parameters = [p for p in inspect.signature(symbol).parameters if p != "kwargs"]
+    if symbol is kmix.MixPlan:
+        assert all(f"{field}:" in text for field in kmix.MixPlan._fields)
+        return
+    assert "Args:" in text
+    for parameter in parameters:
+        assert parameter in text, parameter
+
+
+INSTANCES = [
+    kmix.MixUp(0.3, num_classes=4, per="batch", rate=0.5, passthrough=["id"], seed=3, name="m", dtype="float16"),
+    kmix.CutMix(0.3, num_classes=4, per="batch", rate=0.5, passthrough=["id"], seed=3, data_format="channels_first"),
+    kmix.RandomChoice([kmix.MixUp(0.1, seed=2), kmix.CutMix(seed=4)], weights=[1, 3], seed=5),
+    kmix.MixUp(kmix.schedules.Join([kmix.schedules.Cosine(0.0, 1.0, 4), 0.2], [4]), seed=1),
+    kmix.losses.SoftLabelCrossentropy(True, 0.1, True, True, reduction="sum", name="loss"),
+    kmix.metrics.SoftLabelAccuracy(name="acc"),
+    kmix.metrics.ExpectedCalibrationError(7, from_logits=True, name="ece"),
+    kmix.schedules.Polynomial(0.1, 0.2, 3, 4, 5.0),
+]
+
+
+@pytest.mark.parametrize("instance", INSTANCES, ids=lambda i: type(i).__name__)
+def test_config_survives_json(instance):
+    serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(instance)))
+    copy = keras.saving.deserialize_keras_object(serialized)
+    assert type(copy) is type(instance)
+    assert copy.get_config() == instance.get_config()
+    for name in inspect.signature(type(instance)).parameters:
+        # Keras' own `weights` and `dtype` mean something else.
+        if name not in ("kwargs", "weights", "dtype", "layers", "alpha"):
+            assert getattr(copy, name) == getattr(instance, name), name
+
+
+LIGHT = """
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None
+import kmix, numpy as np
+x, y = kmix.RandomChoice([kmix.MixUp(num_classes=2), kmix.CutMix(num_classes=2)])(np.zeros((4, 8, 8, 1), "float32"), np.zeros(4, int))
+import keras
+kmix.MixUp(num_classes=2)(keras.ops.zeros((4, 8)), keras.ops.zeros((4,), "int32"))
+float(kmix.losses.SoftLabelCrossentropy()(y, y))
+kmix.schedules.Cosine(1.0, 0.0, 5)(3)
+print(y.shape)
+"""
+
+
+def run(code):
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+def test_works_where_nothing_but_the_backend_can_be_imported():
+    others = [name for name in ("tensorflow", "jax", "torch") if name != BACKEND]
+    blocked = [*others, "matplotlib", "sklearn", "scipy", "rich", "grain", "keras_cv"]
+    if BACKEND == "tensorflow":
+        blocked.remove("scipy")
+    result = run(LIGHT.format(blocked=blocked))
+    assert "(4, 2)" in result.stdout, result.stderr
+
+
+def test_the_lightness_test_can_fail():
+    assert "(4, 2)" not in run(LIGHT.format(blocked=[BACKEND])).stdout
+    assert "(4, 2)" not in run("import sys; sys.modules['kmix'] = None; import kmix").stdout
+
+
+def test_only_numpy_and_keras_are_required():
+    text = (ROOT.parent / "setup.cfg").read_text()
+    required = text.split("install_requires =")[1].split("\n\n")[0].split()
+    assert required == ["keras>=3.12", "numpy"]
+
+
+@pytest.mark.parametrize("example", ["quickstart.py"])
+def test_examples_run(example, tmp_path):
+    command = [sys.executable, str(ROOT.parent / "examples" / example), "--quick", "--output", str(tmp_path / "out.png")]
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "MixUp" in result.stdout
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+
+
+def test_the_seed_of_numpy_is_not_touched():
+    np.random.seed(0)
+    expected = np.random.default_rng(0).random(), np.random.rand()
+    np.random.seed(0)
+    kmix.MixUp()(np.zeros((4, 2), "float32"), np.eye(4, dtype="float32"))
+    assert (np.random.default_rng(0).random(), np.random.rand()) == expected

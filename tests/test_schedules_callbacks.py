@@ -1,0 +1,248 @@
+"""Schedules, AlphaScheduler, and the numbering of batches under fit."""
+
+import csv
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from roads import to_numpy
+
+import kmix
+from kmix import schedules
+from kmix.callbacks import AlphaScheduler
+
+POINTS = {
+    "constant": (schedules.Constant(0.3), lambda s: 0.3),
+    "linear": (schedules.Linear(0.2, 1.0, 10, 5), lambda s: 0.2 + 0.8 * np.clip((s - 5) / 10, 0, 1)),
+    "cosine": (
+        schedules.Cosine(1.0, 0.1, 10),
+        lambda s: 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(s / 10, 1))),
+    ),
+    "polynomial": (schedules.Polynomial(1.0, 0.0, 8, power=3), lambda s: (1 - min(s / 8, 1)) ** 3),
+    "piecewise": (schedules.Piecewise([0.2, 0.4, 0.0], [4, 9]), lambda s: 0.2 if s < 4 else 0.4 if s < 9 else 0.0),
+    "join": (
+        schedules.Join([schedules.Linear(0.0, 0.4, 5), 0.4, schedules.Cosine(0.4, 0.0, 4), 0.0], [5, 9, 14]),
+        lambda s: 0.08 * s if s < 5 else 0.4 if s < 9 else 0.2 * (1 + math.cos(math.pi * min((s - 9) / 4, 1))) * (s < 14),
+    ),
+}
+every_schedule = pytest.mark.parametrize("name", POINTS)
+
+
+@every_schedule
+def test_values_on_numbers_and_tensors(name):
+    schedule, expected = POINTS[name]
+    in_graph = tf.function(schedule)
+    for step in (0, 1, 4, 5, 7, 9, 10, 13, 14, 15, 40):
+        assert isinstance(schedule(step), float)
+        np.testing.assert_allclose(schedule(step), expected(step), atol=1e-9)
+        for tensor in (np.int64(step), keras.ops.convert_to_tensor(step), tf.constant(step, "int64")):
+            np.testing.assert_allclose(to_numpy(schedule(tensor)), expected(step), atol=1e-6)
+        np.testing.assert_allclose(in_graph(tf.constant(step)), expected(step), atol=1e-6)
+
+
+@every_schedule
+def test_schedules_are_serializable(name):
+    schedule, _ = POINTS[name]
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert repr(copy) == repr(schedule)
+    assert copy(7) == schedule(7)
+    layer = kmix.MixUp(schedule, num_classes=2)
+    again = kmix.MixUp.from_config(layer.get_config())
+    assert repr(again.alpha) == repr(schedule)
+
+
+def test_warm_up_hold_off_is_one_expression():
+    alpha = schedules.Join([schedules.Linear(0.0, 0.4, 5), 0.4, 0.0], boundaries=[5, 90])
+    assert [round(alpha(epoch), 3) for epoch in (0, 4, 5, 89, 90)] == [0.0, 0.32, 0.4, 0.4, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: schedules.Linear(-1, 0, 5), "init_value"),
+        (lambda: schedules.Linear(0, float("nan"), 5), "end_value"),
+        (lambda: schedules.Linear(0, 1, 0), "transition_steps"),
+        (lambda: schedules.Cosine(0, 1, 5, -1), "transition_begin"),
+        (lambda: schedules.Join([0.1, 0.2], [5, 6]), "boundaries"),
+        (lambda: schedules.Join([0.1, 0.2, 0.3], [6, 5]), "boundaries"),
+        (lambda: schedules.Piecewise([], []), "boundaries"),
+    ],
+)
+def test_bad_schedules(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def model_and_data(layer, batches=5):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4 * batches, 6)).astype("float32")
+    y = rng.integers(0, 2, 4 * batches)
+    model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", kmix.losses.SoftLabelCrossentropy())
+    return model, tf.data.Dataset.from_tensor_slices((x, y)).batch(4).map(layer)
+
+
+def test_alpha_per_epoch_is_set_and_logged(tmp_path):
+    layer = kmix.MixUp(0.2, num_classes=2)
+    model, ds = model_and_data(layer)
+    scheduler = AlphaScheduler(layer, schedules.Linear(0.4, 0.0, 2))
+    log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    board = keras.callbacks.TensorBoard(tmp_path / "board")
+    history = model.fit(ds, epochs=3, callbacks=[scheduler, log, board], verbose=0).history
+    assert history["alpha"] == [0.4, 0.2, 0.0]
+    with open(tmp_path / "log.csv") as file:
+        assert [float(row["alpha"]) for row in csv.DictReader(file)] == [0.4, 0.2, 0.0]
+    events = b"".join(path.read_bytes() for path in (tmp_path / "board" / "train").iterdir())
+    assert b"epoch_alpha" in events
+    assert layer.alpha == 0.0
+
+
+def test_alpha_is_in_the_progress_bar(capsys):
+    layer = kmix.MixUp(0.2, num_classes=2)
+    model, ds = model_and_data(layer)
+    model.fit(ds, epochs=1, callbacks=[AlphaScheduler(layer, lambda epoch: 0.25)], verbose=1)
+    assert "alpha: 0.25" in capsys.readouterr().out
+
+
+def test_alpha_per_batch_goes_on_across_epochs():
+    layers = [kmix.MixUp(0.2, num_classes=2), kmix.CutMix(0.2, num_classes=2)]
+    model, ds = model_and_data(layers[0])
+    seen = []
+    scheduler = AlphaScheduler(layers, lambda step: seen.append(step) or 0.01 * step, unit="batch")
+    history = model.fit(ds, epochs=2, callbacks=[scheduler], verbose=0).history
+    assert seen == list(range(10))
+    np.testing.assert_allclose(history["alpha"], [0.04, 0.09])
+    assert layers[0].alpha == layers[1].alpha == pytest.approx(0.09)
+
+
+def test_epochs_count_from_initial_epoch_and_keras_schedules_are_welcome():
+    layer = kmix.MixUp(0.2, num_classes=2)
+    model, ds = model_and_data(layer)
+    decay = keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
+    history = model.fit(ds, initial_epoch=2, epochs=4, callbacks=[AlphaScheduler(layer, decay)], verbose=0).history
+    np.testing.assert_allclose(history["alpha"], [0.5, 0.25])
+
+
+def test_bad_schedulers():
+    layer = kmix.MixUp(0.2)
+    with pytest.raises(ValueError, match="unit"):
+        AlphaScheduler(layer, schedules.Constant(0.1), unit="step")
+    with pytest.raises(TypeError, match="schedule"):
+        AlphaScheduler(layer, 0.1)
+    with pytest.raises(TypeError, match="target"):
+        AlphaScheduler(keras.layers.Dense(1), schedules.Constant(0.1))
+    with pytest.raises(ValueError, match="target"):
+        AlphaScheduler([], schedules.Constant(0.1))
+    with pytest.raises((ValueError, AttributeError), match="layers"):
+        AlphaScheduler(kmix.RandomChoice([layer]), schedules.Constant(0.1))
+    with pytest.raises(ValueError, match="schedule"):
+        AlphaScheduler(kmix.MixUp(schedules.Constant(0.1)), schedules.Constant(0.1))
+    for bad in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="alpha"):
+            AlphaScheduler(layer, lambda epoch, bad=bad: bad).on_epoch_begin(0)
+    assert layer.alpha == 0.2
+
+
+class Recorder(keras.Model):
+    """Learns nothing, but notes the first feature of each batch it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.numbers = keras.layers.Dense(1), []
+
+    def call(self, x, training=False):
+        if training:
+            self.note(x[0, 0])
+        return self.dense(x)
+
+    def note(self, number):
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            tf.py_function(lambda n: self.numbers.append(int(n)), [number], [])
+        elif backend == "jax":
+            import jax
+
+            jax.debug.callback(lambda n: self.numbers.append(int(n)), number, ordered=True)
+        elif number.device.type != "meta":
+            self.numbers.append(int(number))
+
+
+def numbered(numbering, ds, prefetch):
+    ds = numbering(ds)
+    mapped = ds.map(lambda n, b: (tf.fill((2, 1), tf.cast(n, "float32")), b[1]), num_parallel_calls=2)
+    return mapped.prefetch(prefetch) if prefetch else mapped
+
+
+def source(batches=5):
+    return tf.data.Dataset.from_tensor_slices((np.zeros((2 * batches, 1), "float32"),) * 2).batch(2)
+
+
+def train(model, ds, numbering, **kwargs):
+    del model.numbers[:]
+    model.fit(ds, callbacks=[numbering], verbose=0, **kwargs)
+    return list(model.numbers)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 8])
+def test_numbers_go_on_across_epochs_and_fits(prefetch):
+    numbering = kmix.data.Numbering()
+    ds = numbered(numbering, source(), prefetch)
+    assert ds.cardinality() == 5
+    model = Recorder()
+    model.compile("sgd", "mse")
+    assert train(model, ds, numbering, epochs=3) == list(range(15))
+    assert train(model, ds, numbering, epochs=2) == list(range(15, 25))
+    assert train(model, ds, numbering, initial_epoch=7, epochs=8) == list(range(35, 40))
+
+
+@pytest.mark.parametrize("kind", ["start", "steps", "endless", "unknown"])
+def test_numbers_of_other_data_sets(kind):
+    numbering = kmix.data.Numbering(start=7 if kind == "start" else 0)
+    ds, kwargs = source(), {}
+    if kind == "steps":
+        kwargs = {"steps_per_epoch": 2}
+    if kind == "endless":
+        ds, kwargs = ds.repeat(), {"steps_per_epoch": 4}
+    if kind == "unknown":
+        ds = ds.filter(lambda x, y: True)
+    ds = numbered(numbering, ds, 2)
+    model = Recorder()
+    model.compile("sgd", "mse")
+    numbers = train(model, ds, numbering, epochs=2, **kwargs)
+    assert numbers[: {"steps": 4, "endless": 8}.get(kind, 10)] == list(range(numbering.start, numbering.start + len(numbers)))
+    assert ds.cardinality() == {"endless": tf.data.INFINITE_CARDINALITY, "unknown": tf.data.UNKNOWN_CARDINALITY}.get(kind, 5)
+
+
+def test_numbers_in_a_loop_of_ones_own():
+    ds = kmix.data.Numbering(2)(source(3))
+    assert [int(number) for _ in range(3) for number, _ in ds] == list(range(2, 11))
+
+
+def test_shuffling_is_left_alone():
+    ds = kmix.data.Numbering()(tf.data.Dataset.range(50).shuffle(50, seed=1))
+    first, second = ([int(value) for _, value in ds] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+
+
+def test_bad_numberings():
+    with pytest.raises(ValueError, match="start"):
+        kmix.data.Numbering(-1)
+    with pytest.raises(TypeError, match="enumerate"):
+        kmix.data.Numbering()([1, 2])
+    numbering = kmix.data.Numbering()
+    with pytest.raises(ValueError, match="no data set"):
+        numbering.on_epoch_begin(0)
+    numbering(source())
+    with pytest.raises(ValueError, match="second"):
+        numbering(source())
+
+
+def test_every_epoch_has_new_plans():
+    layer, numbering = kmix.MixUp(1.0, num_classes=2, seed=1), kmix.data.Numbering()
+    x, y = np.eye(6, dtype="float32"), np.array([0, 1] * 3)
+    ds = numbering(tf.data.Dataset.from_tensors((x, y))).map(layer.at_step)
+    epochs = {to_numpy(next(iter(ds)))[0].tobytes() for _ in range(3)}
+    assert epochs == {layer.at_step(step, (x, y))[0].tobytes() for step in range(3)} or len(epochs) == 3
