@@ -4,8 +4,8 @@
     python benchmarks/speed.py --sizes 128x224x224x3/1000 256x32x32x3/10 --rounds 9 --parallel-calls 2
 
 Each layer maps one batch in memory, over and over: `Dataset.from_tensors(batch).repeat(n).map(layer, N)`. The rounds
-are interleaved, so that a slow moment of the machine meets all layers alike. The memory limit is one multi-threaded
-pass that reads two batches and writes one, which is the least that mixing out of place can do.
+are interleaved, so that a slow moment of the machine meets all layers alike, and ratios are taken within a round. The
+memory limit is one multi-threaded pass that reads two batches and writes one: the least that mixing can do.
 """
 
 import argparse
@@ -30,6 +30,8 @@ try:
 except ImportError:
     keras_cv = None
 
+KINDS = {"MixUp": 0.2, "CutMix": 1.0}  # with their alphas
+
 
 def parse_size(text):
     """`"256x32x32x3/10"` to the shape of a batch and its number of classes."""
@@ -46,7 +48,7 @@ def make_batch(shape, classes):
 
 def layers_to_time(name):
     """The layers of one kind, by library: kmix first."""
-    alpha = {"MixUp": 0.2, "CutMix": 1.0}[name]
+    alpha = KINDS[name]
     layers = {"kmix": getattr(kmix, name)(alpha), "keras.layers": getattr(keras.layers, name)(alpha)}
     if keras_cv is not None:
         layers["keras_cv"] = getattr(keras_cv.layers, name)(alpha)
@@ -72,41 +74,48 @@ def build_pipelines(batch, repeats, parallel_calls):
     pairs = build_source(batch, repeats)
     dictionaries = build_source({"images": batch[0], "labels": batch[1]}, repeats)
     pipelines = {("", "memory limit"): pairs.map(memory_pass(batch), parallel_calls)}
-    for name in ("MixUp", "CutMix"):
+    for name in KINDS:
         for library, layer in layers_to_time(name).items():
             source = pairs if library == "kmix" else dictionaries
             pipelines[name, library] = source.map(layer, parallel_calls)
     return pipelines
 
 
-def seconds_per_batch(dataset, repeats):
-    """Time to run through a data set once, per batch. The batches stay tensors."""
-    start = time.perf_counter()
-    for _ in dataset:
+def time_batches(dataset, repeats):
+    """Milliseconds per batch to run through a data set once: by the clock, and of all cores together."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    for _ in dataset:  # The batches stay tensors.
         pass
-    return (time.perf_counter() - start) / repeats
+    return 1e3 * (time.perf_counter() - start) / repeats, 1e3 * (time.process_time() - start_cpu) / repeats
 
 
 def measure(pipelines, repeats, rounds):
-    """Seconds per batch of every round, by pipeline. A first round, which compiles, is not counted."""
+    """The times of every round, by pipeline. A first round, which compiles, is not counted."""
     times = {key: [] for key in pipelines}
     for _ in range(rounds + 1):
         for key, dataset in pipelines.items():
-            times[key].append(seconds_per_batch(dataset, repeats))
+            times[key].append(time_batches(dataset, repeats))
     return {key: values[1:] for key, values in times.items()}
 
 
 def table_rows(size, times):
-    """One row of text per pipeline: the median, its spread, and the ratio to kmix, round by round."""
-    for (name, library), values in times.items():
-        median = statistics.median(values) * 1e3
-        spread = f"{min(values) * 1e3:.2f} to {max(values) * 1e3:.2f}"
-        ratios = [
-            f"{statistics.median(value / ours for value, ours in zip(values, times[kind, 'kmix'], strict=True)):.2f}"
-            for kind in ([name] if name else ["MixUp", "CutMix"])
+    """One row of text per pipeline: median, spread, processor time, and the ratio to each layer of kmix concerned."""
+    for (name, library), rounds in times.items():
+        clock, cores = zip(*rounds, strict=True)
+        ratios = [median_ratio(rounds, times[kind, "kmix"]) for kind in ([name] if name else KINDS)]
+        yield [
+            size,
+            f"{library} {name}".strip(),
+            f"{statistics.median(clock):.2f}",
+            f"{min(clock):.2f} to {max(clock):.2f}",
+            f"{statistics.median(cores):.2f}",
+            " and ".join(f"{ratio:.2f}" for ratio in ratios),
         ]
-        ratio = ratios[0] if name else " / ".join(ratios)
-        yield [size, f"{library} {name}".strip(), f"{median:.2f}", spread, ratio]
+
+
+def median_ratio(rounds, kmix_rounds):
+    """Median over the rounds of the time of a pipeline, relative to kmix in the same round."""
+    return statistics.median(clock / ours for (clock, _), (ours, _) in zip(rounds, kmix_rounds, strict=True))
 
 
 def machine():
@@ -135,12 +144,12 @@ def main():
     arguments = parser.parse_args()
 
     print(f"{machine()}; Keras on {keras.backend.backend()}, num_parallel_calls={arguments.parallel_calls}\n")
-    print("| batch / classes | layer | ms per batch, median | min to max | time / kmix |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| batch / classes | layer | ms per batch, median | min to max | processor ms | relative to kmix |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for size in arguments.sizes:
         shape, classes = parse_size(size)
-        # As many batches as take about a second, so that starting the pipeline does not count.
-        repeats = int(np.clip(4e8 // np.prod(shape), 20, 500))
+        # Enough batches that starting the pipeline does not count.
+        repeats = int(np.clip(2e8 // np.prod(shape), 10, 200))
         pipelines = build_pipelines(make_batch(shape, classes), repeats, arguments.parallel_calls)
         for row in table_rows(size, measure(pipelines, repeats, arguments.rounds)):
             print("| " + " | ".join(row) + " |", flush=True)

@@ -1,9 +1,9 @@
 """kmix: mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from kmix import callbacks, data, losses, metrics, schedules
+from kmix import callbacks, data, losses, metrics, plots, schedules
 from kmix.layers import CutMix, MixUp, RandomChoice
 from kmix.plan import MixPlan
 
 __version__ = "0.1.0"
 
-__all__ = ["CutMix", "MixPlan", "MixUp", "RandomChoice", "callbacks", "data", "losses", "metrics", "schedules"]
+__all__ = ["CutMix", "MixPlan", "MixUp", "RandomChoice", "callbacks", "data", "losses", "metrics", "plots", "schedules"]

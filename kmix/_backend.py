@@ -7,6 +7,7 @@ not already in use.
 """
 
 import contextlib
+import multiprocessing
 import os
 import sys
 import threading
@@ -83,11 +84,12 @@ def namespace(*arrays):
 
 
 def is_foreign(*arrays):
-    """Whether Keras would have to convert these arrays to its backend, which a data pipeline does not want."""
+    """Whether Keras would convert these arrays to its backend, or cannot take them at all (unknown rank)."""
     if any(keras.backend.is_keras_tensor(x) for x in arrays):
         return False
-    xp = namespace(*arrays)
-    return xp is NUMPY or (xp is TENSORFLOW and keras.backend.backend() != "tensorflow")
+    if namespace(*arrays) is TENSORFLOW:
+        return keras.backend.backend() != "tensorflow" or any(static_shape(x) is None for x in arrays)
+    return namespace(*arrays) is NUMPY
 
 
 def as_written(function, *args, **kwargs):
@@ -366,14 +368,13 @@ class Counter:
 
     def __init__(self):
         self._lock, self._resource, self._next = threading.Lock(), None, 0
-        self._process = os.getpid()
+        self._process, self.unpickled = os.getpid(), False
 
-    def belongs_elsewhere(self):
-        """Tell the counter that it is a worker's copy: every worker would count the same numbers."""
-        self._process = None
+    def _in_worker(self):
+        return os.getpid() != self._process or (self.unpickled and multiprocessing.parent_process() is not None)
 
     def next(self, xp):
-        if os.getpid() != self._process:
+        if self._in_worker():
             _checks.fail(
                 "In a worker process a layer cannot count its calls, since every worker would draw the same plans.",
                 "a call without a step in a copy of the layer",

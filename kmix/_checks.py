@@ -96,7 +96,12 @@ def weight_shape(weight, label):
     """Raise unless sample weights of static shape `weight` go with labels of static shape `label`."""
     if weight is None:
         fail("The rank of sample weights must be known.", "sample_weight of unknown rank", "Call `w.set_shape([None])`.")
-    if label is None or len(weight) <= len(label) or (len(weight) == len(label) + 1 and weight[-1] == 1):
+    if label is None:
+        return
+    column = len(weight) == len(label) + 1 and weight[-1] == 1
+    if column or (
+        len(weight) <= len(label) and all(w in (1, None) or size in (w, None) for w, size in zip(weight, label))
+    ):
         return
     fail(
         "Sample weights must have the shape (B,), or the leading axes of the labels.",

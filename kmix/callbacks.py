@@ -59,8 +59,15 @@ class AlphaScheduler(keras.callbacks.Callback):
                     f"a {type(layer).__name__}",
                     error=TypeError,
                 )
-            # Setting alpha to its own value raises where alpha cannot be set, before training starts.
-            layer.alpha = getattr(layer, "alpha", 0.0)
+            alpha = getattr(layer, "alpha", None)
+            if callable(alpha):
+                _checks.fail(
+                    "`target` must have a number as alpha, to be scheduled here.",
+                    f"a {type(layer).__name__} with the schedule {alpha!r}",
+                    "Keep one of the two schedules.",
+                )
+            if alpha is None:
+                layer.alpha = 0.0  # Raises, and names the layers that have an alpha.
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.unit == "epoch":

@@ -160,7 +160,7 @@ def _paste(xp, x, permutation, box, data_format):
     axes = spatial_axes(rank, data_format)
     for i, axis in enumerate(axes):
         position = xp.reshape(xp.arange(xp.size(x, axis)), [-1 if a == axis else 1 for a in range(rank)])
-        inside &= (position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))
+        inside = inside & (position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))
     return xp.where(inside, xp.take(x, permutation), x)
 
 

@@ -24,6 +24,12 @@ class MixPlan(NamedTuple):
             stops: `(y0, x0, y1, x1)` for images.
         choice: int32 scalar: the branch that `RandomChoice` took.
         place: int32 scalar: the place that Manifold Mixup took.
+
+    Example: replay by hand what a step does to a batch.
+
+    >>> plan = kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4)
+    >>> x = np.arange(4.0)
+    >>> mixed = plan.lam * x + (1 - plan.lam) * x[plan.permutation]
     """
 
     lam: Any
@@ -58,9 +64,10 @@ def sample_mixup(
 
     Example:
 
+    >>> from kmix.plan import sample_mixup
     >>> plan = sample_mixup(seed=1, step=0, alpha=0.4, batch_size=4)
     >>> plan.permutation
-    array([0, 2, 3, 1], dtype=int32)
+    array([2, 0, 3, 1], dtype=int32)
     """
     words, u, lam = _draw(xp, seed, step, alpha, batch_size, per, rate, replica, stream, _CENTRE)
     return MixPlan(lam, xp.argsort(words[_PERMUTATION]))

@@ -75,9 +75,10 @@ def symmetric_beta(xp, u, alpha):
     Reference:
         L. Devroye, Non-Uniform Random Variate Generation (1986), chapter IX, sections 3 and 4.
     """
-    one = xp.cast(1.0, "float32")
-    positive = xp.cast(alpha, "float32") > 0
-    alpha = xp.where(positive, xp.cast(alpha, "float32"), one)
+    one, alpha = xp.cast(1.0, "float32"), xp.cast(alpha, "float32")
+    positive = alpha > 0
+    # The floor only keeps the division below from overflowing.
+    alpha = xp.where(positive, xp.math.maximum(alpha, xp.cast(1e-30, "float32")), one)
     log_radius = 2.0 / (2.0 * alpha + 1.0) * xp.math.log(u[0])
     radius = xp.math.sqrt(-xp.math.expm1(log_radius))
     half_angle = (0.5 * math.pi) * u[1]

@@ -140,8 +140,7 @@ class Cosine(Linear):
     """
 
     def _remaining(self, xp, progress):
-        # 0.5 * (1 + cos(pi * t)), which is exactly 0 at the end in this form.
-        return xp.math.square(xp.math.cos(progress * (0.5 * math.pi))) * xp.cast(progress < 1.0, "float32")
+        return 0.5 * (1.0 + xp.math.cos(math.pi * progress))
 
 
 @keras.saving.register_keras_serializable(package="kmix")

@@ -89,9 +89,11 @@ def test_key_is_a_bijection(seed, step):
 
 
 def test_a_million_keys_are_distinct():
-    seeds, steps = np.divmod(np.arange(1_000_000), 1000)
-    keys = {random.key(_backend.NUMPY, int(seed), int(step)) for seed, step in zip(seeds, steps, strict=True)}
-    assert len(keys) == 1_000_000
+    steps = np.arange(1000)
+    keys = [random.key(_backend.NUMPY, seed, steps) for seed in range(1000)]
+    assert keys[7][1][5] == random.key(_backend.NUMPY, 7, 5)[1]
+    words = np.concatenate([k0 << 32 | k1 for k0, k1 in keys])
+    assert len(np.unique(words)) == 1_000_000
 
 
 def test_draws_are_uncorrelated():
@@ -104,12 +106,13 @@ def test_draws_are_uncorrelated():
     assert np.corrcoef(a, a)[0, 1] > 0.99
 
 
-def test_successive_steps_and_seeds_are_uncorrelated():
-    steps = np.array([random.bits(_backend.NUMPY, random.key(_backend.NUMPY, 5, s), 0, 1, 1) for s in range(DRAWS)])
-    seeds = np.array([random.bits(_backend.NUMPY, random.key(_backend.NUMPY, s, 5), 0, 1, 1) for s in range(DRAWS)])
-    for words in (steps.ravel(), seeds.ravel()):
-        assert abs(np.corrcoef(words[1:], words[:-1])[0, 1]) < 0.01
-        assert abs(words.mean() / 2**31 - 1) < 0.01
+@pytest.mark.parametrize("axis", ["step", "seed"])
+def test_successive_steps_and_seeds_are_uncorrelated(axis):
+    draw = (lambda i: lams(_backend.NUMPY, 0.4, step=i, size=50)) if axis == "step" else None
+    draw = draw or (lambda i: lams(_backend.NUMPY, 0.4, seed=i, size=50))
+    lam = np.array([draw(i) for i in range(2001)])
+    assert abs(np.corrcoef(lam[1:].ravel(), lam[:-1].ravel())[0, 1]) < 0.01
+    assert abs(np.corrcoef(lam[:, 1:].ravel(), lam[:, :-1].ravel())[0, 1]) < 0.01
 
 
 @settings(max_examples=50)
@@ -143,7 +146,7 @@ def test_boxes_are_those_of_the_paper():
     low, high = np.clip(centre - side // 2, 0, shape), np.clip(centre + side // 2, 0, shape)
     paper = 1 - np.prod((high - low) / shape, axis=1)
     drawn = plan.sample_cutmix(1, 0, 1.0, DRAWS, tuple(shape)).lam
-    assert stats.ks_2samp(paper, drawn).pvalue > 1e-3
+    assert stats.ks_2samp(paper.round(4), drawn.round(4)).pvalue > 1e-3
 
 
 def test_choice_follows_the_weights():

@@ -197,6 +197,8 @@ def test_numbers_go_on_across_epochs_and_fits(prefetch):
     assert train(model, ds, numbering, initial_epoch=7, epochs=8) == list(range(35, 40))
 
 
+# Keras says so at the end of every data set of unknown length.
+@pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
 @pytest.mark.parametrize("kind", ["start", "steps", "endless", "unknown"])
 def test_numbers_of_other_data_sets(kind):
     numbering = kmix.data.Numbering(start=7 if kind == "start" else 0)

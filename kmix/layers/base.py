@@ -1,6 +1,5 @@
 """What the mixing layers share: the forms of a batch, the step, alpha, and the config."""
 
-import multiprocessing
 import random
 
 import keras
@@ -213,8 +212,7 @@ class BatchLayer(keras.layers.Layer):
 def _rebuild(config):
     """Unpickle a layer. In a worker process it may mix at a given step, but not count."""
     layer = keras.saving.deserialize_keras_object(config)
-    if multiprocessing.parent_process() is not None:
-        layer._counter.belongs_elsewhere()
+    layer._counter.unpickled = True
     return layer
 
 
@@ -280,7 +278,7 @@ class MixLayer(BatchLayer):
         Example:
 
         >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
-        array([0, 2, 3, 1], dtype=int32)
+        array([2, 0, 3, 1], dtype=int32)
         """
         step = _checks.integer(step, "step")
         batch_size = _checks.integer(batch_size, "batch_size", 1)

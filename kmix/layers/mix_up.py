@@ -48,9 +48,9 @@ class MixUp(MixLayer):
     >>> x, y = layer(np.eye(4, dtype="float32"), np.array([0, 1, 2, 0]))
     >>> y.round(2)
     array([[1.  , 0.  , 0.  ],
-           [0.  , 0.86, 0.14],
-           [1.  , 0.  , 0.  ],
-           [0.  , 0.05, 0.95]], dtype=float32)
+           [0.03, 0.97, 0.  ],
+           [0.66, 0.  , 0.34],
+           [0.08, 0.92, 0.  ]], dtype=float32)
     """
 
     def __init__(self, alpha=0.2, *, num_classes=None, per="sample", rate=1.0, passthrough=(), seed=None, **kwargs):
