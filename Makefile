@@ -15,19 +15,21 @@ BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 PYTEST := $(RUN) -m pytest -q
 
-.PHONY: demo test test-all test-oldest lint compare speed mutants clean
+.PHONY: demo test test-jax test-torch test-all coverage test-oldest lint compare speed mutants clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
 
 test: .venv/.ready
-	KERAS_BACKEND=tensorflow $(PYTEST)
-
-test-all: .venv/.ready-all
 	rm -f .coverage*
 	KERAS_BACKEND=tensorflow $(PYTEST) --cov --cov-report=
-	KERAS_BACKEND=jax $(PYTEST) --cov --cov-report=
-	KERAS_BACKEND=torch $(PYTEST) --cov --cov-report=
+
+test-jax test-torch: test-%: .venv/.ready-all
+	KERAS_BACKEND=$* $(PYTEST) --cov --cov-report=
+
+test-all: test test-jax test-torch coverage
+
+coverage: .venv/.ready
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 

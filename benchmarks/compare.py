@@ -207,7 +207,7 @@ def cutmix_labels():
 
 def reproducible():
     """One seed gives the same bytes under parallel calls, and no two batches share a plan."""
-    count, small, parallel = 200, IMAGES[:, :2, :2], {"num_parallel_calls": 8}
+    count, small, parallel = 1000, IMAGES[:, :2, :2], {"num_parallel_calls": 8}
 
     def theirs():
         dataset = repeated(keras_batch(images=small), count).map(keras.layers.MixUp(1.0, seed=1), **parallel)

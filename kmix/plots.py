@@ -148,7 +148,7 @@ def _pyplot():
     try:
         import matplotlib.pyplot
     except ImportError as error:
-        raise ImportError("kmix.plots draws with Matplotlib. Install it: `pip install kmix[examples]`.") from error
+        raise ImportError("kmix.plots draws with Matplotlib. Install it: `pip install matplotlib`.") from error
     return matplotlib.pyplot
 
 

@@ -32,6 +32,13 @@ def at_step(road, layer, step, batch):
     return to_numpy(next(iter(pipeline(layer.at_step, [batch], start=step))))
 
 
+def at_steps(road, layer, steps, batch):
+    """`layer.at_step(step, batch)` for the steps 0, 1, ... on one of the roads, as a list."""
+    if road == "tfdata":
+        return [to_numpy(mixed) for mixed in pipeline(layer.at_step, [batch] * steps)]
+    return [at_step(road, layer, step, batch) for step in range(steps)]
+
+
 def call(road, layer, batch):
     """`layer(*batch)` on one of the roads, as NumPy."""
     if road == "tfdata":

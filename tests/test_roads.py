@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from oracle import cutmix, kept_share, mixup, one_hot, weighted
-from roads import ROADS, at_step, call, pipeline, to_native, to_numpy
+from roads import ROADS, at_step, at_steps, call, pipeline, to_native, to_numpy
 
 import kmix
 
 pytestmark = pytest.mark.parametrize("road", ROADS)
 
 CLASSES = 5
-STEPS = (0, 1, 7, 300)
+STEPS = (0, 7, 300)
 
 
 def batch(shape=(9, 7, 6, 3), seed=0, dtype="float32"):
@@ -55,7 +55,7 @@ def test_cutmix_is_the_formula(road, step):
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("spatial", [(11,), (7, 9), (16, 33), (64, 48), (5, 7, 6)])
+@pytest.mark.parametrize("spatial", [(11,), (7, 9), (64, 48), (5, 7, 6)])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mean_of_painted_images_is_the_mixed_label(road, kind, spatial, data_format):
     """Paint every image with its own one-hot label: the mean of the result is the mixed label."""
@@ -71,8 +71,7 @@ def test_mean_of_painted_images_is_the_mixed_label(road, kind, spatial, data_for
     else:
         layer = kmix.CutMix(1.0, seed=3, data_format=data_format)
     kept = set()
-    for step in range(4):
-        mixed_x, mixed_y = at_step(road, layer, step, (x, y))
+    for mixed_x, mixed_y in at_steps(road, layer, 4, (x, y)):
         np.testing.assert_allclose(mixed_x.astype("float64").mean(axis=axes), mixed_y, atol=1e-5)
         kept |= set(mixed_y.max(axis=1).tolist())
     assert len(kept) > 3
@@ -100,7 +99,11 @@ def test_every_step_has_its_own_plan(road):
     """Also steps 256 and 65536 apart, and beyond 2**31."""
     x, y = batch()
     steps = (0, 1, 2, 256, 512, 65536, 2**31 + 5, 2**31 + 6, 2**32 - 1)
-    results = {at_step(road, mixup_layer(), step, (x, y))[0].tobytes() for step in steps}
+    if road == "tfdata":
+        mixed = tf.data.Dataset.from_tensor_slices(list(steps)).map(lambda step: mixup_layer().at_step(step, (x, y))[0])
+        results = {to_numpy(x).tobytes() for x in mixed}
+    else:
+        results = {at_step(road, mixup_layer(), step, (x, y))[0].tobytes() for step in steps}
     assert len(results) == len(steps)
 
 
@@ -161,9 +164,8 @@ def test_random_choice_takes_every_branch(road):
     x, y = batch((9, 8, 8, 3))
     choice = kmix.RandomChoice([mixup_layer(), cutmix_layer()], seed=4)
     taken = set()
-    for step in range(8):
+    for step, (mixed_x, mixed_y) in enumerate(at_steps(road, choice, 8, (x, y))):
         plan = choice.plan(step, 9, (8, 8))
-        mixed_x, mixed_y = at_step(road, choice, step, (x, y))
         expected = mixup(x, plan.lam, plan.permutation) if plan.box is None else cutmix(x, plan.box, plan.permutation)
         np.testing.assert_allclose(mixed_x, expected, atol=1e-5)
         np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), plan.lam, plan.permutation), atol=1e-5)
@@ -193,7 +195,7 @@ def test_dtypes(road, dtype, policy):
     assert mixed_y.dtype == "float32"
     assert np.isfinite(mixed_y).all()
     choice = kmix.RandomChoice([layer, cut], seed=1)
-    kinds = {str(at_step(road, choice, step, (x, y))[0].dtype) for step in range(6)}
+    kinds = {str(mixed_x.dtype) for mixed_x, _ in at_steps(road, choice, 6, (x, y))}
     assert kinds == {keras.backend.result_type(layer.compute_dtype, dtype)}
 
 
