@@ -94,13 +94,12 @@ def train(model, method, seed, epochs, on_epoch_end):
         numbering = kmix.data.Numbering()  # the number of a batch decides how it is mixed
         batches = numbering(batches).map(layer.at_step)
         callbacks = [numbering, *alpha_callbacks, *callbacks]
-    test_every = max(1, epochs // 20)
     history = model.fit(
         batches.prefetch(1),
         epochs=epochs,
         steps_per_epoch=TRAIN_SIZE // BATCH_SIZE,
         validation_data=(x_test, y_test),  # plain images and class ids, for the same loss and metrics
-        validation_freq=test_every,
+        validation_freq=max(1, epochs // 20),
         validation_batch_size=len(x_test),
         callbacks=callbacks,
         shuffle=False,  # tf.data does it
@@ -109,9 +108,8 @@ def train(model, method, seed, epochs, on_epoch_end):
     scores = model.evaluate(x_test, y_test, batch_size=len(x_test), verbose=0, return_dict=True)
     return {
         "scores": (100 * (1 - scores["accuracy"]), scores["loss"], 100 * scores["ece"]),
-        "loss": history["loss"],
-        "test_loss": history["val_loss"],
-        "test_epochs": np.arange(test_every, epochs + 1, test_every),
+        "training": history["loss"],
+        "test": history["val_loss"],
         "labels": y_test,
         "probabilities": model.predict(x_test, batch_size=len(x_test), verbose=0),
     }
@@ -155,26 +153,35 @@ def print_table(console, runs, epochs):
 
 def draw(runs, epochs, path):
     """One picture: what enters the network, how the losses develop, and how calibrated the networks are."""
-    figure = Figure(figsize=(14, 7.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 2.8])
+    figure = Figure(figsize=(14, 7.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 2.9])
     x, _, y, _ = split_digits(seed=0)
     titles = {kmix.MixUp: "MixUp blends two digits", kmix.CutMix: "CutMix pastes a box of one digit into another"}
     for part, (layer, title) in zip(top.subfigures(1, 2), titles.items(), strict=True):
         mixed = layer(ALPHA, num_classes=CLASSES, seed=0).at_step(0, (x[:BATCH_SIZE], y[:BATCH_SIZE]))
         plots.mixed_batch(*mixed, count=6, figure=part)
         part.suptitle(title)
-    training, testing, reliability = bottom.subplots(1, 3)
+    scheduled = COLORS["MixUp/CutMix, scheduled"]
+    training, test, reliability = bottom.subplots(1, 3)
     for method, results in runs.items():
         line = {"color": COLORS[method], "label": method}
-        training.plot(np.arange(1, epochs + 1), np.mean([run["loss"] for run in results], axis=0), **line)
-        testing.plot(results[0]["test_epochs"], np.mean([run["test_loss"] for run in results], axis=0), **line)
+        for axes, name in ((training, "training"), (test, "test")):
+            loss = np.mean([run[name] for run in results], axis=0)
+            axes.plot(np.arange(1, len(loss) + 1) * (epochs // len(loss)), loss, **line)
         labels, probabilities = (np.concatenate([run[name] for run in results]) for name in ("labels", "probabilities"))
         plots.reliability_diagram(labels, probabilities, num_bins=10, ax=reliability, **line)
-    for axes, title in ((training, "Training loss, less the labels' entropy"), (testing, "Test loss")):
-        axes.set(title=title, xlabel="epoch", ylabel="nats", xlim=(0, epochs), yscale="log", box_aspect=1)
+    for axes, title in (
+        (training, "Training loss, less the labels' entropy"),
+        (test, "Test loss, mean over the seeds"),
+    ):
+        axes.set(
+            title=title, xlabel="epoch", ylabel="cross-entropy (nats)", xlim=(0, epochs), yscale="log", box_aspect=1
+        )
         axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
-        axes.axvspan(clean_from(epochs), epochs, color=COLORS["MixUp/CutMix, scheduled"], alpha=0.1, linewidth=0)
-        axes.text(clean_from(epochs), 0.97, " alpha = 0", transform=axes.get_xaxis_transform(), va="top")
+        axes.axvspan(clean_from(epochs), epochs, color=scheduled, alpha=0.1, linewidth=0)
+        axes.text(
+            clean_from(epochs), 0.97, " alpha = 0", color=scheduled, transform=axes.get_xaxis_transform(), va="top"
+        )
     reliability.set_title("Reliability: underconfident above the diagonal")
     bottom.legend(*training.get_legend_handles_labels(), loc="outside upper center", ncols=len(runs))
     figure.savefig(path, dpi=100)

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import uuid
+from typing import Any
 
 import keras
 import ml_dtypes
@@ -111,14 +112,14 @@ def device_of(x):
 class NumPy:
     """NumPy: for Grain, plain loaders and oracles. Never touches an accelerator."""
 
-    math = np
-    all = staticmethod(np.all)
-    any = staticmethod(np.any)
-    asarray = staticmethod(np.asarray)
-    power = staticmethod(np.power)
-    reshape = staticmethod(np.reshape)
-    stack = staticmethod(np.stack)
-    where = staticmethod(np.where)
+    math: Any = np
+    all: Any = staticmethod(np.all)
+    any: Any = staticmethod(np.any)
+    asarray: Any = staticmethod(np.asarray)
+    power: Any = staticmethod(np.power)
+    reshape: Any = staticmethod(np.reshape)
+    stack: Any = staticmethod(np.stack)
+    where: Any = staticmethod(np.where)
 
     def cast(self, x, dtype):
         return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)

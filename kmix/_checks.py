@@ -3,9 +3,10 @@
 import math
 import numbers
 import sys
+from typing import NoReturn
 
 
-def fail(expected, received, mend="", error=ValueError):
+def fail(expected, received, mend="", error: type[Exception] = ValueError) -> NoReturn:
     """Raise `error` in the one wording that all of kmix shares."""
     raise error(f"{expected} Received: {received}." + (f" {mend}" if mend else ""))
 
@@ -95,12 +96,15 @@ def batch_shapes(shapes):
 def weight_shape(weight, label):
     """Raise unless sample weights of static shape `weight` go with labels of static shape `label`."""
     if weight is None:
-        fail("The rank of sample weights must be known.", "sample_weight of unknown rank", "Call `w.set_shape([None])`.")
+        fail(
+            "The rank of sample weights must be known.", "sample_weight of unknown rank", "Call `w.set_shape([None])`."
+        )
     if label is None:
         return
     column = len(weight) == len(label) + 1 and weight[-1] == 1
     if column or (
-        len(weight) <= len(label) and all(w in (1, None) or size in (w, None) for w, size in zip(weight, label))
+        len(weight) <= len(label)
+        and all(w in (1, None) or size in (w, None) for w, size in zip(weight, label, strict=False))
     ):
         return
     fail(
@@ -205,9 +209,10 @@ SAME_SPATIAL = "CutMix pastes one box into all inputs, so they must have the sam
 
 def same_spatial(sizes):
     """Raise unless all lists of static spatial sizes (None: unknown) agree."""
-    if any(len({known for known in axis if known is not None}) > 1 for axis in zip(*sizes)) or len(
-        {len(size) for size in sizes}
-    ) > 1:
+    if (
+        any(len({known for known in axis if known is not None}) > 1 for axis in zip(*sizes, strict=False))
+        or len({len(size) for size in sizes}) > 1
+    ):
         fail(SAME_SPATIAL, f"spatial sizes {', '.join(map(str, sizes))}")
 
 

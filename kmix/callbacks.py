@@ -27,7 +27,6 @@ class AlphaScheduler(keras.callbacks.Callback):
         TypeError: if a target has no alpha, or the schedule is not callable.
 
     Example:
-
     >>> mixup = kmix.MixUp(0.2, num_classes=10)
     >>> callback = kmix.callbacks.AlphaScheduler(mixup, kmix.schedules.Linear(0.4, 0.0, 20))
     >>> callback.on_epoch_begin(10)

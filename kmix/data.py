@@ -32,7 +32,6 @@ class Numbering(keras.callbacks.Callback):
         ValueError: if `start` is negative, or the numbering is used for a second data set.
 
     Example:
-
     >>> import tensorflow as tf
     >>> numbering = kmix.data.Numbering()
     >>> mixup = kmix.MixUp(0.2, num_classes=2, seed=1)
@@ -47,8 +46,10 @@ class Numbering(keras.callbacks.Callback):
         super().__init__()
         self.start = _checks.integer(start, "start")
         self.async_safe = True
-        self._managed = self._produced = None
-        self._length, self._done, self._offset, self._generation = 0, 0, None, 0
+        self._managed: _backend.Resource | None = None
+        self._produced: _backend.Resource | None = None
+        self._length, self._done, self._generation = 0, 0, 0
+        self._offset: int | None = None
 
     def __call__(self, dataset):
         import tensorflow as tf
@@ -104,6 +105,6 @@ class Numbering(keras.callbacks.Callback):
             self._managed.assign(np.array([self._generation, self._offset + epoch * self._length]))
 
     def on_train_end(self, logs=None):
-        generation, following = self._produced.read().numpy()
+        generation, following = self._produced.read().numpy() if self._produced else (None, 0)
         if generation == self._generation:
             self._done = int(following)

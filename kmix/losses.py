@@ -43,7 +43,6 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
 
     Example:
-
     >>> loss = kmix.losses.SoftLabelCrossentropy()
     >>> y_pred = np.array([[0.5, 0.25, 0.25]])
     >>> round(float(loss(np.array([[0.5, 0.5, 0.0]]), y_pred)), 4)
@@ -130,7 +129,6 @@ def soft_labels(y_true, y_pred):
         ValueError: if the shapes do not match.
 
     Example:
-
     >>> np.asarray(kmix.losses.soft_labels(np.array([1, 0]), np.zeros((2, 3))))
     array([[0., 1., 0.],
            [1., 0., 0.]], dtype=float32)

@@ -34,7 +34,6 @@ class SoftLabelAccuracy(keras.metrics.Mean):
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
 
     Example:
-
     >>> metric = kmix.metrics.SoftLabelAccuracy()
     >>> y_pred = np.array([[0.9, 0.1], [0.2, 0.8]])
     >>> round(float(metric(np.array([[0.7, 0.3], [1.0, 0.0]]), y_pred)), 2)

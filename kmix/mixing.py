@@ -22,7 +22,6 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
         `x[permutation]` inside the box and `x` outside. A sample with `lam = 1` comes back exactly.
 
     Example:
-
     >>> from kmix.plan import MixPlan
     >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
     >>> mix_inputs(np.array([[4.0], [8.0]]), plan)
@@ -32,11 +31,19 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     xp = _backend.namespace(x, plan.lam)
     x, permutation = xp.asarray(x), xp.asarray(plan.permutation)
     if plan.box is not None:
-        return xp.fused(lambda *arrays: _paste(xp, *arrays, data_format), x, permutation, xp.asarray(plan.box))
+
+        def paste(x, permutation, box):
+            return _paste(xp, x, permutation, box, data_format)
+
+        return xp.fused(paste, x, permutation, xp.asarray(plan.box))
     given = _backend.dtype(x)
     _checks.blendable(given)
-    dtype = dtype or ("float32" if given == "uint8" else given)
-    return xp.fused(lambda *arrays: _blend(xp, *arrays, dtype), x, permutation, xp.asarray(plan.lam))
+    result = dtype or ("float32" if given == "uint8" else given)
+
+    def blend(x, permutation, lam):
+        return _blend(xp, x, permutation, lam, result)
+
+    return xp.fused(blend, x, permutation, xp.asarray(plan.lam))
 
 
 def mix_labels(y, plan, *, num_classes=None, weights=None):
@@ -59,7 +66,6 @@ def mix_labels(y, plan, *, num_classes=None, weights=None):
             their values can be seen, or are integers of rank 3 or more.
 
     Example:
-
     >>> from kmix.plan import MixPlan
     >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
     >>> mix_labels(np.array([0, 1]), plan, num_classes=2)
@@ -94,7 +100,6 @@ def mix_weights(weights, plan):
         float32 tensor of the same shape.
 
     Example:
-
     >>> from kmix.plan import MixPlan
     >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
     >>> mix_weights(np.array([1.0, 5.0]), plan)
@@ -120,7 +125,6 @@ def encode_labels(y, num_classes=None, *, xp=None):
         ValueError: as `mix_labels`.
 
     Example:
-
     >>> encode_labels(np.array([1, 0]), num_classes=3)
     array([[0., 1., 0.],
            [1., 0., 0.]], dtype=float32)

@@ -39,9 +39,7 @@ class MixPlan(NamedTuple):
     place: Any = None
 
 
-def sample_mixup(
-    seed, step, alpha, batch_size, *, per="sample", rate=1.0, replica=0, stream=MIXUP, xp=_backend.NUMPY
-):
+def sample_mixup(seed, step, alpha, batch_size, *, per="sample", rate=1.0, replica=0, stream=MIXUP, xp=_backend.NUMPY):
     """Draw the plan of one Mixup batch: `lam ~ Beta(alpha, alpha)` and a permutation.
 
     Args:
@@ -63,13 +61,12 @@ def sample_mixup(
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
 
     Example:
-
     >>> from kmix.plan import sample_mixup
     >>> plan = sample_mixup(seed=1, step=0, alpha=0.4, batch_size=4)
     >>> plan.permutation
     array([2, 0, 3, 1], dtype=int32)
     """
-    words, u, lam = _draw(xp, seed, step, alpha, batch_size, per, rate, replica, stream, _CENTRE)
+    words, _, lam = _draw(xp, seed, step, alpha, batch_size, per, rate, replica, stream, _CENTRE)
     return MixPlan(lam, xp.argsort(words[_PERMUTATION]))
 
 
@@ -103,7 +100,6 @@ def sample_cutmix(
         Features", https://arxiv.org/abs/1905.04899
 
     Example:
-
     >>> plan = sample_cutmix(seed=1, step=0, alpha=1.0, batch_size=2, spatial_shape=(8, 8))
     >>> plan.box.shape
     (2, 4)
@@ -134,7 +130,6 @@ def sample_choice(seed, step, weights, *, xp=_backend.NUMPY):
         int32 scalar.
 
     Example:
-
     >>> int(sample_choice(seed=1, step=0, weights=[0, 1]))
     1
     """

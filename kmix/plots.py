@@ -34,7 +34,6 @@ def mixed_batch(x, y, class_names=None, count=8, columns=None, figure=None):
         ImportError: if Matplotlib is not installed.
 
     Example:
-
     >>> import matplotlib
     >>> matplotlib.use("Agg")
     >>> from kmix import plots

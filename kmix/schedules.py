@@ -47,7 +47,6 @@ class Constant(Schedule):
         value: A number >= 0.
 
     Example:
-
     >>> kmix.schedules.Constant(0.4)(1000)
     0.4
     """
@@ -73,12 +72,11 @@ class Polynomial(Schedule):
         power: Exponent > 0. Defaults to 1, the straight line.
 
     Example:
-
     >>> kmix.schedules.Polynomial(1.0, 0.0, transition_steps=10, power=2.0)(5)
     0.25
     """
 
-    _arguments = ("init_value", "end_value", "transition_steps", "transition_begin", "power")
+    _arguments: tuple[str, ...] = ("init_value", "end_value", "transition_steps", "transition_begin", "power")
 
     def __init__(self, init_value, end_value, transition_steps, transition_begin=0, power=1.0):
         self.init_value = _checks.real(init_value, "init_value")
@@ -107,7 +105,6 @@ class Linear(Polynomial):
         transition_begin: Step at which it begins. Defaults to 0.
 
     Example:
-
     >>> warm_up = kmix.schedules.Linear(0.0, 0.4, transition_steps=10)
     >>> [round(warm_up(step), 2) for step in (0, 5, 10, 20)]
     [0.0, 0.2, 0.4, 0.4]
@@ -134,7 +131,6 @@ class Cosine(Linear):
         https://arxiv.org/abs/1608.03983
 
     Example:
-
     >>> kmix.schedules.Cosine(1.0, 0.0, transition_steps=10)(5)
     0.5
     """
@@ -197,7 +193,6 @@ class Piecewise(Join):
         boundaries: The steps at which the second, third, ... value begins, in rising order.
 
     Example:
-
     >>> alpha = kmix.schedules.Piecewise([0.2, 0.4, 0.0], boundaries=[10, 20])
     >>> [alpha(step) for step in (9, 10, 20)]
     [0.2, 0.4, 0.0]

@@ -93,7 +93,7 @@ def test_weights_in_a_column(shape):
     w = np.linspace(1, 2, 6).astype("float32")
     layer = kmix.MixUp(1.0, num_classes=3, seed=1)
     expected = layer.at_step(0, (X, Y, w))
-    x, y, mixed = layer.at_step(0, (X, Y, w.reshape(shape)))
+    _, y, mixed = layer.at_step(0, (X, Y, w.reshape(shape)))
     assert mixed.shape == shape
     np.testing.assert_allclose(y, expected[1], atol=1e-6)
     values = Y.astype("float32") / 3

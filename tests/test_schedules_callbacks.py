@@ -24,7 +24,9 @@ POINTS = {
     "piecewise": (schedules.Piecewise([0.2, 0.4, 0.0], [4, 9]), lambda s: 0.2 if s < 4 else 0.4 if s < 9 else 0.0),
     "join": (
         schedules.Join([schedules.Linear(0.0, 0.4, 5), 0.4, schedules.Cosine(0.4, 0.0, 4), 0.0], [5, 9, 14]),
-        lambda s: 0.08 * s if s < 5 else 0.4 if s < 9 else 0.2 * (1 + math.cos(math.pi * min((s - 9) / 4, 1))) * (s < 14),
+        lambda s: (
+            0.08 * s if s < 5 else 0.4 if s < 9 else 0.2 * (1 + math.cos(math.pi * min((s - 9) / 4, 1))) * (s < 14)
+        ),
     ),
 }
 every_schedule = pytest.mark.parametrize("name", POINTS)
@@ -213,8 +215,12 @@ def test_numbers_of_other_data_sets(kind):
     model = Recorder()
     model.compile("sgd", "mse")
     numbers = train(model, ds, numbering, epochs=2, **kwargs)
-    assert numbers[: {"steps": 4, "endless": 8}.get(kind, 10)] == list(range(numbering.start, numbering.start + len(numbers)))
-    assert ds.cardinality() == {"endless": tf.data.INFINITE_CARDINALITY, "unknown": tf.data.UNKNOWN_CARDINALITY}.get(kind, 5)
+    assert numbers[: {"steps": 4, "endless": 8}.get(kind, 10)] == list(
+        range(numbering.start, numbering.start + len(numbers))
+    )
+    assert ds.cardinality() == {"endless": tf.data.INFINITE_CARDINALITY, "unknown": tf.data.UNKNOWN_CARDINALITY}.get(
+        kind, 5
+    )
 
 
 def test_numbers_in_a_loop_of_ones_own():

@@ -78,7 +78,7 @@ class BatchLayer(keras.layers.Layer):
             _checks.fail(
                 "Inputs are mixed together with their labels.",
                 "inputs without labels, in training",
-                f"Call it on labelled batches: `ds.map(layer)` on a data set of (x, y), or `x, y = layer(x, y)`. "
+                "Call it on labelled batches: `ds.map(layer)` on a data set of (x, y), or `x, y = layer(x, y)`. "
                 "As a plain layer of a model it would mix the inputs and leave the labels as they are.",
             )
         return batch
@@ -97,7 +97,6 @@ class BatchLayer(keras.layers.Layer):
             ValueError: if the batch has no labels, or cannot be mixed (see the class).
 
         Example:
-
         >>> layer = kmix.MixUp(0.2, num_classes=3, seed=1)
         >>> x, y = layer.at_step(0, (np.ones((4, 2), "float32"), np.array([0, 1, 2, 1])))
         >>> y.shape
@@ -224,8 +223,7 @@ class MixLayer(BatchLayer):
         self.per = _checks.one_of(per, "per", ("sample", "batch"))
         self.rate = _checks.real(rate, "rate", 0.0, 1.0)
         alpha = _checks.alpha(alpha)
-        self._schedule = alpha if callable(alpha) else None
-        self._alpha = None if callable(alpha) else _backend.Cell(alpha)
+        self._alpha = alpha if callable(alpha) else _backend.Cell(alpha)
         self._traced = self._frozen = False
 
     @property
@@ -235,12 +233,12 @@ class MixLayer(BatchLayer):
         A new number takes effect with the next batch that is drawn, in compiled functions and traced
         `tf.data` pipelines, too. Batches that were prefetched before keep theirs.
         """
-        return self._alpha.value if self._schedule is None else self._schedule
+        return self._alpha.value if isinstance(self._alpha, _backend.Cell) else self._alpha
 
     @alpha.setter
     def alpha(self, value):
         value = _checks.alpha(value)
-        if self._schedule is not None:
+        if not isinstance(self._alpha, _backend.Cell):
             _checks.fail(
                 "`alpha` of this layer follows a schedule, which sets it for each step.",
                 f"alpha={value!r}",
@@ -253,7 +251,7 @@ class MixLayer(BatchLayer):
                     f"alpha={value!r}",
                     "Pass it when the layer is built: `alpha=schedule`.",
                 )
-            self._schedule, self._alpha = value, None
+            self._alpha = value
             return
         if self._frozen and value != self._alpha.value:
             _checks.fail(
@@ -276,7 +274,6 @@ class MixLayer(BatchLayer):
             A `kmix.MixPlan`, for the alpha that the layer has now.
 
         Example:
-
         >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
         array([2, 0, 3, 1], dtype=int32)
         """
@@ -285,17 +282,18 @@ class MixLayer(BatchLayer):
         return self._plan(_backend.NUMPY, step, batch_size, spatial_shape, replica)
 
     def _plan(self, xp, step, batch_size, spatial_shape, replica=0):
-        alpha = xp.evaluate(self._schedule, step) if self._alpha is None else self._alpha.read(xp)
+        alpha = self._alpha.read(xp) if isinstance(self._alpha, _backend.Cell) else xp.evaluate(self._alpha, step)
         settings = {"per": self.per, "rate": self.rate, "replica": replica, "xp": xp}
         return self._draw(self.seed, step, alpha, batch_size, spatial_shape, **settings)
 
     def _mix(self, xp, step, x, y, sample_weight, weights):
         leaf = tree.flatten(x)[0]
         self._traced |= _backend.is_symbolic(leaf)
-        self._frozen |= _backend.is_jax_tracer(leaf) and self._schedule is None
+        self._frozen |= _backend.is_jax_tracer(leaf) and isinstance(self._alpha, _backend.Cell)
         plan = self._plan(xp, step, xp.size(leaf, 0), self._spatial_shape(xp, x))
         labels = [
-            mixing.mix_labels(label, plan, weights=weight) for label, weight in zip(tree.flatten(y), weights, strict=True)
+            mixing.mix_labels(label, plan, weights=weight)
+            for label, weight in zip(tree.flatten(y), weights, strict=True)
         ]
         return (
             tree.map_structure(lambda leaf: self._mix_input(leaf, plan), x),
@@ -309,7 +307,7 @@ class MixLayer(BatchLayer):
 
     def _spatial_shape(self, xp, x):
         """The sizes that a box is drawn for; None where there is no box."""
-        return None
+        return
 
     def _mix_input(self, leaf, plan):
         return mixing.mix_inputs(leaf, plan, dtype=self._dtype_of(leaf))

@@ -43,7 +43,6 @@ class CutMix(MixLayer):
         Features", ICCV 2019, https://arxiv.org/abs/1905.04899
 
     Example:
-
     >>> layer = kmix.CutMix(num_classes=2, data_format="channels_last", seed=1)
     >>> x = np.stack([np.zeros((4, 4, 1)), np.ones((4, 4, 1))])
     >>> x, y = layer(x, np.array([0, 1]))

@@ -43,7 +43,6 @@ class MixUp(MixLayer):
         ICLR 2018, https://arxiv.org/abs/1710.09412
 
     Example:
-
     >>> layer = kmix.MixUp(alpha=0.4, num_classes=3, seed=1)
     >>> x, y = layer(np.eye(4, dtype="float32"), np.array([0, 1, 2, 0]))
     >>> y.round(2)

@@ -2,8 +2,8 @@
 
 import keras
 
-from kmix import _backend, _checks, plan
-from kmix.layers.base import BatchLayer, MixLayer
+from kmix import _checks, plan
+from kmix.layers.base import BatchLayer
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -31,7 +31,6 @@ class RandomChoice(BatchLayer):
         TypeError: if one of `layers` is not a mixing layer.
 
     Example:
-
     >>> layer = kmix.RandomChoice([kmix.MixUp(0.2, num_classes=2), kmix.CutMix(1.0, num_classes=2)], seed=1)
     >>> x, y = layer(np.zeros((2, 8, 8, 3), "float32"), np.array([0, 1]))
     >>> y.shape
@@ -89,7 +88,6 @@ class RandomChoice(BatchLayer):
             A `kmix.MixPlan`.
 
         Example:
-
         >>> layer = kmix.RandomChoice([kmix.MixUp(0.2), kmix.CutMix()], weights=[0, 1])
         >>> int(layer.plan(step=0, batch_size=4, spatial_shape=(8, 8)).choice)
         1
