@@ -139,16 +139,17 @@ def print_table(console, runs, epochs):
     scores = {method: np.array([run["scores"] for run in results]) for method, results in runs.items()}
     seeds, test_size = len(scores["plain"]), len(runs["plain"][0]["labels"])
     table = Table("method", "test error (%)", "NLL (nats)", "ECE (%)")
-    table.title = f"{TRAIN_SIZE} training digits, {test_size} test digits, {epochs} epochs, seeds: {seeds}"
-    table.caption = "Mean ± standard deviation over the seeds. ECE: expected calibration error."
+    table.title = f"{TRAIN_SIZE} training digits, {test_size} test digits, {epochs} epochs, {seeds} seed(s)"
+    table.caption = "mean ± standard deviation; ECE: expected calibration error"
     for method, values in scores.items():
-        deviations = values.std(axis=0, ddof=1) if seeds > 1 else [float("nan")] * 3
-        cells = zip(values.mean(axis=0), deviations, (2, 3, 2), strict=True)
-        table.add_row(method, *(f"{mean:.{digits}f} ± {deviation:.{digits}f}" for mean, deviation, digits in cells))
+        cells = [f"{mean:.3f}" for mean in values.mean(axis=0)]
+        if seeds > 1:
+            cells = [f"{cell} ± {spread:.3f}" for cell, spread in zip(cells, values.std(axis=0, ddof=1), strict=True)]
+        table.add_row(method, *cells)
     console.print(table)
     for method in list(runs)[1:]:
         wins = int(np.sum(scores[method][:, 0] < scores["plain"][:, 0]))
-        console.print(f"{method:23} has fewer errors than plain for {wins} of {seeds} seeds", highlight=False)
+        console.print(f"{method:23} has a lower test error than plain on {wins} of {seeds} seed(s)", highlight=False)
 
 
 def draw(runs, epochs, path):
@@ -161,27 +162,20 @@ def draw(runs, epochs, path):
         mixed = layer(ALPHA, num_classes=CLASSES, seed=0).at_step(0, (x[:BATCH_SIZE], y[:BATCH_SIZE]))
         plots.mixed_batch(*mixed, count=6, figure=part)
         part.suptitle(title)
-    scheduled = COLORS["MixUp/CutMix, scheduled"]
     training, test, reliability = bottom.subplots(1, 3)
-    for method, results in runs.items():
-        line = {"color": COLORS[method], "label": method}
-        for axes, name in ((training, "training"), (test, "test")):
+    curves = {training: ("training", "Training loss, less the labels' entropy"), test: ("test", "Test loss")}
+    for axes, (name, title) in curves.items():
+        for method, results in runs.items():
             loss = np.mean([run[name] for run in results], axis=0)
-            axes.plot(np.arange(1, len(loss) + 1) * (epochs // len(loss)), loss, **line)
-        labels, probabilities = (np.concatenate([run[name] for run in results]) for name in ("labels", "probabilities"))
-        plots.reliability_diagram(labels, probabilities, num_bins=10, ax=reliability, **line)
-    for axes, title in (
-        (training, "Training loss, less the labels' entropy"),
-        (test, "Test loss, mean over the seeds"),
-    ):
-        axes.set(
-            title=title, xlabel="epoch", ylabel="cross-entropy (nats)", xlim=(0, epochs), yscale="log", box_aspect=1
-        )
+            axes.plot(np.arange(1, len(loss) + 1) * (epochs // len(loss)), loss, color=COLORS[method], label=method)
+        axes.axvspan(clean_from(epochs), epochs, color=COLORS["MixUp/CutMix, scheduled"], alpha=0.1, linewidth=0)
+        axes.text(clean_from(epochs), 0.97, " alpha = 0", transform=axes.get_xaxis_transform(), va="top")
+        axes.set(title=title, xlabel="epoch", ylabel="nats, mean over the seeds", xlim=(0, epochs), yscale="log")
         axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
-        axes.axvspan(clean_from(epochs), epochs, color=scheduled, alpha=0.1, linewidth=0)
-        axes.text(
-            clean_from(epochs), 0.97, " alpha = 0", color=scheduled, transform=axes.get_xaxis_transform(), va="top"
-        )
+        axes.set_box_aspect(1)
+    for method, results in runs.items():
+        y_test, y_pred = (np.concatenate([run[name] for run in results]) for name in ("labels", "probabilities"))
+        plots.reliability_diagram(y_test, y_pred, num_bins=10, ax=reliability, label=method, color=COLORS[method])
     reliability.set_title("Reliability: underconfident above the diagonal")
     bottom.legend(*training.get_legend_handles_labels(), loc="outside upper center", ncols=len(runs))
     figure.savefig(path, dpi=100)
@@ -192,9 +186,9 @@ def main():
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
     parser.add_argument("--epochs", type=int, default=80, help="epochs of each run (default: 80)")
     parser.add_argument("--output", default="quickstart.png", help="the picture (default: quickstart.png)")
-    parser.add_argument("--quick", action="store_true", help="1 seed, 8 epochs")
+    parser.add_argument("--quick", action="store_true", help="1 seed, 4 epochs")
     options = parser.parse_args()
-    seeds, epochs = (1, 8) if options.quick else (options.seeds, options.epochs)
+    seeds, epochs = (1, 4) if options.quick else (options.seeds, options.epochs)
 
     console, start = Console(), time.time()
     runs = train_all(console, seeds, epochs)

@@ -103,7 +103,7 @@ def as_written(function, *args, **kwargs):
 
 def device_of(x):
     """A scope that keeps new arrays beside `x` (needed on PyTorch alone)."""
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     if keras.backend.backend() == "torch" and isinstance(x, torch.Tensor):
         return keras.device(str(x.device))
     return contextlib.nullcontext()

@@ -3,7 +3,7 @@
 import math
 import numbers
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 def fail(expected, received, mend="", error: type[Exception] = ValueError) -> NoReturn:
@@ -66,16 +66,26 @@ def names(value, name):
     return tuple(value)
 
 
-def array(leaf, role):
-    """Raise unless `leaf` is a dense array with a shape and a dtype."""
+def irregular(leaf):
+    """Return "ragged" or "sparse" for a tensor of that kind, else None."""
     kind = type(leaf).__name__
     if "Ragged" in kind or getattr(leaf, "ragged", False):
-        fail(f"{role} must be a dense tensor.", f"a ragged tensor ({kind})", "Pad it first, e.g. `x.to_tensor()`.")
-    torch = sys.modules.get("torch")
+        return "ragged"
+    torch: Any = sys.modules.get("torch")
     is_torch = torch is not None and isinstance(leaf, getattr(torch, "Tensor", ()))
     sparse = leaf.layout is not torch.strided if is_torch else getattr(leaf, "sparse", False)
     if sparse or kind in ("SparseTensor", "BCOO", "BCSR") or type(leaf).__module__.startswith("scipy.sparse"):
-        fail(f"{role} must be a dense tensor.", f"a sparse tensor ({kind})", "Make it dense first.")
+        return "sparse"
+    return None
+
+
+def array(leaf, role):
+    """Raise unless `leaf` is a dense array with a shape and a dtype."""
+    kind = type(leaf).__name__
+    if irregular(leaf) == "ragged":
+        fail(f"{role} must hold dense tensors.", f"a ragged tensor ({kind})", "Pad it first, e.g. `x.to_tensor()`.")
+    if irregular(leaf) == "sparse":
+        fail(f"{role} must hold dense tensors.", f"a sparse tensor ({kind})", "Make it dense first.")
     if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
         fail(f"{role} must hold arrays or tensors.", f"a {kind}", "Wrap it with `np.asarray(...)`.", TypeError)
 

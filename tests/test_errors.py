@@ -188,6 +188,18 @@ def test_setting_alpha():
         _ = choice.alpha
 
 
+def test_schedules_return_one_number():
+    with pytest.raises(ValueError, match="single number"):
+        kmix.MixUp(lambda step: np.array([0.1, 0.2])).at_step(0, (X, SOFT))
+
+
+def test_what_is_passed_through_may_be_anything():
+    boxes = tf.ragged.constant([[1.0], [2.0, 3.0]])
+    layer = kmix.MixUp(passthrough=["boxes"])
+    ds = tf.data.Dataset.from_tensors({"images": X[:2], "labels": SOFT[:2], "boxes": boxes})
+    assert next(iter(ds.map(layer)))["boxes"].to_list() == boxes.to_list()
+
+
 def test_integer_labels_of_unknown_width():
     ds = tf.data.Dataset.from_tensors((X, Y[:, None])).map(
         lambda x, y: (x, tf.ensure_shape(tf.numpy_function(lambda v: v, [y], "int64"), (None, None)))

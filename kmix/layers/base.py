@@ -62,9 +62,7 @@ class BatchLayer(keras.layers.Layer):
     def _route(self, *args, **kwargs):
         """Answer batches that are not Keras' own at once, since Keras would convert them to its backend."""
         arrays = [leaf for leaf in tree.flatten((args, kwargs)) if hasattr(leaf, "dtype")]
-        for leaf in arrays:
-            _checks.array(leaf, "A batch")
-        if arrays and _backend.is_foreign(*arrays):
+        if any(map(_checks.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays)):
             return self.call(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -283,6 +281,8 @@ class MixLayer(BatchLayer):
 
     def _plan(self, xp, step, batch_size, spatial_shape, replica=0):
         alpha = self._alpha.read(xp) if isinstance(self._alpha, _backend.Cell) else xp.evaluate(self._alpha, step)
+        if len(alpha.shape):
+            _checks.fail("A schedule must return a single number.", f"alpha of shape {tuple(alpha.shape)}")
         settings = {"per": self.per, "rate": self.rate, "replica": replica, "xp": xp}
         return self._draw(self.seed, step, alpha, batch_size, spatial_shape, **settings)
 
