@@ -55,6 +55,16 @@ def values(x):
     return x.numpy() if is_tensorflow(x) else np.asarray(keras.ops.convert_to_numpy(x))
 
 
+def drawing(xp, step, batch):
+    """The namespace and the step to draw a plan with: NumPy where nothing is symbolic.
+
+    A plan takes a hundred tiny operations, which eager frameworks dispatch one by one.
+    """
+    if is_symbolic(batch) or is_symbolic(step):
+        return xp, step
+    return NUMPY, int(step)
+
+
 def on_host(x):
     """Whether the values of `x` can be read without waiting for an accelerator."""
     if is_symbolic(x):
@@ -120,6 +130,11 @@ class NumPy:
     reshape: Any = staticmethod(np.reshape)
     stack: Any = staticmethod(np.stack)
     where: Any = staticmethod(np.where)
+
+    @property
+    def integer(self):
+        """The widest integers."""
+        return "int64"
 
     def cast(self, x, dtype):
         return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)
@@ -187,6 +202,10 @@ class Native(NumPy):
     sigmoid = staticmethod(keras.ops.sigmoid)
     stack = staticmethod(keras.ops.stack)
     where = staticmethod(keras.ops.where)
+
+    @property
+    def integer(self):
+        return "int32" if keras.backend.backend() == "jax" else "int64"
 
     @property
     def _word(self):
@@ -311,7 +330,8 @@ class TensorFlow(NumPy):
             # Keras' own schedules compute on the backend, which cannot run inside a TensorFlow graph.
             value = self.tf.numpy_function(lambda s: np.float32(values(function(int(s)))), [step], "float32")
             return self.tf.ensure_shape(value, ())
-        return self.tf.cast(function(step), "float32")
+        # As a float, since TensorFlow multiplies no integer with a float.
+        return self.tf.cast(function(self.tf.cast(step, "float32")), "float32")
 
 
 NUMPY, NATIVE, TENSORFLOW = NumPy(), Native(), TensorFlow()
@@ -367,15 +387,16 @@ class Cell:
 class Counter:
     """Counts calls 0, 1, 2, ... and never gives a number twice, in parallel tf.data maps too."""
 
-    def __init__(self):
-        self._lock, self._resource, self._next = threading.Lock(), None, 0
-        self._process, self.unpickled = os.getpid(), False
+    def __init__(self, start=0, copied=False):
+        self._lock, self._resource, self._next = threading.Lock(), None, start
+        self._process, self._copied = os.getpid(), copied
 
-    def _in_worker(self):
-        return os.getpid() != self._process or (self.unpickled and multiprocessing.parent_process() is not None)
+    def count(self):
+        """The next number, without taking it."""
+        return self._next if self._resource is None else int(self._resource.read()[0]) >> 8
 
     def next(self, xp):
-        if self._in_worker():
+        if os.getpid() != self._process or (self._copied and multiprocessing.parent_process() is not None):
             _checks.fail(
                 "In a worker process a layer cannot count its calls, since every worker would draw the same plans.",
                 "a call without a step in a copy of the layer",

@@ -14,7 +14,7 @@ def fail(expected, received, mend="", error: type[Exception] = ValueError) -> No
 def real(value, name, low=0.0, high=math.inf):
     """Return `value` as a Python float within `[low, high]`, or raise."""
     expected = f"`{name}` must be a finite number >= {low:g}" + (f" and <= {high:g}." if high < math.inf else ".")
-    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__"):
+    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
         fail(expected, f"{name}={value!r} of type {type(value).__name__}", error=TypeError)
     number = float(value)
     if not math.isfinite(number) or not low <= number <= high:
@@ -61,9 +61,31 @@ def seed(value):
 
 def names(value, name):
     """Return `value` as a tuple of strings, or raise."""
-    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+    if isinstance(value, str):
         fail(f"`{name}` must be a list of names.", f"{name}={value!r}", f"Write `{name}=[{value!r}]`.", TypeError)
-    return tuple(value)
+    items = sequence(value, name)
+    if not all(isinstance(item, str) for item in items):
+        fail(f"`{name}` must be a list of names.", f"{name}={value!r}", error=TypeError)
+    return tuple(items)
+
+
+def sequence(value, name):
+    """Return `value` as a list, or raise."""
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        fail(f"`{name}` must be a list.", f"{name}={value!r}", f"Write `{name}=[...]`.", TypeError)
+    return list(value)
+
+
+def inputs_alone(batch):
+    """Raise where inputs without labels look like a batch in a form that is not read as one."""
+    if isinstance(batch, tuple) and len(batch) > 3:
+        fail("A batch is (x, y) or (x, y, sample_weight).", f"a tuple of {len(batch)}")
+    if isinstance(batch, list) and any("int" in str(getattr(leaf, "dtype", "")) for leaf in batch):
+        fail(
+            "A list stands for several inputs, without labels.",
+            "a list with an integer tensor",
+            "For a batch of inputs and labels write `layer(*batch)`.",
+        )
 
 
 def irregular(leaf):
@@ -110,7 +132,9 @@ def weight_shape(weight, label):
             "The rank of sample weights must be known.", "sample_weight of unknown rank", "Call `w.set_shape([None])`."
         )
     if label is None:
-        return
+        fail(
+            "With sample weights the rank of the labels must be known.", "labels of unknown rank", "Call `y.set_shape`."
+        )
     column = len(weight) == len(label) + 1 and weight[-1] == 1
     if column or (
         len(weight) <= len(label)
@@ -228,18 +252,18 @@ def same_spatial(sizes):
 
 def spatial_shape(sizes):
     """Raise unless the spatial sizes that a box is drawn for are given."""
-    if sizes is None or not 1 <= len(sizes) <= 3:
+    if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
         fail(
             "CutMix draws a box, which needs the sizes of one to three spatial axes.",
             f"spatial_shape={sizes}",
             "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
         )
-    return sizes
+    return tuple(integer(size, "spatial_shape", 1) if isinstance(size, (int, float, str)) else size for size in sizes)
 
 
 def probabilities(weights, count):
     """Return `count` weights, equal by default, scaled to the sum 1, or raise."""
-    weights = [1.0] * count if weights is None else [real(weight, "weights") for weight in weights]
+    weights = [1.0] * count if weights is None else [real(weight, "weights") for weight in sequence(weights, "weights")]
     if len(weights) != count or not sum(weights) > 0:
         fail(
             f"`weights` must be {count} numbers >= 0, one for each layer, and not all 0.",

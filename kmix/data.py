@@ -71,12 +71,16 @@ class Numbering(keras.callbacks.Callback):
         cardinality = dataset.cardinality()
         self._length = max(int(cardinality), 0)
 
+        @tf.autograph.experimental.do_not_convert
         def numbers(_):
             generation, first = tf.unstack(managed.read())
             latest, following = tf.unstack(produced.read())
             first = tf.where(latest == generation, tf.maximum(first, following), first)
-            return tf.data.Dataset.range(first, tf.int64.max).map(lambda number: (generation, number))
+            return tf.data.Dataset.zip(
+                tf.data.Dataset.from_tensors(generation).repeat(), tf.data.Dataset.range(first, tf.int64.max)
+            )
 
+        @tf.autograph.experimental.do_not_convert
         def note(numbered, batch):
             generation, number = numbered
             produced.assign(tf.stack([generation, number + 1]))
@@ -96,15 +100,20 @@ class Numbering(keras.callbacks.Callback):
                 "a callback without a data set",
                 "Write `train = numbering(ds).map(layer.at_step)` and fit on that.",
             )
-        first_of_fit = self._offset is None
-        if first_of_fit:
-            self._offset = max(self.start, self._done - epoch * self._length)
+        steps, first_of_fit = self._steps(), self._offset is None
+        if self._offset is None:
+            self._offset = max(self.start, self._done - epoch * steps)
         # With steps_per_epoch an iterator lives on across epochs, and numbers by itself.
-        if first_of_fit or self.params.get("steps") == self._length:
+        if first_of_fit or steps == self._length > 0:
             self._generation += 1
-            self._managed.assign(np.array([self._generation, self._offset + epoch * self._length]))
+            self._managed.assign(np.array([self._generation, self._offset + epoch * steps]))
 
-    def on_train_end(self, logs=None):
-        generation, following = self._produced.read().numpy() if self._produced else (None, 0)
-        if generation == self._generation:
-            self._done = int(following)
+    def on_epoch_end(self, epoch, logs=None):
+        if self._steps():
+            self._done = (self._offset or 0) + (epoch + 1) * self._steps()
+        elif self._produced is not None:
+            self._done = int(self._produced.read()[1])
+
+    def _steps(self):
+        """Batches in an epoch, 0 where nobody knows."""
+        return self.params.get("steps") or self._length

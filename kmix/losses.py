@@ -134,7 +134,8 @@ def soft_labels(y_true, y_pred):
            [1., 0., 0.]], dtype=float32)
     """
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-    label, prediction = tuple(y_true.shape), tuple(y_pred.shape)
+    given, prediction = tuple(y_true.shape), tuple(y_pred.shape)
+    label = given
     if len(label) == len(prediction) - 1:
         y_true = ops.expand_dims(y_true, -1)
         label = (*label, 1)
@@ -144,7 +145,7 @@ def soft_labels(y_true, y_pred):
     if not matches or label[-1] not in (1, None, prediction[-1]):
         _checks.fail(
             "`y_true` must have the shape of `y_pred`, (..., C), or hold class ids (...) or (..., 1).",
-            f"y_true of shape {tuple(y_true.shape)} and y_pred of shape {prediction}",
+            f"y_true of shape {given} and y_pred of shape {prediction}",
         )
     if label[-1] != 1 or prediction[-1] == 1:
         return ops.cast(y_true, "float32")

@@ -23,8 +23,8 @@ class SoftLabelAccuracy(keras.metrics.Mean):
 
     Call arguments:
         y_true: Labels: soft `(..., C)`, or class ids `(...)` or `(..., 1)`.
-        y_pred: Predictions `(..., C)`, probabilities or logits. A single column is the probability of
-            the positive class, predicted above 0.5.
+        y_pred: Predictions `(..., C)`, probabilities or logits. A single column must be the probability
+            of the positive class, predicted above 0.5.
         sample_weight: Optional weights of shape `(...)`.
 
     Raises:
@@ -46,7 +46,7 @@ class SoftLabelAccuracy(keras.metrics.Mean):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_pred = ops.cast(y_pred, "float32")
-        super().update_state(_predicted(y_true, y_pred)[1], sample_weight=sample_weight)
+        super().update_state(confidence_and_accuracy(y_true, y_pred)[1], sample_weight=sample_weight)
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype}
@@ -92,14 +92,14 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         y_pred = ops.cast(y_pred, "float32")
         if self.from_logits:
             y_pred = ops.sigmoid(y_pred) if y_pred.shape[-1] == 1 else ops.softmax(y_pred, axis=-1)
-        confidence, accuracy = (ops.reshape(values, (-1,)) for values in _predicted(y_true, y_pred))
+        confidence, accuracy = (ops.reshape(values, (-1,)) for values in confidence_and_accuracy(y_true, y_pred))
         weight = ops.ones_like(confidence)
         if sample_weight is not None:
-            shape = tuple(y_pred.shape)[:-1]
             given = ops.cast(sample_weight, "float32")
-            if len(given.shape) == len(shape) + 1:
+            if len(given.shape) == len(y_pred.shape):
                 given = ops.squeeze(given, -1)
-            given = ops.reshape(given, tuple(given.shape) + (1,) * (len(shape) - len(given.shape)))
+            for _ in range(len(y_pred.shape) - 1 - len(given.shape)):
+                given = ops.expand_dims(given, -1)
             weight = ops.reshape(ops.broadcast_to(given, ops.shape(y_pred)[:-1]), (-1,))
         # A confidence on the edge of two bins belongs to the lower one, as in the paper.
         bin_index = ops.ceil(confidence * self.num_bins) - 1
@@ -120,8 +120,8 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         }
 
 
-def _predicted(y_true, y_pred):
-    """Confidence `(...)` and label mass `(...)` of the predicted class."""
+def confidence_and_accuracy(y_true, y_pred):
+    """Confidence `(...)` and label mass `(...)` of the predicted class, for labels and predictions as above."""
     y_true = soft_labels(y_true, y_pred)
     if y_pred.shape[-1] == 1:
         # One column: the probability of yes.

@@ -132,15 +132,15 @@ def encode_labels(y, num_classes=None, *, xp=None):
     xp = xp or _backend.namespace(y)
     kind = _checks.label_kind(_backend.static_shape(y), _backend.dtype(y), num_classes)
     if kind == "ids":
-        ids = xp.cast(xp.reshape(y, (-1,)), "int32")
+        ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
         xp.require(
             (ids >= 0) & (ids < num_classes),
             f"Class ids must lie in [0, num_classes) with num_classes={num_classes}. Received ids outside of it: "
             "check `num_classes`, and that the first class is 0.",
         )
-        return xp.cast(ids[:, None] == xp.arange(num_classes), "float32")
+        return xp.cast(ids[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
     if kind == "multi_hot":
-        numbers = xp.cast(y, "int32")
+        numbers = xp.cast(y, xp.integer)
         xp.require(
             (numbers == 0) | (numbers == 1),
             "Integer labels (B, C) with C > 1 are read as multi-hot, so every value must be 0 or 1. Received other "

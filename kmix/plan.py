@@ -107,7 +107,7 @@ def sample_cutmix(
     axes = len(spatial_shape)
     words, u, lam = _draw(xp, seed, step, alpha, batch_size, per, rate, replica, stream, _CENTRE + axes)
     # A hair more, so that lam = 0 up to rounding cuts the whole image on every framework.
-    edge = xp.power(1.0 - lam, 1.0 / axes) + 1e-6
+    edge = xp.power(1.0 - lam, 1.0 / axes) * (1.0 + 1e-6)
     starts, stops, removed = [], [], 1.0
     for axis, size in enumerate(spatial_shape):
         length = xp.cast(size, "float32")
@@ -119,12 +119,13 @@ def sample_cutmix(
     return MixPlan(1.0 - removed, xp.argsort(words[_PERMUTATION]), xp.stack(starts + stops, axis=1))
 
 
-def sample_choice(seed, step, weights, *, xp=_backend.NUMPY):
+def sample_choice(seed, step, weights, *, depth=1, xp=_backend.NUMPY):
     """Draw the index of one of `len(weights)` branches with probabilities proportional to `weights`.
 
     Args:
         seed, step, xp: As in `sample_mixup`.
         weights: Python numbers >= 0 with a positive sum.
+        depth: Levels of choices, an int >= 1; each level draws from a stream of its own.
 
     Returns:
         int32 scalar.
@@ -133,7 +134,7 @@ def sample_choice(seed, step, weights, *, xp=_backend.NUMPY):
     >>> int(sample_choice(seed=1, step=0, weights=[0, 1]))
     1
     """
-    u = random.uniform(xp, random.bits(xp, random.key(xp, seed, step), CHOICE, 1, 1))[0, 0]
+    u = random.uniform(xp, random.bits(xp, random.key(xp, seed, step), CHOICE + depth - 1, 1, 1))[0, 0]
     total, below, index = sum(weights), 0.0, xp.cast(0, "int32")
     for weight in weights[:-1]:
         below = below + weight

@@ -6,7 +6,7 @@ Matplotlib is imported when a picture is drawn, not with kmix.
 import numpy as np
 
 from kmix import _backend, _checks
-from kmix.metrics import ExpectedCalibrationError, _predicted
+from kmix.metrics import ExpectedCalibrationError, confidence_and_accuracy
 
 __all__ = ["mixed_batch", "reliability_diagram"]
 
@@ -123,7 +123,7 @@ def reliability_diagram(y_true, y_pred, num_bins=15, ax=None, label=None, **kwar
     error = ExpectedCalibrationError(num_bins)
     if label is None:
         label = f"ECE {float(error(y_true, y_pred)):.3f}"
-    confidence, accuracy = (_backend.values(part).ravel() for part in _predicted(y_true, y_pred))
+    confidence, accuracy = (_backend.values(part).ravel() for part in confidence_and_accuracy(y_true, y_pred))
     # The bins of the metric, in its own float32 arithmetic.
     index = np.clip(np.ceil(confidence * np.float32(error.num_bins)).astype(int) - 1, 0, error.num_bins - 1)
     size, confidence, accuracy = (

@@ -69,7 +69,7 @@ class Polynomial(Schedule):
         end_value: Value from step `transition_begin + transition_steps` on, a number >= 0.
         transition_steps: Length of the transition in steps, an integer >= 1.
         transition_begin: Step at which it begins. Defaults to 0.
-        power: Exponent > 0. Defaults to 1, the straight line.
+        power: Exponent >= 0. Defaults to 1, the straight line.
 
     Example:
     >>> kmix.schedules.Polynomial(1.0, 0.0, transition_steps=10, power=2.0)(5)
@@ -169,9 +169,12 @@ class Join(Schedule):
             )
 
     def _value(self, xp, step):
-        value = self.schedules[0](step)
+        def evaluate(schedule, step):
+            return xp.evaluate(schedule, step) if hasattr(step, "dtype") else _backend.values(schedule(step)).item()
+
+        value = evaluate(self.schedules[0], step)
         for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
-            value = xp.where(step < boundary, value, schedule(step - boundary))
+            value = xp.where(step < boundary, value, evaluate(schedule, step - boundary))
         return value
 
     def get_config(self):

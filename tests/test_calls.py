@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 import pickle
+from collections import OrderedDict
 from typing import NamedTuple
 
 import keras
@@ -114,6 +115,19 @@ def test_one_weight_for_each_of_several_labels():
     assert weights["b"] is None
 
 
+def test_weights_find_their_labels_by_key():
+    a, b = np.linspace(1, 2, 6).astype("float32"), np.linspace(0, 1, 6).astype("float32")
+    layer = kmix.MixUp(1.0, num_classes=3, seed=1)
+    y = {"a": Y, "b": Y}
+    expected = layer.at_step(0, (X, y, {"a": a, "b": b}))[1]
+    mixed = layer.at_step(0, (X, y, OrderedDict(b=b, a=a)))[1]
+    alone = layer.at_step(0, (X, y, {"b": b}))[1]
+    for name in y:
+        np.testing.assert_array_equal(mixed[name], expected[name])
+    np.testing.assert_array_equal(alone["b"], expected["b"])
+    np.testing.assert_array_equal(alone["a"], layer.at_step(0, (X, Y))[1])
+
+
 @every_layer
 def test_symbolic_calls_know_their_output(index):
     layer = layers()[index]
@@ -152,6 +166,32 @@ def test_copies_mix_alike(index, duplicate):
     layer = layers()[index]
     for a, b in zip(duplicate(layer).at_step(4, (X, Y)), layer.at_step(4, (X, Y)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def _third(step):
+    return 0.3
+
+
+def test_copies_go_on_counting_and_keep_functions():
+    layer = kmix.RandomChoice([kmix.MixUp(_third, num_classes=3, seed=1)], seed=1)
+    layer(X, Y)
+    for duplicate in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert duplicate.layers[0].alpha is _third
+        np.testing.assert_array_equal(duplicate(X, Y)[0], layer.at_step(1, (X, Y))[0])
+    assert copy.deepcopy(kmix.MixUp(lambda step: 0.3)).alpha(0) == 0.3
+
+
+def test_choices_among_choices_with_one_seed():
+    inner = kmix.RandomChoice([kmix.MixUp(0.0), kmix.MixUp(1.0)], seed=42)
+    outer = kmix.RandomChoice([kmix.CutMix(), inner], seed=42)
+    choices = [(int(outer.plan(step, 2, (4, 4)).choice), int(inner.plan(step, 2).choice)) for step in range(400)]
+    assert min(choices.count(pair) for pair in [(0, 0), (0, 1), (1, 0), (1, 1)]) > 60
+
+
+def test_cutmix_of_long_sequences_is_off_at_alpha_zero():
+    plan = kmix.CutMix(0.0).plan(0, 4, (3_000_000,))
+    assert (plan.lam == 1).all()
+    assert (plan.box[:, 0] == plan.box[:, 1]).all()
 
 
 def test_the_seed_comes_from_pythons_generator():

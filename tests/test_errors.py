@@ -22,6 +22,7 @@ SOFT = np.eye(3, dtype="float32")[Y]
         (kmix.MixUp(num_classes=2), (X, Y), "num_classes=2"),
         (kmix.MixUp(num_classes=3), (X, Y - 1), "first class is 0"),
         (kmix.MixUp(num_classes=3), (X, Y.astype("float32")), "cast to float"),
+        (kmix.MixUp(num_classes=3), (X, Y.astype("int64") * 2 + 2**31 - 8), "num_classes=3"),
         (kmix.MixUp(), (X, np.full((6, 3), 2)), "multi-hot"),
         (kmix.MixUp(), (X, np.zeros((6, 2, 2), "int32")), "class ids"),
         (kmix.MixUp(), (X.astype("int32"), SOFT), "Ids cannot be interpolated"),
@@ -29,7 +30,9 @@ SOFT = np.eye(3, dtype="float32")[Y]
         (kmix.MixUp(), (X, SOFT[:4]), "same batch size"),
         (kmix.MixUp(), (X, SOFT, np.ones(4, "float32")), "same batch size"),
         (kmix.MixUp(), (X, SOFT, np.ones((6, 2), "float32")), "leading axes of the labels|Sample weights"),
-        (kmix.MixUp(), (X, {"a": SOFT, "b": SOFT, "c": SOFT}, {"a": Y * 1.0, "b": Y * 1.0}), "one for each"),
+        (kmix.MixUp(), (X, {"a": SOFT, "b": SOFT, "c": SOFT}, {"a": Y * 1.0, "z": Y * 1.0}), "same structure"),
+        (kmix.MixUp(), (X, (SOFT, SOFT), {"a": Y * 1.0}), "same structure"),
+        (kmix.MixUp(), (X, (SOFT, SOFT), (Y * 1.0,)), "same structure"),
         (kmix.CutMix(), (np.zeros((6, 4), "float32"), SOFT), "spatial axes"),
         (kmix.CutMix(), (np.zeros((6, 2, 2, 2, 2, 1), "float32"), SOFT), "one to three spatial axes"),
         (kmix.CutMix(), ([X, X[:, :4]], SOFT), "same spatial sizes"),
@@ -133,6 +136,9 @@ def test_keys(extra, message):
         ({"seed": 2**32}, ValueError),
         ({"seed": 1.5}, TypeError),
         ({"passthrough": "id"}, TypeError),
+        ({"passthrough": None}, TypeError),
+        ({"passthrough": [1]}, TypeError),
+        ({"alpha": np.array([0.1, 0.2])}, TypeError),
     ],
 )
 def test_arguments(arguments, error):
@@ -162,6 +168,15 @@ def test_other_arguments():
             kmix.MixUp().at_step(step, (X, SOFT))
     with pytest.raises(ValueError, match="spatial_shape"):
         kmix.CutMix().plan(0, 4)
+    for shape in (8, (0, 8), ("a", 8)):
+        with pytest.raises((TypeError, ValueError), match="spatial_shape"):
+            kmix.CutMix().plan(0, 4, shape)
+    with pytest.raises(ValueError, match="replica"):
+        kmix.MixUp().plan(0, 4, replica=-1)
+    with pytest.raises(TypeError, match="layers"):
+        kmix.RandomChoice(kmix.MixUp())
+    with pytest.raises(TypeError, match="weights"):
+        kmix.RandomChoice([kmix.MixUp()], weights=1.0)
     with pytest.raises(ValueError, match="batch_size"):
         kmix.MixUp().plan(0, 0)
 
@@ -184,8 +199,30 @@ def test_setting_alpha():
     choice = kmix.RandomChoice([kmix.MixUp(name="inner")])
     with pytest.raises(ValueError, match="inner"):
         choice.alpha = 0.1
-    with pytest.raises(AttributeError, match="layers"):
+    with pytest.raises(AttributeError):
         _ = choice.alpha
+
+
+def test_forms_that_are_not_read_as_a_batch():
+    with pytest.raises(ValueError, match=r"layer\(\*batch\)"):
+        kmix.MixUp(num_classes=3)([X, Y])
+    with pytest.raises(ValueError, match="tuple of 4"):
+        kmix.MixUp()((X, SOFT, Y, Y))
+
+
+def test_functions_that_cannot_be_evaluated_in_a_graph():
+    layer = kmix.MixUp(lambda step: 0.4 if step < 3 else 0.0)
+    assert layer.at_step(5, (X, SOFT))[0].shape == X.shape
+    with pytest.raises(ValueError, match=r"kmix\.schedules"):
+        tf.data.Dataset.from_tensors((X, SOFT)).enumerate().map(layer.at_step)
+
+
+def test_labels_of_unknown_rank_with_weights():
+    ds = tf.data.Dataset.from_tensors((X, SOFT, SOFT[:, 0])).map(
+        lambda x, y, w: (x, tf.numpy_function(lambda v: v, [y], "float32"), w)
+    )
+    with pytest.raises(ValueError, match="rank of the labels"):
+        ds.map(kmix.MixUp())
 
 
 def test_schedules_return_one_number():

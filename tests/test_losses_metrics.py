@@ -184,6 +184,19 @@ def test_calibration_of_binary_and_sequence_predictions():
         ExpectedCalibrationError(num_bins=0)
 
 
+def test_weighted_metrics_in_fit():
+    """With batches whose size is not known when the step is compiled."""
+    x = RNG.normal(size=(10, 4)).astype("float32")
+    w = RNG.uniform(0, 2, 10).astype("float32")
+    model = keras.Sequential([keras.layers.Dense(3, activation="softmax")])
+    metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
+    model.compile("sgd", SoftLabelCrossentropy(), weighted_metrics=metrics)
+    model.fit(x, IDS[:10] % 3, sample_weight=w, batch_size=4, verbose=0)
+    ours = model.evaluate(x, IDS[:10] % 3, sample_weight=w, batch_size=4, verbose=0, return_dict=True)
+    dense, p = one_hot(IDS[:10] % 3, 3), model.predict(x, verbose=0)
+    np.testing.assert_allclose(ours["expected_calibration_error"], calibration_error(dense, p, 15, w), rtol=1e-4)
+
+
 def test_one_loss_and_metric_for_soft_training_and_integer_validation():
     """The peers' "accuracy" is resolved from the soft labels and reports 0.0 on the integer ones."""
     x = RNG.normal(size=(60, 4)).astype("float32")

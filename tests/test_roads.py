@@ -302,6 +302,18 @@ def test_keras_schedule_as_alpha(road):
     np.testing.assert_array_equal(at_step(road, layer, 5, (x, y))[0], x)
 
 
+def test_pieces_and_functions_as_alpha(road):
+    """A Keras schedule inside a Join, and plain arithmetic on the step."""
+    x, y = batch()
+    decay = keras.optimizers.schedules.PolynomialDecay(0.7, 4, 0.0)
+    layer = kmix.MixUp(kmix.schedules.Join([decay, 0.0], [4]), num_classes=CLASSES, seed=11)
+    first = at_step(road, mixup_layer(), 0, (x, y))[0]
+    np.testing.assert_allclose(at_step(road, layer, 0, (x, y))[0], first, atol=1e-5)
+    np.testing.assert_array_equal(at_step(road, layer, 6, (x, y))[0], x)
+    layer = kmix.MixUp(lambda step: 0.7 - 0.1 * step, num_classes=CLASSES, seed=11)
+    np.testing.assert_allclose(at_step(road, layer, 0, (x, y))[0], first, atol=1e-5)
+
+
 def test_loss_settings_matter(road):
     """`label_smoothing` and `multi_label`, with NumPy and with native labels."""
     y, p = np.array([[0.7, 0.3, 0.0]], "float32"), np.array([[0.5, 0.3, 0.2]], "float32")

@@ -223,6 +223,15 @@ def test_numbers_of_other_data_sets(kind):
     )
 
 
+def test_an_endless_data_set_goes_on_in_a_second_fit():
+    numbering = kmix.data.Numbering()
+    ds = numbered(numbering, source().repeat(), 3)
+    model = Recorder()
+    model.compile("sgd", "mse")
+    assert train(model, ds, numbering, epochs=2, steps_per_epoch=4)[:8] == list(range(8))
+    assert train(model, ds, numbering, epochs=4, initial_epoch=2, steps_per_epoch=4)[:8] == list(range(8, 16))
+
+
 def test_numbers_in_a_loop_of_ones_own():
     ds = kmix.data.Numbering(2)(source(3))
     assert [int(number) for _ in range(3) for number, _ in ds] == list(range(2, 11))

@@ -17,7 +17,7 @@ def split(batch):
 
         def join(x, y, sample_weight):
             mixed = {"images": x, "labels": y, "sample_weight": sample_weight}
-            return {name: mixed.get(name, value) for name, value in batch.items()}
+            return type(batch)({name: mixed.get(name, value) for name, value in batch.items()})
 
         return *parts, join
     make = getattr(type(batch), "_make", type(batch))
@@ -72,6 +72,7 @@ class BatchLayer(keras.layers.Layer):
             return batch
         if is_labelled(batch):
             return self._mixed(None, batch)
+        _checks.inputs_alone(batch)
         if training or sample_weight is not None:
             _checks.fail(
                 "Inputs are mixed together with their labels.",
@@ -89,7 +90,8 @@ class BatchLayer(keras.layers.Layer):
             batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with `"images"` and `"labels"`.
 
         Returns:
-            The mixed batch in the same structure. NumPy arrays come back as NumPy arrays.
+            The mixed batch in the same structure, on the framework of the batch: NumPy for NumPy arrays
+            (and for tensors of a framework that is neither TensorFlow nor Keras' backend).
 
         Raises:
             ValueError: if the batch has no labels, or cannot be mixed (see the class).
@@ -155,16 +157,22 @@ class BatchLayer(keras.layers.Layer):
             xp.require(xp.math.logical_not(whole), _checks.FLOAT_IDS)
 
     def _weights_for(self, y, sample_weight):
-        """The sample weights of each leaf of `y`, as a structure like `y`."""
-        labels, weights = tree.flatten(y), tree.flatten(sample_weight)
-        if len(weights) == 1:
-            weights = weights * len(labels)
-        if len(weights) != len(labels):
-            _checks.fail(
-                "Sample weights must be one tensor, or one for each tensor of the labels.",
-                f"{len(weights)} for {len(labels)} tensors of labels",
-            )
-        for label, weight in zip(labels, weights, strict=True):
+        """The sample weights of each array of `y`, in the order in which they are flattened."""
+        if not tree.is_nested(sample_weight):
+            weights = [sample_weight] * len(tree.flatten(y))
+        elif isinstance(y, dict) and isinstance(sample_weight, dict) and set(sample_weight) <= set(y):
+            by_key = tree.map_structure(lambda leaf: None, y)
+            by_key.update(sample_weight)
+            weights = tree.flatten(by_key)
+        else:
+            weights = tree.flatten(sample_weight)
+            if isinstance(y, dict) or isinstance(sample_weight, dict) or len(weights) != len(tree.flatten(y)):
+                _checks.fail(
+                    "Sample weights must be one tensor, or one for each tensor of the labels in the same structure.",
+                    f"{tree.map_structure(lambda _: '...', sample_weight)} for labels "
+                    f"{tree.map_structure(lambda _: '...', y)}",
+                )
+        for label, weight in zip(tree.flatten(y), weights, strict=True):
             if weight is not None:
                 _checks.weight_shape(_backend.static_shape(weight), _backend.static_shape(label))
         return weights
@@ -199,17 +207,26 @@ class BatchLayer(keras.layers.Layer):
             return x, y, sample_weight
         return x if y is None else (x, y)
 
-    def get_config(self):
+    def _arguments(self):
+        """The config with objects (schedules, layers) as they are."""
         return {**super().get_config(), "passthrough": list(self.passthrough), "seed": self.seed}
 
+    def get_config(self):
+        def serialize(value):
+            if isinstance(value, list):
+                return [serialize(item) for item in value]
+            return keras.saving.serialize_keras_object(value) if callable(value) else value
+
+        return {name: serialize(value) for name, value in self._arguments().items()}
+
     def __reduce__(self):
-        return _rebuild, (keras.saving.serialize_keras_object(self),)
+        return _rebuild, (type(self), self._arguments(), self._counter.count())
 
 
-def _rebuild(config):
-    """Unpickle a layer. In a worker process it may mix at a given step, but not count."""
-    layer = keras.saving.deserialize_keras_object(config)
-    layer._counter.unpickled = True
+def _rebuild(cls, arguments, count):
+    """Unpickle or copy a layer. In a worker process it may mix at a given step, but not count."""
+    layer = cls.from_config(arguments)
+    layer._counter = _backend.Counter(count, copied=True)
     return layer
 
 
@@ -228,8 +245,9 @@ class MixLayer(BatchLayer):
     def alpha(self):
         """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
 
-        A new number takes effect with the next batch that is drawn, in compiled functions and traced
-        `tf.data` pipelines, too. Batches that were prefetched before keep theirs.
+        A new number takes effect with the next batch that is drawn, in a traced `tf.data` pipeline, too;
+        batches that were prefetched before keep theirs. A function compiled by `jax.jit` would not see it,
+        so setting it raises there.
         """
         return self._alpha.value if isinstance(self._alpha, _backend.Cell) else self._alpha
 
@@ -277,20 +295,35 @@ class MixLayer(BatchLayer):
         """
         step = _checks.integer(step, "step")
         batch_size = _checks.integer(batch_size, "batch_size", 1)
+        replica = _checks.integer(replica, "replica")
         return self._plan(_backend.NUMPY, step, batch_size, spatial_shape, replica)
 
     def _plan(self, xp, step, batch_size, spatial_shape, replica=0):
-        alpha = self._alpha.read(xp) if isinstance(self._alpha, _backend.Cell) else xp.evaluate(self._alpha, step)
-        if len(alpha.shape):
-            _checks.fail("A schedule must return a single number.", f"alpha of shape {tuple(alpha.shape)}")
+        alpha = self._alpha.read(xp) if isinstance(self._alpha, _backend.Cell) else self._scheduled(xp, step)
         settings = {"per": self.per, "rate": self.rate, "replica": replica, "xp": xp}
         return self._draw(self.seed, step, alpha, batch_size, spatial_shape, **settings)
+
+    def _scheduled(self, xp, step):
+        """The value of the schedule, and the one wording of what can go wrong in somebody's function."""
+        try:
+            alpha = xp.evaluate(self._alpha, step)
+        except Exception as error:
+            raise ValueError(
+                f"`alpha={self._alpha!r}` could not be evaluated at a step of type {type(step).__name__}: {error}. In "
+                "a graph a schedule is arithmetic on the step, without Python's `if`, `min` or `max`. Those of "
+                "`kmix.schedules` work everywhere; `Join` puts pieces together."
+            ) from error
+        if len(alpha.shape):
+            _checks.fail("A schedule must return a single number.", f"alpha of shape {tuple(alpha.shape)}")
+        return alpha
 
     def _mix(self, xp, step, x, y, sample_weight, weights):
         leaf = tree.flatten(x)[0]
         self._traced |= _backend.is_symbolic(leaf)
         self._frozen |= _backend.is_jax_tracer(leaf) and isinstance(self._alpha, _backend.Cell)
-        plan = self._plan(xp, step, xp.size(leaf, 0), self._spatial_shape(xp, x))
+        spatial_shape = self._spatial_shape(xp, x)
+        draw, step = _backend.drawing(xp, step, leaf)
+        plan = self._plan(draw, step, xp.size(leaf, 0), spatial_shape)
         labels = [
             mixing.mix_labels(label, plan, weights=weight)
             for label, weight in zip(tree.flatten(y), weights, strict=True)
@@ -319,15 +352,9 @@ class MixLayer(BatchLayer):
     def _draw(self, seed, step, alpha, batch_size, spatial_shape, **settings) -> MixPlan:
         raise NotImplementedError
 
-    def get_config(self):
-        alpha = self.alpha
-        return {
-            **super().get_config(),
-            "alpha": keras.saving.serialize_keras_object(alpha) if callable(alpha) else alpha,
-            "num_classes": self.num_classes,
-            "per": self.per,
-            "rate": self.rate,
-        }
+    def _arguments(self):
+        settings = {"alpha": self.alpha, "num_classes": self.num_classes, "per": self.per, "rate": self.rate}
+        return {**super()._arguments(), **settings}
 
     @classmethod
     def from_config(cls, config):

@@ -94,5 +94,5 @@ class CutMix(MixLayer):
         spatial_shape = _checks.spatial_shape(spatial_shape)
         return plan.sample_cutmix(seed, step, alpha, batch_size, spatial_shape, **settings)
 
-    def get_config(self):
-        return {**super().get_config(), "data_format": self.data_format}
+    def _arguments(self):
+        return {**super()._arguments(), "data_format": self.data_format}

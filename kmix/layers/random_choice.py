@@ -2,7 +2,7 @@
 
 import keras
 
-from kmix import _checks, plan
+from kmix import _backend, _checks, plan
 from kmix.layers.base import BatchLayer
 
 
@@ -38,7 +38,7 @@ class RandomChoice(BatchLayer):
     """
 
     def __init__(self, layers, weights=None, seed=None, **kwargs):
-        layers = list(layers)
+        layers = _checks.sequence(layers, "layers")
         for layer in layers:
             if not isinstance(layer, BatchLayer):
                 _checks.fail("`layers` must be mixing layers of kmix.", f"a {type(layer).__name__}", error=TypeError)
@@ -52,6 +52,8 @@ class RandomChoice(BatchLayer):
         names = {name: None for layer in layers for name in layer.passthrough}
         super().__init__(num_classes=layers[0].num_classes, passthrough=names, seed=seed, **kwargs)
         self.layers = layers
+        # A choice among choices draws from a stream of its own, so that one seed may serve both.
+        self._depth: int = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
         for layer in layers:
             layer.built = True
         # `weights` is taken by Keras, for the variables of a layer.
@@ -59,11 +61,8 @@ class RandomChoice(BatchLayer):
 
     @property
     def alpha(self):
-        """Not to be read or set here: each layer has its own."""
-        raise AttributeError(
-            "RandomChoice has no alpha of its own. Use the alpha of its layers: `choice.layers[0].alpha`, or "
-            "`AlphaScheduler(choice.layers, schedule)`."
-        )
+        """Not to be read or set: each of the layers has its own."""
+        raise AttributeError("RandomChoice has no alpha of its own. Use that of its layers: `choice.layers[0].alpha`.")
 
     @alpha.setter
     def alpha(self, value):
@@ -92,7 +91,7 @@ class RandomChoice(BatchLayer):
         >>> int(layer.plan(step=0, batch_size=4, spatial_shape=(8, 8)).choice)
         1
         """
-        choice = plan.sample_choice(self.seed, _checks.integer(step, "step"), self.probabilities)
+        choice = plan.sample_choice(self.seed, _checks.integer(step, "step"), self.probabilities, depth=self._depth)
         return self.layers[int(choice)].plan(step, batch_size, spatial_shape, replica)._replace(choice=choice)
 
     def _mix(self, xp, step, x, y, sample_weight, weights):
@@ -104,8 +103,9 @@ class RandomChoice(BatchLayer):
 
             return run
 
-        choice = plan.sample_choice(self.seed, step, self.probabilities, xp=xp)
-        return xp.switch(choice, [branch(layer) for layer in self.layers])
+        draw, step = _backend.drawing(xp, step, keras.tree.flatten(x)[0])
+        choice = plan.sample_choice(self.seed, step, self.probabilities, depth=self._depth, xp=draw)
+        return draw.switch(choice, [branch(layer) for layer in self.layers])
 
     def _check(self, x):
         for layer in self.layers:
@@ -114,13 +114,15 @@ class RandomChoice(BatchLayer):
     def _dtype_of(self, leaf):
         return keras.backend.result_type(*(layer._dtype_of(leaf) for layer in self.layers))
 
-    def get_config(self):
-        config = super().get_config()
-        del config["passthrough"]
-        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
-        return {**config, "layers": layers, "weights": list(self.probabilities)}
+    def _arguments(self):
+        arguments = super()._arguments()
+        del arguments["passthrough"]
+        return {**arguments, "layers": list(self.layers), "weights": list(self.probabilities)}
 
     @classmethod
     def from_config(cls, config):
-        layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
+        layers = config["layers"]
+        layers = [
+            keras.saving.deserialize_keras_object(layer) if isinstance(layer, dict) else layer for layer in layers
+        ]
         return super().from_config({**config, "layers": layers})
