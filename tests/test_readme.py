@@ -1,0 +1,39 @@
+"""The code of the README runs as it stands."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kmix
+
+README = (pathlib.Path(kmix.__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_code_runs():
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    rng = np.random.default_rng(0)
+    images, ids = rng.random((256, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 256)
+    data = tf.data.Dataset.from_tensor_slices((images, ids))
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")])
+    names = {"train": data, "validation": data.take(128), "model": model}
+    names["grain_dataset"] = grain.MapDataset.source(list(zip(images, ids, strict=True)))
+    names["torch_loader"] = [(images[:8], ids[:8])]
+    names.update(x=images[:8], y=ids[:8], sample_weight=np.ones(8, "float32"))
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) >= 4
+    for block in blocks:
+        names.update(x=images[:8], y=ids[:8])
+        exec(re.sub(r"epochs=\d+", "epochs=1", block), names)
+    assert names["x"].shape == (8, 8, 8, 1)
+
+
+def test_the_targets_of_make_exist():
+    makefile = (pathlib.Path(kmix.__file__).parent.parent / "Makefile").read_text()
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, flags=re.MULTILINE))
+    assert {"demo", "test", "test-all", "compare", "speed"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:|\.PHONY:.* {target}", makefile, flags=re.MULTILINE), target
