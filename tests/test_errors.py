@@ -87,6 +87,9 @@ def test_ragged_and_sparse_tensors():
 def test_things_that_are_no_arrays():
     with pytest.raises(TypeError, match=r"np\.asarray"):
         kmix.MixUp().at_step(0, ([[1.0, 2.0]], [0.5]))
+    for batch in (((X, None), SOFT), (X, (SOFT, None))):
+        with pytest.raises(TypeError, match="NoneType"):
+            kmix.MixUp().at_step(0, batch)
     with pytest.raises(ValueError, match="Labels must be float or integer"):
         kmix.MixUp().at_step(0, (np.zeros((2, 2)), np.array(["a", "b"])))
 

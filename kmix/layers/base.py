@@ -125,7 +125,7 @@ class BatchLayer(keras.layers.Layer):
             _checks.keys(batch, self.passthrough)
         x, y, sample_weight, join = split(batch)
         leaves = arrays_of((x, y, sample_weight))
-        for leaf in leaves:
+        for leaf in [*tree.flatten((x, y)), *leaves]:
             _checks.array(leaf, "A batch")
         _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
         self._check(x)
