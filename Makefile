@@ -15,7 +15,7 @@ BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 PYTEST := $(RUN) -m pytest -q
 
-.PHONY: demo test test-jax test-torch test-all coverage test-oldest lint compare speed mutants clean
+.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed mutants clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -27,7 +27,11 @@ test: .venv/.ready
 test-jax test-torch: test-%: .venv/.ready-all
 	KERAS_BACKEND=$* $(PYTEST) --cov --cov-report=
 
-test-all: test test-jax test-torch coverage
+# What `make test` skips for want of the packages.
+test-extras: .venv/.ready-all
+	KERAS_BACKEND=tensorflow $(PYTEST) tests -k "keras_cv or torch_loader" --cov --cov-report=
+
+test-all: test test-extras test-jax test-torch coverage
 
 coverage: .venv/.ready
 	$(BIN)/coverage combine -q
