@@ -55,6 +55,8 @@ class BatchLayer(keras.layers.Layer):
         # From Python's generator, as Keras draws its seeds, so that keras.utils.set_random_seed governs it.
         self.seed = random.randint(1, int(1e9)) if seed is None else _checks.seed(seed)
         self._counter = _backend.Counter()
+        # There is nothing to build; Keras would try to, by tracing `call`, where a layer stands in another.
+        self.built = True
 
     def __call__(self, *args, **kwargs):
         return _backend.as_written(self._route, *args, **kwargs)

@@ -54,8 +54,6 @@ class RandomChoice(BatchLayer):
         self.layers = layers
         # A choice among choices draws from a stream of its own, so that one seed may serve both.
         self._depth: int = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
-        for layer in layers:
-            layer.built = True
         # `weights` is taken by Keras, for the variables of a layer.
         self.probabilities = _checks.probabilities(weights, len(layers))
 
