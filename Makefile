@@ -14,6 +14,8 @@ OLDEST_KERAS ?= keras==3.12.0
 BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 PYTEST := $(RUN) -m pytest -q
+# Each run adds to the coverage of those before it.
+COV := --cov --cov-append --cov-report=
 
 .PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed mutants clean
 
@@ -22,19 +24,18 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	rm -f .coverage*
-	KERAS_BACKEND=tensorflow $(PYTEST) --cov --cov-report=
+	KERAS_BACKEND=tensorflow $(PYTEST) $(COV)
 
 test-jax test-torch: test-%: .venv/.ready-all
-	KERAS_BACKEND=$* $(PYTEST) --cov --cov-report=
+	KERAS_BACKEND=$* $(PYTEST) $(COV)
 
 # What `make test` skips for want of the packages.
 test-extras: .venv/.ready-all
-	KERAS_BACKEND=tensorflow $(PYTEST) tests -k "keras_cv or torch_loader" --cov --cov-report=
+	KERAS_BACKEND=tensorflow $(PYTEST) tests -k "keras_cv or torch_loader" $(COV)
 
 test-all: test test-extras test-jax test-torch coverage
 
 coverage: .venv/.ready
-	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=95
 
 test-oldest: .venv/.ready-all
