@@ -117,7 +117,7 @@ def test_alpha_takes_effect_on_the_next_batch(road):
     if road == "tfdata":
         batches = iter(pipeline(layer.at_step, [(x, y)] * 24))
         # tf.data may prefetch on its own: what waits in the buffer keeps its alpha.
-        draw = lambda: [to_numpy(next(batches)) for _ in range(4)][-1]
+        draw = lambda: [to_numpy(next(batches)) for _ in range(8)][-1]
     else:
         draw = lambda: at_step(road, layer, 0, (x, y))
     assert np.abs(draw()[0] - x).max() > 0.1
