@@ -101,15 +101,14 @@ def irregular(leaf):
     return None
 
 
-def array(leaf, role):
+def array(leaf):
     """Raise unless `leaf` is a dense array with a shape and a dtype."""
-    kind = type(leaf).__name__
-    if irregular(leaf) == "ragged":
-        fail(f"{role} must hold dense tensors.", f"a ragged tensor ({kind})", "Pad it first, e.g. `x.to_tensor()`.")
-    if irregular(leaf) == "sparse":
-        fail(f"{role} must hold dense tensors.", f"a sparse tensor ({kind})", "Make it dense first.")
+    kind, irregularity = type(leaf).__name__, irregular(leaf)
+    if irregularity:
+        mend = "Pad it first, e.g. `x.to_tensor()`." if irregularity == "ragged" else "Make it dense first."
+        fail("A batch must hold dense tensors.", f"a {irregularity} tensor ({kind})", mend)
     if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-        fail(f"{role} must hold arrays or tensors.", f"a {kind}", "Wrap it with `np.asarray(...)`.", TypeError)
+        fail("A batch must hold arrays or tensors.", f"a {kind}", "Wrap it with `np.asarray(...)`.", TypeError)
 
 
 def batch_shapes(shapes):
@@ -183,10 +182,10 @@ INTEGER_INPUT = (
 )
 
 
-def blendable(dtype, role="x"):
+def blendable(dtype):
     """Raise unless values of `dtype` can be interpolated."""
     if not (dtype == "uint8" or "float" in dtype):
-        fail(f"{role} must be float, or uint8 images.", f"dtype {dtype}", INTEGER_INPUT)
+        fail("x must be float, or uint8 images.", f"dtype {dtype}", INTEGER_INPUT)
 
 
 def label_kind(shape, dtype, num_classes):

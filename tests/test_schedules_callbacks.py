@@ -262,4 +262,4 @@ def test_every_epoch_has_new_plans():
     x, y = np.eye(6, dtype="float32"), np.array([0, 1] * 3)
     ds = numbering(tf.data.Dataset.from_tensors((x, y))).map(layer.at_step)
     epochs = {to_numpy(next(iter(ds)))[0].tobytes() for _ in range(3)}
-    assert epochs == {layer.at_step(step, (x, y))[0].tobytes() for step in range(3)} or len(epochs) == 3
+    assert len(epochs) == 3

@@ -127,8 +127,8 @@ class BatchLayer(keras.layers.Layer):
             _checks.keys(batch, self.passthrough)
         x, y, sample_weight, join = split(batch)
         leaves = arrays_of((x, y, sample_weight))
-        for leaf in [*tree.flatten((x, y)), *leaves]:
-            _checks.array(leaf, "A batch")
+        for leaf in [*tree.flatten((x, y)), *arrays_of(sample_weight)]:
+            _checks.array(leaf)
         _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
         self._check(x)
         if step is None and any(map(_backend.is_jax_tracer, leaves)):
