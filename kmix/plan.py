@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from kmix import _backend, _checks, random
 
 # First stream of each kind of draw: layers of different kinds with the same seed stay independent.
-MIXUP, CUTMIX, EMBEDDING, CHOICE = 0, 16, 32, 48
+MIXUP, CUTMIX, EMBEDDING, CHOICE, PLACE = 0, 16, 32, 48, 64
 
 _BETA, _RATE, _PERMUTATION, _CENTRE = range(4), 4, 5, 6
 
@@ -19,7 +19,8 @@ class MixPlan(NamedTuple):
     Attributes:
         lam: float32 `(B,)` in [0, 1]: the weight of the original sample. With a box it is the exact
             share of the pixels that are kept.
-        permutation: int32 `(B,)`: the index of each sample's partner.
+        permutation: int32 `(B,)`: the index of each sample's partner. Within a step of a `MixTrainer` that
+            pairs by shard: `(shards, B / shards)`, counted within the shard.
         box: int32 `(B, 2 * k)` for the `k` spatial axes, CutMix only: half open, all starts, then all
             stops: `(y0, x0, y1, x1)` for images.
         choice: int32 scalar: the branch that `RandomChoice` took.
@@ -39,7 +40,9 @@ class MixPlan(NamedTuple):
     place: Any = None
 
 
-def sample_mixup(seed, step, alpha, batch_size, *, per="sample", rate=1.0, replica=0, stream=MIXUP, xp=_backend.NUMPY):
+def sample_mixup(
+    seed, step, alpha, batch_size, *, per="sample", rate=1.0, replica=0, shards=1, stream=MIXUP, xp=_backend.NUMPY
+):
     """Draw the plan of one Mixup batch: `lam ~ Beta(alpha, alpha)` and a permutation.
 
     Args:
@@ -51,6 +54,7 @@ def sample_mixup(seed, step, alpha, batch_size, *, per="sample", rate=1.0, repli
         per: `"sample"` draws one lam for each sample, `"batch"` one for all of them.
         rate: Probability that a sample (or the batch) is mixed at all, in [0, 1].
         replica: Index of the replica under data parallelism; replicas draw different plans.
+        shards: Number of equal parts of the batch within which partners stay.
         stream: First of the streams of bits to draw from.
         xp: Array namespace of the result, from `kmix._backend`.
 
@@ -67,7 +71,7 @@ def sample_mixup(seed, step, alpha, batch_size, *, per="sample", rate=1.0, repli
     array([2, 0, 3, 1], dtype=int32)
     """
     words, _, lam = _draw(xp, seed, step, alpha, batch_size, per, rate, replica, stream, _CENTRE)
-    return MixPlan(lam, xp.argsort(words[_PERMUTATION]))
+    return MixPlan(lam, _permutation(xp, words, shards))
 
 
 def sample_cutmix(
@@ -80,6 +84,7 @@ def sample_cutmix(
     per="sample",
     rate=1.0,
     replica=0,
+    shards=1,
     stream=CUTMIX,
     xp=_backend.NUMPY,
 ):
@@ -90,7 +95,7 @@ def sample_cutmix(
 
     Args:
         spatial_shape: Sizes of the spatial axes, `(H, W)` for images, one to three of them.
-        seed, step, alpha, batch_size, per, rate, replica, stream, xp: As in `sample_mixup`.
+        seed, step, alpha, batch_size, per, rate, replica, shards, stream, xp: As in `sample_mixup`.
 
     Returns:
         A `MixPlan` with `lam`, `permutation` and `box`.
@@ -116,14 +121,14 @@ def sample_cutmix(
         starts.append(xp.math.maximum(centre - half, 0))
         stops.append(xp.math.minimum(centre + half, xp.cast(size, "int32")))
         removed = removed * (xp.cast(stops[-1] - starts[-1], "float32") / length)
-    return MixPlan(1.0 - removed, xp.argsort(words[_PERMUTATION]), xp.stack(starts + stops, axis=1))
+    return MixPlan(1.0 - removed, _permutation(xp, words, shards), xp.stack(starts + stops, axis=1))
 
 
-def sample_choice(seed, step, weights, *, depth=1, xp=_backend.NUMPY):
+def sample_choice(seed, step, weights, *, depth=1, stream=CHOICE, xp=_backend.NUMPY):
     """Draw the index of one of `len(weights)` branches with probabilities proportional to `weights`.
 
     Args:
-        seed, step, xp: As in `sample_mixup`.
+        seed, step, stream, xp: As in `sample_mixup`.
         weights: Python numbers >= 0 with a positive sum.
         depth: Levels of choices, an int >= 1; each level draws from a stream of its own.
 
@@ -134,12 +139,18 @@ def sample_choice(seed, step, weights, *, depth=1, xp=_backend.NUMPY):
     >>> int(sample_choice(seed=1, step=0, weights=[0, 1]))
     1
     """
-    u = random.uniform(xp, random.bits(xp, random.key(xp, seed, step), CHOICE + depth - 1, 1, 1))[0, 0]
+    u = random.uniform(xp, random.bits(xp, random.key(xp, seed, step), stream + depth - 1, 1, 1))[0, 0]
     total, below, index = sum(weights), 0.0, xp.cast(0, "int32")
     for weight in weights[:-1]:
         below = below + weight
         index = index + xp.cast(u > below / total, "int32")
     return index
+
+
+def _permutation(xp, words, shards):
+    """A permutation of the batch; with shards one of each shard, `(shards, B / shards)`."""
+    words = words[_PERMUTATION]
+    return xp.argsort(words if shards == 1 else xp.reshape(words, (shards, -1)))
 
 
 def _draw(xp, seed, step, alpha, batch_size, per, rate, replica, stream, streams):

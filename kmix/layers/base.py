@@ -1,6 +1,10 @@
 """What the mixing layers share: the forms of a batch, the step, alpha, and the config."""
 
+import contextlib
+import contextvars
 import random
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import keras
 
@@ -8,6 +12,44 @@ from kmix import _backend, _checks, mixing
 from kmix.plan import MixPlan
 
 tree = keras.tree
+
+_STEP_PLAN: contextvars.ContextVar[MixPlan | None] = contextvars.ContextVar("kmix_step_plan", default=None)
+
+
+@contextlib.contextmanager
+def step_plan(plan):
+    """While a training step runs: the plan that the layers inside of the model mix with."""
+    token = _STEP_PLAN.set(plan)
+    try:
+        yield
+    finally:
+        _STEP_PLAN.reset(token)
+
+
+def current_plan():
+    """The plan of the training step that is running, or None."""
+    return _STEP_PLAN.get()
+
+
+class Draw(NamedTuple):
+    """Which plan to draw: the step, and what a training step knows besides.
+
+    Attributes:
+        step: Number of the batch, an int or an integer scalar tensor.
+        replica: Index of the replica under data parallelism.
+        seed: Seed in place of the layer's own.
+        shards: Number of equal parts of the batch within which partners stay.
+        alphas: The alpha of layers in this step, where it is not the layer itself that holds it.
+    """
+
+    step: Any
+    replica: Any = 0
+    seed: int | None = None
+    shards: int = 1
+    alphas: Mapping[keras.layers.Layer, Any] = {}
+
+    def seed_of(self, layer):
+        return layer.seed if self.seed is None else self.seed
 
 
 def split(batch):
@@ -44,7 +86,8 @@ def arrays_of(structure):
 class BatchLayer(keras.layers.Layer):
     """A layer that maps a labelled batch to a labelled batch, one numbered step at a time.
 
-    A subclass implements `_check(x)`, `_mix(xp, step, x, y, sample_weight)` and `_dtype_of(leaf)`.
+    A subclass implements `_check(x)`, `_plan(xp, draw, batch_size, spatial_shape)`, `_dtype_of(leaf)` and
+    `_mix(xp, draw, x, y, sample_weight, weights)`.
     """
 
     def __init__(self, *, num_classes=None, passthrough=(), seed=None, **kwargs):
@@ -119,9 +162,34 @@ class BatchLayer(keras.layers.Layer):
             _checks.fail("`step` must be an integer scalar.", f"dtype {_backend.dtype(step)}, shape {step.shape}")
         elif not _backend.is_symbolic(step):
             step = _checks.integer(int(step), "step")
-        return self._mixed(step, batch)
+        return self._mixed(Draw(step), batch)
 
-    def _mixed(self, step, batch):
+    def plan(self, step, batch_size, spatial_shape=None, replica=0):
+        """The plan of one step as NumPy arrays: what a batch with that number is, or was, mixed with.
+
+        Args:
+            step: Number of the batch, an int >= 0.
+            batch_size: Number of samples in the batch.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed where CutMix mixes.
+            replica: Index of the replica under data parallelism.
+
+        Returns:
+            A `kmix.MixPlan`, for the alpha that the layer has now. `RandomChoice` adds `choice`, the index of
+            the layer that was drawn.
+
+        Example:
+        >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
+        array([2, 0, 3, 1], dtype=int32)
+        """
+        step = _checks.integer(step, "step")
+        batch_size = _checks.integer(batch_size, "batch_size", 1)
+        replica = _checks.integer(replica, "replica")
+        return self._plan(_backend.NUMPY, Draw(step, replica), batch_size, spatial_shape)
+
+    def _plan(self, xp, draw, batch_size, spatial_shape=None) -> MixPlan:
+        raise NotImplementedError
+
+    def _mixed(self, draw, batch):
         """Check, encode, number and mix one batch. Nothing has changed if a check fails."""
         if isinstance(batch, dict):
             _checks.keys(batch, self.passthrough)
@@ -131,21 +199,22 @@ class BatchLayer(keras.layers.Layer):
             _checks.array(leaf)
         _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
         self._check(x)
-        if step is None and any(map(_backend.is_jax_tracer, leaves)):
+        if draw is None and any(map(_backend.is_jax_tracer, leaves)):
             _checks.fail(
                 "Inside a function that JAX compiles a layer cannot count its calls.",
                 "a call without a step",
                 "Write `layer.at_step(step, (x, y))` with a step that is an argument of the function.",
             )
-        xp = _backend.namespace(*leaves, *([step] if hasattr(step, "dtype") else []))
+        numbers = [draw.step] if draw is not None and hasattr(draw.step, "dtype") else []
+        xp = _backend.namespace(*leaves, *numbers)
         with _backend.device_of(leaves[0]):
             x, y, sample_weight = map_arrays(xp.asarray, (x, y, sample_weight))
             self._check_float_ids(xp, y)
             y = map_arrays(lambda leaf: mixing.encode_labels(leaf, self.num_classes), y)
             weights = self._weights_for(y, sample_weight)
             xp.require_equal_sizes([(leaf, 0) for leaf in arrays_of((x, y, sample_weight))], _checks.BATCH_SIZES)
-            step = self._counter.next(xp) if step is None else step
-            return join(*self._mix(xp, step, x, y, sample_weight, weights))
+            draw = Draw(self._counter.next(xp)) if draw is None else draw
+            return join(*self._mix(xp, draw, x, y, sample_weight, weights))
 
     def _check_float_ids(self, xp, y):
         """Raise where class ids arrive as floats: Keras' preprocessing layers cast labels so in tf.data."""
@@ -232,6 +301,17 @@ def _rebuild(cls, arguments, count):
     return layer
 
 
+def mix_targets(plan, y, sample_weight, weights):
+    """Labels and sample weights, mixed; `weights` are those of each array of `y`."""
+    labels = [
+        mixing.mix_labels(label, plan, weights=weight) for label, weight in zip(tree.flatten(y), weights, strict=True)
+    ]
+    return (
+        tree.pack_sequence_as(y, labels),
+        map_arrays(lambda weight: mixing.mix_weights(weight, plan), sample_weight),
+    )
+
+
 class MixLayer(BatchLayer):
     """A layer that draws its plan with one alpha. A subclass implements `_draw`."""
 
@@ -279,31 +359,13 @@ class MixLayer(BatchLayer):
             )
         self._alpha.assign(value)
 
-    def plan(self, step, batch_size, spatial_shape=None, replica=0):
-        """The plan of one step as NumPy arrays: what a batch with that number is, or was, mixed with.
-
-        Args:
-            step: Number of the batch, an int >= 0.
-            batch_size: Number of samples in the batch.
-            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed by CutMix alone.
-            replica: Index of the replica under data parallelism.
-
-        Returns:
-            A `kmix.MixPlan`, for the alpha that the layer has now.
-
-        Example:
-        >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
-        array([2, 0, 3, 1], dtype=int32)
-        """
-        step = _checks.integer(step, "step")
-        batch_size = _checks.integer(batch_size, "batch_size", 1)
-        replica = _checks.integer(replica, "replica")
-        return self._plan(_backend.NUMPY, step, batch_size, spatial_shape, replica)
-
-    def _plan(self, xp, step, batch_size, spatial_shape, replica=0):
-        alpha = self._alpha.read(xp) if isinstance(self._alpha, _backend.Cell) else self._scheduled(xp, step)
-        settings = {"per": self.per, "rate": self.rate, "replica": replica, "xp": xp}
-        return self._draw(self.seed, step, alpha, batch_size, spatial_shape, **settings)
+    def _plan(self, xp, draw, batch_size, spatial_shape=None):
+        if self in draw.alphas:
+            alpha = draw.alphas[self]
+        else:
+            alpha = self._alpha.read(xp) if isinstance(self._alpha, _backend.Cell) else self._scheduled(xp, draw.step)
+        settings = {"per": self.per, "rate": self.rate, "replica": draw.replica, "shards": draw.shards, "xp": xp}
+        return self._draw(draw.seed_of(self), draw.step, alpha, batch_size, spatial_shape, **settings)
 
     def _scheduled(self, xp, step):
         """The value of the schedule, and the one wording of what can go wrong in somebody's function."""
@@ -319,21 +381,16 @@ class MixLayer(BatchLayer):
             _checks.fail("A schedule must return a single number.", f"alpha of shape {tuple(alpha.shape)}")
         return alpha
 
-    def _mix(self, xp, step, x, y, sample_weight, weights):
+    def _mix(self, xp, draw, x, y, sample_weight, weights):
         leaf = tree.flatten(x)[0]
         self._traced |= _backend.is_symbolic(leaf)
-        self._frozen |= _backend.is_jax_tracer(leaf) and isinstance(self._alpha, _backend.Cell)
+        if self not in draw.alphas:
+            self._frozen |= _backend.is_jax_tracer(leaf) and isinstance(self._alpha, _backend.Cell)
         spatial_shape = self._spatial_shape(xp, x)
-        draw, step = _backend.drawing(xp, step, leaf)
-        plan = self._plan(draw, step, xp.size(leaf, 0), spatial_shape)
-        labels = [
-            mixing.mix_labels(label, plan, weights=weight)
-            for label, weight in zip(tree.flatten(y), weights, strict=True)
-        ]
-        return (
-            tree.map_structure(lambda leaf: self._mix_input(leaf, plan), x),
-            tree.pack_sequence_as(y, labels),
-            map_arrays(lambda weight: mixing.mix_weights(weight, plan), sample_weight),
+        drawer, step = _backend.drawing(xp, draw.step, leaf)
+        plan = self._plan(drawer, draw._replace(step=step), xp.size(leaf, 0), spatial_shape)
+        return tree.map_structure(lambda leaf: self._mix_input(leaf, plan), x), *mix_targets(
+            plan, y, sample_weight, weights
         )
 
     def _check(self, x):

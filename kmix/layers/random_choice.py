@@ -72,38 +72,25 @@ class RandomChoice(BatchLayer):
             "Write `choice.layers[0].alpha = ...`, or `AlphaScheduler(choice.layers, schedule)`.",
         )
 
-    def plan(self, step, batch_size, spatial_shape=None, replica=0):
-        """The plan of one step as NumPy arrays, with `choice`: the index of the layer that was drawn.
+    def _plan(self, xp, draw, batch_size, spatial_shape=None):
+        choice = self._choice(xp, draw)
+        return self.layers[int(choice)]._plan(xp, draw, batch_size, spatial_shape)._replace(choice=choice)
 
-        Args:
-            step: Number of the batch, an int >= 0.
-            batch_size: Number of samples in the batch.
-            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed where CutMix is drawn.
-            replica: Index of the replica under data parallelism.
-
-        Returns:
-            A `kmix.MixPlan`.
-
-        Example:
-        >>> layer = kmix.RandomChoice([kmix.MixUp(0.2), kmix.CutMix()], weights=[0, 1])
-        >>> int(layer.plan(step=0, batch_size=4, spatial_shape=(8, 8)).choice)
-        1
-        """
-        choice = plan.sample_choice(self.seed, _checks.integer(step, "step"), self.probabilities, depth=self._depth)
-        return self.layers[int(choice)].plan(step, batch_size, spatial_shape, replica)._replace(choice=choice)
-
-    def _mix(self, xp, step, x, y, sample_weight, weights):
+    def _mix(self, xp, draw, x, y, sample_weight, weights):
         def branch(layer):
             def run():
-                mixed, labels, mixed_weight = layer._mix(xp, step, x, y, sample_weight, weights)
+                mixed, labels, mixed_weight = layer._mix(xp, draw, x, y, sample_weight, weights)
                 promoted = keras.tree.map_structure(lambda new, leaf: xp.cast(new, self._dtype_of(leaf)), mixed, x)
                 return promoted, labels, mixed_weight
 
             return run
 
-        draw, step = _backend.drawing(xp, step, keras.tree.flatten(x)[0])
-        choice = plan.sample_choice(self.seed, step, self.probabilities, depth=self._depth, xp=draw)
-        return draw.switch(choice, [branch(layer) for layer in self.layers])
+        drawer, step = _backend.drawing(xp, draw.step, keras.tree.flatten(x)[0])
+        choice = self._choice(drawer, draw._replace(step=step))
+        return drawer.switch(choice, [branch(layer) for layer in self.layers])
+
+    def _choice(self, xp, draw):
+        return plan.sample_choice(draw.seed_of(self), draw.step, self.probabilities, depth=self._depth, xp=xp)
 
     def _check(self, x):
         for layer in self.layers:
