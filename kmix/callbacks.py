@@ -8,14 +8,14 @@ __all__ = ["AlphaScheduler"]
 
 
 class AlphaScheduler(keras.callbacks.Callback):
-    """Sets the alpha of mixing layers from a schedule, and reports it in the logs as `alpha`.
+    """Sets the alpha of mixing layers or trainers from a schedule, and reports it in the logs as `alpha`.
 
     List it before callbacks that read the logs, such as `CSVLogger` and `TensorBoard`. With a prefetched
     data pipeline the batches that wait in the buffer keep the alpha they were drawn with; a schedule
     passed to the layer itself, `alpha=schedule`, is exact to the step.
 
     Args:
-        target: A mixing layer, or a list of them. For `RandomChoice` pass its `layers`.
+        target: A mixing layer or a `MixTrainer`, or a list of them. For `RandomChoice` pass its `layers`.
         schedule: A callable of the epoch or batch number, from `kmix.schedules` or your own.
         unit: `"epoch"` sets alpha at the start of each epoch, counting as `fit` does from
             `initial_epoch`; `"batch"` before each batch of the training, counting from 0 on across epochs
@@ -52,21 +52,13 @@ class AlphaScheduler(keras.callbacks.Callback):
         if not self.targets:
             _checks.fail("`target` must be a mixing layer or a list of them.", "an empty list")
         for layer in self.targets:
-            if not isinstance(getattr(type(layer), "alpha", None), property):
+            if not hasattr(layer, "check_alpha"):
                 _checks.fail(
-                    "`target` must be a mixing layer of kmix, or a list of them.",
+                    "`target` must be a mixing layer of kmix or a MixTrainer, or a list of them.",
                     f"a {type(layer).__name__}",
                     error=TypeError,
                 )
-            alpha = getattr(layer, "alpha", None)
-            if callable(alpha):
-                _checks.fail(
-                    "`target` must have a number as alpha, to be scheduled here.",
-                    f"a {type(layer).__name__} with the schedule {alpha!r}",
-                    "Keep one of the two schedules.",
-                )
-            if alpha is None:
-                layer.alpha = 0.0  # Raises, and names the layers that have an alpha.
+            layer.check_alpha(0.0)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.unit == "epoch":

@@ -118,10 +118,14 @@ class MixTrainer(keras.Model):
 
     @alpha.setter
     def alpha(self, value):
-        for layer in self._mixers:
-            layer.check_alpha(value)
+        self.check_alpha(value)
         for layer in self._mixers:
             layer.alpha = value
+
+    def check_alpha(self, value):
+        """Raise unless alpha of all mixing layers can be set to `value`."""
+        for layer in self._mixers:
+            layer.check_alpha(value)
 
     def plan(self, step, batch_size, spatial_shape=None, replica=0):
         """The plan of one training step as NumPy arrays: what its batch is, or was, mixed with.

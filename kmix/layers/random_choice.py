@@ -64,6 +64,10 @@ class RandomChoice(BatchLayer):
 
     @alpha.setter
     def alpha(self, value):
+        self.check_alpha(value)
+
+    def check_alpha(self, value):
+        """Raise: a choice has no alpha to set."""
         _checks.fail(
             "RandomChoice has no alpha of its own; its layers do: "
             + ", ".join(f"`layers[{i}]` ({layer.name})" for i, layer in enumerate(self.layers))
