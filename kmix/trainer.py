@@ -74,7 +74,7 @@ class MixTrainer(keras.Model):
         self._drawer = placed[0] if mix is None else mix
         # As a function, so that Keras does not track the layers twice.
         graph = manifold.with_places(model, self.at) if self.at else None
-        self._with_places = None if graph is None else lambda inputs: graph(inputs)
+        self._with_places = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
         self._own_weights(placed if mix is None else list(_leaves(mix)))
         self._restore_weights = lambda: None
         self.built = model.built
@@ -239,7 +239,8 @@ class MixTrainer(keras.Model):
             self._restore_weights = restore
 
     def call(self, inputs, training=None):
-        return self._with_places(inputs) if training and self._with_places else self.model(inputs)
+        network = self._with_places if training and self._with_places else self.model
+        return network(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         return super().compute_loss(x, self._encoded(y), y_pred, sample_weight, training)

@@ -1,0 +1,190 @@
+"""MixTrainer: one step is the step of the papers' formulas, computed in plain NumPy."""
+
+import keras
+import numpy as np
+import oracle
+import pytest
+
+import kmix
+
+BACKEND = keras.backend.backend()
+RATE = 0.5  # learning rate of every oracle
+GENERATOR = np.random.default_rng(0)
+CLASSES = 4
+WEIGHTS = GENERATOR.uniform(0.2, 3.0, 8).astype("float32")
+
+
+def numbers(*shape):
+    return GENERATOR.normal(size=shape).astype("float32")
+
+
+def ids(n=8):
+    return GENERATOR.integers(0, CLASSES, n)
+
+
+def compiled(trainer, **settings):
+    loss = kmix.losses.SoftLabelCrossentropy(from_logits=True)
+    trainer.compile(**{"optimizer": keras.optimizers.SGD(RATE), "loss": loss, **settings})
+    return trainer
+
+
+def mixing_matrix(plan):
+    """The matrix that mixes the rows of a batch."""
+    matrix = np.diag(plan.lam.astype("float64"))
+    matrix[np.arange(len(plan.lam)), plan.permutation] += 1 - plan.lam
+    return matrix
+
+
+def targets(plan, y, w):
+    y = oracle.one_hot(y, CLASSES) if np.ndim(y) == 1 else y
+    if w is None:
+        return oracle.mixup(y, plan.lam, plan.permutation), np.ones(len(y))
+    return oracle.weighted(y, w, plan.lam, plan.permutation)
+
+
+def output_gradient(logits, y, w):
+    """Gradient of the mean weighted cross-entropy."""
+    return w[:, None] * (oracle.softmax(logits) - y) / len(y)
+
+
+def step_of_linear(kernel, x, y, w, plan):
+    """One SGD step of `softmax(x @ kernel)` on inputs that are mixed already."""
+    y, w = targets(plan, y, w)
+    return kernel - RATE * x.T @ output_gradient(x @ kernel, y, w)
+
+
+def flat(x):
+    return x.reshape(len(x), -1).astype("float64")
+
+
+def linear(shape):
+    layers = [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(CLASSES, use_bias=False)]
+    return keras.Sequential(layers)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        kmix.MixUp(0.7, seed=3),
+        kmix.MixUp(0.7, per="batch", rate=0.5, seed=4),
+        kmix.EmbeddingMixup(0.7, seed=5),
+        kmix.CutMix(1.0, seed=6, data_format="channels_last"),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}-{layer.per}",
+)
+def test_steps_on_mixed_inputs(mix, weights):
+    x, y = numbers(8, 6, 6, 2), ids()
+    model = linear(x.shape[1:])
+    kernel = model.get_weights()[0].astype("float64")
+    trainer = compiled(kmix.MixTrainer(model, mix=mix))
+    trainer.fit(x, y, sample_weight=weights, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    for step in range(3):
+        plan = mix.plan(step, 8, spatial_shape=(6, 6))
+        mixed = x if plan.box is None else oracle.cutmix(x, plan.box, plan.permutation)
+        mixed = oracle.mixup(x, plan.lam, plan.permutation) if plan.box is None else mixed
+        kernel = step_of_linear(kernel, flat(mixed), y, weights, plan)
+    np.testing.assert_allclose(model.get_weights()[0], kernel, atol=1e-5)
+    assert int(trainer.step) == 3
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
+def test_a_random_choice_mixes_the_inputs(weights):
+    mix = kmix.RandomChoice([kmix.MixUp(0.7, seed=1), kmix.CutMix(seed=2, data_format="channels_last")], seed=3)
+    x, y = numbers(8, 6, 6, 2), ids()
+    model = linear(x.shape[1:])
+    kernel = model.get_weights()[0].astype("float64")
+    compiled(kmix.MixTrainer(model, mix=mix)).fit(
+        x, y, sample_weight=weights, batch_size=8, epochs=6, shuffle=False, verbose=0
+    )
+    choices = set()
+    for step in range(6):
+        plan = mix.plan(step, 8, spatial_shape=(6, 6))
+        choices.add(int(plan.choice))
+        if plan.box is None:
+            mixed = oracle.mixup(x, plan.lam, plan.permutation)
+        else:
+            mixed = oracle.cutmix(x, plan.box, plan.permutation)
+        kernel = step_of_linear(kernel, flat(mixed), y, weights, plan)
+    np.testing.assert_allclose(model.get_weights()[0], kernel, atol=1e-5)
+    assert choices == {0, 1}
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
+@pytest.mark.parametrize("way", ["placed", "sequential", "at"])
+@pytest.mark.parametrize("pooled", [False, True], ids=["tokens", "sentences"])
+def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
+    tokens = GENERATOR.integers(1, 20, (8, 7)) * (np.arange(7) < GENERATOR.integers(1, 8, 8)[:, None])
+    y, mix = ids(), kmix.EmbeddingMixup(0.7, seed=7)
+    between = [keras.layers.Embedding(20, 5, mask_zero=True, name="embed"), keras.layers.GlobalAveragePooling1D()]
+    between[1].name = "pool"
+    if way != "at":
+        between.insert(2 if pooled else 1, mix)
+    layers = [keras.Input((7,), dtype="int32"), *between, keras.layers.Dense(CLASSES, use_bias=False)]
+    model = keras.Sequential(layers)
+    if way == "placed":
+        tensor = layers[0]
+        for layer in layers[1:]:
+            tensor = layer(tensor)
+        model = keras.Model(layers[0], tensor)
+    trainer = (
+        kmix.MixTrainer(model, mix=mix, at=["pool" if pooled else "embed"]) if way == "at" else kmix.MixTrainer(model)
+    )
+    table, kernel = (w.astype("float64") for w in model.get_weights())
+    compiled(trainer).fit(tokens, y, sample_weight=weights, batch_size=8, epochs=3, shuffle=False, verbose=0)
+    for step in range(3):
+        plan = mix.plan(step, 8)
+        mixing, counts = mixing_matrix(plan), tokens != 0
+        if not pooled:
+            counts = counts | (counts[plan.permutation] & (plan.lam < 1)[:, None])
+        share = counts / counts.sum(axis=1, keepdims=True)
+        embedded = table[tokens]
+        embedded = embedded if pooled else np.einsum("ij,jtd->itd", mixing, embedded)
+        sentence = np.einsum("bt,btd->bd", share, embedded)
+        top = mixing @ sentence if pooled else sentence
+        gradient = output_gradient(top @ kernel, *targets(plan, y, weights))
+        down = gradient @ kernel.T
+        down = mixing.T @ down if pooled else down
+        down = share[:, :, None] * down[:, None, :]
+        down = down if pooled else np.einsum("ij,itd->jtd", mixing, down)
+        kernel = kernel - RATE * top.T @ gradient
+        np.add.at(table, tokens, -RATE * down)
+    for trained, expected in zip(model.get_weights(), (table, kernel), strict=True):
+        np.testing.assert_allclose(trained, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_steps_of_manifold_mixup_mix_at_the_place_that_was_drawn(nested, weights):
+    x, y = numbers(8, 5), ids()
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dense(6, activation="tanh", use_bias=False, name="hidden")
+    if nested:
+        inner = keras.Input((5,))
+        body = keras.Model(inner, keras.layers.Identity(name="end")(hidden(inner)), name="body")
+        tensor = body(inputs)
+    else:
+        tensor = hidden(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES, use_bias=False, name="top")(tensor))
+    at = ["input", "body/hidden" if nested else "hidden", "top"]
+    mix = kmix.EmbeddingMixup(1.0, seed=2)
+    trainer = compiled(kmix.MixTrainer(model, mix=mix, at=at))
+    assert [id(v) for v in trainer.trainable_variables] == [id(v) for v in model.trainable_variables]
+    first, second = (w.astype("float64") for w in model.get_weights())
+    trainer.fit(x, y, sample_weight=weights, batch_size=8, epochs=8, shuffle=False, verbose=0)
+    places = set()
+    for step in range(8):
+        plan = trainer.plan(step, 8)
+        assert np.array_equal(plan.lam, mix.plan(step, 8).lam)
+        places.add(int(plan.place))
+        mixings = [np.eye(8)] * 3
+        mixings[plan.place] = mixing_matrix(plan)
+        below = mixings[0] @ x
+        squashed = np.tanh(below @ first)
+        state = mixings[1] @ squashed
+        gradient = mixings[2].T @ output_gradient(mixings[2] @ (state @ second), *targets(plan, y, weights))
+        down = (mixings[1].T @ (gradient @ second.T)) * (1 - squashed**2)
+        first, second = first - RATE * below.T @ down, second - RATE * state.T @ gradient
+    assert places == {0, 1, 2}
+    for trained, expected in zip(model.get_weights(), (first, second), strict=True):
+        np.testing.assert_allclose(trained, expected, atol=1e-5)
