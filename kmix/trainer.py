@@ -100,6 +100,13 @@ class MixTrainer(keras.Model):
         if keras.backend.backend() == "jax":
             self.jax_state_sync()
 
+    def __setattr__(self, name, value):
+        # TensorFlow reads an attribute before it sets it, and alphas that differ cannot be read.
+        if name == "alpha":
+            type(self).alpha.fset(self, value)
+        else:
+            super().__setattr__(name, value)
+
     @property
     def alpha(self):
         """Alpha of the mixing layers, a float or the schedule that they were given.
@@ -167,8 +174,8 @@ class MixTrainer(keras.Model):
         mesh = distribution.device_mesh
         return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
 
-    def _next_draw(self):
-        """The draw of this step; the next one gets the next number."""
+    def _draw(self):
+        """The draw of this step."""
 
         def read(weight):
             value = _backend.namespace(weight.value).asarray(weight.value)
@@ -181,30 +188,31 @@ class MixTrainer(keras.Model):
                 for layer in self._mixers
                 if layer.name in self._alpha_weights
             }
-            self.step.assign_add(1)
         return Draw(step, _backend.replica(), self.seed, self._shards(), alphas)
 
     def _mixed_batch(self, data):
         """The batch of this step with mixed labels, and the plan for the model, or None with mixed inputs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is None:
-            _checks.fail(
-                "Mixing mixes labels along with the inputs.",
-                "training data without labels",
-                "Write `trainer.fit(x, y)`, or a data set of (x, y).",
-            )
-        y, sample_weight = self._encoded(y), map_arrays(ops.convert_to_tensor, sample_weight)
-        draw = self._next_draw()
+        y, sample_weight = self._encoded(y, required=True), map_arrays(ops.convert_to_tensor, sample_weight)
+        plan, draw = None, self._draw()
         if self.mix is not None and not self.at:
             x = tree.map_structure(ops.convert_to_tensor, x)
-            return None, self.mix._mixed(draw, (x, y, sample_weight))
+            batch = self.mix._mixed(draw, (x, y, sample_weight))
+        else:
+            plan, y, sample_weight = self._mixed_targets(draw, y, sample_weight)
+            batch = x, y, sample_weight
+        with _backend.beside_the_plan():
+            self.step.assign_add(1)
+        return plan, batch
+
+    def _mixed_targets(self, draw, y, sample_weight):
+        """The plan of this step, and the labels and weights mixed with it."""
         leaves = arrays_of((y, sample_weight))
         _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
         xp = _backend.namespace(*leaves)
         drawer, step = _backend.drawing(xp, draw.step, leaves[0])
         plan = self._drawn(drawer, draw._replace(step=step), xp.size(leaves[0], 0))
-        weights = self._drawer._weights_for(y, sample_weight)
-        return plan, (x, *mix_targets(plan, y, sample_weight, weights))
+        return plan, *mix_targets(plan, y, sample_weight, self._drawer._weights_for(y, sample_weight))
 
     def train_step(self, *args):
         # On JAX the state of the trainer comes as an argument and goes as a result.
@@ -248,9 +256,15 @@ class MixTrainer(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, self._encoded(y), y_pred, sample_weight)
 
-    def _encoded(self, y):
+    def _encoded(self, y, required=False):
         """Labels as float32, class ids one-hot encoded. Encoded ones stay as they are."""
         if y is None:
+            if required or self.loss is not None:
+                _checks.fail(
+                    "Mixing mixes labels along with the inputs, and the loss compares with them.",
+                    "data without labels",
+                    "Write `trainer.fit(x, y)`, or a data set of (x, y).",
+                )
             return None
         shapes = _shapes_of_labels(self.model, y)
         return tree.pack_sequence_as(
@@ -392,27 +406,28 @@ def _check_ways(model, mix, at, placed):
 
 def _check_sequence(model, placed):
     """Raise where one mixing layer follows another, as far as the graph of the model can tell."""
-    graph = manifold.functional(model) if placed else None
-    if graph is None:
+    if not placed or manifold.functional(model) is None:
         return
-    for layer in graph.layers:
+    behind = {}  # for each tensor the mixing layer that it has passed
+
+    def call(layer, *args, **kwargs):
+        earlier = next((behind[id(leaf)] for leaf in tree.flatten((args, kwargs)) if id(leaf) in behind), None)
         inside = [layer] if isinstance(layer, BatchLayer) else _placed_layers(layer)
+        if earlier and inside:
+            _checks.fail(
+                "Two mixing layers in one branch would mix twice, and the labels only once.",
+                f"{inside[0].name} behind {earlier.name}",
+                "Take one of them out. To mix at one of several places, drawn anew for each step, write "
+                '`MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["layer1", "layer2"])`.',
+            )
         if isinstance(layer, keras.Model):
             _check_sequence(layer, inside)
-        if inside:
-            try:
-                before = keras.Model(graph.input, layer.output)
-            except ValueError:
-                continue  # Its first call was in another graph.
-            for other in before.layers:
-                earlier = [other] if isinstance(other, BatchLayer) else _placed_layers(other)
-                if other is not layer and earlier:
-                    _checks.fail(
-                        "Two mixing layers in one branch would mix twice, and the labels only once.",
-                        f"{inside[0].name} behind {earlier[0].name}",
-                        "Take one of them out. To mix at one of several places, drawn anew for each step, write "
-                        '`MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["layer1", "layer2"])`.',
-                    )
+        outputs = layer(*args, **kwargs)
+        for leaf in tree.flatten(outputs) if inside or earlier else ():
+            behind[id(leaf)] = inside[0] if inside else earlier
+        return outputs
+
+    manifold.walk(model, call)
 
 
 def _one_num_classes(num_classes, layers):

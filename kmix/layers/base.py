@@ -265,6 +265,8 @@ class BatchLayer(keras.layers.Layer):
             return keras.KerasTensor(leaf.shape if shape is None else shape, dtype=dtype or leaf.dtype)
 
         if training is False or not is_labelled(batch):
+            if self._fits_in_models:
+                self._check(batch)
             return map_arrays(spec, batch)
         if isinstance(batch, dict):
             _checks.keys(batch, self.passthrough)
