@@ -4,6 +4,9 @@ import numpy as np
 
 from kmix import _backend, _checks
 
+# Values of a block of samples that NumPy works on at a time: with their partners they fit in the cache of a core.
+_BLOCK = 2**15
+
 
 def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     """Mix one batch of inputs: blend it, or paste boxes where the plan has them.
@@ -86,7 +89,7 @@ def mix_labels(y, plan, *, num_classes=None, weights=None):
         weightless = a + b == 0
         total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)
         a, b = xp.where(weightless, lam, a / total), xp.where(weightless, 1.0 - lam, b / total)
-    return _combine(xp, lam == 1.0, a, b, y, xp.take(y, permutation))
+    return _combine(xp, lam == 1.0, a, b, y, permutation)
 
 
 def mix_weights(weights, plan):
@@ -107,7 +110,7 @@ def mix_weights(weights, plan):
     """
     xp = _backend.namespace(weights, plan.lam)
     w, lam = xp.cast(xp.asarray(weights), "float32"), xp.cast(xp.asarray(plan.lam), "float32")
-    return _combine(xp, lam == 1.0, lam, 1.0 - lam, w, xp.take(w, xp.asarray(plan.permutation)))
+    return _combine(xp, lam == 1.0, lam, 1.0 - lam, w, xp.asarray(plan.permutation))
 
 
 def encode_labels(y, num_classes=None, *, xp=None):
@@ -149,33 +152,62 @@ def encode_labels(y, num_classes=None, *, xp=None):
     return xp.cast(y, "float32")
 
 
+def spatial_axes(rank, data_format):
+    """The axes of a box: all but the batch and the channels."""
+    return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
+
+
 def _blend(xp, x, permutation, lam, dtype):
     """The convex combination of each sample and its partner."""
-    # Half precision would round lam itself; blend in float32 and round once.
-    wide = "float64" if dtype == "float64" else "float32"
-    partner = xp.cast(xp.take(x, permutation), wide)
     lam = xp.cast(lam, "float32")
-    return xp.cast(_combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(x, wide), partner), dtype)
+    return _combine(xp, lam == 1.0, lam, 1.0 - lam, x, permutation, dtype)
+
+
+def _combine(xp, keep, a, b, x, permutation, dtype="float32"):
+    """`a * x + b * x[permutation]`, and `x` itself where it is kept, since `0 * nan` and `0 * inf` are not 0."""
+    # Half precision would round the coefficients themselves; combine in float32 and round once.
+    wide = "float64" if dtype == "float64" else "float32"
+    if xp is _backend.NUMPY:
+        return _combine_blocks(keep, a, b, x, permutation, wide, dtype)
+    partner = xp.cast(xp.take(x, permutation), wide)
+    x, a, b = (xp.cast(array, wide) for array in (x, a, b))
+    mixed = xp.along(a, x) * x + xp.along(b, x) * partner
+    return xp.cast(xp.where(xp.along(keep, x), x, mixed), dtype)
+
+
+def _combine_blocks(keep, a, b, x, permutation, wide, dtype):
+    """`_combine` for NumPy, whose every operation passes over the memory: a block of samples at a time."""
+    mixed = np.empty(x.shape, dtype)
+    samples = max(1, _BLOCK // max(1, x[:1].size))
+    keep, a, b = (_backend.NUMPY.along(array, x) for array in (keep, a, b))
+    with np.errstate(invalid="ignore"):
+        for start in range(0, len(x), samples):
+            rows = slice(start, start + samples)
+            block = np.multiply(a[rows], x[rows], dtype=wide)
+            block += np.multiply(b[rows], x[permutation[rows]], dtype=wide)
+            if keep[rows].any():
+                np.copyto(block, x[rows], where=keep[rows])
+            mixed[rows] = block
+    return mixed
 
 
 def _paste(xp, x, permutation, box, data_format):
     """The partner inside the box, the sample outside."""
     rank, inside = len(x.shape), True
     axes = spatial_axes(rank, data_format)
+    if xp is _backend.NUMPY:
+        return _paste_windows(x, permutation, box, axes)
     for i, axis in enumerate(axes):
         position = xp.reshape(xp.arange(xp.size(x, axis)), [-1 if a == axis else 1 for a in range(rank)])
         inside = inside & (position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))
     return xp.where(inside, xp.take(x, permutation), x)
 
 
-def spatial_axes(rank, data_format):
-    """The axes of a box: all but the batch and the channels."""
-    return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
-
-
-def _combine(xp, keep, a, b, x, partner):
-    """`a * x + b * partner`, and `x` itself where it is kept, since `0 * nan` and `0 * inf` are not 0."""
-    a, b = (xp.cast(c, _backend.dtype(x)) for c in (a, b))
-    with np.errstate(invalid="ignore"):
-        mixed = xp.along(a, x) * x + xp.along(b, x) * partner
-    return xp.where(xp.along(keep, x), x, mixed)
+def _paste_windows(x, permutation, box, axes):
+    """`_paste` for NumPy: copy what lies in the box, sample by sample."""
+    mixed, k = x.copy(), len(axes)
+    # A slice would count negative edges from the end.
+    for i, (partner, edges) in enumerate(zip(permutation, np.maximum(box, 0).tolist(), strict=True)):
+        window = (*[slice(None)] * (axes.start - 1), *map(slice, edges[:k], edges[k:]))
+        mixed[i, *window] = x[partner, *window]
+    return mixed
