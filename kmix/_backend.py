@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import uuid
+import weakref
 from typing import Any
 
 import keras
@@ -119,6 +120,22 @@ def device_of(x):
     return contextlib.nullcontext()
 
 
+def beside_the_plan():
+    """A scope for the step and alpha of a training step: where its plan is drawn.
+
+    PyTorch draws plans with NumPy, and a number on the accelerator would make every step wait for it.
+    """
+    return keras.device("cpu") if keras.backend.backend() == "torch" else contextlib.nullcontext()
+
+
+def replica():
+    """Index of the replica that runs under `tf.distribute`, 0 without."""
+    tf = _tensorflow()
+    if tf is None or not tf.distribute.has_strategy():
+        return 0
+    return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+
 class NumPy:
     """NumPy: for Grain, plain loaders and oracles. Never touches an accelerator."""
 
@@ -160,7 +177,10 @@ class NumPy:
         return np.arange(n, dtype="int32")
 
     def take(self, x, indices):
-        return x[indices]
+        """Rows of `x`. With indices `(shards, n)` each shard of the rows is indexed on its own."""
+        if len(indices.shape) == 1:
+            return x[indices]
+        return np.concatenate([part[rows] for part, rows in zip(np.split(x, len(indices)), indices, strict=True)])
 
     def size(self, x, axis):
         return x.shape[axis]
@@ -225,6 +245,14 @@ class Native(NumPy):
 
     def arange(self, n):
         return keras.ops.arange(n, dtype="int32")
+
+    def take(self, x, indices):
+        if len(indices.shape) == 1:
+            return x[indices]
+        # Mapped over the shards, which stay where they are: no device needs the rows of another.
+        shards = keras.ops.reshape(x, (indices.shape[0], -1, *x.shape[1:]))
+        rows = keras.ops.vectorized_map(lambda pair: keras.ops.take(*pair, axis=0), (shards, indices))
+        return keras.ops.reshape(rows, (-1, *x.shape[1:]))
 
     def switch(self, index, branches):
         return keras.ops.switch(index, branches) if is_symbolic(index) else branches[int(index)]()
@@ -359,19 +387,41 @@ class Resource:
 
 
 class Cell:
-    """A float that traced tf.data functions read anew for every batch.
+    """A float that traced tf.data functions and compiled training steps read anew for every batch.
 
-    A Keras variable would be frozen there when Keras runs on JAX or PyTorch, so the value has a
-    TensorFlow twin as soon as a TensorFlow tensor asks for it.
+    A Keras variable would be frozen in tf.data when Keras runs on JAX or PyTorch, so the value has a
+    TensorFlow twin as soon as a TensorFlow tensor asks for it. In the training step it is a weight.
     """
 
     def __init__(self, value):
         self._lock, self._resource = threading.Lock(), None
-        self.value = value
+        self._value, self._weights = value, []
+
+    def share(self, weight, refresh):
+        """Keep the value in a weight, too. `refresh`, a method, brings the weight up to date; it is held weakly."""
+        weight.assign(self.value)
+        self._weights.append((weight, weakref.WeakMethod(refresh)))
+
+    def _refreshed(self):
+        """The weights of the trainers that live, up to date."""
+        self._weights = [(weight, refresh) for weight, refresh in self._weights if refresh() is not None]
+        for weight, refresh in self._weights:
+            refresh()()
+            yield weight
+
+    @property
+    def value(self):
+        for weight in self._refreshed():
+            # A checkpoint may have been loaded. What was assigned is kept as it was, not as float32.
+            if np.float32(self._value) != np.float32(float(weight)):
+                self._value = float(weight)
+        return self._value
 
     def assign(self, value):
         with self._lock:
-            self.value = value
+            self._value = value
+            for weight in self._refreshed():
+                weight.assign(value)
             if self._resource is not None:
                 self._resource.assign(np.float32(value))
 

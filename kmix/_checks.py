@@ -124,6 +124,16 @@ def batch_shapes(shapes):
         fail(BATCH_SIZES, f"tensors of shapes {', '.join(map(str, known))}", BATCH_FIRST)
 
 
+def batch_of_plan(shape, lam):
+    """Raise unless a tensor of static `shape` inside of a model has one row for each sample of the plan."""
+    if shape is not None and (not shape or (None not in (shape[0], lam[0]) and shape[0] != lam[0])):
+        fail(
+            "A mixing layer inside of a model pairs the samples of the batch, which must be the first axis.",
+            f"a tensor of shape {tuple(shape)} in a step on {lam[0]} samples",
+            "Place the layer where the batch is not folded with another axis.",
+        )
+
+
 def weight_shape(weight, label):
     """Raise unless sample weights of static shape `weight` go with labels of static shape `label`."""
     if weight is None:
@@ -188,6 +198,16 @@ def blendable(dtype):
         fail("x must be float, or uint8 images.", f"dtype {dtype}", INTEGER_INPUT)
 
 
+def embedding(dtype):
+    """Raise unless values of `dtype` can be embeddings or hidden states."""
+    if "float" not in dtype:
+        fail(
+            "EmbeddingMixup blends float embeddings or hidden states.",
+            f"x of dtype {dtype}",
+            "Token ids cannot be interpolated: put it after the Embedding layer.",
+        )
+
+
 def label_kind(shape, dtype, num_classes):
     """Tell how labels of this static shape and dtype are read: "dense", "ids" or "multi_hot"."""
     if "float" in dtype:
@@ -222,6 +242,46 @@ def label_kind(shape, dtype, num_classes):
             "Pass `num_classes=`, or cast the labels to float if this is regression.",
         )
     return "ids"
+
+
+def integer_labels(shape, dtype, output):
+    """Raise unless integer labels can be encoded for the output of a model, of a shape or None."""
+    mend = "Pass `MixTrainer(..., num_classes=...)`, or cast the labels to float if this is regression."
+    if output is None:
+        fail(
+            "Integer labels are one-hot encoded before mixing, but the outputs of the model do not tell the number of "
+            "classes.",
+            f"labels of shape {shape} and dtype {dtype}",
+            mend,
+        )
+    output = tuple(output)
+    ids = shape is None or len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+    if ids and (len(output) != 2 or output[-1] in (1, None)):
+        fail(
+            "Integer labels are class ids and are one-hot encoded before mixing, which needs an output (B, C) with C "
+            "> 1.",
+            f"labels of shape {shape} and dtype {dtype} for an output of shape {output}",
+            "Cast the labels to float: for a single column they are probabilities of yes, or values to regress. Labels "
+            "for each position are one-hot encoded in the data.",
+        )
+    if not ids and tuple(shape[1:]) != output[1:] and None not in (*shape[1:], *output[1:]):
+        fail(
+            "Integer labels with several columns are multi-hot, one column for each of the output.",
+            f"labels of shape {shape} and dtype {dtype} for an output of shape {output}",
+            "One-hot encode labels for each position in the data, as float.",
+        )
+
+
+def takes_soft_labels(item):
+    """Raise if a loss or metric, or its name, takes class ids alone."""
+    name = item if isinstance(item, str) else getattr(item, "__name__", type(item).__name__)
+    if "sparse" in name.lower():
+        fail(
+            "Mixed labels are probabilities, which a sparse loss or metric would read as class ids.",
+            f"{name}",
+            "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which take both, or "
+            '"categorical_crossentropy" and "accuracy".',
+        )
 
 
 def spatial(shape):

@@ -113,6 +113,49 @@ def mix_weights(weights, plan):
     return _combine(xp, lam == 1.0, lam, 1.0 - lam, w, xp.asarray(plan.permutation))
 
 
+def mix_masks(mask, plan):
+    """Padding masks of mixed sequences: a position counts where it counts in one of the partners.
+
+    Args:
+        mask: Boolean tensor `(B, ...)`, true where a position counts.
+        plan: A `MixPlan` for a batch of `B`.
+
+    Returns:
+        Boolean tensor of the same shape, `mask | mask[permutation]`; a sample with `lam = 1` keeps its own.
+
+    Example:
+    >>> from kmix.plan import MixPlan
+    >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+    >>> mix_masks(np.array([[True, False], [True, True]]), plan)
+    array([[ True,  True],
+           [ True,  True]])
+    """
+    xp = _backend.namespace(mask, plan.lam)
+    mask, lam = xp.asarray(mask), xp.asarray(plan.lam)
+    return mask | (xp.take(mask, xp.asarray(plan.permutation)) & xp.along(lam < 1.0, mask))
+
+
+def at_places(plan, places):
+    """The plan of Manifold Mixup as it is at some of the places: the identity unless one of them was drawn.
+
+    Args:
+        plan: A `MixPlan` with `place`.
+        places: Indices of places, Python ints.
+
+    Returns:
+        A `MixPlan` with `lam` of its own.
+
+    Example:
+    >>> from kmix.plan import MixPlan
+    >>> plan = MixPlan(lam=np.array([0.75], "float32"), permutation=np.array([0]), place=2)
+    >>> at_places(plan, [0, 1]).lam, at_places(plan, [2]).lam
+    (array([1.], dtype=float32), array([0.75], dtype=float32))
+    """
+    xp = _backend.namespace(plan.lam)
+    here = sum(xp.cast(xp.asarray(plan.place) == place, "int32") for place in places) > 0
+    return plan._replace(lam=xp.where(here, xp.asarray(plan.lam), xp.cast(1.0, "float32")))
+
+
 def encode_labels(y, num_classes=None, *, xp=None):
     """Labels as float32, ready to be mixed: class ids one-hot encoded, all others cast.
 
@@ -136,12 +179,17 @@ def encode_labels(y, num_classes=None, *, xp=None):
     kind = _checks.label_kind(_backend.static_shape(y), _backend.dtype(y), num_classes)
     if kind == "ids":
         ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
+        valid = (ids >= 0) & (ids < num_classes)
         xp.require(
-            (ids >= 0) & (ids < num_classes),
+            valid,
             f"Class ids must lie in [0, num_classes) with num_classes={num_classes}. Received ids outside of it: "
             "check `num_classes`, and that the first class is 0.",
         )
-        return xp.cast(ids[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
+        one_hot = xp.cast(ids[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
+        if _backend.on_host(ids):
+            return one_hot
+        # Where nothing can be raised, in a compiled step, the loss shall not look sound.
+        return xp.where(valid[:, None], one_hot, xp.cast(float("nan"), "float32"))
     if kind == "multi_hot":
         numbers = xp.cast(y, xp.integer)
         xp.require(

@@ -53,8 +53,8 @@ MUTANTS = {
     "alpha frozen after tracing": (
         "test_alpha_takes_effect_on_the_next_batch",
         "_backend.py",
-        "        with self._lock:\n            self.value = value\n",
-        "        return\n        with self._lock:\n            self.value = value\n",
+        "        with self._lock:\n            self._value = value\n",
+        "        return\n        with self._lock:\n            self._value = value\n",
     ),
     "at_step ignores the step": (
         "test_every_step_has_its_own_plan",

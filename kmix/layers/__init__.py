@@ -1,7 +1,8 @@
 """The mixing layers."""
 
 from kmix.layers.cut_mix import CutMix
+from kmix.layers.embedding_mixup import EmbeddingMixup
 from kmix.layers.mix_up import MixUp
 from kmix.layers.random_choice import RandomChoice
 
-__all__ = ["CutMix", "MixUp", "RandomChoice"]
+__all__ = ["CutMix", "EmbeddingMixup", "MixUp", "RandomChoice"]

@@ -90,6 +90,9 @@ class BatchLayer(keras.layers.Layer):
     `_mix(xp, draw, x, y, sample_weight, weights)`.
     """
 
+    # Whether a `MixTrainer` may find it inside of a model.
+    _fits_in_models = False
+
     def __init__(self, *, num_classes=None, passthrough=(), seed=None, **kwargs):
         # Autocasting would cast labels, too, to the compute dtype.
         super().__init__(autocast=False, **kwargs)
@@ -118,14 +121,21 @@ class BatchLayer(keras.layers.Layer):
         if is_labelled(batch):
             return self._mixed(None, batch)
         _checks.inputs_alone(batch)
-        if training or sample_weight is not None:
+        if not training and sample_weight is None:
+            return batch
+        plan = current_plan()
+        if plan is None or sample_weight is not None or not self._fits_in_models:
             _checks.fail(
                 "Inputs are mixed together with their labels.",
                 "inputs without labels, in training",
                 "Call it on labelled batches: `ds.map(layer)` on a data set of (x, y), or `x, y = layer(x, y)`. "
-                "As a plain layer of a model it would mix the inputs and leave the labels as they are.",
+                "Plain `fit` of a model with a mixing layer in it would mix the inputs and leave the labels as they "
+                "are: write `kmix.MixTrainer(model)` and fit that.",
             )
-        return batch
+        self._check(x)
+        for leaf in arrays_of(x):
+            _checks.batch_of_plan(_backend.static_shape(leaf), _backend.static_shape(plan.lam))
+        return map_arrays(lambda leaf: self._mix_input(leaf, plan), x)
 
     def at_step(self, step, batch):
         """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
@@ -335,6 +345,14 @@ class MixLayer(BatchLayer):
 
     @alpha.setter
     def alpha(self, value):
+        value = self.check_alpha(value)
+        if callable(value):
+            self._alpha = value
+        else:
+            self._alpha.assign(value)
+
+    def check_alpha(self, value):
+        """Return `value` as the alpha that it would be set to, or raise."""
         value = _checks.alpha(value)
         if not isinstance(self._alpha, _backend.Cell):
             _checks.fail(
@@ -349,15 +367,19 @@ class MixLayer(BatchLayer):
                     f"alpha={value!r}",
                     "Pass it when the layer is built: `alpha=schedule`.",
                 )
-            self._alpha = value
-            return
-        if self._frozen and value != self._alpha.value:
+        elif self._frozen and value != self._alpha.value:
             _checks.fail(
                 "A function compiled by `jax.jit` holds alpha as a constant and would not see the new value.",
                 f"alpha={value!r} instead of {self._alpha.value!r}",
                 "Build the layer with a schedule of the step, or call `at_step` outside of `jax.jit`.",
             )
-        self._alpha.assign(value)
+        return value
+
+    def share_alpha(self, weight, refresh):
+        """Keep alpha in a weight of a trainer, too, which `refresh` brings up to date."""
+        # A schedule would come too late for a training step that is compiled.
+        self._traced = True
+        self._alpha.share(weight, refresh)
 
     def _plan(self, xp, draw, batch_size, spatial_shape=None):
         if self in draw.alphas:

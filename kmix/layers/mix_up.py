@@ -52,6 +52,8 @@ class MixUp(MixLayer):
            [0.08, 0.92, 0.  ]], dtype=float32)
     """
 
+    _fits_in_models = True
+
     def __init__(self, alpha=0.2, *, num_classes=None, per="sample", rate=1.0, passthrough=(), seed=None, **kwargs):
         super().__init__(
             alpha, num_classes=num_classes, per=per, rate=rate, passthrough=passthrough, seed=seed, **kwargs
