@@ -77,8 +77,8 @@ MUTANTS = {
     "labels ignore the weights": (
         "test_weighted_pair_of_losses",
         "layers/base.py",
-        "mixing.mix_labels(label, plan, weights=weight)",
-        "mixing.mix_labels(label, plan)",
+        "mixing.mix_encoded(label, plan, weight)",
+        "mixing.mix_encoded(label, plan)",
     ),
     "RandomChoice always takes the first": (
         "test_random_choice_takes_every_branch",
