@@ -80,6 +80,36 @@ MUTANTS = {
         "mixing.mix_encoded(label, plan, weight)",
         "mixing.mix_encoded(label, plan)",
     ),
+    "pairs not permuted": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, y, xp.take(y, permutation))",
+        "y",
+    ),
+    "pairs with the weight of the partner": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "xp.where(lam == 1.0, 1.0, b)",
+    ),
+    "pairs ignore the sample weights": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "lam",
+    ),
+    "kept pairs have no weight of their own": (
+        "test_pairs_that_are_off_are_the_class_alone",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "a",
+    ),
+    "shares of a pair swapped in the loss": (
+        "test_pairs_are_the_dense_labels",
+        "losses.py",
+        "ops.concatenate([first, 1.0 - first], axis=-1)",
+        "ops.concatenate([1.0 - first, first], axis=-1)",
+    ),
     "RandomChoice always takes the first": (
         "test_random_choice_takes_every_branch",
         "plan.py",

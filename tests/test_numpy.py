@@ -120,6 +120,18 @@ def test_kept_samples_are_kept_beside_mixed_ones():
     assert mixed[1, 1] == np.inf
 
 
+def test_partners_within_shards():
+    x = images((12, 5, 5, 2))
+    blend, paste = plans(4, (5, 5))
+    whole = np.concatenate([blend.permutation, blend.permutation + 4, blend.permutation + 8])
+    lam, box = np.tile(blend.lam, 3), np.tile(paste.box, (3, 1))
+    blend = plan.MixPlan(lam, whole.reshape(3, 4) % 4)
+    np.testing.assert_allclose(mixing.mix_inputs(x, blend), mixup(x, lam, whole), rtol=1e-5)
+    np.testing.assert_array_equal(mixing.mix_inputs(x, blend._replace(box=box)), cutmix(x, box, whole))
+    pairs = mixing.pair_labels(np.arange(12), blend, 12)
+    np.testing.assert_array_equal(pairs[:, 1], whole)
+
+
 def test_every_dtype_can_be_pasted():
     _, paste = plans(6, (4, 4))
     for dtype in ("bool", "int64", "U3", "complex64"):
