@@ -29,8 +29,8 @@ MUTANTS = {
     "labels not permuted": (
         "test_mixup_is_the_formula",
         "mixing.py",
-        "a, b, y, xp.take(y, permutation))",
-        "a, b, y, y)",
+        "a, b, y, permutation)",
+        "a, b, y, xp.arange(xp.size(y, 0)))",
     ),
     "label weight off by one pixel": (
         "test_mean_of_painted_images_is_the_mixed_label",
@@ -47,8 +47,8 @@ MUTANTS = {
     "box axes swapped in the paste": (
         "test_cutmix_is_the_formula",
         "mixing.py",
-        "(position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))",
-        "(position >= xp.along(box[:, len(axes) - 1 - i], x)) & (position < xp.along(box[:, -1 - i], x))",
+        "axes = spatial_axes(rank, data_format)",
+        "axes = spatial_axes(rank, data_format)[::-1]",
     ),
     "alpha frozen after tracing": (
         "test_alpha_takes_effect_on_the_next_batch",
@@ -77,8 +77,38 @@ MUTANTS = {
     "labels ignore the weights": (
         "test_weighted_pair_of_losses",
         "layers/base.py",
-        "mixing.mix_labels(label, plan, weights=weight)",
-        "mixing.mix_labels(label, plan)",
+        "mixing.mix_encoded(label, plan, weight)",
+        "mixing.mix_encoded(label, plan)",
+    ),
+    "pairs not permuted": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, y, xp.take(y, permutation))",
+        "y",
+    ),
+    "pairs with the weight of the partner": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "xp.where(lam == 1.0, 1.0, b)",
+    ),
+    "pairs ignore the sample weights": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "lam",
+    ),
+    "kept pairs have no weight of their own": (
+        "test_pairs_that_are_off_are_the_class_alone",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "a",
+    ),
+    "shares of a pair swapped in the loss": (
+        "test_pairs_are_the_dense_labels",
+        "losses.py",
+        "ops.concatenate([first, 1.0 - first], axis=-1)",
+        "ops.concatenate([1.0 - first, first], axis=-1)",
     ),
     "RandomChoice always takes the first": (
         "test_random_choice_takes_every_branch",
