@@ -293,16 +293,24 @@ def integer_labels(shape, dtype, output):
         )
 
 
-def takes_soft_labels(item):
-    """Raise if a loss or metric, or its name, takes class ids alone."""
-    name = item if isinstance(item, str) else getattr(item, "__name__", type(item).__name__)
+def takes_soft_labels(item, labels):
+    """Raise if a loss or metric, or its name, cannot take mixed labels of the form `labels`."""
+    named = isinstance(item, str)
+    name = item if named else getattr(item, "__name__", type(item).__name__)
+    mend = (
+        "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which take all kinds of "
+        'labels{}, or "accuracy".'
+    )
     if "sparse" in name.lower():
         fail(
             "Mixed labels are probabilities, which a sparse loss or metric would read as class ids.",
-            f"{name}",
-            "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which take both, or "
-            '"categorical_crossentropy" and "accuracy".',
+            name,
+            mend.format(', "categorical_crossentropy"'),
         )
+    module = getattr(item, "__module__", "") if hasattr(item, "__name__") else type(item).__module__
+    foreign = item not in ("accuracy", "acc") if named else module.startswith("keras")
+    if labels == "pair" and item is not None and foreign:
+        fail('Only losses and metrics of kmix read labels that are pairs, `labels="pair"`.', name, mend.format(""))
 
 
 def spatial(shape):

@@ -29,6 +29,7 @@ class MixTrainer(keras.Model):
             `EmbeddingMixup`.
         num_classes: Number of classes of integer labels. Defaults to that of the mixing layer, then to the
             columns of the output that the labels belong to.
+        labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to that of the mixing layer.
         pairing: `"batch"` draws partners from the whole batch; `"shard"` from the part that is on the same
             device under `keras.distribution`, so that mixing moves nothing between devices.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
@@ -61,7 +62,9 @@ class MixTrainer(keras.Model):
     2
     """
 
-    def __init__(self, model, mix=None, *, at=None, num_classes=None, pairing="batch", seed=None, **kwargs):
+    def __init__(
+        self, model, mix=None, *, at=None, num_classes=None, labels=None, pairing="batch", seed=None, **kwargs
+    ):
         super().__init__(**kwargs)
         self.pairing = _checks.one_of(pairing, "pairing", ("batch", "shard"))
         self.seed = None if seed is None else _checks.seed(seed)
@@ -69,7 +72,9 @@ class MixTrainer(keras.Model):
         placed = _placed_layers(model)
         _check_ways(model, mix, self.at, placed)
         self.model, self.mix = model, mix
-        self.num_classes = _one_num_classes(num_classes, [mix] if mix is not None else placed)
+        mixing_layers = placed if mix is None else [mix]
+        self.num_classes = _one_num_classes(num_classes, mixing_layers)
+        self.labels = _checks.label_form(labels or _one_form(mixing_layers), self.num_classes)
         # The layer that draws the plan of a step.
         self._drawer = placed[0] if mix is None else mix
         # As a function, so that Keras does not track the layers twice.
@@ -193,26 +198,23 @@ class MixTrainer(keras.Model):
     def _mixed_batch(self, data):
         """The batch of this step with mixed labels, and the plan for the model, or None with mixed inputs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y, sample_weight = self._encoded(y, required=True), map_arrays(ops.convert_to_tensor, sample_weight)
-        plan, draw = None, self._draw()
+        sample_weight = map_arrays(ops.convert_to_tensor, sample_weight)
+        y = self._encoded(y, to_mix=True)
+        draw, plan, leaves = self._draw(), None, arrays_of((y, sample_weight))
+        weights = self._drawer._weights_for(y, sample_weight)
+        xp = _backend.namespace(*leaves)
         if self.mix is not None and not self.at:
             x = tree.map_structure(ops.convert_to_tensor, x)
-            batch = self.mix._mixed(draw, (x, y, sample_weight))
+            self.mix._check_arrays(x, y, sample_weight)
+            batch = self.mix._mix(xp, draw, x, y, sample_weight, weights)
         else:
-            plan, y, sample_weight = self._mixed_targets(draw, y, sample_weight)
-            batch = x, y, sample_weight
+            _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
+            drawer, step = _backend.drawing(xp, draw.step, leaves[0])
+            plan = self._drawn(drawer, draw._replace(step=step), xp.size(leaves[0], 0))
+            batch = x, *mix_targets(plan, y, sample_weight, weights)
         with _backend.beside_the_plan():
             self.step.assign_add(1)
         return plan, batch
-
-    def _mixed_targets(self, draw, y, sample_weight):
-        """The plan of this step, and the labels and weights mixed with it."""
-        leaves = arrays_of((y, sample_weight))
-        _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
-        xp = _backend.namespace(*leaves)
-        drawer, step = _backend.drawing(xp, draw.step, leaves[0])
-        plan = self._drawn(drawer, draw._replace(step=step), xp.size(leaves[0], 0))
-        return plan, *mix_targets(plan, y, sample_weight, self._drawer._weights_for(y, sample_weight))
 
     def train_step(self, *args):
         # On JAX the state of the trainer comes as an argument and goes as a result.
@@ -256,29 +258,32 @@ class MixTrainer(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, self._encoded(y), y_pred, sample_weight)
 
-    def _encoded(self, y, required=False):
-        """Labels as float32, class ids one-hot encoded. Encoded ones stay as they are."""
+    def _encoded(self, y, to_mix=False):
+        """Labels as they are mixed and compared with: class ids one-hot encoded, or checked ids for pairs.
+
+        Encoded and mixed ones stay as they are.
+        """
         if y is None:
-            if required or self.loss is not None:
+            if to_mix or self.loss is not None:
                 _checks.fail(
                     "Mixing mixes labels along with the inputs, and the loss compares with them.",
                     "data without labels",
                     "Write `trainer.fit(x, y)`, or a data set of (x, y).",
                 )
             return None
-        shapes = _shapes_of_labels(self.model, y)
-        return tree.pack_sequence_as(
-            y, [self._encoded_leaf(leaf, shape) for leaf, shape in zip(tree.flatten(y), shapes, strict=True)]
-        )
 
-    def _encoded_leaf(self, leaf, output):
-        if leaf is None:
-            return None
-        leaf = ops.convert_to_tensor(leaf)
-        shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
-        if self.num_classes is None and "float" not in dtype:
-            _checks.integer_labels(shape, dtype, output)
-        return mixing.encode_labels(leaf, self.num_classes or (output[-1] if output else None))
+        def encode(leaf, output):
+            if leaf is None:
+                return None
+            leaf = ops.convert_to_tensor(leaf)
+            shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
+            if self.num_classes is None and "float" not in dtype:
+                _checks.integer_labels(shape, dtype, output)
+            form = self.labels if to_mix or "float" not in dtype else "dense"
+            return mixing.encode_labels(leaf, self.num_classes or (output[-1] if output else None), form)
+
+        shapes = _shapes_of_labels(self.model, y)
+        return tree.pack_sequence_as(y, [encode(*pair) for pair in zip(tree.flatten(y), shapes, strict=True)])
 
     @property
     def output_names(self):
@@ -287,7 +292,7 @@ class MixTrainer(keras.Model):
 
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
         for leaf in tree.flatten((loss, metrics, weighted_metrics)):
-            _checks.takes_soft_labels(leaf)
+            _checks.takes_soft_labels(leaf, self.labels)
         metrics, weighted_metrics = self._named(metrics), self._named(weighted_metrics)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
@@ -311,8 +316,9 @@ class MixTrainer(keras.Model):
             if column is None or metric not in ("accuracy", "acc", "crossentropy", "ce"):
                 return metric
             if metric in ("accuracy", "acc"):
-                # Mixed labels never equal a prediction of yes or no.
-                return SoftLabelAccuracy(metric) if column == 1 else keras.metrics.CategoricalAccuracy(metric)
+                # Mixed labels never equal a prediction of yes or no, and only kmix reads pairs.
+                soft = column == 1 or self.labels == "pair"
+                return SoftLabelAccuracy(metric) if soft else keras.metrics.CategoricalAccuracy(metric)
             kind = keras.metrics.BinaryCrossentropy if column == 1 else keras.metrics.CategoricalCrossentropy
             return kind(name=metric)
 
@@ -334,6 +340,7 @@ class MixTrainer(keras.Model):
             "mix": None if self.mix is None else serialize(self.mix),
             "at": None if self.at is None else list(self.at),
             "num_classes": self.num_classes,
+            "labels": self.labels,
             "pairing": self.pairing,
             "seed": self.seed,
         }
@@ -439,6 +446,14 @@ def _one_num_classes(num_classes, layers):
     if len(given) > 1:
         _checks.fail("The trainer and its mixing layers must agree on `num_classes`.", f"{sorted(given)}")
     return given.pop() if given else None
+
+
+def _one_form(layers):
+    """The form of labels that the mixing layers agree on."""
+    forms = {layer.labels for layer in layers}
+    if len(forms) > 1:
+        _checks.fail("The mixing layers of a model must agree on `labels`.", f"{sorted(forms)}")
+    return forms.pop()
 
 
 def _outputs(model):

@@ -101,6 +101,14 @@ def test_sparse_losses_and_metrics(settings):
         kmix.MixTrainer(PLAIN, mix=kmix.MixUp()).compile("sgd", **settings)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"loss": "mse"}, {"loss": None, "metrics": [keras.metrics.CategoricalAccuracy()]}], ids=str
+)
+def test_losses_and_metrics_that_cannot_read_pairs(settings):
+    with pytest.raises(ValueError, match="read labels that are pairs"):
+        kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), labels="pair").compile("sgd", **settings)
+
+
 def compiled(model, mix=None, loss="mse", **settings):
     trainer = kmix.MixTrainer(model, mix=mix or kmix.MixUp(), **settings)
     trainer.compile("sgd", loss)

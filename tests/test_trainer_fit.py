@@ -258,6 +258,28 @@ def test_kinds_of_labels(y, loss):
     assert logged == pytest.approx(float(keras.ops.mean(keras.losses.get(loss)(mixed[1], predicted))), rel=1e-4)
 
 
+@pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, 24, dtype="float32")], ids=["", "weighted"])
+@pytest.mark.parametrize("where", ["trainer", "layer"])
+def test_pairs_train_as_dense_labels_do(where, weights):
+    models = [linear(X.shape[1:]) for _ in range(2)]
+    models[1].set_weights(models[0].get_weights())
+    settings = {"labels": "pair"}
+    on_layer, on_trainer = (settings, {}) if where == "layer" else ({}, settings)
+    trainers = [
+        compiled(kmix.MixTrainer(models[0], mix=mixup()), metrics=[kmix.metrics.SoftLabelAccuracy("accuracy")]),
+        compiled(kmix.MixTrainer(models[1], mix=mixup(**on_layer), **on_trainer), metrics=["accuracy"]),
+    ]
+    logs = [
+        trainer.fit(X, Y, sample_weight=weights, batch_size=8, validation_data=(X, Y), verbose=0).history
+        for trainer in trainers
+        if keras.utils.set_random_seed(1) is None
+    ]
+    for name, values in logs[0].items():
+        np.testing.assert_allclose(values, logs[1][name], rtol=1e-5)
+    np.testing.assert_allclose(models[0].get_weights()[0], models[1].get_weights()[0], atol=1e-6)
+    assert trainers[1].evaluate(X, SOFT, verbose=0) == pytest.approx(trainers[1].evaluate(X, Y, verbose=0))
+
+
 def test_class_weight_becomes_a_mixed_sample_weight():
     class_weight = {0: 0.2, 1: 1.0, 2: 2.0, 3: 3.0}
     weights = np.array([class_weight[label] for label in Y], "float32")

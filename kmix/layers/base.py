@@ -205,11 +205,7 @@ class BatchLayer(keras.layers.Layer):
         if isinstance(batch, dict):
             _checks.keys(batch, self.passthrough)
         x, y, sample_weight, join = split(batch)
-        leaves = arrays_of((x, y, sample_weight))
-        for leaf in [*tree.flatten((x, y)), *arrays_of(sample_weight)]:
-            _checks.array(leaf)
-        _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
-        self._check(x)
+        leaves = self._check_arrays(x, y, sample_weight)
         if draw is None and any(map(_backend.is_jax_tracer, leaves)):
             _checks.fail(
                 "Inside a function that JAX compiles a layer cannot count its calls.",
@@ -226,6 +222,15 @@ class BatchLayer(keras.layers.Layer):
             xp.require_equal_sizes([(leaf, 0) for leaf in arrays_of((x, y, sample_weight))], _checks.BATCH_SIZES)
             draw = Draw(self._counter.next(xp)) if draw is None else draw
             return join(*self._mix(xp, draw, x, y, sample_weight, weights))
+
+    def _check_arrays(self, x, y, sample_weight):
+        """Raise unless all are dense arrays with one batch size that can be mixed; return them in a list."""
+        leaves = arrays_of((x, y, sample_weight))
+        for leaf in [*tree.flatten((x, y)), *arrays_of(sample_weight)]:
+            _checks.array(leaf)
+        _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
+        self._check(x)
+        return leaves
 
     def _check_float_ids(self, xp, y):
         """Raise where class ids arrive as floats: Keras' preprocessing layers cast labels so in tf.data."""
