@@ -117,7 +117,7 @@ def _graph(model):
 def _rebuilt(model, places):
     """`model` with places: `{name: index}`, names with a slash within nested models."""
     graph = _graph(model)
-    nested = {}
+    nested: dict[str, dict[str, int]] = {}
     for name, index in places.items():
         outer, slash, inner = name.partition("/")
         if slash:
@@ -125,7 +125,8 @@ def _rebuilt(model, places):
     rebuilt = {name: _rebuilt(graph.get_layer(name), inner) for name, inner in nested.items()}
     inputs = tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input)
     # For each tensor of the new graph: what takes its place, and the places that it has passed.
-    instead, passed = {}, {}
+    instead: dict[int, keras.KerasTensor] = {}
+    passed: dict[int, frozenset[int]] = {}
 
     def put(tensors, index):
         before = [instead.get(id(tensor), tensor) for tensor in tree.flatten(tensors)]

@@ -87,7 +87,7 @@ class MixTrainer(keras.Model):
     def _own_weights(self, layers):
         """Make the step, and alpha where it is a number, weights of the trainer."""
         self._mixers = tuple(layers)
-        self._alpha_weights = {}
+        self._alpha_weights: dict[str, keras.Variable] = {}
         settings = {"shape": (), "trainable": False, "autocast": False, "aggregation": "only_first_replica"}
         with _backend.beside_the_plan():
             self.step = self.add_weight(dtype="int", initializer="zeros", name="step", **settings)
@@ -108,7 +108,7 @@ class MixTrainer(keras.Model):
     def __setattr__(self, name, value):
         # TensorFlow reads an attribute before it sets it, and alphas that differ cannot be read.
         if name == "alpha":
-            type(self).alpha.fset(self, value)
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
@@ -393,7 +393,7 @@ def _check_ways(model, mix, at, placed):
         )
     if at is not None and (len(at) == 0 or len(set(at)) < len(at)):
         _checks.fail("`at` must hold names of layers, each once.", f"at={list(at)}")
-    for layer in placed if at is None else [mix]:
+    for layer in placed if at is None or mix is None else [mix]:
         if not layer._fits_in_models:
             _checks.fail(
                 "Behind layers of a model only MixUp and EmbeddingMixup mix.",
@@ -415,7 +415,7 @@ def _check_sequence(model, placed):
     """Raise where one mixing layer follows another, as far as the graph of the model can tell."""
     if not placed or manifold.functional(model) is None:
         return
-    behind = {}  # for each tensor the mixing layer that it has passed
+    behind: dict[int, BatchLayer | None] = {}  # for each tensor the mixing layer that it has passed
 
     def call(layer, *args, **kwargs):
         earlier = next((behind[id(leaf)] for leaf in tree.flatten((args, kwargs)) if id(leaf) in behind), None)
