@@ -29,9 +29,7 @@ def halves(array):
 
 def mean_step(way, weights, x, y, w, plans):
     """Each replica mixes its half of the batch with its own plan, and their gradients are averaged."""
-    results = [
-        steps.step(way, weights, *half) for half in zip(halves(x), halves(y), halves(w), plans, strict=True)
-    ]
+    results = [steps.step(way, weights, *half) for half in zip(halves(x), halves(y), halves(w), plans, strict=True)]
     after = [np.mean(weight, axis=0) for weight in zip(*(weights for weights, _ in results), strict=True)]
     return after, np.mean([accuracy for _, accuracy in results])
 
