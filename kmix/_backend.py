@@ -426,8 +426,9 @@ class Cell:
     def value(self):
         for weight in self._refreshed():
             # A checkpoint may have been loaded. What was assigned is kept as it was, not as float32.
-            if np.float32(self._value) != np.float32(float(weight)):
-                self._value = float(weight)
+            held = values(weight.value)
+            if np.float32(self._value) != held:
+                self._value = float(held)
         return self._value
 
     def assign(self, value):

@@ -159,6 +159,11 @@ class MixTrainer(keras.Model):
         """
         draw = Draw(_checks.integer(step, "step"), _checks.integer(replica, "replica"), self.seed, self._shards())
         batch_size = _checks.integer(batch_size, "batch_size", 1)
+        if batch_size % draw.shards:
+            _checks.fail(
+                "Under `keras.distribution` the batch size must be divisible by the number of devices.",
+                f"batch_size={batch_size} on {draw.shards} devices",
+            )
         plan = self._drawn(_backend.NUMPY, draw, batch_size, spatial_shape)
         if draw.shards > 1:
             first = ops.convert_to_numpy(ops.arange(draw.shards))[:, None] * (batch_size // draw.shards)
@@ -174,7 +179,8 @@ class MixTrainer(keras.Model):
 
     def _shards(self):
         distribution = keras.distribution.distribution()
-        if self.pairing == "batch" or distribution is None:
+        # On TensorFlow it distributes nothing. Under `tf.distribute` a replica sees its own part of the batch alone.
+        if self.pairing == "batch" or distribution is None or keras.backend.backend() == "tensorflow":
             return 1
         mesh = distribution.device_mesh
         return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
