@@ -136,6 +136,12 @@ def replica():
     return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
+def _compiles(x):
+    """Whether XLA takes the TensorFlow tensor `x`, and would not compile anew for sizes other than the first."""
+    known = x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool or x.dtype.is_complex
+    return known and x.shape.rank is not None and None not in x.shape[1:]
+
+
 class NumPy:
     """NumPy: for Grain, plain loaders and oracles. Never touches an accelerator."""
 
@@ -195,9 +201,9 @@ class NumPy:
         """Append axes to `coefficients` so that they broadcast over the trailing axes of `like`."""
         return coefficients.reshape(tuple(coefficients.shape) + (1,) * (like.ndim - coefficients.ndim))
 
-    def fused(self, function, *arrays):
-        """`function(*arrays)` in one pass over the memory, where the framework leaves that to the caller."""
-        return function(*arrays)
+    def fused(self, function, *structures):
+        """`function(*structures)` in one pass over the memory, where the framework leaves that to the caller."""
+        return function(*structures)
 
     def require(self, condition, message):
         """Raise unless `condition` holds, where that can be seen without waiting for an accelerator."""
@@ -340,13 +346,21 @@ class TensorFlow(NumPy):
         ones = self.tf.ones(self.tf.rank(like) - coefficients.shape.rank, "int32")
         return self.tf.reshape(coefficients, self.tf.concat([self.tf.shape(coefficients), ones], 0))
 
-    def fused(self, function, *arrays):
-        """`function(*arrays)` as one XLA kernel in a graph: plain ops would pass over the batch once for each op."""
+    def fused(self, function, *structures):
+        """`function(*structures)` as one XLA program in a graph: plain ops would pass over the batch once for each op.
+
+        XLA compiles once for each size of the batch, so all other sizes must be known. It drops assertions.
+        """
         tf = self.tf
-        static = all(x.shape.rank is not None and None not in x.shape[1:] for x in arrays)
-        if not static or tf.executing_eagerly() or arrays[0].dtype == tf.string or not tf.test.is_built_with_xla():
-            return function(*arrays)
-        return tf.function(function, jit_compile=True, autograph=False)(*arrays)
+        leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if is_tensorflow(leaf)}
+        if tf.executing_eagerly() or not tf.test.is_built_with_xla() or not all(map(_compiles, leaves.values())):
+            return function(*structures)
+
+        def on_leaves(*arrays):
+            array = dict(zip(leaves, arrays, strict=True))
+            return function(*keras.tree.map_structure(lambda leaf: array.get(id(leaf), leaf), structures))
+
+        return tf.function(on_leaves, jit_compile=True, autograph=False)(*leaves.values())
 
     def require(self, condition, message):
         """Raise unless `condition` holds: at once where it can be seen, else when the graph runs."""

@@ -34,19 +34,10 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     xp = _backend.namespace(x, plan.lam)
     x, permutation = xp.asarray(x), xp.asarray(plan.permutation)
     if plan.box is not None:
-
-        def paste(x, permutation, box):
-            return _paste(xp, x, permutation, box, data_format)
-
-        return xp.fused(paste, x, permutation, xp.asarray(plan.box))
+        return _paste(xp, x, permutation, xp.asarray(plan.box), data_format)
     given = _backend.dtype(x)
     _checks.blendable(given)
-    result = dtype or ("float32" if given == "uint8" else given)
-
-    def blend(x, permutation, lam):
-        return _blend(xp, x, permutation, lam, result)
-
-    return xp.fused(blend, x, permutation, xp.asarray(plan.lam))
+    return _blend(xp, x, permutation, xp.asarray(plan.lam), dtype or ("float32" if given == "uint8" else given))
 
 
 def mix_labels(y, plan, *, num_classes=None, weights=None):
@@ -230,22 +221,21 @@ def encode_labels(y, num_classes=None, labels="dense", *, xp=None):
            [1., 0., 0.]], dtype=float32)
     """
     xp = xp or _backend.namespace(y)
+    y = check_labels(xp, y, num_classes, labels)
+    return y if labels == "pair" else one_hot(xp, y, num_classes)
+
+
+def check_labels(xp, y, num_classes, labels="dense"):
+    """Raise unless the labels can be mixed, and return class ids as `(B,)` integers, all others as float32."""
     kind = _checks.label_kind(_backend.static_shape(y), _backend.dtype(y), num_classes, labels)
     if kind == "ids":
         ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
-        valid = (ids >= 0) & (ids < num_classes)
         xp.require(
-            valid,
+            (ids >= 0) & (ids < num_classes),
             f"Class ids must lie in [0, num_classes) with num_classes={num_classes}. Received ids outside of it: "
             "check `num_classes`, and that the first class is 0.",
         )
-        if labels == "pair":
-            return ids
-        one_hot = xp.cast(ids[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
-        if _backend.on_host(ids):
-            return one_hot
-        # Where nothing can be raised, in a compiled step, the loss shall not look sound.
-        return xp.where(valid[:, None], one_hot, xp.cast(float("nan"), "float32"))
+        return ids
     if kind == "multi_hot":
         numbers = xp.cast(y, xp.integer)
         xp.require(
@@ -254,6 +244,18 @@ def encode_labels(y, num_classes=None, labels="dense", *, xp=None):
             "values: cast to float to have them interpolated (regression), or pass one column of class ids.",
         )
     return xp.cast(y, "float32")
+
+
+def one_hot(xp, y, num_classes):
+    """Checked labels as float32: class ids one-hot encoded, others as they are."""
+    if "float" in _backend.dtype(y):
+        return y
+    encoded = xp.cast(y[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
+    if _backend.on_host(y):
+        return encoded
+    # Where nothing can be raised, in a compiled step, the loss shall not look sound.
+    valid = (y >= 0) & (y < num_classes)
+    return xp.where(valid[:, None], encoded, xp.cast(float("nan"), "float32"))
 
 
 def spatial_axes(rank, data_format):

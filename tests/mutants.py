@@ -60,14 +60,14 @@ MUTANTS = {
     "at_step ignores the step": (
         "test_every_step_has_its_own_plan",
         "layers/base.py",
-        "        return self._mixed(Draw(step), batch)\n",
-        "        return self._mixed(Draw(0), batch)\n",
+        "        return self._mixed(Draw(step), batch, self.fuse)\n",
+        "        return self._mixed(Draw(0), batch, self.fuse)\n",
     ),
     "at_step takes the step modulo 256": (
         "test_every_step_has_its_own_plan",
         "layers/base.py",
-        "        return self._mixed(Draw(step), batch)\n",
-        "        return self._mixed(Draw(step % 256), batch)\n",
+        "        return self._mixed(Draw(step), batch, self.fuse)\n",
+        "        return self._mixed(Draw(step % 256), batch, self.fuse)\n",
     ),
     "weights unmixed": (
         "test_weighted_pair_of_losses",

@@ -87,8 +87,14 @@ class BatchLayer(keras.layers.Layer):
     """A layer that maps a labelled batch to a labelled batch, one numbered step at a time.
 
     A subclass implements `_check(x)`, `_plan(xp, draw, batch_size, spatial_shape)`, `_dtype_of(leaf)` and
-    `_mix(xp, draw, x, y, sample_weight, weights)`.
+    `_mix(xp, draw, x, y, sample_weight, weights)` and `_alphas(xp, draw, leaf)`.
+
+    Attributes:
+        fuse: Whether XLA compiles the mixing in a TensorFlow graph, as in tf.data, where it can. Set it to
+            `False` before the data set is mapped to have plain TensorFlow ops.
     """
+
+    fuse = True
 
     # Whether a `MixTrainer` may find it inside of a model.
     _fits_in_models = False
@@ -120,7 +126,7 @@ class BatchLayer(keras.layers.Layer):
         if training is False:
             return batch
         if is_labelled(batch):
-            return self._mixed(None, batch)
+            return self._mixed(None, batch, self.fuse)
         _checks.inputs_alone(batch)
         if not training and sample_weight is None:
             return batch
@@ -173,7 +179,7 @@ class BatchLayer(keras.layers.Layer):
             _checks.fail("`step` must be an integer scalar.", f"dtype {_backend.dtype(step)}, shape {step.shape}")
         elif not _backend.is_symbolic(step):
             step = _checks.integer(int(step), "step")
-        return self._mixed(Draw(step), batch)
+        return self._mixed(Draw(step), batch, self.fuse)
 
     def plan(self, step, batch_size, spatial_shape=None, replica=0):
         """The plan of one step as NumPy arrays: what a batch with that number is, or was, mixed with.
@@ -200,8 +206,12 @@ class BatchLayer(keras.layers.Layer):
     def _plan(self, xp, draw, batch_size, spatial_shape=None) -> MixPlan:
         raise NotImplementedError
 
-    def _mixed(self, draw, batch):
-        """Check, encode, number and mix one batch. Nothing has changed if a check fails."""
+    def _alphas(self, xp, draw, leaf):
+        """Alpha by layer, for each layer that may draw the plan of a batch with the array `leaf`."""
+        raise NotImplementedError
+
+    def _mixed(self, draw, batch, fuse=False):
+        """Check, number, encode and mix one batch. Nothing has changed if a check fails."""
         if isinstance(batch, dict):
             _checks.keys(batch, self.passthrough)
         x, y, sample_weight, join = split(batch)
@@ -217,11 +227,22 @@ class BatchLayer(keras.layers.Layer):
         with _backend.device_of(leaves[0]):
             x, y, sample_weight = map_arrays(xp.asarray, (x, y, sample_weight))
             self._check_float_ids(xp, y)
-            y = map_arrays(lambda leaf: mixing.encode_labels(leaf, self.num_classes, self.labels), y)
+            y = map_arrays(lambda leaf: mixing.check_labels(xp, leaf, self.num_classes, self.labels), y)
             weights = self._weights_for(y, sample_weight)
             xp.require_equal_sizes([(leaf, 0) for leaf in arrays_of((x, y, sample_weight))], _checks.BATCH_SIZES)
             draw = Draw(self._counter.next(xp)) if draw is None else draw
-            return join(*self._mix(xp, draw, x, y, sample_weight, weights))
+            drawer, step = _backend.drawing(xp, draw.step, leaves[0])
+            # Out here: a schedule is anybody's function, and XLA would take what alpha is now for a constant.
+            alphas = self._alphas(drawer, draw._replace(step=step), leaves[0])
+
+            def mix(step, alphas, x, y, sample_weight, weights):
+                at = draw._replace(step=step, alphas=dict(zip(layers, alphas, strict=True)))
+                if self.labels == "dense":
+                    y = map_arrays(lambda leaf: mixing.one_hot(xp, leaf, self.num_classes), y)
+                return self._mix(xp, at, x, y, sample_weight, weights)
+
+            layers, arguments = list(alphas), (step, list(alphas.values()), x, y, sample_weight, weights)
+            return join(*(xp.fused(mix, *arguments) if fuse else mix(*arguments)))
 
     def _check_arrays(self, x, y, sample_weight):
         """Raise unless all are dense arrays with one batch size that can be mixed; return them in a list."""
@@ -261,7 +282,9 @@ class BatchLayer(keras.layers.Layer):
                 )
         for label, weight in zip(tree.flatten(y), weights, strict=True):
             if weight is not None:
-                _checks.weight_shape(_backend.static_shape(weight), _backend.static_shape(label))
+                shape = _backend.static_shape(label)
+                ids = "int" in _backend.dtype(label)
+                _checks.weight_shape(_backend.static_shape(weight), (*shape, self.num_classes) if ids else shape)
         return weights
 
     def compute_output_spec(self, x, y=None, sample_weight=None, training=None):
@@ -389,15 +412,21 @@ class MixLayer(BatchLayer):
         self._alpha.share(weight, refresh)
 
     def _plan(self, xp, draw, batch_size, spatial_shape=None):
-        if self in draw.alphas:
-            alpha = draw.alphas[self]
-        else:
-            alpha = self._alpha.read(xp) if isinstance(self._alpha, _backend.Cell) else self._scheduled(xp, draw.step)
+        alpha = draw.alphas[self] if self in draw.alphas else self._alpha_at(xp, draw.step)
         settings = {"per": self.per, "rate": self.rate, "replica": draw.replica, "shards": draw.shards, "xp": xp}
         return self._draw(draw.seed_of(self), draw.step, alpha, batch_size, spatial_shape, **settings)
 
-    def _scheduled(self, xp, step):
-        """The value of the schedule, and the one wording of what can go wrong in somebody's function."""
+    def _alphas(self, xp, draw, leaf):
+        self._traced |= _backend.is_symbolic(leaf)
+        if self in draw.alphas:
+            return draw.alphas
+        self._frozen |= _backend.is_jax_tracer(leaf) and isinstance(self._alpha, _backend.Cell)
+        return {self: self._alpha_at(xp, draw.step)}
+
+    def _alpha_at(self, xp, step):
+        """Alpha as it is, or the value of the schedule, with the one wording of what can go wrong in it."""
+        if isinstance(self._alpha, _backend.Cell):
+            return self._alpha.read(xp)
         try:
             alpha = xp.evaluate(self._alpha, step)
         except Exception as error:
@@ -412,9 +441,6 @@ class MixLayer(BatchLayer):
 
     def _mix(self, xp, draw, x, y, sample_weight, weights):
         leaf = tree.flatten(x)[0]
-        self._traced |= _backend.is_symbolic(leaf)
-        if self not in draw.alphas:
-            self._frozen |= _backend.is_jax_tracer(leaf) and isinstance(self._alpha, _backend.Cell)
         spatial_shape = self._spatial_shape(xp, x)
         drawer, step = _backend.drawing(xp, draw.step, leaf)
         plan = self._plan(drawer, draw._replace(step=step), xp.size(leaf, 0), spatial_shape)

@@ -83,6 +83,9 @@ class RandomChoice(BatchLayer):
         choice = self._choice(xp, draw)
         return self.layers[int(choice)]._plan(xp, draw, batch_size, spatial_shape)._replace(choice=choice)
 
+    def _alphas(self, xp, draw, leaf):
+        return {inner: alpha for layer in self.layers for inner, alpha in layer._alphas(xp, draw, leaf).items()}
+
     def _mix(self, xp, draw, x, y, sample_weight, weights):
         def branch(layer):
             def run():
