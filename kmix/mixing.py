@@ -311,10 +311,9 @@ def _paste(xp, x, permutation, box, data_format):
 
 def _paste_windows(x, permutation, box, axes):
     """`_paste` for NumPy: copy what lies in the box, sample by sample."""
-    mixed, k = x.copy(), len(axes)
+    mixed, permutation, k = x.copy(), _backend.NUMPY.rows(permutation), len(axes)
     # A slice would count negative edges from the end.
-    partners = _backend.NUMPY.rows(permutation)
-    for i, (partner, edges) in enumerate(zip(partners, np.maximum(box, 0).tolist(), strict=True)):
+    for i, (partner, edges) in enumerate(zip(permutation, np.maximum(box, 0).tolist(), strict=True)):
         window = (*[slice(None)] * (axes.start - 1), *map(slice, edges[:k], edges[k:]))
         mixed[i, *window] = x[partner, *window]
     return mixed
