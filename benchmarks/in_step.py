@@ -10,7 +10,7 @@ machine meets all ways alike. The bare model runs twice; its second row shows wh
 
 `--path batch` (the default) calls `train_on_batch` with a batch that is on the device already, and waits for the loss
 of each step: the strictest view, in which no cost hides behind the device's work or the transfer of data. `--path fit`
-is `fit` on NumPy arrays, an epoch per block.
+is `fit` on NumPy arrays, an epoch per block: write `--steps 20` or more with it.
 """
 
 import argparse
@@ -111,12 +111,12 @@ def time_block(model, data, options):
 
 
 def measure(models, data, options):
-    """The times of every round, by name. A first round, which compiles, is not counted."""
+    """The times of every round, by name. Two rounds before them, which compile, are not counted."""
     times, order = {name: [] for name in models}, list(models)
-    for turn in range(options.rounds + 1):
+    for turn in range(-2, options.rounds):
         for name in order:
             spent = time_block(models[name], data, options)
-            if turn:
+            if turn >= 0:
                 times[name].append(spent)
         random.Random(turn).shuffle(order)
     return times
@@ -139,11 +139,9 @@ def machine():
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    backend = keras.backend.backend()
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("keras", backend))
-    return (
-        f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores; kmix {kmix.__version__}, {versions}"
-    )
+    processor = models[0] if models else platform.processor()
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("keras", keras.backend.backend())]
+    return f"{processor}, {os.cpu_count()} cores; kmix {kmix.__version__}, {', '.join(versions)}"
 
 
 def compare(options):
@@ -152,15 +150,11 @@ def compare(options):
     models = ways_to_train(options)
     start = time.time()
     times = measure(models, make_data(options), options)
-    print(f"{machine()}\n")
-    settings = (
-        f"batch {options.batch}, {options.dtype}, jit_compile={models[BASELINE].jit_compile}, path {options.path}"
-    )
-    rounds = f"{options.rounds} rounds of {options.steps} steps in {time.time() - start:.0f} s"
+    print(f"\n{machine()}\n")
+    settings = f"batch {options.batch}, {options.dtype}, jit_compile={models[BASELINE].jit_compile}"
+    rounds = f"{options.rounds} rounds of {options.steps} steps, path {options.path}, in {time.time() - start:.0f} s"
     print(f"{options.network} at {options.size} x {options.size}, {settings}; {rounds}\n")
-    print(
-        f"| {keras.backend.backend()} | ms per step | more time (%), quartiles | more processor time (%), quartiles |"
-    )
+    print(f"| {keras.backend.backend()} | ms per step | overhead, % (quartiles) | of processor time, % (quartiles) |")
     print("| --- | --- | --- | --- |")
     for row in table_rows(times):
         print("| " + " | ".join(row) + " |", flush=True)
@@ -182,8 +176,8 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=128, help="samples in a batch (default: 128)")
     parser.add_argument("--dtype", default="float32", help="Keras dtype policy, such as mixed_bfloat16")
     parser.add_argument("--path", choices=("batch", "fit"), default="batch", help="see above (default: batch)")
-    parser.add_argument("--steps", type=int, default=4, help="steps of a block (default: 4)")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds that count, at least 2 (default: 15)")
+    parser.add_argument("--steps", type=int, default=1, help="steps of a block (default: 1)")
+    parser.add_argument("--rounds", type=int, default=40, help="rounds that count, at least 2 (default: 40)")
     parser.add_argument("--all-backends", action="store_true", help="one table for each installed backend")
     arguments = parser.parse_args()
     if arguments.all_backends:
