@@ -4,6 +4,7 @@
 # make lint      ruff and mypy
 # make compare   kmix beside keras.layers.MixUp and CutMix, problem by problem
 # make speed     throughput in tf.data beside Keras and KerasCV
+# make in-step   the cost of mixing in the training step, on the three backends
 # make mutants   break kmix on purpose and see a test notice, on every road and backend
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PYTEST := $(RUN) -m pytest -q
 # Each run adds to the coverage of those before it.
 COV := --cov --cov-append --cov-report=
 
-.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed mutants clean
+.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed in-step mutants clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -40,7 +41,7 @@ coverage: .venv/.ready
 
 test-oldest: .venv/.ready-all
 	$(BIN)/pip install -q --no-deps --upgrade --target .venv/oldest $(OLDEST_KERAS)
-	PYTHONPATH=.venv/oldest KERAS_BACKEND=jax $(PYTEST) tests
+	PYTHONPATH=.venv/oldest KERAS_BACKEND=jax $(PYTEST) tests/test_roads.py tests/test_trainer.py tests/test_trainer_errors.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check
@@ -52,6 +53,9 @@ compare: .venv/.ready-all
 
 speed: .venv/.ready-all
 	$(RUN) benchmarks/speed.py
+
+in-step: .venv/.ready-all
+	$(RUN) benchmarks/in_step.py --all-backends
 
 mutants: .venv/.ready-all
 	$(RUN) tests/mutants.py

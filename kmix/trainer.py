@@ -149,7 +149,8 @@ class MixTrainer(keras.Model):
             replica: Index of the replica under `tf.distribute`.
 
         Returns:
-            A `kmix.MixPlan`, with `place` if there is `at`: the index in it of the layer that was drawn.
+            A `kmix.MixPlan` for the alpha that the trainer has now, with `place` if there is `at`: the index in
+            it of the layer that was drawn.
 
         Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)])

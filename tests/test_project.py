@@ -187,7 +187,7 @@ def test_only_numpy_and_keras_are_required():
     assert required == ["keras>=3.12", "numpy"]
 
 
-@pytest.mark.parametrize("example", ["quickstart.py"])
+@pytest.mark.parametrize("example", ["quickstart.py", "in_graph_fit.py"])
 def test_examples_run(example, tmp_path):
     command = [
         sys.executable,
