@@ -11,6 +11,7 @@ PYTHON ?= python3
 # The newest PyTorch of the package index brings several GB of CUDA libraries; any version will do.
 TORCH ?= torch==2.13.0
 OLDEST_KERAS ?= keras==3.12.0
+BACKENDS ?= tensorflow jax torch
 
 BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
@@ -49,7 +50,7 @@ lint: .venv/.ready
 	$(BIN)/mypy
 
 compare: .venv/.ready-all
-	$(RUN) benchmarks/compare.py --all-backends
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) benchmarks/compare.py || exit 1; done
 
 speed: .venv/.ready-all
 	$(RUN) benchmarks/speed.py
