@@ -184,9 +184,15 @@ class NumPy:
 
     def take(self, x, indices):
         """Rows of `x`. With indices `(shards, n)` each shard of the rows is indexed on its own."""
-        if len(indices.shape) == 1:
-            return x[indices]
-        return np.concatenate([part[rows] for part, rows in zip(np.split(x, len(indices)), indices, strict=True)])
+        return x[self.rows(indices)]
+
+    def rows(self, indices):
+        """Indices `(B,)` of rows; with indices `(shards, n)` those of the shards, counted through the batch."""
+        return indices if indices.ndim == 1 else np.ravel(indices + indices.shape[1] * np.arange(len(indices))[:, None])
+
+    def pick(self, x, ids):
+        """The entries `ids` `(..., k)` along the last axis of `x` `(..., C)`."""
+        return np.take_along_axis(x, ids, axis=-1)
 
     def size(self, x, axis):
         return x.shape[axis]
@@ -260,6 +266,9 @@ class Native(NumPy):
         rows = keras.ops.vectorized_map(lambda pair: keras.ops.take(*pair, axis=0), (shards, indices))
         return keras.ops.reshape(rows, (-1, *x.shape[1:]))
 
+    def pick(self, x, ids):
+        return keras.ops.take_along_axis(x, ids, axis=-1)
+
     def switch(self, index, branches):
         return keras.ops.switch(index, branches) if is_symbolic(index) else branches[int(index)]()
 
@@ -322,6 +331,10 @@ class TensorFlow(NumPy):
 
     def take(self, x, indices):
         return self.tf.gather(x, indices)
+
+    def pick(self, x, ids):
+        # Its gradient writes but the entries that were picked; `keras.ops` and `tf.gather` pass over all of x for it.
+        return self.tf.gather_nd(x, ids[..., None], batch_dims=x.shape.rank - 1)
 
     def size(self, x, axis):
         static = None if x.shape.rank is None else x.shape[axis]
@@ -427,8 +440,9 @@ class Cell:
     def value(self):
         for weight in self._refreshed():
             # A checkpoint may have been loaded. What was assigned is kept as it was, not as float32.
-            if np.float32(self._value) != np.float32(float(weight)):
-                self._value = float(weight)
+            held = values(weight.value)
+            if np.float32(self._value) != held:
+                self._value = float(held)
         return self._value
 
     def assign(self, value):

@@ -208,8 +208,29 @@ def embedding(dtype):
         )
 
 
-def label_kind(shape, dtype, num_classes):
+def label_form(labels, num_classes):
+    """Return `labels` if labels of `num_classes` (None: not known yet) can have that form, or raise."""
+    one_of(labels, "labels", ("dense", "pair"))
+    if labels == "pair" and num_classes is not None and not 3 < num_classes <= 2**24:
+        fail(
+            '`labels="pair"` needs more than 3 classes, since (B, 3) labels are dense with 3, and at most 2**24, up to '
+            "which float32 holds class ids exactly.",
+            f"num_classes={num_classes}",
+            'Write `labels="dense"`.',
+        )
+    return labels
+
+
+def label_kind(shape, dtype, num_classes, labels="dense"):
     """Tell how labels of this static shape and dtype are read: "dense", "ids" or "multi_hot"."""
+    if label_form(labels, num_classes) == "pair" and (
+        "int" not in dtype or (shape is not None and (len(shape) > 2 or shape[1:] not in ((), (1,), (None,))))
+    ):
+        fail(
+            'With `labels="pair"` labels must be class ids (B,) or (B, 1) of an integer dtype.',
+            f"labels of shape {shape} and dtype {dtype}",
+            'Write `labels="dense"` for soft or multi-hot labels, and for regression.',
+        )
     if "float" in dtype:
         return "dense"
     if not ("int" in dtype or dtype == "bool"):
@@ -272,16 +293,24 @@ def integer_labels(shape, dtype, output):
         )
 
 
-def takes_soft_labels(item):
-    """Raise if a loss or metric, or its name, takes class ids alone."""
-    name = item if isinstance(item, str) else getattr(item, "__name__", type(item).__name__)
+def takes_soft_labels(item, labels):
+    """Raise if a loss or metric, or its name, cannot take mixed labels of the form `labels`."""
+    named = isinstance(item, str)
+    name = item if named else getattr(item, "__name__", type(item).__name__)
+    mend = (
+        "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which take all kinds of "
+        'labels{}, or "accuracy".'
+    )
     if "sparse" in name.lower():
         fail(
             "Mixed labels are probabilities, which a sparse loss or metric would read as class ids.",
-            f"{name}",
-            "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which take both, or "
-            '"categorical_crossentropy" and "accuracy".',
+            name,
+            mend.format(', "categorical_crossentropy"'),
         )
+    module = getattr(item, "__module__", "") if hasattr(item, "__name__") else type(item).__module__
+    foreign = item not in ("accuracy", "acc") if named else module.startswith("keras")
+    if labels == "pair" and item is not None and foreign:
+        fail('Only losses and metrics of kmix read labels that are pairs, `labels="pair"`.', name, mend.format(""))
 
 
 def spatial(shape):

@@ -81,12 +81,19 @@ def _names(model, prefix=""):
 def functional(model):
     """The plain functional model around the layers of a functional or Sequential model, None for others."""
     if isinstance(model, keras.Sequential):
-        plain = model.built and type(model).call is keras.Sequential.call
+        plain = hasattr(model, "inputs") and type(model).call is keras.Sequential.call
         return keras.Model(model.inputs[0], model.outputs[0]) if plain else None
     if not hasattr(model, "operations"):
         return None
     graph = keras.Model(model.input, model.output)
     return graph if type(model).call is type(graph).call else None
+
+
+def walk(model, call, inputs=None):
+    """The graph of a model around the same layers, each called by `call(layer, *args, **kwargs)`."""
+    return keras.models.clone_model(
+        functional(model), input_tensors=inputs, clone_function=lambda layer: layer, call_function=call
+    )
 
 
 def _graph(model):
@@ -110,7 +117,7 @@ def _graph(model):
 def _rebuilt(model, places):
     """`model` with places: `{name: index}`, names with a slash within nested models."""
     graph = _graph(model)
-    nested = {}
+    nested: dict[str, dict[str, int]] = {}
     for name, index in places.items():
         outer, slash, inner = name.partition("/")
         if slash:
@@ -118,7 +125,8 @@ def _rebuilt(model, places):
     rebuilt = {name: _rebuilt(graph.get_layer(name), inner) for name, inner in nested.items()}
     inputs = tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input)
     # For each tensor of the new graph: what takes its place, and the places that it has passed.
-    instead, passed = {}, {}
+    instead: dict[int, keras.KerasTensor] = {}
+    passed: dict[int, frozenset[int]] = {}
 
     def put(tensors, index):
         before = [instead.get(id(tensor), tensor) for tensor in tree.flatten(tensors)]
@@ -150,7 +158,4 @@ def _rebuilt(model, places):
             passed[id(leaf)] = through | places_of(kwargs)
         return put(outputs, places[layer.name]) if layer.name in places else outputs
 
-    uncompiled = keras.Model(graph.input, graph.output)
-    return keras.models.clone_model(
-        uncompiled, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call
-    )
+    return walk(model, call, inputs)

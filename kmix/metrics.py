@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kmix import _checks
-from kmix.losses import soft_labels
+from kmix.losses import read_labels
 
 __all__ = ["ExpectedCalibrationError", "SoftLabelAccuracy"]
 
@@ -13,7 +13,7 @@ __all__ = ["ExpectedCalibrationError", "SoftLabelAccuracy"]
 class SoftLabelAccuracy(keras.metrics.Mean):
     """The label mass at the predicted class: plain accuracy for hard labels, expected accuracy for soft ones.
 
-    Takes class ids and soft labels alike, so one compiled metric serves mixed training data and plain
+    Takes class ids, soft labels and pairs alike, so one compiled metric serves mixed training data and plain
     validation data. (`"accuracy"` is resolved once, from the training labels, and then reports 0.0 on
     integer validation labels.)
 
@@ -22,7 +22,7 @@ class SoftLabelAccuracy(keras.metrics.Mean):
         dtype: Dtype of the metric.
 
     Call arguments:
-        y_true: Labels: soft `(..., C)`, or class ids `(...)` or `(..., 1)`.
+        y_true: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)`.
         y_pred: Predictions `(..., C)`, probabilities or logits. A single column must be the probability
             of the positive class, predicted above 0.5.
         sample_weight: Optional weights of shape `(...)`.
@@ -63,7 +63,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         dtype: Dtype of the metric.
 
     Call arguments:
-        y_true: Labels: soft `(..., C)`, or class ids `(...)` or `(..., 1)`.
+        y_true: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)`.
         y_pred: Predictions `(..., C)`. A single column is the probability of the positive class.
         sample_weight: Optional weights of shape `(...)`.
 
@@ -122,9 +122,14 @@ class ExpectedCalibrationError(keras.metrics.Metric):
 
 def confidence_and_accuracy(y_true, y_pred):
     """Confidence `(...)` and label mass `(...)` of the predicted class, for labels and predictions as above."""
-    y_true = soft_labels(y_true, y_pred)
+    ids, shares = read_labels(y_true, y_pred)
     if y_pred.shape[-1] == 1:
         # One column: the probability of yes.
-        y_true, y_pred = (ops.concatenate([1.0 - values, values], axis=-1) for values in (y_true, y_pred))
+        shares, y_pred = (ops.concatenate([1.0 - values, values], axis=-1) for values in (shares, y_pred))
     predicted = ops.expand_dims(ops.argmax(y_pred, axis=-1), -1)
-    return tuple(ops.squeeze(ops.take_along_axis(values, predicted, axis=-1), -1) for values in (y_pred, y_true))
+    confidence = ops.take_along_axis(y_pred, predicted, axis=-1)
+    if ids is None:
+        shares = ops.take_along_axis(shares, predicted, axis=-1)
+    else:
+        shares = shares * ops.cast(ids == ops.cast(predicted, ids.dtype), "float32")
+    return ops.squeeze(confidence, -1), ops.sum(shares, axis=-1)

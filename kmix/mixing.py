@@ -4,6 +4,9 @@ import numpy as np
 
 from kmix import _backend, _checks
 
+# Values of a block of samples that NumPy works on at a time: with their partners they fit in the cache of a core.
+_BLOCK = 2**15
+
 
 def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     """Mix one batch of inputs: blend it, or paste boxes where the plan has them.
@@ -64,8 +67,56 @@ def mix_labels(y, plan, *, num_classes=None, weights=None):
            [0.  , 1.  ]], dtype=float32)
     """
     xp = _backend.namespace(y, plan.lam)
-    y = encode_labels(xp.asarray(y), num_classes, xp=xp)
-    permutation, lam = xp.asarray(plan.permutation), xp.cast(xp.asarray(plan.lam), "float32")
+    return mix_encoded(encode_labels(xp.asarray(y), num_classes, xp=xp), plan, weights)
+
+
+def pair_labels(ids, plan, num_classes, *, weights=None):
+    """The labels of a mixed batch as pairs: what `mix_labels` gives, without a column for each class.
+
+    Args:
+        ids: Class ids `(B,)` or `(B, 1)` of an integer dtype.
+        plan: A `MixPlan` for a batch of `B`.
+        num_classes: Number of classes, from 4 to `2**24`: up to there float32 holds every id exactly.
+        weights: Sample weights `(B,)` or `(B, 1)` before mixing, see `mix_labels`.
+
+    Returns:
+        float32 tensor `(B, 3)`: the class of each sample, the class of its partner, and the label weight
+        of the first. That of the second is what is left to 1.
+
+    Raises:
+        ValueError: if the labels are not class ids, or out of range where their values can be seen.
+
+    Example:
+    >>> from kmix.plan import MixPlan
+    >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+    >>> pair_labels(np.array([70, 8]), plan, num_classes=100)
+    array([[70.  ,  8.  ,  0.75],
+           [ 8.  ,  8.  ,  1.  ]], dtype=float32)
+    """
+    xp = _backend.namespace(ids, plan.lam)
+    return mix_encoded(encode_labels(xp.asarray(ids), num_classes, "pair", xp=xp), plan, weights)
+
+
+def mix_encoded(y, plan, weights=None):
+    """Mix what `encode_labels` returned: float labels as in `mix_labels`, class ids as in `pair_labels`.
+
+    Args:
+        y: Float labels `(B, ...)`, or class ids `(B,)` of an integer dtype.
+        plan: A `MixPlan` for a batch of `B`.
+        weights: Sample weights before mixing.
+
+    Returns:
+        float32 tensor: of the shape of `y`, or `(B, 3)` for class ids.
+
+    Example:
+    >>> from kmix.plan import MixPlan
+    >>> plan = MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+    >>> mix_encoded(np.array([[1.0], [0.0]]), plan)
+    array([[0.75],
+           [0.  ]], dtype=float32)
+    """
+    xp = _backend.namespace(y, plan.lam)
+    y, permutation, lam = xp.asarray(y), xp.asarray(plan.permutation), xp.cast(xp.asarray(plan.lam), "float32")
     a, b = lam, 1.0 - lam
     if weights is not None:
         w = xp.cast(xp.asarray(weights), "float32")
@@ -77,7 +128,11 @@ def mix_labels(y, plan, *, num_classes=None, weights=None):
         weightless = a + b == 0
         total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)
         a, b = xp.where(weightless, lam, a / total), xp.where(weightless, 1.0 - lam, b / total)
-    return _combine(xp, lam == 1.0, a, b, y, xp.take(y, permutation))
+    if "float" in _backend.dtype(y):
+        return _combine(xp, lam == 1.0, a, b, y, permutation)
+    # A sample that is kept is its own partner, whatever class the other one has.
+    pair = y, xp.where(lam == 1.0, y, xp.take(y, permutation)), xp.where(lam == 1.0, 1.0, a)
+    return xp.stack([xp.cast(column, "float32") for column in pair], axis=1)
 
 
 def mix_weights(weights, plan):
@@ -98,7 +153,7 @@ def mix_weights(weights, plan):
     """
     xp = _backend.namespace(weights, plan.lam)
     w, lam = xp.cast(xp.asarray(weights), "float32"), xp.cast(xp.asarray(plan.lam), "float32")
-    return _combine(xp, lam == 1.0, lam, 1.0 - lam, w, xp.take(w, xp.asarray(plan.permutation)))
+    return _combine(xp, lam == 1.0, lam, 1.0 - lam, w, xp.asarray(plan.permutation))
 
 
 def mix_masks(mask, plan):
@@ -144,16 +199,18 @@ def at_places(plan, places):
     return plan._replace(lam=xp.where(here, xp.asarray(plan.lam), xp.cast(1.0, "float32")))
 
 
-def encode_labels(y, num_classes=None, *, xp=None):
-    """Labels as float32, ready to be mixed: class ids one-hot encoded, all others cast.
+def encode_labels(y, num_classes=None, labels="dense", *, xp=None):
+    """Labels as `mix_encoded` takes them: class ids checked and one-hot encoded, all others cast to float32.
 
     Args:
         y: Labels as in `mix_labels`.
         num_classes: Number of classes, needed for class ids.
+        labels: `"pair"` takes class ids alone and leaves them as they are, to be mixed to pairs.
         xp: Array namespace from `kmix._backend`; found from `y` by default.
 
     Returns:
-        float32 tensor: `(B, num_classes)` for class ids, else of the shape of `y`.
+        float32 tensor: `(B, num_classes)` for class ids, else of the shape of `y`. With `labels="pair"`
+        class ids `(B,)` of an integer dtype.
 
     Raises:
         ValueError: as `mix_labels`.
@@ -164,12 +221,12 @@ def encode_labels(y, num_classes=None, *, xp=None):
            [1., 0., 0.]], dtype=float32)
     """
     xp = xp or _backend.namespace(y)
-    return one_hot(xp, check_labels(xp, y, num_classes), num_classes)
+    return encode_checked(xp, check_labels(xp, y, num_classes, labels), num_classes, labels)
 
 
-def check_labels(xp, y, num_classes):
-    """Raise unless the labels can be mixed, and return class ids as `(B,)` integers, all others as float32."""
-    kind = _checks.label_kind(_backend.static_shape(y), _backend.dtype(y), num_classes)
+def check_labels(xp, y, num_classes, labels="dense"):
+    """Raise unless the labels can be mixed; return class ids as `(B,)` integers, all others as float32."""
+    kind = _checks.label_kind(_backend.static_shape(y), _backend.dtype(y), num_classes, labels)
     if kind == "ids":
         ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
         xp.require(
@@ -188,35 +245,16 @@ def check_labels(xp, y, num_classes):
     return xp.cast(y, "float32")
 
 
-def one_hot(xp, y, num_classes):
-    """Checked labels as float32: class ids one-hot encoded, others as they are."""
-    if "float" in _backend.dtype(y):
+def encode_checked(xp, y, num_classes, labels="dense"):
+    """What `check_labels` returned, with class ids one-hot encoded unless they are to be mixed to pairs."""
+    if labels == "pair" or "float" in _backend.dtype(y):
         return y
-    encoded = xp.cast(y[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
+    one_hot = xp.cast(y[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
     if _backend.on_host(y):
-        return encoded
+        return one_hot
     # Where nothing can be raised, in a compiled step, the loss shall not look sound.
     valid = (y >= 0) & (y < num_classes)
-    return xp.where(valid[:, None], encoded, xp.cast(float("nan"), "float32"))
-
-
-def _blend(xp, x, permutation, lam, dtype):
-    """The convex combination of each sample and its partner."""
-    # Half precision would round lam itself; blend in float32 and round once.
-    wide = "float64" if dtype == "float64" else "float32"
-    partner = xp.cast(xp.take(x, permutation), wide)
-    lam = xp.cast(lam, "float32")
-    return xp.cast(_combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(x, wide), partner), dtype)
-
-
-def _paste(xp, x, permutation, box, data_format):
-    """The partner inside the box, the sample outside."""
-    rank, inside = len(x.shape), True
-    axes = spatial_axes(rank, data_format)
-    for i, axis in enumerate(axes):
-        position = xp.reshape(xp.arange(xp.size(x, axis)), [-1 if a == axis else 1 for a in range(rank)])
-        inside = inside & (position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))
-    return xp.where(inside, xp.take(x, permutation), x)
+    return xp.where(valid[:, None], one_hot, xp.cast(float("nan"), "float32"))
 
 
 def spatial_axes(rank, data_format):
@@ -224,9 +262,58 @@ def spatial_axes(rank, data_format):
     return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
 
 
-def _combine(xp, keep, a, b, x, partner):
-    """`a * x + b * partner`, and `x` itself where it is kept, since `0 * nan` and `0 * inf` are not 0."""
-    a, b = (xp.cast(c, _backend.dtype(x)) for c in (a, b))
+def _blend(xp, x, permutation, lam, dtype):
+    """The convex combination of each sample and its partner."""
+    lam = xp.cast(lam, "float32")
+    return _combine(xp, lam == 1.0, lam, 1.0 - lam, x, permutation, dtype)
+
+
+def _combine(xp, keep, a, b, x, permutation, dtype="float32"):
+    """`a * x + b * x[permutation]`, and `x` itself where it is kept, since `0 * nan` and `0 * inf` are not 0."""
+    # Half precision would round the coefficients themselves; combine in float32 and round once.
+    wide = "float64" if dtype == "float64" else "float32"
+    if xp is _backend.NUMPY:
+        return _combine_blocks(keep, a, b, x, permutation, wide, dtype)
+    partner = xp.cast(xp.take(x, permutation), wide)
+    x, a, b = (xp.cast(array, wide) for array in (x, a, b))
+    mixed = xp.along(a, x) * x + xp.along(b, x) * partner
+    return xp.cast(xp.where(xp.along(keep, x), x, mixed), dtype)
+
+
+def _combine_blocks(keep, a, b, x, permutation, wide, dtype):
+    """`_combine` for NumPy, whose every operation passes over the memory: a block of samples at a time."""
+    mixed, permutation = np.empty(x.shape, dtype), _backend.NUMPY.rows(permutation)
+    samples = max(1, _BLOCK // max(1, x[:1].size))
+    keep, a, b = (_backend.NUMPY.along(array, x) for array in (keep, a, b))
     with np.errstate(invalid="ignore"):
-        mixed = xp.along(a, x) * x + xp.along(b, x) * partner
-    return xp.where(xp.along(keep, x), x, mixed)
+        for start in range(0, len(x), samples):
+            rows = slice(start, start + samples)
+            block = np.multiply(a[rows], x[rows], dtype=wide)
+            block += np.multiply(b[rows], x[permutation[rows]], dtype=wide)
+            if keep[rows].any():
+                np.copyto(block, x[rows], where=keep[rows])
+            mixed[rows] = block
+    return mixed
+
+
+def _paste(xp, x, permutation, box, data_format):
+    """The partner inside the box, the sample outside."""
+    rank, inside = len(x.shape), True
+    axes = spatial_axes(rank, data_format)
+    if xp is _backend.NUMPY:
+        return _paste_windows(x, permutation, box, axes)
+    for i, axis in enumerate(axes):
+        position = xp.reshape(xp.arange(xp.size(x, axis)), [-1 if a == axis else 1 for a in range(rank)])
+        inside = inside & (position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))
+    return xp.where(inside, xp.take(x, permutation), x)
+
+
+def _paste_windows(x, permutation, box, axes):
+    """`_paste` for NumPy: copy what lies in the box, sample by sample."""
+    mixed, k = x.copy(), len(axes)
+    # A slice would count negative edges from the end.
+    partners = _backend.NUMPY.rows(permutation)
+    for i, (partner, edges) in enumerate(zip(partners, np.maximum(box, 0).tolist(), strict=True)):
+        window = (*[slice(None)] * (axes.start - 1), *map(slice, edges[:k], edges[k:]))
+        mixed[i, *window] = x[partner, *window]
+    return mixed

@@ -29,6 +29,7 @@ class MixTrainer(keras.Model):
             `EmbeddingMixup`.
         num_classes: Number of classes of integer labels. Defaults to that of the mixing layer, then to the
             columns of the output that the labels belong to.
+        labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to that of the mixing layer.
         pairing: `"batch"` draws partners from the whole batch; `"shard"` from the part that is on the same
             device under `keras.distribution`, so that mixing moves nothing between devices.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
@@ -61,7 +62,9 @@ class MixTrainer(keras.Model):
     2
     """
 
-    def __init__(self, model, mix=None, *, at=None, num_classes=None, pairing="batch", seed=None, **kwargs):
+    def __init__(
+        self, model, mix=None, *, at=None, num_classes=None, labels=None, pairing="batch", seed=None, **kwargs
+    ):
         super().__init__(**kwargs)
         self.pairing = _checks.one_of(pairing, "pairing", ("batch", "shard"))
         self.seed = None if seed is None else _checks.seed(seed)
@@ -69,7 +72,9 @@ class MixTrainer(keras.Model):
         placed = _placed_layers(model)
         _check_ways(model, mix, self.at, placed)
         self.model, self.mix = model, mix
-        self.num_classes = _one_num_classes(num_classes, [mix] if mix is not None else placed)
+        mixing_layers = placed if mix is None else [mix]
+        self.num_classes = _one_num_classes(num_classes, mixing_layers)
+        self.labels = _checks.label_form(labels or _one_form(mixing_layers), self.num_classes)
         # The layer that draws the plan of a step.
         self._drawer = placed[0] if mix is None else mix
         # As a function, so that Keras does not track the layers twice.
@@ -82,7 +87,7 @@ class MixTrainer(keras.Model):
     def _own_weights(self, layers):
         """Make the step, and alpha where it is a number, weights of the trainer."""
         self._mixers = tuple(layers)
-        self._alpha_weights = {}
+        self._alpha_weights: dict[str, keras.Variable] = {}
         settings = {"shape": (), "trainable": False, "autocast": False, "aggregation": "only_first_replica"}
         with _backend.beside_the_plan():
             self.step = self.add_weight(dtype="int", initializer="zeros", name="step", **settings)
@@ -99,6 +104,13 @@ class MixTrainer(keras.Model):
         """Bring the weights up to date: on JAX `fit` keeps them to itself while it runs."""
         if keras.backend.backend() == "jax":
             self.jax_state_sync()
+
+    def __setattr__(self, name, value):
+        # TensorFlow reads an attribute before it sets it, and alphas that differ cannot be read.
+        if name == "alpha":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @property
     def alpha(self):
@@ -147,6 +159,11 @@ class MixTrainer(keras.Model):
         """
         draw = Draw(_checks.integer(step, "step"), _checks.integer(replica, "replica"), self.seed, self._shards())
         batch_size = _checks.integer(batch_size, "batch_size", 1)
+        if batch_size % draw.shards:
+            _checks.fail(
+                "Under `keras.distribution` the batch size must be divisible by the number of devices.",
+                f"batch_size={batch_size} on {draw.shards} devices",
+            )
         plan = self._drawn(_backend.NUMPY, draw, batch_size, spatial_shape)
         if draw.shards > 1:
             first = ops.convert_to_numpy(ops.arange(draw.shards))[:, None] * (batch_size // draw.shards)
@@ -162,13 +179,14 @@ class MixTrainer(keras.Model):
 
     def _shards(self):
         distribution = keras.distribution.distribution()
-        if self.pairing == "batch" or distribution is None:
+        # On TensorFlow it distributes nothing. Under `tf.distribute` a replica sees its own part of the batch alone.
+        if self.pairing == "batch" or distribution is None or keras.backend.backend() == "tensorflow":
             return 1
         mesh = distribution.device_mesh
         return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
 
-    def _next_draw(self):
-        """The draw of this step; the next one gets the next number."""
+    def _draw(self):
+        """The draw of this step."""
 
         def read(weight):
             value = _backend.namespace(weight.value).asarray(weight.value)
@@ -181,30 +199,28 @@ class MixTrainer(keras.Model):
                 for layer in self._mixers
                 if layer.name in self._alpha_weights
             }
-            self.step.assign_add(1)
         return Draw(step, _backend.replica(), self.seed, self._shards(), alphas)
 
     def _mixed_batch(self, data):
         """The batch of this step with mixed labels, and the plan for the model, or None with mixed inputs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is None:
-            _checks.fail(
-                "Mixing mixes labels along with the inputs.",
-                "training data without labels",
-                "Write `trainer.fit(x, y)`, or a data set of (x, y).",
-            )
-        y, sample_weight = self._encoded(y), map_arrays(ops.convert_to_tensor, sample_weight)
-        draw = self._next_draw()
+        sample_weight = map_arrays(ops.convert_to_tensor, sample_weight)
+        y = self._encoded(y, to_mix=True)
+        draw, plan, leaves = self._draw(), None, arrays_of((y, sample_weight))
+        weights = self._drawer._weights_for(y, sample_weight)
+        xp = _backend.namespace(*leaves)
         if self.mix is not None and not self.at:
             x = tree.map_structure(ops.convert_to_tensor, x)
-            return None, self.mix._mixed(draw, (x, y, sample_weight))
-        leaves = arrays_of((y, sample_weight))
-        _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
-        xp = _backend.namespace(*leaves)
-        drawer, step = _backend.drawing(xp, draw.step, leaves[0])
-        plan = self._drawn(drawer, draw._replace(step=step), xp.size(leaves[0], 0))
-        weights = self._drawer._weights_for(y, sample_weight)
-        return plan, (x, *mix_targets(plan, y, sample_weight, weights))
+            self.mix._check_arrays(x, y, sample_weight)
+            batch = self.mix._mix(xp, draw, x, y, sample_weight, weights)
+        else:
+            _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
+            drawer, step = _backend.drawing(xp, draw.step, leaves[0])
+            plan = self._drawn(drawer, draw._replace(step=step), xp.size(leaves[0], 0))
+            batch = x, *mix_targets(plan, y, sample_weight, weights)
+        with _backend.beside_the_plan():
+            self.step.assign_add(1)
+        return plan, batch
 
     def train_step(self, *args):
         # On JAX the state of the trainer comes as an argument and goes as a result.
@@ -248,23 +264,32 @@ class MixTrainer(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, self._encoded(y), y_pred, sample_weight)
 
-    def _encoded(self, y):
-        """Labels as float32, class ids one-hot encoded. Encoded ones stay as they are."""
-        if y is None:
-            return None
-        shapes = _shapes_of_labels(self.model, y)
-        return tree.pack_sequence_as(
-            y, [self._encoded_leaf(leaf, shape) for leaf, shape in zip(tree.flatten(y), shapes, strict=True)]
-        )
+    def _encoded(self, y, to_mix=False):
+        """Labels as they are mixed and compared with: class ids one-hot encoded, or checked ids for pairs.
 
-    def _encoded_leaf(self, leaf, output):
-        if leaf is None:
+        Encoded and mixed ones stay as they are.
+        """
+        if y is None:
+            if to_mix or self.loss is not None:
+                _checks.fail(
+                    "Mixing mixes labels along with the inputs, and the loss compares with them.",
+                    "data without labels",
+                    "Write `trainer.fit(x, y)`, or a data set of (x, y).",
+                )
             return None
-        leaf = ops.convert_to_tensor(leaf)
-        shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
-        if self.num_classes is None and "float" not in dtype:
-            _checks.integer_labels(shape, dtype, output)
-        return mixing.encode_labels(leaf, self.num_classes or (output[-1] if output else None))
+
+        def encode(leaf, output):
+            if leaf is None:
+                return None
+            leaf = ops.convert_to_tensor(leaf)
+            shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
+            if self.num_classes is None and "float" not in dtype:
+                _checks.integer_labels(shape, dtype, output)
+            form = self.labels if to_mix or "float" not in dtype else "dense"
+            return mixing.encode_labels(leaf, self.num_classes or (output[-1] if output else None), form)
+
+        shapes = _shapes_of_labels(self.model, y)
+        return tree.pack_sequence_as(y, [encode(*pair) for pair in zip(tree.flatten(y), shapes, strict=True)])
 
     @property
     def output_names(self):
@@ -273,7 +298,7 @@ class MixTrainer(keras.Model):
 
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
         for leaf in tree.flatten((loss, metrics, weighted_metrics)):
-            _checks.takes_soft_labels(leaf)
+            _checks.takes_soft_labels(leaf, self.labels)
         metrics, weighted_metrics = self._named(metrics), self._named(weighted_metrics)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
@@ -297,8 +322,9 @@ class MixTrainer(keras.Model):
             if column is None or metric not in ("accuracy", "acc", "crossentropy", "ce"):
                 return metric
             if metric in ("accuracy", "acc"):
-                # Mixed labels never equal a prediction of yes or no.
-                return SoftLabelAccuracy(metric) if column == 1 else keras.metrics.CategoricalAccuracy(metric)
+                # Mixed labels never equal a prediction of yes or no, and only kmix reads pairs.
+                soft = column == 1 or self.labels == "pair"
+                return SoftLabelAccuracy(metric) if soft else keras.metrics.CategoricalAccuracy(metric)
             kind = keras.metrics.BinaryCrossentropy if column == 1 else keras.metrics.CategoricalCrossentropy
             return kind(name=metric)
 
@@ -320,6 +346,7 @@ class MixTrainer(keras.Model):
             "mix": None if self.mix is None else serialize(self.mix),
             "at": None if self.at is None else list(self.at),
             "num_classes": self.num_classes,
+            "labels": self.labels,
             "pairing": self.pairing,
             "seed": self.seed,
         }
@@ -372,7 +399,7 @@ def _check_ways(model, mix, at, placed):
         )
     if at is not None and (len(at) == 0 or len(set(at)) < len(at)):
         _checks.fail("`at` must hold names of layers, each once.", f"at={list(at)}")
-    for layer in placed if at is None else [mix]:
+    for layer in placed if at is None or mix is None else [mix]:
         if not layer._fits_in_models:
             _checks.fail(
                 "Behind layers of a model only MixUp and EmbeddingMixup mix.",
@@ -392,27 +419,28 @@ def _check_ways(model, mix, at, placed):
 
 def _check_sequence(model, placed):
     """Raise where one mixing layer follows another, as far as the graph of the model can tell."""
-    graph = manifold.functional(model) if placed else None
-    if graph is None:
+    if not placed or manifold.functional(model) is None:
         return
-    for layer in graph.layers:
+    behind: dict[int, BatchLayer | None] = {}  # for each tensor the mixing layer that it has passed
+
+    def call(layer, *args, **kwargs):
+        earlier = next((behind[id(leaf)] for leaf in tree.flatten((args, kwargs)) if id(leaf) in behind), None)
         inside = [layer] if isinstance(layer, BatchLayer) else _placed_layers(layer)
+        if earlier and inside:
+            _checks.fail(
+                "Two mixing layers in one branch would mix twice, and the labels only once.",
+                f"{inside[0].name} behind {earlier.name}",
+                "Take one of them out. To mix at one of several places, drawn anew for each step, write "
+                '`MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["layer1", "layer2"])`.',
+            )
         if isinstance(layer, keras.Model):
             _check_sequence(layer, inside)
-        if inside:
-            try:
-                before = keras.Model(graph.input, layer.output)
-            except ValueError:
-                continue  # Its first call was in another graph.
-            for other in before.layers:
-                earlier = [other] if isinstance(other, BatchLayer) else _placed_layers(other)
-                if other is not layer and earlier:
-                    _checks.fail(
-                        "Two mixing layers in one branch would mix twice, and the labels only once.",
-                        f"{inside[0].name} behind {earlier[0].name}",
-                        "Take one of them out. To mix at one of several places, drawn anew for each step, write "
-                        '`MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["layer1", "layer2"])`.',
-                    )
+        outputs = layer(*args, **kwargs)
+        for leaf in tree.flatten(outputs) if inside or earlier else ():
+            behind[id(leaf)] = inside[0] if inside else earlier
+        return outputs
+
+    manifold.walk(model, call)
 
 
 def _one_num_classes(num_classes, layers):
@@ -424,6 +452,14 @@ def _one_num_classes(num_classes, layers):
     if len(given) > 1:
         _checks.fail("The trainer and its mixing layers must agree on `num_classes`.", f"{sorted(given)}")
     return given.pop() if given else None
+
+
+def _one_form(layers):
+    """The form of labels that the mixing layers agree on."""
+    forms = {layer.labels for layer in layers}
+    if len(forms) > 1:
+        _checks.fail("The mixing layers of a model must agree on `labels`.", f"{sorted(forms)}")
+    return forms.pop()
 
 
 def _outputs(model):

@@ -3,8 +3,9 @@
     python tests/mutants.py
     python tests/mutants.py --backends jax --only "weights unmixed"
 
-Each mutant is a copy of kmix with one line changed. It must make its test in test_roads.py fail on every road; where
-one does not, the mutant is printed as SURVIVED and the exit code is 1.
+Each mutant is a copy of kmix with one line changed. It must make its test in test_roads.py fail on every road, or, for
+those of the training step, its test in test_trainer*.py; where it does not, the mutant is printed as SURVIVED and the
+exit code is 1.
 """
 
 import argparse
@@ -29,8 +30,8 @@ MUTANTS = {
     "labels not permuted": (
         "test_mixup_is_the_formula",
         "mixing.py",
-        "a, b, y, xp.take(y, permutation))",
-        "a, b, y, y)",
+        "a, b, y, permutation)",
+        "a, b, y, xp.arange(xp.size(y, 0)))",
     ),
     "label weight off by one pixel": (
         "test_mean_of_painted_images_is_the_mixed_label",
@@ -47,8 +48,8 @@ MUTANTS = {
     "box axes swapped in the paste": (
         "test_cutmix_is_the_formula",
         "mixing.py",
-        "(position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))",
-        "(position >= xp.along(box[:, len(axes) - 1 - i], x)) & (position < xp.along(box[:, -1 - i], x))",
+        "axes = spatial_axes(rank, data_format)",
+        "axes = spatial_axes(rank, data_format)[::-1]",
     ),
     "alpha frozen after tracing": (
         "test_alpha_takes_effect_on_the_next_batch",
@@ -77,8 +78,38 @@ MUTANTS = {
     "labels ignore the weights": (
         "test_weighted_pair_of_losses",
         "layers/base.py",
-        "mixing.mix_labels(label, plan, weights=weight)",
-        "mixing.mix_labels(label, plan)",
+        "mixing.mix_encoded(label, plan, weight)",
+        "mixing.mix_encoded(label, plan)",
+    ),
+    "pairs not permuted": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, y, xp.take(y, permutation))",
+        "y",
+    ),
+    "pairs with the weight of the partner": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "xp.where(lam == 1.0, 1.0, b)",
+    ),
+    "pairs ignore the sample weights": (
+        "test_pairs_are_the_dense_labels",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "lam",
+    ),
+    "kept pairs have no weight of their own": (
+        "test_pairs_that_are_off_are_the_class_alone",
+        "mixing.py",
+        "xp.where(lam == 1.0, 1.0, a)",
+        "a",
+    ),
+    "shares of a pair swapped in the loss": (
+        "test_pairs_are_the_dense_labels",
+        "losses.py",
+        "ops.concatenate([first, 1.0 - first], axis=-1)",
+        "ops.concatenate([1.0 - first, first], axis=-1)",
     ),
     "RandomChoice always takes the first": (
         "test_random_choice_takes_every_branch",
@@ -94,9 +125,69 @@ MUTANTS = {
 }
 
 
-def failing_roads(mutant, backend):
-    """The roads on which the test of a mutant fails, on a copy of kmix with the mutation."""
-    test, file, old, new = MUTANTS[mutant]
+# The same for the training step, where `fit` is the only road.
+STEP_MUTANTS = {
+    "step: inputs unmixed": (
+        "test_steps_on_mixed_inputs",
+        "layers/base.py",
+        "return tree.map_structure(lambda leaf: self._mix_input(leaf, plan), x), *mix_targets(",
+        "return x, *mix_targets(",
+    ),
+    "step: layers in the model mix nothing": (
+        "test_steps_on_mixed_embeddings",
+        "layers/base.py",
+        "        return map_arrays(lambda leaf: self._mix_input(leaf, plan), x)\n",
+        "        return x\n",
+    ),
+    "step: masks not united": (
+        "test_steps_on_mixed_embeddings",
+        "mixing.py",
+        "    return mask | (xp.take",
+        "    return mask | False & (xp.take",
+    ),
+    "step: `at` ignored": (
+        "test_steps_of_manifold_mixup",
+        "trainer.py",
+        "self._with_places if training and self._with_places else self.model",
+        "self.model",
+    ),
+    "step: the first place always": (
+        "test_steps_of_manifold_mixup",
+        "trainer.py",
+        "plan._replace(place=",
+        "plan._replace(place=0 *",
+    ),
+    "step: labels unmixed": (
+        "test_steps",
+        "layers/base.py",
+        "labels = [mixing.mix_encoded(label, plan, weight) for",
+        "labels = [label for",
+    ),
+    "step: weights unmixed": (
+        "test_steps",
+        "layers/base.py",
+        "map_arrays(lambda weight: mixing.mix_weights(weight, plan), sample_weight)",
+        "sample_weight",
+    ),
+    "step: labels ignore the weights": (
+        "test_steps",
+        "layers/base.py",
+        "mixing.mix_encoded(label, plan, weight)",
+        "mixing.mix_encoded(label, plan)",
+    ),
+    "step: does not move": ("test_steps", "trainer.py", "self.step.assign_add(1)", "self.step.assign_add(0)"),
+    "step: alpha does not move": (
+        "test_alpha_takes_effect_on_the_very_next_step",
+        "_backend.py",
+        "                weight.assign(value)\n",
+        "                pass\n",
+    ),
+}
+
+
+def failures(mutant, backend):
+    """The failed tests among those of a mutant, on a copy of kmix with the mutation."""
+    test, file, old, new = (MUTANTS | STEP_MUTANTS)[mutant]
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder)
         for name in ("kmix", "tests"):
@@ -108,25 +199,29 @@ def failing_roads(mutant, backend):
         if old not in text:
             sys.exit(f"{mutant}: the line to change is no longer in {file}")
         path.write_text(text.replace(old, new, 1))
-        command = [sys.executable, "-m", "pytest", "tests/test_roads.py", "-q", "-p", "no:cacheprovider", "-k", test]
+        files = ["tests/test_roads.py"] if mutant in MUTANTS else ["tests/test_trainer.py", "tests/test_trainer_fit.py"]
+        command = [sys.executable, "-m", "pytest", *files, "-q", "-p", "no:cacheprovider", "-k", test]
         environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(copy)}
         result = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-    failed = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
-    return [road for road in ROADS if any(road in line.split(" - ")[0] for line in failed)]
+    return [line.split(" - ")[0] for line in result.stdout.splitlines() if line.startswith("FAILED")]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=["tensorflow", "jax", "torch"])
-    parser.add_argument("--only", nargs="+", default=list(MUTANTS))
+    parser.add_argument("--only", nargs="+", default=[*MUTANTS, *STEP_MUTANTS])
     options = parser.parse_args()
     survived = False
     for mutant in options.only:
+        # A test of the training step names no road: any failure counts.
+        roads = {road: road for road in ROADS} if mutant in MUTANTS else {"fit": "test_"}
         for backend in options.backends:
-            failed = failing_roads(mutant, backend)
-            survived |= len(failed) < len(ROADS)
-            verdicts = [f"{road}: {'noticed' if road in failed else 'SURVIVED'}" for road in ROADS]
-            print(f"{mutant:36s} {backend:11s} {'  '.join(verdicts)}  ({MUTANTS[mutant][0]})", flush=True)
+            failed = failures(mutant, backend)
+            noticed = {road: any(mark in line for line in failed) for road, mark in roads.items()}
+            survived |= not all(noticed.values())
+            verdicts = [f"{road}: {'noticed' if seen else 'SURVIVED'}" for road, seen in noticed.items()]
+            test = (MUTANTS | STEP_MUTANTS)[mutant][0]
+            print(f"{mutant:38s} {backend:11s} {'  '.join(verdicts)}  ({test})", flush=True)
     sys.exit(survived)
 
 

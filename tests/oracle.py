@@ -45,6 +45,14 @@ def weighted(y, w, lam, permutation):
     return rows(a, y) * y + rows(b, y) * y[permutation], total
 
 
+def dense(pairs, classes):
+    """Pairs (class of a sample, class of its partner, share of the first) as soft labels."""
+    pairs = np.asarray(pairs, "float64")
+    return pairs[:, 2:] * one_hot(pairs[:, 0].astype(int), classes) + (1 - pairs[:, 2:]) * one_hot(
+        pairs[:, 1].astype(int), classes
+    )
+
+
 def crossentropy(y, p):
     return -np.sum(np.where(y == 0, 0, y * np.log(p)), axis=-1)
 

@@ -138,6 +138,8 @@ def test_symbolic_calls_know_their_output(index):
     assert out_x.dtype == ("uint8" if index == 1 else "float32")
     mixed = layer({"images": x, "labels": y})
     assert tuple(mixed["labels"].shape) == (None, 3)
+    pairs = kmix.RandomChoice([kmix.CutMix(num_classes=9, labels="pair")])(x, y)[1]
+    assert (tuple(pairs.shape), pairs.dtype) == ((None, 3), "float32")
     assert tuple(layer(x, training=True).shape) == (None, 8, 8, 3)
     model = keras.Model([x, y, w], [out_x, out_y, out_w])
     values = [np.zeros((6, 8, 8, 3), "uint8"), Y.astype("int32"), np.ones(6, "float32")]

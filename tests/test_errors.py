@@ -7,6 +7,7 @@ import tensorflow as tf
 from roads import to_native
 
 import kmix
+from kmix import mixing, plan
 
 X = np.zeros((6, 8, 8, 3), "float32")
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -38,6 +39,12 @@ SOFT = np.eye(3, dtype="float32")[Y]
         (kmix.CutMix(), ([X, X[:, :4]], SOFT), "same spatial sizes"),
         (kmix.MixUp(num_classes=3), (X[0], np.array(1)), "Was the data set batched"),
         (kmix.MixUp(), (X[0], SOFT[0]), "Was the data set batched"),
+        (kmix.MixUp(labels="pair"), (X, Y), "needs `num_classes`"),
+        (kmix.MixUp(num_classes=4, labels="pair"), (X, Y + 2), "num_classes=4"),
+        (kmix.CutMix(num_classes=4, labels="pair"), (X, SOFT), 'With `labels="pair"` labels must be class ids'),
+        (kmix.MixUp(num_classes=4, labels="pair"), (X, SOFT.astype("int32")), "class ids .* integer dtype"),
+        (kmix.MixUp(num_classes=4, labels="pair"), (X, Y > 0), "class ids .* integer dtype"),
+        (kmix.MixUp(num_classes=4, labels="pair"), (X, {"a": Y, "b": Y * 0.5}), "class ids .* integer dtype"),
     ],
 )
 def test_batches(layer, batch, message, convert):
@@ -135,6 +142,9 @@ def test_keys(extra, message):
         ({"per": "image"}, ValueError),
         ({"num_classes": 0}, ValueError),
         ({"num_classes": 2.5}, TypeError),
+        ({"labels": "pairs"}, ValueError),
+        ({"labels": "pair", "num_classes": 3}, ValueError),
+        ({"labels": "pair", "num_classes": 2**24 + 1}, ValueError),
         ({"seed": -1}, ValueError),
         ({"seed": 2**32}, ValueError),
         ({"seed": 1.5}, TypeError),
@@ -160,6 +170,8 @@ def test_other_arguments():
         kmix.RandomChoice([keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="agree on `num_classes`"):
         kmix.RandomChoice([kmix.MixUp(num_classes=2), kmix.MixUp(num_classes=3)])
+    with pytest.raises(ValueError, match="agree on `labels`"):
+        kmix.RandomChoice([kmix.MixUp(num_classes=9), kmix.CutMix(num_classes=9, labels="pair")])
     for weights in ([1], [0, 0], [1, -1]):
         with pytest.raises(ValueError, match="weights"):
             kmix.RandomChoice([kmix.MixUp(), kmix.CutMix()], weights=weights)
@@ -254,3 +266,28 @@ def test_weights_of_unknown_rank():
     )
     with pytest.raises(ValueError, match="rank of sample weights"):
         ds.map(kmix.MixUp())
+
+
+def test_pairs_of_what_cannot_be_paired():
+    drawn = plan.sample_mixup(1, 0, 0.4, 6)
+    for labels, classes, message in (
+        (Y, 3, "more than 3 classes"),
+        (Y, 2**24 + 1, r"at most 2\*\*24"),
+        (Y, None, "num_classes"),
+        (Y + 8, 9, "num_classes=9"),
+        (SOFT, 9, "integer dtype"),
+        (Y.astype("float32"), 9, "integer dtype"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mixing.pair_labels(labels, drawn, classes)
+    ds = tf.data.Dataset.from_tensors((X, Y + 8)).map(kmix.MixUp(num_classes=9, labels="pair"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="num_classes=9"):
+        next(iter(ds))
+
+
+def test_the_last_ids_that_float32_holds():
+    drawn = plan.sample_mixup(1, 0, 0.4, 6)
+    ids = 2**24 - 1 - np.arange(6)
+    pairs = mixing.pair_labels(ids, drawn, 2**24)
+    np.testing.assert_array_equal(pairs[:, 0].astype("int64"), ids)
+    np.testing.assert_array_equal(pairs[:, 1].astype("int64"), ids[drawn.permutation])

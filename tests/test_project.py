@@ -127,6 +127,8 @@ INSTANCES = [
     kmix.CutMix(0.3, num_classes=4, per="batch", rate=0.5, passthrough=["id"], seed=3, data_format="channels_first"),
     kmix.EmbeddingMixup(0.3, num_classes=4, per="batch", rate=0.5, seed=3, name="e"),
     kmix.RandomChoice([kmix.MixUp(0.1, seed=2), kmix.CutMix(seed=4)], weights=[1, 3], seed=5),
+    kmix.CutMix(num_classes=9, labels="pair"),
+    kmix.RandomChoice([kmix.MixUp(num_classes=9, labels="pair"), kmix.CutMix(num_classes=9, labels="pair")]),
     kmix.MixUp(kmix.schedules.Join([kmix.schedules.Cosine(0.0, 1.0, 4), 0.2], [4]), seed=1),
     kmix.losses.SoftLabelCrossentropy(True, 0.1, True, True, reduction="sum", name="loss"),
     kmix.metrics.SoftLabelAccuracy(name="acc"),

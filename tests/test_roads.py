@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracle import cutmix, kept_share, mixup, one_hot, weighted
+from oracle import crossentropy, cutmix, dense, kept_share, mixup, one_hot, softmax, weighted
 from roads import ROADS, at_step, at_steps, call, pipeline, to_native, to_numpy
 
 import kmix
@@ -90,6 +90,37 @@ def test_weighted_pair_of_losses(road, layer):
     expected_y, expected_w = weighted(one_hot(y, CLASSES), w, plan.lam, plan.permutation)
     np.testing.assert_allclose(mixed_y, expected_y, atol=1e-5)
     np.testing.assert_allclose(mixed_w, expected_w, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_weights", [False, True])
+@pytest.mark.parametrize("layer", [mixup_layer, cutmix_layer])
+def test_pairs_are_the_dense_labels(road, layer, with_weights):
+    """The class of a sample, that of its partner, and the weight of the first, for the loss to read."""
+    rng = np.random.default_rng(1)
+    (x, y), w = batch(), rng.uniform(0, 3, 9).astype("float32")
+    w[[2, 4]] = 0
+    layer = kmix.RandomChoice([layer(labels="pair", num_classes=90)], seed=1)
+    plan = layer.plan(3, 9, (7, 6))
+    mixed = at_step(road, layer, 3, (x, y + 60, w) if with_weights else (x, y[:, None] + 60))
+    assert mixed[1].shape == (9, 3)
+    assert mixed[1].dtype == "float32"
+    np.testing.assert_array_equal(mixed[1][:, 0], y + 60)
+    np.testing.assert_array_equal(mixed[1][:, 1], np.where(plan.lam == 1, y, y[plan.permutation]) + 60)
+    expected, weight = weighted(one_hot(y + 60, 90), w if with_weights else np.ones(9), plan.lam, plan.permutation)
+    np.testing.assert_allclose(dense(mixed[1], 90), expected, atol=1e-5)
+    if with_weights:
+        np.testing.assert_allclose(mixed[2], weight, atol=1e-5)
+    logits = rng.normal(size=(9, 90)).astype("float32")
+    losses = kmix.losses.SoftLabelCrossentropy(from_logits=True, reduction=None)(mixed[1], logits)
+    np.testing.assert_allclose(to_numpy(losses), crossentropy(expected, softmax(logits)), rtol=1e-4)
+
+
+def test_pairs_that_are_off_are_the_class_alone(road):
+    x, y = batch()
+    w = np.ones(9, "float32")
+    w[4], w[5] = 0, np.nan
+    pairs = at_step(road, mixup_layer(labels="pair", rate=0.0), 0, (x, y, w))[1]
+    np.testing.assert_array_equal(pairs, np.stack([y, y, np.ones(9)], axis=1))
 
 
 def test_every_step_has_its_own_plan(road):

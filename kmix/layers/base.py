@@ -99,10 +99,11 @@ class BatchLayer(keras.layers.Layer):
     # Whether a `MixTrainer` may find it inside of a model.
     _fits_in_models = False
 
-    def __init__(self, *, num_classes=None, passthrough=(), seed=None, **kwargs):
+    def __init__(self, *, num_classes=None, labels="dense", passthrough=(), seed=None, **kwargs):
         # Autocasting would cast labels, too, to the compute dtype.
         super().__init__(autocast=False, **kwargs)
         self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
+        self.labels = _checks.label_form(labels, self.num_classes)
         self.passthrough = _checks.names(passthrough, "passthrough")
         # From Python's generator, as Keras draws its seeds, so that keras.utils.set_random_seed governs it.
         self.seed = random.randint(1, int(1e9)) if seed is None else _checks.seed(seed)
@@ -214,11 +215,7 @@ class BatchLayer(keras.layers.Layer):
         if isinstance(batch, dict):
             _checks.keys(batch, self.passthrough)
         x, y, sample_weight, join = split(batch)
-        leaves = arrays_of((x, y, sample_weight))
-        for leaf in [*tree.flatten((x, y)), *arrays_of(sample_weight)]:
-            _checks.array(leaf)
-        _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
-        self._check(x)
+        leaves = self._check_arrays(x, y, sample_weight)
         if draw is None and any(map(_backend.is_jax_tracer, leaves)):
             _checks.fail(
                 "Inside a function that JAX compiles a layer cannot count its calls.",
@@ -230,7 +227,7 @@ class BatchLayer(keras.layers.Layer):
         with _backend.device_of(leaves[0]):
             x, y, sample_weight = map_arrays(xp.asarray, (x, y, sample_weight))
             self._check_float_ids(xp, y)
-            y = map_arrays(lambda leaf: mixing.check_labels(xp, leaf, self.num_classes), y)
+            y = map_arrays(lambda leaf: mixing.check_labels(xp, leaf, self.num_classes, self.labels), y)
             weights = self._weights_for(y, sample_weight)
             xp.require_equal_sizes([(leaf, 0) for leaf in arrays_of((x, y, sample_weight))], _checks.BATCH_SIZES)
             draw = Draw(self._counter.next(xp)) if draw is None else draw
@@ -240,11 +237,20 @@ class BatchLayer(keras.layers.Layer):
 
             def mix(step, alphas, x, y, sample_weight, weights):
                 at = draw._replace(step=step, alphas=dict(zip(layers, alphas, strict=True)))
-                y = map_arrays(lambda leaf: mixing.one_hot(xp, leaf, self.num_classes), y)
+                y = map_arrays(lambda leaf: mixing.encode_checked(xp, leaf, self.num_classes, self.labels), y)
                 return self._mix(xp, at, x, y, sample_weight, weights)
 
             layers, arguments = list(alphas), (step, list(alphas.values()), x, y, sample_weight, weights)
             return join(*(xp.fused(mix, *arguments) if fuse else mix(*arguments)))
+
+    def _check_arrays(self, x, y, sample_weight):
+        """Raise unless all are dense arrays with one batch size that can be mixed; return them in a list."""
+        leaves = arrays_of((x, y, sample_weight))
+        for leaf in [*tree.flatten((x, y)), *arrays_of(sample_weight)]:
+            _checks.array(leaf)
+        _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
+        self._check(x)
+        return leaves
 
     def _check_float_ids(self, xp, y):
         """Raise where class ids arrive as floats: Keras' preprocessing layers cast labels so in tf.data."""
@@ -276,7 +282,7 @@ class BatchLayer(keras.layers.Layer):
         for label, weight in zip(tree.flatten(y), weights, strict=True):
             if weight is not None:
                 shape = _backend.static_shape(label)
-                ids = "int" in _backend.dtype(label)
+                ids = "int" in _backend.dtype(label) and self.labels == "dense"
                 _checks.weight_shape(_backend.static_shape(weight), (*shape, self.num_classes) if ids else shape)
         return weights
 
@@ -287,6 +293,8 @@ class BatchLayer(keras.layers.Layer):
             return keras.KerasTensor(leaf.shape if shape is None else shape, dtype=dtype or leaf.dtype)
 
         if training is False or not is_labelled(batch):
+            if self._fits_in_models:
+                self._check(batch)
             return map_arrays(spec, batch)
         if isinstance(batch, dict):
             _checks.keys(batch, self.passthrough)
@@ -294,8 +302,9 @@ class BatchLayer(keras.layers.Layer):
         self._check(x)
 
         def label_spec(leaf):
-            ids = _checks.label_kind(leaf.shape, leaf.dtype, self.num_classes) == "ids"
-            return spec(leaf, (leaf.shape[0], self.num_classes) if ids else None, "float32")
+            ids = _checks.label_kind(leaf.shape, leaf.dtype, self.num_classes, self.labels) == "ids"
+            columns = 3 if self.labels == "pair" else self.num_classes
+            return spec(leaf, (leaf.shape[0], columns) if ids else None, "float32")
 
         return join(
             map_arrays(lambda leaf: spec(leaf, dtype=self._dtype_of(leaf)), x),
@@ -335,9 +344,7 @@ def _rebuild(cls, arguments, count):
 
 def mix_targets(plan, y, sample_weight, weights):
     """Labels and sample weights, mixed; `weights` are those of each array of `y`."""
-    labels = [
-        mixing.mix_labels(label, plan, weights=weight) for label, weight in zip(tree.flatten(y), weights, strict=True)
-    ]
+    labels = [mixing.mix_encoded(label, plan, weight) for label, weight in zip(tree.flatten(y), weights, strict=True)]
     return (
         tree.pack_sequence_as(y, labels),
         map_arrays(lambda weight: mixing.mix_weights(weight, plan), sample_weight),
@@ -459,8 +466,8 @@ class MixLayer(BatchLayer):
         raise NotImplementedError
 
     def _arguments(self):
-        settings = {"alpha": self.alpha, "num_classes": self.num_classes, "per": self.per, "rate": self.rate}
-        return {**super()._arguments(), **settings}
+        names = ("alpha", "num_classes", "labels", "per", "rate")
+        return {**super()._arguments(), **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def from_config(cls, config):

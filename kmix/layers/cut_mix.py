@@ -17,6 +17,7 @@ class CutMix(MixLayer):
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
             step); the box has `1 - lam` of the area. 0 is the identity. Defaults to 1.0, as in the paper.
         num_classes: Number of classes. Needed if the labels are integer class ids.
+        labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`.
         per: `"sample"` draws one box for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' own setting.
@@ -55,6 +56,7 @@ class CutMix(MixLayer):
         alpha=1.0,
         *,
         num_classes=None,
+        labels="dense",
         per="sample",
         rate=1.0,
         data_format=None,
@@ -62,9 +64,8 @@ class CutMix(MixLayer):
         seed=None,
         **kwargs,
     ):
-        super().__init__(
-            alpha, num_classes=num_classes, per=per, rate=rate, passthrough=passthrough, seed=seed, **kwargs
-        )
+        settings = {"num_classes": num_classes, "labels": labels, "per": per, "rate": rate}
+        super().__init__(alpha, passthrough=passthrough, seed=seed, **settings, **kwargs)
         self.data_format = _checks.one_of(
             data_format or keras.config.image_data_format(), "data_format", ("channels_last", "channels_first")
         )

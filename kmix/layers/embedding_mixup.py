@@ -24,6 +24,7 @@ class EmbeddingMixup(MixLayer):
             step). 0 is the identity. Defaults to 0.2.
         num_classes: Number of classes. Needed if the labels are integer class ids; a `MixTrainer` can
             often infer it.
+        labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
@@ -65,8 +66,8 @@ class EmbeddingMixup(MixLayer):
 
     _fits_in_models = True
 
-    def __init__(self, alpha=0.2, *, num_classes=None, per="sample", rate=1.0, seed=None, **kwargs):
-        super().__init__(alpha, num_classes=num_classes, per=per, rate=rate, seed=seed, **kwargs)
+    def __init__(self, alpha=0.2, *, num_classes=None, labels="dense", per="sample", rate=1.0, seed=None, **kwargs):
+        super().__init__(alpha, num_classes=num_classes, labels=labels, per=per, rate=rate, seed=seed, **kwargs)
         self.supports_masking = True
         self._mask = MixMask(name=f"{self.name}_mask")
 

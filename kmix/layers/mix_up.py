@@ -14,6 +14,10 @@ class MixUp(MixLayer):
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
             step). 0 is the identity, 0.1 to 0.4 keeps most of each image, 1 is uniform. Defaults to 0.2.
         num_classes: Number of classes. Needed if the labels are integer class ids.
+        labels: `"dense"`, or `"pair"` for very many classes: labels `(B, 3)`, the class of a sample, that of
+            its partner, and the label weight of the first, in place of `(B, num_classes)`.
+            `SoftLabelCrossentropy` and the metrics of kmix read both. Needs class ids, and
+            3 < `num_classes` <= `2**24`, up to which float32 holds every id exactly.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         passthrough: Keys of a dictionary batch to pass through unmixed.
@@ -54,10 +58,20 @@ class MixUp(MixLayer):
 
     _fits_in_models = True
 
-    def __init__(self, alpha=0.2, *, num_classes=None, per="sample", rate=1.0, passthrough=(), seed=None, **kwargs):
-        super().__init__(
-            alpha, num_classes=num_classes, per=per, rate=rate, passthrough=passthrough, seed=seed, **kwargs
-        )
+    def __init__(
+        self,
+        alpha=0.2,
+        *,
+        num_classes=None,
+        labels="dense",
+        per="sample",
+        rate=1.0,
+        passthrough=(),
+        seed=None,
+        **kwargs,
+    ):
+        settings = {"num_classes": num_classes, "labels": labels, "per": per, "rate": rate}
+        super().__init__(alpha, passthrough=passthrough, seed=seed, **settings, **kwargs)
 
     def _draw(self, seed, step, alpha, batch_size, spatial_shape, **settings):
         return plan.sample_mixup(seed, step, alpha, batch_size, **settings)

@@ -11,8 +11,8 @@ class RandomChoice(BatchLayer):
     """Mixes each batch with one of several layers, drawn at random.
 
     Args:
-        layers: Mixing layers of kmix, with the same `num_classes`. To leave some batches unmixed, add
-            `kmix.MixUp(0.0)`.
+        layers: Mixing layers of kmix, with the same `num_classes` and form of `labels`. To leave some
+            batches unmixed, add `kmix.MixUp(0.0)`.
         weights: Numbers >= 0, one for each layer; their ratios are the odds. Equal by default.
         seed: Integer in `[0, 2**32)`, for the choice alone: each layer keeps its own seed. Drawn from
             Python's `random` by default.
@@ -27,7 +27,7 @@ class RandomChoice(BatchLayer):
 
     Raises:
         ValueError: if there are no layers, the weights do not match them, or the layers disagree on
-            `num_classes`; and as the layers.
+            `num_classes` or `labels`; and as the layers.
         TypeError: if one of `layers` is not a mixing layer.
 
     Example:
@@ -44,13 +44,16 @@ class RandomChoice(BatchLayer):
                 _checks.fail("`layers` must be mixing layers of kmix.", f"a {type(layer).__name__}", error=TypeError)
         if not layers:
             _checks.fail("`layers` must hold at least one mixing layer.", "an empty list")
-        if len({layer.num_classes for layer in layers}) > 1:
-            _checks.fail(
-                "All `layers` must agree on `num_classes`, since every batch has the same labels.",
-                f"num_classes {[layer.num_classes for layer in layers]}",
-            )
+        for setting in ("num_classes", "labels"):
+            given = [getattr(layer, setting) for layer in layers]
+            if len(set(given)) > 1:
+                _checks.fail(
+                    f"All `layers` must agree on `{setting}`, since every batch has the same labels.",
+                    f"{setting} {given}",
+                )
         names = {name: None for layer in layers for name in layer.passthrough}
-        super().__init__(num_classes=layers[0].num_classes, passthrough=names, seed=seed, **kwargs)
+        form = {"num_classes": layers[0].num_classes, "labels": layers[0].labels}
+        super().__init__(**form, passthrough=names, seed=seed, **kwargs)
         self.layers = layers
         # A choice among choices draws from a stream of its own, so that one seed may serve both.
         self._depth: int = 1 + max(getattr(layer, "_depth", 0) for layer in layers)

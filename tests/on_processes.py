@@ -1,0 +1,40 @@
+"""Two processes of two devices each, on JAX. Run by test_devices.py, as each of the two."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+import steps
+
+N = 8
+PROCESS = int(os.environ.get("KMIX_PROCESS", "0"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def devices():
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    keras.distribution.initialize(os.environ["KMIX_ADDRESS"], num_processes=2, process_id=PROCESS)
+    names = keras.distribution.list_devices()
+    assert (len(names), len(jax.local_devices())) == (4, 2)
+    # Each process feeds its own part of the batch.
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names, auto_shard_dataset=False))
+    yield
+    jax.distributed.shutdown()
+
+
+def mine(array):
+    return np.split(array, 2)[PROCESS]
+
+
+@pytest.mark.parametrize(("way", "pairing"), [("mix", "batch"), ("at", "shard")])
+def test_processes_train_on_one_global_batch(way, pairing):
+    x, y, w = steps.batch(N)
+    trainer = steps.trainer_of(way, pairing=pairing)
+    expected = steps.weights_of(trainer)
+    steps.fit(trainer, mine(x), mine(y), mine(w))
+    for number in range(4):
+        expected, _ = steps.step(way, expected, x, y, w, trainer.plan(number, N))
+    steps.assert_close(steps.weights_of(trainer), expected)

@@ -1,0 +1,107 @@
+"""Four devices under `keras.distribution` on JAX. Run by test_devices.py, in a process of its own."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import steps
+
+import kmix
+
+N = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def devices():
+    names = keras.distribution.list_devices()
+    assert len(names) == 4
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names))
+    yield names
+    keras.distribution.set_distribution(None)
+
+
+def assert_steps(trainer, way, w, **settings):
+    """Four steps of training on a global batch are those of NumPy."""
+    x, y, _ = steps.batch(N)
+    expected = steps.weights_of(trainer)
+    history = steps.fit(trainer, x, y, w, **settings)
+    for number in range(4):
+        expected, accuracy = steps.step(way, expected, x, y, w, trainer.plan(number, N))
+        assert history["accuracy"][number] == pytest.approx(accuracy)
+    steps.assert_close(steps.weights_of(trainer), expected)
+    assert int(trainer.step) == 4
+
+
+@pytest.mark.parametrize("pairing", ["batch", "shard"])
+@pytest.mark.parametrize("way", steps.WAYS)
+def test_steps_on_the_global_batch(way, pairing):
+    assert_steps(steps.trainer_of(way, pairing=pairing), way, None if way == "mix" else steps.batch(N)[2])
+
+
+def test_partners_stay_within_the_shard():
+    within, across = (steps.trainer_of("mix", pairing=pairing).plan(0, N) for pairing in ("shard", "batch"))
+    shard = np.arange(N) // 4
+    assert np.array_equal(shard[within.permutation], shard)
+    assert not np.array_equal(shard[across.permutation], shard)
+    assert np.array_equal(np.sort(within.permutation), np.arange(N))
+    assert np.array_equal(within.lam, across.lam)
+
+
+def test_shards_divide_the_batch():
+    with pytest.raises(ValueError, match="divisible"):
+        steps.trainer_of("mix", pairing="shard").plan(0, 10)
+
+
+def moves(trainer):
+    """What the devices send each other in a compiled training step: kinds of messages and their shapes."""
+    import jax
+
+    def laid(array):
+        return jax.device_put(array, keras.distribution.distribution().get_data_layout(array.shape).backend_layout)
+
+    data = steps.batch(N)
+    steps.fit(trainer, *data, steps=1)
+    variables = trainer.trainable_variables, trainer.non_trainable_variables, trainer.optimizer.variables
+    state = [[variable.value for variable in group] for group in (*variables, trainer.metrics_variables)]
+    step = jax.jit(trainer.train_step).lower(state, tuple(map(laid, data)))
+    kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+    return re.findall(rf" = (.*) ({kinds})(?:-start)?\(", step.compile().as_text())
+
+
+@pytest.mark.parametrize("way", steps.WAYS)
+def test_no_sample_leaves_its_device_with_shards(way):
+    sent = moves(steps.trainer_of(way, pairing="shard"))
+    # The means of the gradients and the metrics, as in plain training.
+    assert {kind for _, kind in sent} == {"all-reduce"}
+    assert not any(f"[{N}" in shape for shape, _ in sent)
+
+
+def test_all_samples_go_to_all_devices_without_shards():
+    sent = moves(steps.trainer_of("mix", pairing="batch"))
+    assert any(kind == "all-gather" and f"[{N},5]" in shape for shape, kind in sent)
+
+
+def test_alpha_that_a_callback_sets_takes_effect():
+    x, y, _ = steps.batch(N)
+    trainer, alphas = steps.trainer_of("mix", 0.1), [2.0, 0.0, 0.5]
+    expected = steps.weights_of(trainer)
+    scheduler = kmix.callbacks.AlphaScheduler(trainer, lambda epoch: alphas[epoch])
+    assert steps.fit(trainer, x, y, steps=3, callbacks=[scheduler])["alpha"] == alphas
+    for number, alpha in enumerate(alphas):
+        trainer.alpha = alpha
+        expected, _ = steps.step("mix", expected, x, y, None, trainer.plan(number, N))
+    steps.assert_close(steps.weights_of(trainer), expected)
+
+
+@pytest.mark.parametrize("pairing", ["batch", "shard"])
+def test_model_parallel(devices, pairing):
+    mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), devices)
+    layouts = keras.distribution.LayoutMap(mesh)
+    layouts["hidden/kernel"], layouts["top/kernel"] = (None, "model"), ("model", None)
+    with keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch").scope():
+        trainer = steps.trainer_of("at", pairing=pairing)
+        assert not trainer.model.get_layer("top").kernel.value.sharding.is_fully_replicated
+        assert_steps(trainer, "at", steps.batch(N)[2])
+        shard = np.arange(N) // 8
+        assert np.array_equal(shard[trainer.plan(0, N).permutation], shard) == (pairing == "shard")

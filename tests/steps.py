@@ -1,0 +1,58 @@
+"""A small model whose training step plain NumPy computes, for the tests on many devices."""
+
+import keras
+import numpy as np
+from test_trainer import CLASSES, RATE, compiled, mixing_matrix, numbers, output_gradient, targets
+
+import kmix
+
+WAYS = ("mix", "placed", "at")
+AT = ("input", "hidden", "top")
+
+
+def batch(n):
+    """Inputs, class ids and sample weights."""
+    generator = np.random.default_rng(n)
+    return numbers(n, 5), generator.integers(0, CLASSES, n), generator.uniform(0.2, 3.0, n).astype("float32")
+
+
+def trainer_of(way, alpha=0.7, pairing="batch", **settings):
+    """A compiled trainer that mixes the inputs, with a layer in the model, or at one of three places."""
+    mix = kmix.MixUp(alpha, seed=3) if way == "mix" else kmix.EmbeddingMixup(alpha, seed=5)
+    inputs = keras.Input((5,))
+    tensor = keras.layers.Dense(6, activation="tanh", use_bias=False, name="hidden")(inputs)
+    tensor = mix(tensor) if way == "placed" else tensor
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES, use_bias=False, name="top")(tensor))
+    ways = {"mix": {"mix": mix}, "placed": {}, "at": {"mix": mix, "at": AT}}
+    return compiled(kmix.MixTrainer(model, pairing=pairing, **ways[way]), metrics=["accuracy"], **settings)
+
+
+def weights_of(trainer):
+    return [weight.astype("float64") for weight in trainer.model.get_weights()]
+
+
+def step(way, weights, x, y, w, plan):
+    """The weights after one step of SGD on a batch, and the accuracy on its mixed labels."""
+    first, second = weights
+    mixings = [np.eye(len(x))] * 3
+    mixings[{"mix": 0, "placed": 1, "at": plan.place}[way]] = mixing_matrix(plan)
+    below = mixings[0] @ x
+    squashed = np.tanh(below @ first)
+    state = mixings[1] @ squashed
+    logits, (y, w) = mixings[2] @ state @ second, targets(plan, y, w)
+    gradient = mixings[2].T @ output_gradient(logits, y, w)
+    down = (mixings[1].T @ (gradient @ second.T)) * (1 - squashed**2)
+    accuracy = np.mean(logits.argmax(axis=1) == y.argmax(axis=1))
+    return [first - RATE * below.T @ down, second - RATE * state.T @ gradient], accuracy
+
+
+def fit(trainer, x, y, w=None, steps=4, **settings):
+    """Train on one batch, one step an epoch."""
+    return trainer.fit(
+        x, y, sample_weight=w, batch_size=len(x), epochs=steps, shuffle=False, verbose=0, **settings
+    ).history
+
+
+def assert_close(trained, expected):
+    for one, other in zip(trained, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)

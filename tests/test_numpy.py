@@ -1,0 +1,139 @@
+"""NumPy arrays (Grain, plain loaders): as the oracle says, without copies of the batch beside the result."""
+
+import tracemalloc
+
+import ml_dtypes
+import numpy as np
+import pytest
+from oracle import cutmix, mixup
+
+from kmix import mixing, plan
+
+SHAPES = [(9, 40, 40, 3), (300, 32, 32, 3), (3, 200, 200, 3), (9, 0, 4, 3), (0, 8, 8, 3), (1, 8, 8, 1)]
+
+
+def images(shape, dtype="float32"):
+    return (255 * np.random.default_rng(0).random(shape)).astype(dtype)
+
+
+def plans(size, spatial=(32, 32)):
+    return plan.sample_mixup(1, 0, 0.4, size), plan.sample_cutmix(1, 0, 1.0, size, spatial)
+
+
+def beyond_the_result(function):
+    """Bytes that `function` holds at its peak, without those of its result."""
+    tracemalloc.start()
+    try:
+        result = function()
+        return tracemalloc.get_traced_memory()[1] - result.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_memory(dtype):
+    x = images((64, 64, 64, 3), dtype)
+    for drawn in plans(64, (64, 64)):
+        assert beyond_the_result(lambda drawn=drawn: mixing.mix_inputs(x, drawn)) < x.nbytes
+    labels = np.eye(2000, dtype="float32")[np.arange(256)]
+    drawn, _ = plans(256)
+    assert beyond_the_result(lambda: mixing.mix_labels(labels, drawn)) < labels.nbytes
+
+
+def test_the_memory_test_can_fail(monkeypatch):
+    """With one block for all samples, that is in plain NumPy expressions, the batch is held several times over."""
+    x = images((64, 64, 64, 3))
+    drawn, _ = plans(64)
+    monkeypatch.setattr(mixing, "_BLOCK", x.size)
+    assert beyond_the_result(lambda: mixing.mix_inputs(x, drawn)) > 2 * x.nbytes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "uint8"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_blocks_are_the_formula(shape, dtype):
+    x = images(shape, dtype)
+    before = x.copy()
+    blend, paste = plans(len(x), tuple(max(size, 1) for size in shape[1:3]))
+    mixed = mixing.mix_inputs(x, blend)
+    assert mixed.dtype == ("float32" if dtype == "uint8" else dtype)
+    # Rounded once, from float32.
+    step = {"float64": 1e-6, "float16": 2.0**-11, "bfloat16": 2.0**-8}.get(dtype, 1e-6)
+    np.testing.assert_allclose(mixed.astype("float64"), mixup(x, blend.lam, blend.permutation), rtol=step, atol=1e-4)
+    mixed = mixing.mix_inputs(x, paste)
+    assert mixed.dtype == x.dtype
+    np.testing.assert_array_equal(mixed, cutmix(x, paste.box, paste.permutation))
+    np.testing.assert_array_equal(x, before)
+
+
+def test_rounded_once():
+    """In half precision a weight of 0.0004 beside 1 would be lost, and the sum of rounded products is off."""
+    x = np.random.default_rng(0).normal(size=(500, 40)).astype("float16")
+    drawn, _ = plans(500)
+    a, b = drawn.lam[:, None], 1 - drawn.lam[:, None]
+    wide = x.astype("float32")
+    expected = (a * wide + b * wide[drawn.permutation]).astype("float16")
+    np.testing.assert_array_equal(mixing.mix_inputs(x, drawn), expected)
+    into_half = mixing.mix_inputs(images((500, 40), "uint8"), drawn, dtype="bfloat16")
+    assert into_half.dtype == ml_dtypes.bfloat16
+
+
+def test_any_layout_in_memory():
+    x = images((40, 30, 60, 6))
+    blend, paste = plans(20, (15, 60))
+    for given in (
+        x[::2, ::-2, :, 1:4],
+        np.asfortranarray(x[:20, :15, :, :3]),
+        x[:20, :15, :, :3].transpose(0, 2, 1, 3),
+    ):
+        before = given.copy()
+        np.testing.assert_allclose(
+            mixing.mix_inputs(given, blend), mixup(given, blend.lam, blend.permutation), rtol=1e-6, atol=1e-4
+        )
+        np.testing.assert_array_equal(mixing.mix_inputs(given, paste), cutmix(given, paste.box, paste.permutation))
+        np.testing.assert_array_equal(given, before)
+    read_only = x[:20].copy()
+    read_only.flags.writeable = False
+    assert mixing.mix_inputs(read_only, blend).flags.writeable
+    channels_first = mixing.mix_inputs(x[:20].transpose(0, 3, 1, 2), paste, data_format="channels_first")
+    np.testing.assert_array_equal(channels_first.transpose(0, 2, 3, 1), mixing.mix_inputs(x[:20], paste))
+
+
+@pytest.mark.parametrize("size", [1, 7, 70_000])
+def test_one_number_for_each_sample(size):
+    x = images(size)
+    drawn, _ = plans(size)
+    expected = mixup(x, drawn.lam, drawn.permutation)
+    np.testing.assert_allclose(mixing.mix_inputs(x, drawn), expected, rtol=1e-5)
+    np.testing.assert_allclose(mixing.mix_labels(x, drawn), expected, rtol=1e-5)
+    np.testing.assert_allclose(mixing.mix_weights(x, drawn), expected, rtol=1e-5)
+
+
+def test_kept_samples_are_kept_beside_mixed_ones():
+    """0 * nan is nan: in one block with others, a sample that is kept is not touched."""
+    x = images((4, 5))
+    x[1] = np.nan, np.inf, -np.inf, 3e38, 7
+    drawn = plan.MixPlan(np.array([1, 0.25, 0.5, 1], "float32"), np.array([1, 0, 3, 1]))
+    mixed = mixing.mix_inputs(x, drawn)
+    np.testing.assert_array_equal(mixed[[0, 3]], x[[0, 3]])
+    np.testing.assert_allclose(mixed[2], (x[2] + x[3]) / 2, rtol=1e-6)
+    assert np.isnan(mixed[1, 0])
+    assert mixed[1, 1] == np.inf
+
+
+def test_partners_within_shards():
+    x = images((12, 5, 5, 2))
+    blend, paste = plans(4, (5, 5))
+    whole = np.concatenate([blend.permutation, blend.permutation + 4, blend.permutation + 8])
+    lam, box = np.tile(blend.lam, 3), np.tile(paste.box, (3, 1))
+    blend = plan.MixPlan(lam, whole.reshape(3, 4) % 4)
+    np.testing.assert_allclose(mixing.mix_inputs(x, blend), mixup(x, lam, whole), rtol=1e-5)
+    np.testing.assert_array_equal(mixing.mix_inputs(x, blend._replace(box=box)), cutmix(x, box, whole))
+    pairs = mixing.pair_labels(np.arange(12), blend, 12)
+    np.testing.assert_array_equal(pairs[:, 1], whole)
+
+
+def test_every_dtype_can_be_pasted():
+    _, paste = plans(6, (4, 4))
+    for dtype in ("bool", "int64", "U3", "complex64"):
+        x = images((6, 4, 4, 1), "int64").astype(dtype)
+        np.testing.assert_array_equal(mixing.mix_inputs(x, paste), cutmix(x, paste.box, paste.permutation))

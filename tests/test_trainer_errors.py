@@ -1,0 +1,179 @@
+"""What a MixTrainer refuses, and what it says."""
+
+import keras
+import numpy as np
+import pytest
+
+import kmix
+
+X, Y = np.zeros((8, 6), "float32"), np.arange(8) % 4
+
+
+def functional(*layers):
+    inputs = tensor = keras.Input((6,))
+    for layer in layers:
+        tensor = layer(tensor)
+    return keras.Model(inputs, keras.layers.Dense(4, name="top")(tensor))
+
+
+class Subclassed(keras.Model):
+    def __init__(self, *layers):
+        super().__init__()
+        self.inner, self.top = list(layers), keras.layers.Dense(4)
+
+    def call(self, x):
+        for layer in self.inner:
+            x = layer(x)
+        return self.top(x)
+
+
+def dense(name=None):
+    return keras.layers.Dense(5, name=name)
+
+
+PLAIN = functional(dense("hidden"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: kmix.MixTrainer(PLAIN), "needs something that mixes"),
+        (lambda: kmix.MixTrainer(functional(kmix.MixUp()), mix=kmix.MixUp()), "Mix in one way.*`mix`"),
+        (lambda: kmix.MixTrainer(functional(kmix.MixUp()), at=["top"]), "Mix in one way.*`at`"),
+        (lambda: kmix.MixTrainer(PLAIN, at=["top"]), "needs something that mixes"),
+        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.CutMix(), at=["hidden"]), "only MixUp and EmbeddingMixup.*CutMix"),
+        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.RandomChoice([kmix.MixUp()]), at=["hidden"]), "RandomChoice"),
+        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), at=["hiden"]), "'hiden'.*Near matches: hidden"),
+        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), at=[]), "`at` must hold names"),
+        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), at=["top", "top"]), "each once"),
+        (lambda: kmix.MixTrainer(Subclassed(), mix=kmix.MixUp(), at=["top"]), "sub-classed.*EmbeddingMixup"),
+        (lambda: kmix.MixTrainer(keras.Sequential([dense()]), mix=kmix.MixUp(), at=["x"]), "keras.Input"),
+        (
+            lambda: kmix.MixTrainer(keras.Sequential([keras.Input((8, 8, 3)), kmix.CutMix(), keras.layers.Flatten()])),
+            "MixTrainer\\(model, mix=kmix.CutMix",
+        ),
+        (lambda: kmix.MixTrainer(Subclassed(kmix.MixUp(0.1), kmix.MixUp(0.2))), "agree on `alpha`.*0.1.*0.2"),
+        (lambda: kmix.MixTrainer(Subclassed(kmix.MixUp(per="batch"), kmix.MixUp())), "agree on `per`"),
+        (lambda: kmix.MixTrainer(Subclassed(kmix.MixUp(rate=0.5), kmix.MixUp())), "agree on `rate`"),
+        (lambda: kmix.MixTrainer(functional(kmix.MixUp(), dense(), kmix.EmbeddingMixup())), "one branch.*mix twice"),
+        (lambda: kmix.MixTrainer(functional(kmix.MixUp(), functional(kmix.MixUp()))), "one branch"),
+        (lambda: kmix.MixTrainer(functional(functional(kmix.MixUp(), kmix.MixUp()))), "one branch"),
+        (lambda: kmix.MixTrainer(kmix.MixTrainer(PLAIN, mix=kmix.MixUp()), mix=kmix.MixUp()), "Wrap its `.model`"),
+        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(num_classes=3), num_classes=4), "agree on `num_classes`"),
+        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), pairing="device"), "pairing"),
+        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), seed=-1), "seed"),
+    ],
+)
+def test_construction(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_two_branches_may_both_mix():
+    a, b = keras.Input((6,)), keras.Input((6,))
+    joined = keras.layers.Concatenate()([kmix.MixUp(seed=1)(a), kmix.EmbeddingMixup(seed=2)(b)])
+    assert kmix.MixTrainer(keras.Model([a, b], joined)).alpha == 0.2
+
+
+def test_wrong_types():
+    with pytest.raises(TypeError, match=r"Keras model.*Dense"):
+        kmix.MixTrainer(dense(), mix=kmix.MixUp())
+    with pytest.raises(TypeError, match=r"mixing layer.*Dense"):
+        kmix.MixTrainer(PLAIN, mix=dense())
+    with pytest.raises(TypeError, match="list of names"):
+        kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), at="hidden")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "sparse_categorical_crossentropy"},
+        {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        {"loss": keras.losses.sparse_categorical_crossentropy},
+        {"loss": "categorical_crossentropy", "metrics": ["accuracy", "sparse_categorical_accuracy"]},
+        {"loss": "categorical_crossentropy", "metrics": [keras.metrics.SparseTopKCategoricalAccuracy(2)]},
+        {"loss": {"top": "sparse_categorical_crossentropy"}},
+        {"loss": "mse", "weighted_metrics": [[keras.metrics.SparseCategoricalAccuracy()]]},
+    ],
+)
+def test_sparse_losses_and_metrics(settings):
+    with pytest.raises(ValueError, match="SoftLabelCrossentropy"):
+        kmix.MixTrainer(PLAIN, mix=kmix.MixUp()).compile("sgd", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"loss": "mse"}, {"loss": None, "metrics": [keras.metrics.CategoricalAccuracy()]}], ids=str
+)
+def test_losses_and_metrics_that_cannot_read_pairs(settings):
+    with pytest.raises(ValueError, match="read labels that are pairs"):
+        kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), labels="pair").compile("sgd", **settings)
+
+
+def compiled(model, mix=None, loss="mse", **settings):
+    trainer = kmix.MixTrainer(model, mix=mix or kmix.MixUp(), **settings)
+    trainer.compile("sgd", loss)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("trainer", "data", "message"),
+    [
+        (lambda: compiled(functional(dense())), (X,), "without labels"),
+        (lambda: compiled(Subclassed()), (X, Y), "do not tell the number of classes.*num_classes="),
+        (lambda: compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])), (X, Y), "Cast the labels"),
+        (lambda: compiled(functional(dense())), (X, np.zeros((8, 3), "int32")), "multi-hot"),
+        (lambda: compiled(keras.Sequential([keras.Input((6, 1)), dense()])), (X[..., None], X.astype("int32")), "each"),
+        (lambda: compiled(functional(dense())), (X, [Y, Y]), "do not tell"),
+        (lambda: compiled(keras.Sequential([keras.Input((6,), dtype="int32"), dense()])), (X.astype(int), Y), "Ids"),
+        (lambda: compiled(functional(dense()), kmix.EmbeddingMixup()), (X.astype("uint8"), Y), "Embedding layer"),
+        (lambda: compiled(functional(dense()), kmix.CutMix()), (X, Y), "spatial axes"),
+    ],
+)
+def test_data(trainer, data, message):
+    trainer = trainer()
+    trainer(data[0])
+    weights = trainer.get_weights()
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(*data, batch_size=8, verbose=0)
+    for before, after in zip(weights, trainer.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_batch_must_be_the_first_axis_inside_of_the_model():
+    fold, unfold = (keras.layers.Lambda(lambda x, s=s: keras.ops.reshape(x, s)) for s in ((-1, 2), (-1, 6, 2)))
+    trainer = kmix.MixTrainer(keras.Sequential([keras.Input((6, 2)), fold, kmix.MixUp(), unfold]))
+    trainer.compile("sgd", "mse", run_eagerly=True)
+    x = np.zeros((8, 6, 2), "float32")
+    with pytest.raises(ValueError, match="first axis"):
+        trainer.fit(x, x, batch_size=8, verbose=0)
+
+
+def test_alpha_that_follows_a_schedule_cannot_be_set():
+    trainer = kmix.MixTrainer(PLAIN, mix=kmix.MixUp(kmix.schedules.Linear(0.0, 1.0, 10)))
+    for assign in (lambda: setattr(trainer, "alpha", 0.1), lambda: kmix.callbacks.AlphaScheduler(trainer, lambda e: 1)):
+        with pytest.raises(ValueError, match="follows a schedule"):
+            assign()
+    trainer = kmix.MixTrainer(PLAIN, mix=kmix.MixUp(0.2))
+    with pytest.raises(ValueError, match="when the layer is built"):
+        trainer.alpha = kmix.schedules.Linear(0.0, 1.0, 10)
+
+
+def test_alphas_that_differ_have_no_common_value():
+    choice = kmix.RandomChoice([kmix.MixUp(0.1), kmix.CutMix(1.0)])
+    trainer = kmix.MixTrainer(PLAIN, mix=choice)
+    with pytest.raises(ValueError, match=r"different alphas.*0\.1.*1\.0"):
+        _ = trainer.alpha
+    trainer.alpha = 0.3
+    assert trainer.alpha == choice.layers[0].alpha == choice.layers[1].alpha == 0.3
+
+
+def test_plain_fit_of_a_model_with_a_mixing_layer_names_the_trainer():
+    model = functional(kmix.EmbeddingMixup())
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="MixTrainer"):
+        model.fit(X, np.eye(4)[Y], verbose=0)
+
+
+def test_token_ids_are_refused_before_the_embedding():
+    with pytest.raises(ValueError, match="after the Embedding layer"):
+        keras.Sequential([keras.Input((6,), dtype="int32"), kmix.EmbeddingMixup()])
