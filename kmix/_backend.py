@@ -374,7 +374,8 @@ class TensorFlow(NumPy):
     def require(self, condition, message):
         """Raise unless `condition` holds: at once where it can be seen, else when the graph runs."""
         if is_symbolic(condition):
-            self.tf.debugging.Assert(self.tf.reduce_all(condition), [message])
+            # The bare op: `tf.debugging.Assert` wraps it in a conditional, which costs more than the check.
+            self.tf.raw_ops.Assert(condition=self.tf.reduce_all(condition), data=[message])
         else:
             super().require(condition, message)
 
