@@ -420,7 +420,9 @@ class Resource:
 
     def read(self):
         tf = _tensorflow()
-        return tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype), self.shape)
+        value = tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype)
+        value.set_shape(self.shape)
+        return value
 
 
 class Cell:
