@@ -3,7 +3,7 @@
 # make test-all  the tests on TensorFlow, JAX and PyTorch, with coverage
 # make lint      ruff and mypy
 # make compare   kmix beside keras.layers.MixUp and CutMix, problem by problem
-# make speed     throughput in tf.data beside Keras and KerasCV
+# make speed     throughput in tf.data beside Keras, KerasCV, and the formulas of torchvision and timm, into RESULTS.md
 # make in-step   the cost of mixing in the training step, on the three backends
 # make mutants   break kmix on purpose and see a test notice, on every road and backend
 

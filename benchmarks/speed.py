@@ -1,18 +1,21 @@
-"""Throughput of the mixing layers in a tf.data pipeline: kmix, Keras, KerasCV and the memory limit.
+"""Throughput of the mixing layers in a tf.data pipeline: kmix, its peers, and the memory limit, in one run.
 
-    python benchmarks/speed.py
-    python benchmarks/speed.py --sizes 128x224x224x3/1000 256x32x32x3/10 --rounds 9 --parallel-calls 2
+    python benchmarks/speed.py                  # everything, and into RESULTS.md
+    python benchmarks/speed.py --only 28x28x1   # some of the cases, printed only
 
-Each layer maps one batch in memory, over and over: `Dataset.from_tensors(batch).repeat(n).map(layer, N)`. The rounds
-are interleaved, so that a slow moment of the machine meets all layers alike, and ratios are taken within a round. The
-memory limit is one multi-threaded pass that reads two batches and writes one: the least that mixing can do.
+Each layer maps one batch in memory, over and over: `Dataset.from_tensors(batch).repeat().map(layer, calls)`, timed from
+one batch to a later one. The rounds are interleaved, each in another order, so that a slow moment of the machine meets
+all layers alike. The memory limit is one multi-threaded pass that reads two batches and writes one, the least
+that mixing can do; for MixUp of uint8 images it is the cast to float32, which reads one.
+
+The formulas of torchvision and timm are written out in PyTorch and run on a batch in memory, outside of any loader:
+one lam and one box for the whole batch; as partner the neighbour (roll), or the sample at the other end (flip, in
+place). uint8 images are cast to float32 before they are blended.
 """
 
 import argparse
-import importlib.metadata
 import os
-import pathlib
-import platform
+import random
 import statistics
 import time
 
@@ -21,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import results
 import tensorflow as tf
 
 import kmix
@@ -29,130 +33,291 @@ try:
     import keras_cv
 except ImportError:
     keras_cv = None
+try:
+    import torch
+except ImportError:
+    torch = None
 
-KINDS = {"MixUp": 0.2, "CutMix": 1.0}  # with their alphas
+ALPHAS = {"MixUp": 0.2, "CutMix": 1.0}
+LIMIT, KMIX, KERAS, KERAS_CV = "memory limit", "kmix", "keras.layers", "keras_cv"
+LIBRARIES = [LIMIT, KMIX, KERAS, KERAS_CV, "torchvision's formula", "timm's formula"]
+
+# Shape of a batch, number of classes, dtype, parallel calls. By size of the image, then of the batch.
+CASES = [
+    ((128, 28, 28, 1), 10, "float32", 2),
+    ((128, 32, 32, 3), 10, "float32", 2),
+    ((128, 64, 64, 3), 200, "float32", 2),
+    ((128, 224, 224, 3), 1000, "float32", 2),
+    ((32, 32, 32, 3), 10, "float32", 2),
+    ((256, 32, 32, 3), 10, "float32", 2),
+    ((512, 32, 32, 3), 10, "float32", 2),
+    ((32, 224, 224, 3), 1000, "float32", 2),
+    ((128, 28, 28, 1), 10, "float32", 1),
+    ((128, 224, 224, 3), 1000, "float32", 1),
+    ((128, 28, 28, 1), 10, "uint8", 2),
+    ((128, 32, 32, 3), 10, "uint8", 2),
+    ((128, 64, 64, 3), 200, "uint8", 2),
+    ((128, 224, 224, 3), 1000, "uint8", 2),
+]
+
+# What kmix shall reach: case, kind, library, at least how many times the speed of that library.
+BOUNDS = [
+    (CASES[3], "MixUp", KERAS, 3.0),
+    (CASES[3], "MixUp", KERAS_CV, 2.0),
+    (CASES[3], "CutMix", KERAS, 8.0),
+    (CASES[3], "CutMix", KERAS_CV, 6.0),
+    (CASES[3], "MixUp", LIMIT, 1 / 1.3),
+    (CASES[3], "CutMix", LIMIT, 1 / 1.3),
+    (CASES[13], "MixUp", KERAS, 4.0),
+    (CASES[13], "MixUp", KERAS_CV, 4.0),
+    *[(CASES[0], kind, library, 1.0) for kind in ALPHAS for library in (KERAS, KERAS_CV)],
+    *[(CASES[5], "MixUp", library, 2.0) for library in (KERAS, KERAS_CV)],
+]
 
 
-def parse_size(text):
-    """`"256x32x32x3/10"` to the shape of a batch and its number of classes."""
-    shape, _, classes = text.partition("/")
-    return tuple(int(size) for size in shape.split("x")), int(classes)
+def name_of(case):
+    """A case as text."""
+    shape, _, dtype, calls = case
+    return f"{' x '.join(map(str, shape))} {dtype}, {calls} call{'s' * (calls > 1)}"
 
 
-def make_batch(shape, classes):
-    """A batch of float32 images and one-hot labels."""
+def make_batch(shape, classes, dtype):
+    """A batch of images and one-hot labels."""
     generator = np.random.default_rng(0)
-    labels = generator.integers(classes, size=shape[0])
-    return generator.random(shape, dtype="float32"), np.eye(classes, dtype="float32")[labels]
+    images = generator.random(shape, dtype="float32")
+    labels = np.eye(classes, dtype="float32")[generator.integers(classes, size=shape[0])]
+    return ((images * 255).astype("uint8") if dtype == "uint8" else images), labels
 
 
-def layers_to_time(name):
-    """The layers of one kind, by library: kmix first."""
-    alpha = KINDS[name]
-    layers = {"kmix": getattr(kmix, name)(alpha), "keras.layers": getattr(keras.layers, name)(alpha)}
-    if keras_cv is not None:
-        layers["keras_cv"] = getattr(keras_cv.layers, name)(alpha)
-    return layers
+def make_layer(library, kind):
+    """A mixing layer of one of the libraries."""
+    return getattr({KMIX: kmix, KERAS: keras.layers, KERAS_CV: getattr(keras_cv, "layers", None)}[library], kind)(
+        ALPHAS[kind]
+    )
 
 
-def memory_pass(batch):
-    """A map function that reads two batches and writes one."""
-    other = tf.constant(batch[0][::-1].copy())
+def memory_pass(kind, images):
+    """A map function that moves no less memory than mixing does."""
+    if kind == "MixUp" and images.dtype == "uint8":
+        return lambda x, y: (tf.cast(x, "float32"), y)
+    other = tf.constant(images[::-1].copy())
     return lambda x, y: (x + other, y)
 
 
-def build_source(batch, repeats):
-    """A data set that repeats one batch."""
+def source(batch, library):
+    """A data set that repeats one batch without end, in the form that a library takes."""
     options = tf.data.Options()
-    # With a given number of parallel calls nothing is left to tune, but the end of an iterator waits for the tuner.
-    options.autotune.enabled = False
-    return tf.data.Dataset.from_tensors(batch).repeat(repeats).with_options(options)
+    # The number of parallel calls is given: nothing is left to tune, but the end of an iterator waits for the tuner.
+    options.autotune.enabled = options.experimental_optimization.inject_prefetch = False
+    batch = batch if library in (KMIX, LIMIT) else dict(zip(("images", "labels"), batch, strict=True))
+    return tf.data.Dataset.from_tensors(batch).repeat().with_options(options)
 
 
-def build_pipelines(batch, repeats, parallel_calls):
-    """The mapped data sets by (kind, library)."""
-    pairs = build_source(batch, repeats)
-    dictionaries = build_source({"images": batch[0], "labels": batch[1]}, repeats)
-    pipelines = {("", "memory limit"): pairs.map(memory_pass(batch), parallel_calls)}
-    for name in KINDS:
-        for library, layer in layers_to_time(name).items():
-            source = pairs if library == "kmix" else dictionaries
-            pipelines[name, library] = source.map(layer, parallel_calls)
-    return pipelines
-
-
-def time_batches(dataset, repeats):
-    """Milliseconds per batch to run through a data set once: by the clock, and of all cores together."""
-    start, start_cpu = time.perf_counter(), time.process_time()
-    for _ in dataset:  # The batches stay tensors.
+def run_pipeline(dataset, count):
+    """Milliseconds per batch, from the first to the last of `count` more."""
+    batches = iter(dataset.take(count + 1))
+    next(batches)
+    start = time.perf_counter()
+    for _ in batches:  # They stay tensors.
         pass
-    return 1e3 * (time.perf_counter() - start) / repeats, 1e3 * (time.process_time() - start_cpu) / repeats
+    return 1e3 * (time.perf_counter() - start) / count
 
 
-def measure(pipelines, repeats, rounds):
-    """The times of every round, by pipeline. A first round, which compiles, is not counted."""
-    times = {key: [] for key in pipelines}
+def torch_formulas(batch, kind, calls):
+    """The formulas of torchvision and timm as functions of nothing, by library; images are (B, C, H, W) there."""
+    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch[0], -1, 1)))
+    y = torch.from_numpy(batch[1])
+    beta = torch.distributions.Beta(ALPHAS[kind], ALPHAS[kind])
+    height, width = x.shape[2:]
+
+    def box():
+        lam = float(beta.sample())
+        row, column = int(torch.randint(height, ())), int(torch.randint(width, ()))
+        half = 0.5 * (1.0 - lam) ** 0.5
+        rows = slice(max(row - int(half * height), 0), min(row + int(half * height), height))
+        columns = slice(max(column - int(half * width), 0), min(column + int(half * width), width))
+        kept = 1.0 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+        return kept, (slice(None), slice(None), rows, columns)
+
+    def rolled(x, lam):
+        return x.roll(1, 0).mul_(1.0 - lam).add_(x.mul(lam))
+
+    def torchvision():
+        if kind == "MixUp":
+            lam = float(beta.sample())
+            return rolled(x.float(), lam), rolled(y, lam)
+        lam, window = box()
+        mixed = x.clone()
+        mixed[window] = x.roll(1, 0)[window]
+        return mixed, rolled(y, lam)
+
+    def timm():
+        if kind == "MixUp":
+            lam, images = float(beta.sample()), x.float()
+            images.mul_(lam).add_(images.flip(0).mul_(1.0 - lam))
+        else:
+            lam, window = box()
+            images = x
+            images[window] = x.flip(0)[window]
+        return images, y * lam + y.flip(0) * (1.0 - lam)
+
+    def timed(function):
+        def run(count):
+            torch.set_num_threads(calls)
+            start = time.perf_counter()
+            for _ in range(count):
+                function()
+            return 1e3 * (time.perf_counter() - start) / count
+
+        return run
+
+    return {LIBRARIES[4]: timed(torchvision), LIBRARIES[5]: timed(timm)}
+
+
+def runners(case, kind):
+    """By library: a function of a count that returns milliseconds per batch."""
+    shape, classes, dtype, calls = case
+    batch = make_batch(shape, classes, dtype)
+    functions = {LIMIT: memory_pass(kind, batch[0])}
+    for library in (KMIX, KERAS, KERAS_CV) if keras_cv else (KMIX, KERAS):
+        functions[library] = make_layer(library, kind)
+    pipelines = {library: source(batch, library).map(function, calls) for library, function in functions.items()}
+    found = {library: lambda count, ds=ds: run_pipeline(ds, count) for library, ds in pipelines.items()}
+    return {**found, **(torch_formulas(batch, kind, calls) if torch else {})}
+
+
+def measure(case, rounds):
+    """Milliseconds per batch of every round, by (kind, library). A first round, which compiles, is not counted."""
+    # So many batches that the one or two that wait when the clock starts do not count.
+    count = int(np.clip(3e8 // np.prod(case[0]), 16, 300))
+    runs = {(kind, library): run for kind in ALPHAS for library, run in runners(case, kind).items()}
+    times = {key: [] for key in runs}
     for _ in range(rounds + 1):
-        for key, dataset in pipelines.items():
-            times[key].append(time_batches(dataset, repeats))
+        for key in random.sample(list(runs), len(runs)):
+            times[key].append(runs[key](count))
     return {key: values[1:] for key, values in times.items()}
 
 
-def table_rows(size, times):
-    """One row of text per pipeline: median, spread, processor time, and the ratio to each layer of kmix concerned."""
-    for (name, library), rounds in times.items():
-        clock, cores = zip(*rounds, strict=True)
-        ratios = [median_ratio(rounds, times[kind, "kmix"]) for kind in ([name] if name else KINDS)]
-        yield [
-            size,
-            f"{library} {name}".strip(),
-            f"{statistics.median(clock):.2f}",
-            f"{min(clock):.2f} to {max(clock):.2f}",
-            f"{statistics.median(cores):.2f}",
-            " and ".join(f"{ratio:.2f}" for ratio in ratios),
+def cell(values, base=None):
+    """Median, spread, and how many times slower than `base`."""
+    median = statistics.median(values)
+    text = f"{median:.2f} ({min(values):.2f} to {max(values):.2f})"
+    return text if base is None else f"{text} {median / base:.1f}x"
+
+
+def throughput(cases, rounds):
+    """The table of all cases, and the table of the bounds."""
+    rows, medians = [], {}
+    for case in cases:
+        times = measure(case, rounds)
+        medians.update({(case, *key): statistics.median(values) for key, values in times.items()})
+        for kind in ALPHAS:
+            base = medians[case, kind, KMIX]
+            row = [f"{kind} {name_of(case)}", f"{1e6 * base / np.prod(case[0]):.2f}"]
+            for library in LIBRARIES:
+                values = times.get((kind, library))
+                row.append("" if values is None else cell(values, None if library == KMIX else base))
+            rows.append(row)
+            print(" | ".join(row), flush=True)
+    bounds = [
+        [
+            f"{kind} {name_of(case)}",
+            library,
+            f"{wanted:.2f}",
+            f"{medians[case, kind, library] / medians[case, kind, KMIX]:.2f}",
         ]
+        for case, kind, library, wanted in BOUNDS
+        if (case, kind, library) in medians
+    ]
+    return (
+        results.table(["batch", "kmix, ns per number", *LIBRARIES], rows),
+        results.table(["batch", "than", "times as fast as, at least", "measured"], bounds),
+    )
 
 
-def median_ratio(rounds, kmix_rounds):
-    """Median over the rounds of the time of a pipeline, relative to kmix in the same round."""
-    return statistics.median(clock / ours for (clock, _), (ours, _) in zip(rounds, kmix_rounds, strict=True))
+def fixed_costs(rounds):
+    """What a batch costs without its pixels: the plan alone in NumPy, and all of a map on images of one pixel."""
+    rows = []
+    for size in (32, 128, 512):
+        row = [size]
+        for kind in ALPHAS:
+            layer, count = kmix.CutMix(1.0, seed=1) if kind == "CutMix" else kmix.MixUp(0.2, seed=1), 300
+            dataset = source(make_batch((size, 1, 1, 1), 10, "float32"), KMIX).map(layer, 2)
+
+            def plans(layer=layer, count=count, size=size):
+                start = time.perf_counter()
+                for step in range(count):
+                    layer.plan(step, size, (224, 224))
+                return 1e3 * (time.perf_counter() - start) / count
+
+            row += [cell([plans() for _ in range(rounds)]), cell([run_pipeline(dataset, count) for _ in range(rounds)])]
+        rows.append(row)
+    header = ["batch"]
+    for kind in ALPHAS:
+        header += [f"{kind}: plan in NumPy", f"{kind}: one pixel in tf.data"]
+    return results.table(header, rows)
 
 
-def machine():
-    """The processor, its cores and the versions that were measured."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    packages = ("keras", "keras-cv", "tensorflow", "numpy")
-    versions = []
-    for package in packages:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{package} not installed")
-    processor = models[0] if models else platform.processor()
-    return f"{processor}, {os.cpu_count()} cores; kmix {kmix.__version__}, {', '.join(versions)}"
+def starts(rounds):
+    """Milliseconds to the first batch: of a new layer, and of another epoch of the same pipeline."""
+    rows = []
+    for shape, classes in (((128, 28, 28, 1), 10), ((128, 224, 224, 3), 1000)):
+        batch = make_batch(shape, classes, "float32")
+        for kind in ALPHAS:
+            row = [f"{kind} {' x '.join(map(str, shape))}"]
+            for library in (KMIX, "plain ops", KERAS, *([KERAS_CV] if keras_cv else [])):
+                first, again = [], []
+                for _ in range(rounds):
+                    layer = make_layer(KMIX if library == "plain ops" else library, kind)
+                    if library == "plain ops":
+                        layer.fuse = False
+                    data = source(batch, KMIX if library == "plain ops" else library)
+                    start = time.perf_counter()
+                    dataset = data.map(layer, 2)
+                    next(iter(dataset))
+                    first.append(1e3 * (time.perf_counter() - start))
+                    start = time.perf_counter()
+                    next(iter(dataset))
+                    again.append(1e3 * (time.perf_counter() - start))
+                row.append(f"{statistics.median(first):.0f}, {statistics.median(again):.0f}")
+            rows.append(row)
+    return results.table(["batch", KMIX, "kmix, `fuse = False`", KERAS, KERAS_CV][: len(rows[0])], rows)
 
 
 def main():
-    """Measure every size and print one Markdown table."""
+    """Measure, print, and write the section of RESULTS.md unless only some of the cases ran."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sizes = ["128x224x224x3/1000", "256x32x32x3/10", "128x28x28x1/10"]
-    parser.add_argument("--sizes", nargs="+", default=sizes, help="shapes of a batch and numbers of classes")
+    parser.add_argument("--only", default="", help='a part of the name of a case: "28x28x1", "uint8", "1 call"')
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--parallel-calls", type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    cases = [case for case in CASES if options.only.replace(" ", "") in name_of(case).replace(" ", "")]
 
-    print(f"{machine()}; Keras on {keras.backend.backend()}, num_parallel_calls={arguments.parallel_calls}\n")
-    print("| batch / classes | layer | ms per batch, median | min to max | processor ms | relative to kmix |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for size in arguments.sizes:
-        shape, classes = parse_size(size)
-        # Enough batches that starting the pipeline does not count.
-        repeats = int(np.clip(2e8 // np.prod(shape), 10, 200))
-        pipelines = build_pipelines(make_batch(shape, classes), repeats, arguments.parallel_calls)
-        for row in table_rows(size, measure(pipelines, repeats, arguments.rounds)):
-            print("| " + " | ".join(row) + " |", flush=True)
+    machine = results.machine("keras", "keras-cv", "tensorflow", "torch", "numpy")
+    table, bounds = throughput(cases, options.rounds)
+    text = f"""## In tf.data: `make speed`
+
+{machine}. Keras on {keras.backend.backend()}.
+
+Milliseconds per batch, medians of {options.rounds} interleaved rounds (minimum to maximum), and how many times those of
+kmix. Left out: batches of 512 of the larger images, and the other products of size, dtype, batch and parallel calls.
+
+{table}
+
+The bounds, by the medians of this run:
+
+{bounds}
+
+Without the pixels, by the size of the batch:
+
+{fixed_costs(options.rounds)}
+
+Milliseconds to the first batch, of a new layer and of another epoch:
+
+{starts(options.rounds)}
+"""
+    print(f"\n{text}")
+    if not options.only:
+        results.write_section("speed", text)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ class NumPy:
 
     def word(self, x):
         """`x` as 32-bit words; numbers become Python ints, since NumPy warns where scalars wrap."""
-        return x.astype("int64") & MASK if np.ndim(x) else int(x) & MASK
+        return x.astype("int64", copy=False) & MASK if np.ndim(x) else int(x) & MASK
 
     def words(self, n):
         return np.arange(n, dtype="int64")
@@ -193,6 +193,10 @@ class NumPy:
     def pick(self, x, ids):
         """The entries `ids` `(..., k)` along the last axis of `x` `(..., C)`."""
         return np.take_along_axis(x, ids, axis=-1)
+
+    def unstack(self, x):
+        """The rows of `x`, to be indexed with Python ints."""
+        return x
 
     def size(self, x, axis):
         return x.shape[axis]
@@ -315,13 +319,13 @@ class TensorFlow(NumPy):
         return self.tf.sigmoid(x)
 
     def word(self, x):
-        return x & MASK if isinstance(x, int) else self.tf.cast(x, "int64") & MASK
+        return x & MASK if isinstance(x, int) else self.tf.cast(x, "uint32")
 
     def words(self, n):
-        return self.tf.range(self.tf.cast(n, "int64"))
+        return self.word(self.tf.range(n))
 
     def shift(self, x, n):
-        return self.tf.bitwise.right_shift(x, self.tf.cast(n, x.dtype))
+        return self.tf.bitwise.right_shift(x, n)
 
     def argsort(self, x):
         return self.tf.argsort(x)
@@ -336,11 +340,16 @@ class TensorFlow(NumPy):
         # Its gradient writes but the entries that were picked; `keras.ops` and `tf.gather` pass over all of x for it.
         return self.tf.gather_nd(x, ids[..., None], batch_dims=x.shape.rank - 1)
 
+    def unstack(self, x):
+        return self.tf.unstack(x)
+
     def size(self, x, axis):
         static = None if x.shape.rank is None else x.shape[axis]
         return self.tf.shape(x)[axis] if static is None else static
 
     def along(self, coefficients, like):
+        if like.shape.rank is not None and coefficients.shape.rank == 1:
+            return self.tf.reshape(coefficients, (-1,) + (1,) * (like.shape.rank - 1))
         if like.shape.rank is not None:
             return coefficients[(...,) + (None,) * (like.shape.rank - coefficients.shape.rank)]
         ones = self.tf.ones(self.tf.rank(like) - coefficients.shape.rank, "int32")
@@ -365,7 +374,8 @@ class TensorFlow(NumPy):
     def require(self, condition, message):
         """Raise unless `condition` holds: at once where it can be seen, else when the graph runs."""
         if is_symbolic(condition):
-            self.tf.debugging.Assert(self.tf.reduce_all(condition), [message])
+            # The bare op: `tf.debugging.Assert` wraps it in a conditional, which costs more than the check.
+            self.tf.raw_ops.Assert(condition=self.tf.reduce_all(condition), data=[message])
         else:
             super().require(condition, message)
 
@@ -410,7 +420,9 @@ class Resource:
 
     def read(self):
         tf = _tensorflow()
-        return tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype), self.shape)
+        value = tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype)
+        value.set_shape(self.shape)
+        return value
 
 
 class Cell:

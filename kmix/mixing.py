@@ -221,12 +221,11 @@ def encode_labels(y, num_classes=None, labels="dense", *, xp=None):
            [1., 0., 0.]], dtype=float32)
     """
     xp = xp or _backend.namespace(y)
-    y = check_labels(xp, y, num_classes, labels)
-    return y if labels == "pair" else one_hot(xp, y, num_classes)
+    return encode_checked(xp, check_labels(xp, y, num_classes, labels), num_classes, labels)
 
 
 def check_labels(xp, y, num_classes, labels="dense"):
-    """Raise unless the labels can be mixed, and return class ids as `(B,)` integers, all others as float32."""
+    """Raise unless the labels can be mixed; return class ids as `(B,)` integers, all others as float32."""
     kind = _checks.label_kind(_backend.static_shape(y), _backend.dtype(y), num_classes, labels)
     if kind == "ids":
         ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
@@ -246,16 +245,16 @@ def check_labels(xp, y, num_classes, labels="dense"):
     return xp.cast(y, "float32")
 
 
-def one_hot(xp, y, num_classes):
-    """Checked labels as float32: class ids one-hot encoded, others as they are."""
-    if "float" in _backend.dtype(y):
+def encode_checked(xp, y, num_classes, labels="dense"):
+    """What `check_labels` returned, with class ids one-hot encoded unless they are to be mixed to pairs."""
+    if labels == "pair" or "float" in _backend.dtype(y):
         return y
-    encoded = xp.cast(y[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
+    one_hot = xp.cast(y[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
     if _backend.on_host(y):
-        return encoded
+        return one_hot
     # Where nothing can be raised, in a compiled step, the loss shall not look sound.
     valid = (y >= 0) & (y < num_classes)
-    return xp.where(valid[:, None], encoded, xp.cast(float("nan"), "float32"))
+    return xp.where(valid[:, None], one_hot, xp.cast(float("nan"), "float32"))
 
 
 def spatial_axes(rank, data_format):

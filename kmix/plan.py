@@ -161,5 +161,6 @@ def _draw(xp, seed, step, alpha, batch_size, per, rate, replica, stream, streams
     if per == "batch":
         # The first sample's draw serves all.
         u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
+    u = xp.unstack(u)
     lam = random.symmetric_beta(xp, u[: len(_BETA)], alpha)
     return words, u, lam if rate == 1.0 else xp.where(u[_RATE] < rate, lam, xp.cast(1.0, "float32"))

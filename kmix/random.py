@@ -7,7 +7,7 @@ The functions take the array namespace `xp` of `kmix._backend` first.
 
 import math
 
-from kmix._backend import MASK, NUMPY
+from kmix._backend import NUMPY
 
 _GOLDEN = 0x9E3779B9
 _REPLICA = 0x10000
@@ -18,9 +18,9 @@ def _mix(xp, x):
     if isinstance(x, int):
         xp = NUMPY
     x = x ^ xp.shift(x, 16)
-    x = (x * xp.word(0x7FEB352D)) & xp.word(MASK)
+    x = xp.word(x * xp.word(0x7FEB352D))
     x = x ^ xp.shift(x, 15)
-    x = (x * xp.word(0x846CA68B)) & xp.word(MASK)
+    x = xp.word(x * xp.word(0x846CA68B))
     return x ^ xp.shift(x, 16)
 
 
@@ -37,7 +37,7 @@ def key(xp, seed, step):
     if isinstance(step, int):
         xp = NUMPY
     k0 = _mix(xp, xp.word(step) ^ xp.word(_mix(xp, seed)))
-    k1 = _mix(xp, xp.word(seed) ^ _mix(xp, (k0 + xp.word(_GOLDEN)) & xp.word(MASK)))
+    k1 = _mix(xp, xp.word(seed) ^ _mix(xp, xp.word(k0 + xp.word(_GOLDEN))))
     return k0, k1
 
 
@@ -47,10 +47,10 @@ def bits(xp, key, first, streams, n, replica=0):
     Within a stream all words differ (position -> word is a bijection), so that sorting them never ties.
     """
     k0, k1 = (xp.word(word) for word in key)
-    stream = xp.words(streams) + xp.word(first) + xp.word(replica) * xp.word(_REPLICA)
-    salt = _mix(xp, (stream * xp.word(_GOLDEN) + k1) & xp.word(MASK))
-    position = _mix(xp, (xp.words(n) + k0) & xp.word(MASK))
-    return _mix(xp, salt[:, None] ^ position[None, :])
+    stream = xp.words(streams) + (xp.word(first) + xp.word(replica) * xp.word(_REPLICA))
+    salt = _mix(xp, xp.word(stream * xp.word(_GOLDEN) + k1))
+    position = _mix(xp, xp.word(xp.words(n) + k0))
+    return _mix(xp, xp.reshape(salt, (-1, 1)) ^ position)
 
 
 def uniform(xp, bits):

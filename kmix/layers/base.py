@@ -237,8 +237,7 @@ class BatchLayer(keras.layers.Layer):
 
             def mix(step, alphas, x, y, sample_weight, weights):
                 at = draw._replace(step=step, alphas=dict(zip(layers, alphas, strict=True)))
-                if self.labels == "dense":
-                    y = map_arrays(lambda leaf: mixing.one_hot(xp, leaf, self.num_classes), y)
+                y = map_arrays(lambda leaf: mixing.encode_checked(xp, leaf, self.num_classes, self.labels), y)
                 return self._mix(xp, at, x, y, sample_weight, weights)
 
             layers, arguments = list(alphas), (step, list(alphas.values()), x, y, sample_weight, weights)
@@ -283,7 +282,7 @@ class BatchLayer(keras.layers.Layer):
         for label, weight in zip(tree.flatten(y), weights, strict=True):
             if weight is not None:
                 shape = _backend.static_shape(label)
-                ids = "int" in _backend.dtype(label)
+                ids = "int" in _backend.dtype(label) and self.labels == "dense"
                 _checks.weight_shape(_backend.static_shape(weight), (*shape, self.num_classes) if ids else shape)
         return weights
 

@@ -31,6 +31,9 @@ class CutMix(MixLayer):
             sizes. Instead of x and y also one tuple, or a dictionary with `"images"` and `"labels"`.
         y, sample_weight, training: As for `MixUp`.
 
+    Attributes:
+        fuse: Whether XLA may compile the mixing in tf.data, see `MixUp`.
+
     Returns:
         The batch in the same structure: inputs in their own dtype, labels and sample weights in float32.
 

@@ -36,6 +36,9 @@ class EmbeddingMixup(MixLayer):
             tensors in a structure are masks of your own and are mixed the same way.
         y, sample_weight, training: As for `MixUp`. In a model x stands alone.
 
+    Attributes:
+        fuse: Whether XLA may compile the mixing in tf.data, see `MixUp`.
+
     Returns:
         The same structure: x in the compute dtype of the layer, masks boolean, labels and sample weights
         in float32.

@@ -32,6 +32,10 @@ class MixUp(MixLayer):
         sample_weight: Sample weights `(B,)`, mixed so that a loss linear in `y` is the weighted pair.
         training: `False` returns the batch as it is. By default a batch with labels is mixed.
 
+    Attributes:
+        fuse: True. Set to `False` before a data set is mapped, it keeps XLA out of tf.data: plain TensorFlow
+            ops mix, slower, to the same batch.
+
     Returns:
         The batch in the same structure: inputs in the compute dtype of the layer (float32 by default),
         labels and sample weights in float32.

@@ -21,6 +21,9 @@ class RandomChoice(BatchLayer):
     Call arguments:
         x, y, sample_weight, training: As for the layers.
 
+    Attributes:
+        fuse: Whether XLA may compile the mixing in tf.data, see `MixUp`. That of the layers does not count.
+
     Returns:
         The batch in the same structure. Where the layers return different dtypes (`CutMix` keeps uint8,
         `MixUp` does not) they are promoted, so that every batch has the same.

@@ -1,0 +1,196 @@
+"""In a TensorFlow graph: one compiled program where shapes allow it, plain ops elsewhere, the same batch either way."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from roads import to_numpy
+
+import kmix
+
+SIZE, CLASSES = 6, 3
+KINDS = ("mixup", "cutmix", "choice")
+
+
+def make(kind, fuse=True, num_classes=CLASSES, alpha=0.5):
+    mixup = kmix.MixUp(alpha, num_classes=num_classes, seed=1)
+    cutmix = kmix.CutMix(num_classes=num_classes, seed=2, data_format="channels_last")
+    layer = {"mixup": mixup, "cutmix": cutmix}.get(kind) or kmix.RandomChoice([mixup, cutmix], seed=3)
+    layer.fuse = fuse
+    return layer
+
+
+def images(dtype="float32"):
+    return tf.cast(np.random.default_rng(0).uniform(0, 255, (SIZE, 8, 8, 3)), dtype)
+
+
+IDS = np.array([0, 1, 2, 0, 1, 2])
+WEIGHTS = np.arange(SIZE, dtype="float32")
+LABELS = {"ids": IDS, "column of ids": IDS[:, None], "soft": np.eye(CLASSES, dtype="float32")[IDS]}
+
+
+def graph(function, *arguments):
+    """The operations of the graph of `function`."""
+    return tf.function(function, autograph=False).get_concrete_function(*arguments).graph.get_operations()
+
+
+def is_compiled(layer, *specs):
+    """Whether the layer hands its work on specs of this kind to XLA."""
+    return any("_XlaMustCompile" in op.node_def.attr for op in graph(layer.at_step, tf.constant(0), specs))
+
+
+def steps(layer, batch, count=4):
+    ds = tf.data.Dataset.from_tensors(batch).repeat(count).enumerate()
+    return [to_numpy(mixed) for mixed in ds.map(layer.at_step)]
+
+
+def assert_close(mixed, expected, tolerance=1e-6):
+    keras.tree.assert_same_structure(mixed, expected)
+    for ours, theirs in zip(keras.tree.flatten(mixed), keras.tree.flatten(expected), strict=True):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = ours.astype("float64"), theirs.astype("float64")
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("labels", list(LABELS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ways_agree(kind, labels):
+    batch = (images() / 255, LABELS[labels], WEIGHTS)
+    assert is_compiled(make(kind), *map(tf.constant, batch))
+    assert not is_compiled(make(kind, fuse=False), *map(tf.constant, batch))
+    for mixed, expected in zip(steps(make(kind), batch), steps(make(kind, fuse=False), batch), strict=True):
+        assert_close(mixed, expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ways_agree_in_every_dtype(kind, dtype):
+    batch = (images(dtype), IDS)
+    for mixed, expected in zip(steps(make(kind), batch), steps(make(kind, fuse=False), batch), strict=True):
+        assert_close(mixed, expected)
+        assert mixed[0].dtype == (batch[0].dtype.as_numpy_dtype if kind == "cutmix" else mixed[0].dtype)
+
+
+def test_structures_go_through_as_they_are():
+    y = {"kind": IDS, "value": WEIGHTS, "more": (LABELS["soft"],)}
+    batch = ({"image": images(), "table": (WEIGHTS[:, None],)}, y, {"kind": WEIGHTS, "value": WEIGHTS, "more": WEIGHTS})
+    assert_close(steps(make("mixup"), batch), steps(make("mixup", fuse=False), batch))
+    keys = {"images": images(), "labels": IDS, "name": np.array(["a"] * SIZE)}
+    layers = [kmix.MixUp(0.5, num_classes=CLASSES, seed=1, passthrough=["name"]) for _ in range(2)]
+    layers[1].fuse = False
+    fused, plain = (steps(layer, keys)[0] for layer in layers)
+    assert (fused.pop("name") == plain.pop("name")).all()
+    assert_close(fused, plain)
+
+
+def spec(*shape, dtype="float32"):
+    return tf.TensorSpec(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "compiled"),
+    [
+        (spec(None, 8, 8, 3), spec(None, dtype="int64"), True),
+        (spec(None, 8, 8, 3, dtype="uint8"), spec(None, CLASSES), True),
+        (spec(None, None, 8, 3), spec(None, dtype="int64"), False),
+        (spec(None, 8, 8, 3), spec(None, None), False),
+        (tf.TensorSpec(None), spec(None, CLASSES), False),
+    ],
+)
+def test_all_sizes_but_that_of_the_batch_must_be_known(x, y, compiled):
+    assert is_compiled(make("mixup"), x, y) == compiled
+
+
+def test_dtypes_that_xla_does_not_have_take_plain_ops():
+    x = tf.strings.as_string(images())
+    assert not is_compiled(make("cutmix"), x, tf.constant(IDS))
+    layer = make("cutmix")
+    mixed, _ = to_numpy(next(iter(tf.data.Dataset.from_tensors((x, IDS)).enumerate().map(layer.at_step))))
+    numbers, _ = layer.at_step(0, (images().numpy(), IDS))
+    assert (mixed == tf.strings.as_string(numbers).numpy()).all()
+
+
+def test_without_xla_plain_ops_serve(monkeypatch):
+    assert is_compiled(make("mixup"), images(), tf.constant(IDS))
+    monkeypatch.setattr(tf.test, "is_built_with_xla", lambda: False)
+    assert not is_compiled(make("mixup"), images(), tf.constant(IDS))
+
+
+def test_eager_tensors_and_training_steps_are_not_compiled():
+    from kmix.layers.base import Draw
+
+    x, y = images(), tf.constant(LABELS["soft"])
+    assert keras.tree.map_structure(tf.is_tensor, make("mixup").at_step(tf.constant(0), (x, y))) == (True, True)
+    inner = lambda x, y: make("mixup")._mixed(Draw(0), (x, y))
+    assert not any("_XlaMustCompile" in op.node_def.attr for op in graph(inner, x, y))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_little_is_left_outside_of_the_program(kind):
+    """Every operation outside costs a batch some microseconds, and an epoch some tenths of a millisecond."""
+    fused, plain = (graph(make(kind, fuse), images(), tf.constant(IDS)) for fuse in (True, False))
+    assert len(fused) < 45 < 150 < len(plain)
+
+
+def test_a_schedule_may_be_anybodys_function():
+    """It is called outside of the compiled program, where TensorFlow can call Python."""
+    seen = []
+
+    def schedule(step):
+        def value(number):
+            seen.append(int(number))
+            return np.float32(0.0 if number < 2 else 1.0)
+
+        return tf.ensure_shape(tf.numpy_function(value, [step], "float32"), ())
+
+    x, y = images(), LABELS["soft"]
+    assert is_compiled(make("mixup", alpha=schedule), x, tf.constant(y))
+    mixed = steps(make("mixup", alpha=schedule), (x, y))
+    assert [np.array_equal(labels, y) for _, labels in mixed] == [True, True, False, False]
+    assert set(seen) == {0, 1, 2, 3}
+
+
+def test_gradients_flow_through():
+    x, y = images() / 255, tf.constant(LABELS["soft"])
+
+    def gradient(layer):
+        def run(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(layer.at_step(0, (x, y))[0] ** 2)
+            return tape.gradient(loss, x)
+
+        return tf.function(run, autograph=False)(x)
+
+    np.testing.assert_allclose(gradient(make("mixup")), gradient(make("mixup", fuse=False)), rtol=1e-5)
+
+
+COMPILATIONS = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_dump_to={folder} --xla_dump_hlo_as_text"
+import numpy as np, tensorflow as tf, kmix
+mixup, cutmix = kmix.MixUp(num_classes=3), kmix.CutMix(num_classes=3, data_format="channels_last")
+x, y = np.zeros((22, 8, 8, 3), "float32"), np.zeros(22, "int64")
+sizes = tf.Variable([5, 4])
+ds = tf.data.Dataset.from_tensor_slices((x, y)).batch(6)
+vary = tf.data.Dataset.range(2).map(lambda i: (tf.zeros((sizes[i], 8, 8, 3)), tf.zeros((sizes[i],), tf.int64)))
+ds = ds.concatenate(vary).map({layer}, num_parallel_calls=4)
+for _ in range(4):
+    shapes = [x.shape[0] for x, _ in ds]
+assert shapes == [6, 6, 6, 4, 5, 4], shapes
+"""
+
+
+@pytest.mark.parametrize("layer", ["mixup", "kmix.RandomChoice([mixup, cutmix])"])
+def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
+    """Batches of 6, 5 and 4, through four epochs and parallel calls: three programs."""
+    code = COMPILATIONS.format(folder=tmp_path, layer=layer)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    programs = [path.name for path in tmp_path.glob("*before_optimizations.txt") if "on_leaves" in path.name]
+    assert len(programs) == 3, programs
