@@ -56,7 +56,7 @@ speed: .venv/.ready-all
 	$(RUN) benchmarks/speed.py
 
 in-step: .venv/.ready-all
-	$(RUN) benchmarks/in_step.py --all-backends
+	$(RUN) benchmarks/in_step.py --all-backends --save
 
 mutants: .venv/.ready-all
 	$(RUN) tests/mutants.py

@@ -14,11 +14,8 @@ is `fit` on NumPy arrays, an epoch per block: write `--steps 20` or more with it
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
 import os
-import pathlib
-import platform
 import random
 import statistics
 import subprocess
@@ -29,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import results
 
 import kmix
 
@@ -134,30 +132,24 @@ def table_rows(times):
         yield name, *cells
 
 
-def machine():
-    """The processor, its cores and the versions that were measured."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = models[0] if models else platform.processor()
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("keras", keras.backend.backend())]
-    return f"{processor}, {os.cpu_count()} cores; kmix {kmix.__version__}, {', '.join(versions)}"
-
-
 def compare(options):
-    """Measure on this backend and print one Markdown table."""
+    """Measure on this backend and print one Markdown table, with `--save` into RESULTS.md, too."""
     keras.config.set_dtype_policy(options.dtype)
     models = ways_to_train(options)
-    start = time.time()
     times = measure(models, make_data(options), options)
-    print(f"\n{machine()}\n")
+    backend = keras.backend.backend()
     settings = f"batch {options.batch}, {options.dtype}, jit_compile={models[BASELINE].jit_compile}"
-    rounds = f"{options.rounds} rounds of {options.steps} steps, path {options.path}, in {time.time() - start:.0f} s"
-    print(f"{options.network} at {options.size} x {options.size}, {settings}; {rounds}\n")
-    print(f"| {keras.backend.backend()} | ms per step | overhead, % (quartiles) | of processor time, % (quartiles) |")
-    print("| --- | --- | --- | --- |")
-    for row in table_rows(times):
-        print("| " + " | ".join(row) + " |", flush=True)
+    rounds = f"{options.rounds} rounds of {options.steps} steps, path {options.path}"
+    header = [backend, "ms per step", "overhead, % (quartiles)", "of processor time, % (quartiles)"]
+    text = [
+        f"## In the training step, {backend}\n\n`KERAS_BACKEND={backend} python benchmarks/in_step.py`",
+        results.machine("keras", backend),
+        f"{options.network} at {options.size} x {options.size}, {settings}; {rounds}.",
+        results.table(header, list(table_rows(times))),
+    ]
+    print("\n\n".join(text), flush=True)
+    if options.save:
+        results.write_section(f"in_step_{backend}", "\n\n".join(text))
 
 
 def compare_all_backends():
@@ -178,6 +170,7 @@ if __name__ == "__main__":
     parser.add_argument("--path", choices=("batch", "fit"), default="batch", help="see above (default: batch)")
     parser.add_argument("--steps", type=int, default=1, help="steps of a block (default: 1)")
     parser.add_argument("--rounds", type=int, default=40, help="rounds that count, at least 2 (default: 40)")
+    parser.add_argument("--save", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--all-backends", action="store_true", help="one table for each installed backend")
     arguments = parser.parse_args()
     if arguments.all_backends:
