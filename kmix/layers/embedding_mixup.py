@@ -16,8 +16,8 @@ class EmbeddingMixup(MixLayer):
     """Blends embeddings or hidden states of pairs of examples, and their labels. Padding masks are united.
 
     Inside of a model that a `MixTrainer` trains it stands behind an `Embedding` layer (wordMixup), behind
-    the pooling of a sentence encoder (senMixup), or behind any hidden layer. Everywhere else than in such
-    training steps it is the identity.
+    the pooling of a sentence encoder (senMixup), or behind any hidden layer. In inference it is the
+    identity.
 
     Args:
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
