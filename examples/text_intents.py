@@ -43,9 +43,9 @@ CLASSES, LENGTH = 150, 24  # 99 % of the requests have at most 24 tokens; of the
 # sets the sample of training requests, their order, the initial weights and the mixing. The test split chooses nothing.
 SIZES, BATCH_SIZE, LEARNING_RATE, ALPHA = (5, 10, 50), 64, 2e-3, 0.5
 METHODS = {"plain": "#666666", "wordMixup": "#0072b2", "senMixup": "#d55e00"}
-ENCODERS = {"mean": "mean of the tokens", "CNN": "convolution and maximum"}
+ENCODERS = {"mean": "Mean of the tokens", "CNN": "Convolution and maximum"}
 # ECE: expected calibration error. AUROC: how well the largest probability tells requests in scope from others.
-SCORES = {"accuracy": "accuracy", "ece": "ECE", "auroc": "AUROC"}
+SCORES = {"accuracy": "accuracy", "gain": "gain", "ece": "ECE", "auroc": "AUROC"}
 
 
 def load_requests(path):
@@ -191,62 +191,56 @@ def train_all(console, data, sizes, seeds, steps, scratch):
                 model = network(encoder, method, vectors, scratch, alpha, seed)
                 train(model, read["train"][rows], labels["train"][rows])
                 results.append(evaluate(model, read, labels["test"]))
+                plain = runs[encoder, size, "plain"][seed]
+                results[-1]["gain"] = results[-1]["accuracy"] - plain["accuracy"]
                 progress.advance(task)
     return runs
 
 
-def column(results, name):
-    """One score of a network, seed by seed."""
-    return np.array([result[name] for result in results])
-
-
-def mean_and_spread(values, sign=""):
-    cell = f"{values.mean():{sign}.1f}"
-    return cell if len(values) == 1 else f"{cell} ± {values.std(ddof=1):.1f}"
+def mean_and_spread(results, score):
+    """Mean and standard deviation of one score over the seeds."""
+    values = [result[score] for result in results]
+    return np.mean(values), np.std(values, ddof=min(1, len(values) - 1))
 
 
 def print_tables(console, runs, sizes, seeds, steps):
     for encoder, title in ENCODERS.items():
-        table = Table("per class", "method", *SCORES.values(), "gain in accuracy")
-        for heading in table.columns[2:]:
-            heading.justify = "right"
+        table = Table("per class", "method", *SCORES.values())
+        table.title = f"{title}: {steps} steps of {BATCH_SIZE} requests, {seeds} seed(s)"
+        table.caption = "percent, mean ± standard deviation; gain in accuracy over plain training, seed by seed"
         for size in sizes:
-            plain = column(runs[encoder, size, "plain"], "accuracy")
             for method in METHODS:
-                results = runs[encoder, size, method]
-                cells = [mean_and_spread(column(results, score)) for score in SCORES]
-                if method != "plain":
-                    cells.append(mean_and_spread(column(results, "accuracy") - plain, sign="+"))
+                values = [mean_and_spread(runs[encoder, size, method], score) for score in SCORES]
+                cells = [f"{mean:.1f} ± {spread:.1f}" if seeds > 1 else f"{mean:.1f}" for mean, spread in values]
                 table.add_row(str(size), method, *cells)
             table.add_section()
-        table.title = f"Encoder: {title}. {steps} steps of {BATCH_SIZE} requests, {seeds} seed(s)"
-        table.caption = "in percent, mean ± standard deviation; the gain over plain training is taken seed by seed"
         console.print(table)
 
 
 def draw(runs, sizes, path):
     """The scores against the number of examples, and how sure the networks are in scope and out of scope."""
-    figure = Figure(figsize=(16, 8), layout="constrained")
+    figure = Figure(figsize=(18, 7.5), layout="constrained")
     axes = figure.subplots(len(ENCODERS), len(SCORES) + 1)
     for row, (encoder, title) in zip(axes, ENCODERS.items(), strict=True):
         for ax, (score, label) in zip(row, SCORES.items(), strict=False):
             draw_score(ax, runs, encoder, sizes, score)
             ax.set_title(f"{label} (%)")
         draw_confidence(row[-1], runs, encoder, sizes[0])
-        row[0].set_ylabel(title.capitalize(), fontsize="large")
-    for ax, other in axes[:, :-1].T:  # the same score on the same scale
+        row[0].set_ylabel(title, fontsize="large")
+    for ax, other in axes.T:  # the same scale for both encoders
         ax.sharey(other)
-        ax.autoscale()
+        ax.autoscale(axis="y")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(METHODS))
     figure.savefig(path, dpi=100)
 
 
 def draw_score(ax, runs, encoder, sizes, score):
     for shift, (method, color) in zip((0.96, 1.0, 1.04), METHODS.items(), strict=True):  # side by side
-        values = np.array([column(runs[encoder, size, method], score) for size in sizes])
-        x = shift * np.array(sizes)
-        ax.errorbar(x, values.mean(axis=1), values.std(axis=1), color=color, marker="o", capsize=3, label=method)
-    ax.set(xscale="log", xticks=sizes, xticklabels=sizes, xlabel="examples per class")
+        values = [mean_and_spread(runs[encoder, size, method], score) for size in sizes]
+        mean, spread = np.transpose(values)
+        ax.errorbar(shift * np.array(sizes), mean, spread, color=color, marker="o", capsize=3, label=method)
+    ax.set(xscale="log", xlim=(0.8 * sizes[0], 1.25 * sizes[-1]), xlabel="examples per class")
+    ax.set_xticks(sizes, sizes)
     ax.minorticks_off()
     ax.grid(axis="y", alpha=0.3)
 
@@ -256,14 +250,14 @@ def draw_confidence(ax, runs, encoder, size):
     bins = np.linspace(0, 1, 21)
     for method, color in METHODS.items():
         for scope, sign in (("in scope", 1), ("out of scope", -1)):
-            values = np.concatenate(column(runs[encoder, size, method], scope))
+            values = np.concatenate([result[scope] for result in runs[encoder, size, method]])
             share = sign * 100 * np.histogram(values, bins)[0] / len(values)
             ax.stairs(share, bins, color=color, fill=method == "plain", alpha=0.4 if method == "plain" else 1, lw=1.8)
     ax.axhline(0, color="black", lw=0.8)
     ax.text(0.02, 0.97, "in scope", transform=ax.transAxes, va="top")
     ax.text(0.98, 0.03, "out of scope", transform=ax.transAxes, ha="right")
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f} %")
-    ax.set(title=f"Confidence, {size} examples per class", xlabel="largest probability", xlim=(0, 1))
+    ax.set(title=f"Confidence, {size} per class", xlabel="largest probability", xlim=(0, 1))
 
 
 def main():

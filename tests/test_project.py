@@ -190,14 +190,15 @@ def test_only_numpy_and_keras_are_required():
 # Data for the examples that would download them, where there are some beside the checkout.
 CLINC150 = ROOT.parent.parent / "shared" / "data" / "clinc150" / "data_full.json"
 no_clinc = pytest.mark.skipif(not CLINC150.exists(), reason="CLINC150 is not there, and tests download nothing")
+long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are run on one backend, for their time")
 
 
 @pytest.mark.parametrize(
     "command",
     [
         ["quickstart.py"],
-        ["in_graph_fit.py"],
-        pytest.param(["text_intents.py", "--data", str(CLINC150)], marks=no_clinc),
+        pytest.param(["in_graph_fit.py"], marks=long),
+        pytest.param(["text_intents.py", "--data", str(CLINC150)], marks=[long, no_clinc]),
     ],
     ids=lambda command: command[0],
 )
