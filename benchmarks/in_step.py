@@ -142,7 +142,8 @@ def compare(options):
     rounds = f"{options.rounds} rounds of {options.steps} steps, path {options.path}"
     header = [backend, "ms per step", "overhead, % (quartiles)", "of processor time, % (quartiles)"]
     text = [
-        f"## In the training step, {backend}\n\n`KERAS_BACKEND={backend} python benchmarks/in_step.py`",
+        f"## In the training step, {backend}",
+        f"`KERAS_BACKEND={backend} python {' '.join(sys.argv)}`",
         results.machine("keras", backend),
         f"{options.network} at {options.size} x {options.size}, {settings}; {rounds}.",
         results.table(header, list(table_rows(times))),

@@ -79,7 +79,7 @@ def pretrained(texts):
 
 
 def from_scratch(texts):
-    """The words of texts as ids `(n, LENGTH)`, 0 for padding and random vectors. 1 is for unknown words."""
+    """The words of texts as ids `(n, LENGTH)`, 0 for padding and 1 kept for unknown words, and random vectors."""
     words = [text.lower().split()[:LENGTH] for text in texts]
     ids = {word: 2 + i for i, word in enumerate(sorted(set().union(*words)))}
     tokens = np.zeros((len(texts), LENGTH), "int32")
