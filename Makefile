@@ -3,7 +3,8 @@
 # make test-all  the tests on TensorFlow, JAX and PyTorch, with coverage
 # make lint      ruff and mypy
 # make compare   kmix beside keras.layers.MixUp and CutMix, problem by problem
-# make speed     throughput in tf.data beside Keras, KerasCV, and the formulas of torchvision and timm, into RESULTS.md
+# make speed     throughput in tf.data beside Keras, KerasCV, and the formulas of torchvision and timm, and the cost of
+#                labels for very many classes, into RESULTS.md
 # make in-step   the cost of mixing in the training step, on the three backends
 # make mutants   break kmix on purpose and see a test notice, on every road and backend
 
@@ -54,6 +55,7 @@ compare: .venv/.ready-all
 
 speed: .venv/.ready-all
 	$(RUN) benchmarks/speed.py
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) benchmarks/pairs.py --save || exit 1; done
 
 in-step: .venv/.ready-all
 	$(RUN) benchmarks/in_step.py --all-backends --save

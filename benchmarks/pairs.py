@@ -1,17 +1,19 @@
 """Time and memory of labels as pairs beside dense labels, for very many classes.
 
     python benchmarks/pairs.py
-    KERAS_BACKEND=jax python benchmarks/pairs.py --classes 1000 100000 --batch 128 --rounds 9
+    KERAS_BACKEND=jax python benchmarks/pairs.py --classes 1000 100000 --save
 
 What is timed for each form: `tf.data` draws, mixes and yields a batch (of class ids and inputs of one number, so that
 the labels are all there is to mix), and one compiled step (on PyTorch an eager one) takes it, computes the loss and its
-gradient by the predictions. The rounds are interleaved, so that a slow moment of the machine meets both forms alike,
-and ratios are taken within a round.
+gradient by the predictions. A third row has no labels: the step computes the mean of the logarithm of the sum over the
+classes, and its gradient, which is the part of the loss that no form of the labels can spare. The rounds are
+interleaved, so that a slow moment of the machine meets all alike, and ratios are taken within a round.
 """
 
 import argparse
 import os
 import statistics
+import sys
 import time
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -19,11 +21,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import results
 import tensorflow as tf
 
 import kmix
 
-FORMS = ("dense", "pair")
+DENSE, PAIR, NONE = FORMS = ("dense", "pair", "no labels")
 
 
 def mixed_batches(form, batch, classes):
@@ -64,56 +67,95 @@ def compiled_step(loss, jit_compile):
     return step
 
 
-def measure(batch, classes, from_logits, rounds, jit_compile):
+def loss_function(form, from_logits):
+    """`(labels, predictions) -> loss`: the cross-entropy, or what of it does not depend on the labels."""
+    if form != NONE:
+        return kmix.losses.SoftLabelCrossentropy(from_logits=from_logits)
+    if from_logits:
+        return lambda y, y_pred: keras.ops.mean(keras.ops.logsumexp(y_pred, axis=-1))
+    return lambda y, y_pred: keras.ops.mean(keras.ops.log(keras.ops.sum(y_pred, axis=-1)))
+
+
+def measure(options, classes, from_logits):
     """By form: milliseconds of every round for labels and for the step, the bytes of the labels, and the results."""
-    y_pred = np.random.default_rng(1).normal(size=(batch, classes)).astype("float32")
+    y_pred = np.random.default_rng(1).normal(size=(options.batch, classes)).astype("float32")
     if not from_logits:
         y_pred = np.exp(y_pred) / np.exp(y_pred).sum(axis=-1, keepdims=True)
     y_pred = keras.ops.convert_to_tensor(y_pred)
-    step = compiled_step(kmix.losses.SoftLabelCrossentropy(from_logits=from_logits), jit_compile)
-    batches = {form: mixed_batches(form, batch, classes) for form in FORMS}
-    times, sizes, results = {form: [] for form in FORMS}, {}, {}
-    for _ in range(rounds + 1):
+    steps = {form: compiled_step(loss_function(form, from_logits), options.jit_compile) for form in FORMS}
+    batches = {form: mixed_batches(form, options.batch, classes) for form in (DENSE, PAIR)}
+    times, sizes, found, nothing = {form: [] for form in FORMS}, {}, {}, tf.zeros(0)
+    for turn in range(options.rounds + 1):
         for form in FORMS:
             start = time.perf_counter()
-            _, y = next(batches[form])
+            y = next(batches[form])[1] if form in batches else nothing
             mixed = time.perf_counter()
-            value, gradient = step(y, y_pred)
-            value, gradient = float(value), keras.ops.convert_to_numpy(gradient)
+            value, gradient = steps[form](y, y_pred)
+            value = float(value)
             times[form].append((1e3 * (mixed - start), 1e3 * (time.perf_counter() - mixed)))
-            sizes[form], results[form] = y.numpy().nbytes, (value, gradient)
-    # The first round compiles.
-    return {form: values[1:] for form, values in times.items()}, sizes, results
+            if turn == 0:  # This round compiles. All forms draw the same plan.
+                sizes[form], found[form] = y.numpy().nbytes, (value, keras.ops.convert_to_numpy(gradient).copy())
+            del gradient
+    return {form: values[1:] for form, values in times.items()}, sizes, found
+
+
+def rows_of(times, sizes):
+    """The cells of a table after the number of classes and the kind of predictions, by form."""
+    for form in FORMS:
+        both = [sum(parts) for parts in times[form]]
+        medians = [statistics.median(values) for values in (*zip(*times[form], strict=True), both)]
+        ratio = statistics.median(sum(a) / sum(b) for a, b in zip(times[form], times[PAIR], strict=True))
+        yield form, f"{sizes[form]:,}", *(f"{median:.2f}" for median in medians), f"{ratio:.2f}"
 
 
 def main():
-    """Measure every number of classes and print one Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure every number of classes and print one Markdown table, with `--save` into RESULTS.md, too."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", nargs="+", type=int, default=[1000, 10_000, 100_000], help="numbers of classes")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--jit-compile", action="store_true", help="compile the step on TensorFlow with XLA")
-    arguments = parser.parse_args()
+    parser.add_argument("--save", action="store_true", help="put the table into RESULTS.md")
+    options = parser.parse_args()
 
-    print(f"Batches of {arguments.batch}, Keras {keras.__version__} on {keras.backend.backend()}\n")
-    print("| classes | y_pred | labels | bytes of labels | labels, ms | loss and gradient, ms | both, ms | to pair |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    differences = []
-    for classes in arguments.classes:
+    rows, differences = [], []
+    for classes in options.classes:
         for from_logits in (False, True):
-            times, sizes, results = measure(
-                arguments.batch, classes, from_logits, arguments.rounds, arguments.jit_compile
-            )
-            for form in FORMS:
-                both = [sum(parts) for parts in times[form]]
-                medians = [statistics.median(values) for values in (*zip(*times[form], strict=True), both)]
-                ratio = statistics.median(sum(a) / sum(b) for a, b in zip(times[form], times["pair"], strict=True))
-                row = [f"{classes:,}", "logits" if from_logits else "probabilities", form, f"{sizes[form]:,}"]
-                print("| " + " | ".join([*row, *(f"{median:.2f}" for median in medians), f"{ratio:.2f}"]) + " |")
-            (loss, gradient), (other, other_gradient) = results.values()
+            times, sizes, found = measure(options, classes, from_logits)
+            kind = "logits" if from_logits else "probabilities"
+            rows += [[f"{classes:,}", kind, *cells] for cells in rows_of(times, sizes)]
+            (loss, gradient), (other, other_gradient) = found[DENSE], found[PAIR]
             differences.append((abs(loss - other) / loss, np.abs(gradient - other_gradient).max()))
     loss, gradient = np.max(differences, axis=0)
-    print(f"\nLargest difference of the losses (relative): {loss:.1e}; of the gradients: {gradient:.1e}")
+    backend = keras.backend.backend()
+    compiled = {"jax": "compiled by XLA", "torch": "eager"}.get(
+        backend, "compiled by XLA" if options.jit_compile else "a graph"
+    )
+    header = [
+        "classes",
+        "y_pred",
+        "labels",
+        "bytes of labels",
+        "labels, ms",
+        "loss and gradient, ms",
+        "both, ms",
+        "to pair",
+    ]
+    text = f"""## Very many classes, {backend}
+
+`KERAS_BACKEND={backend} python {" ".join(sys.argv)}`
+
+{results.machine("keras", "tensorflow", backend)}
+
+Batches of {options.batch}, medians of {options.rounds} rounds; the step is {compiled}.
+
+{results.table(header, rows)}
+
+Largest difference between dense and pair: of the losses {loss:.1e} (relative), of the gradients {gradient:.1e}.
+"""
+    print(text)
+    if options.save:
+        results.write_section(f"pairs_{backend}", text)
 
 
 if __name__ == "__main__":
