@@ -159,6 +159,10 @@ class NumPy:
         """The widest integers."""
         return "int64"
 
+    def custom_gradient(self, function):
+        """`function(x)`, which returns the result and its gradient as a function of that of the result."""
+        return lambda x: function(x)[0]
+
     def cast(self, x, dtype):
         return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)
 
@@ -220,6 +224,10 @@ class NumPy:
     def switch(self, index, branches):
         return branches[int(index)]()
 
+    def apply_if(self, condition, function, x):
+        """`function(x)`, of the shape and dtype of `x`, if the condition holds, else `x`."""
+        return function(x) if condition else x
+
     def evaluate(self, function, step):
         """Evaluate a schedule, whose result may be a number or a tensor of any framework."""
         return self.cast(values(function(step)), "float32")
@@ -233,6 +241,7 @@ class Native(NumPy):
     any = staticmethod(keras.ops.any)
     asarray = staticmethod(keras.ops.convert_to_tensor)
     cast = staticmethod(keras.ops.cast)
+    custom_gradient = staticmethod(keras.ops.custom_gradient)
     power = staticmethod(keras.ops.power)
     reshape = staticmethod(keras.ops.reshape)
     sigmoid = staticmethod(keras.ops.sigmoid)
@@ -276,6 +285,10 @@ class Native(NumPy):
     def switch(self, index, branches):
         return keras.ops.switch(index, branches) if is_symbolic(index) else branches[int(index)]()
 
+    def apply_if(self, condition, function, x):
+        # With a conditional XLA could not fuse the function with what is around it, which costs more than it saves.
+        return keras.ops.where(condition, function(x), x) if is_symbolic(condition) else function(x) if condition else x
+
     def evaluate(self, function, step):
         return keras.ops.cast(function(step), "float32")
 
@@ -299,6 +312,9 @@ class TensorFlow(NumPy):
 
     def asarray(self, x):
         return self.tf.convert_to_tensor(values(x) if keras.ops.is_tensor(x) and not is_tensorflow(x) else x)
+
+    def custom_gradient(self, function):
+        return self.tf.custom_gradient(function)
 
     def power(self, x, y):
         return self.tf.pow(x, y)
@@ -387,6 +403,9 @@ class TensorFlow(NumPy):
 
     def switch(self, index, branches):
         return self.tf.switch_case(index, branches)
+
+    def apply_if(self, condition, function, x):
+        return self.tf.cond(condition, lambda: function(x), lambda: x)
 
     def evaluate(self, function, step):
         if isinstance(function, keras.optimizers.schedules.LearningRateSchedule) and (

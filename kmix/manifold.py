@@ -1,6 +1,8 @@
 """Manifold Mixup: places between the layers of a model, one of which mixes in each training step."""
 
 import difflib
+import functools
+import operator
 
 import keras
 
@@ -25,15 +27,13 @@ class Place(keras.layers.Layer):
         plan = current_plan()
         if not training or plan is None:
             return x
-        if not _backend.is_symbolic(plan.place) and int(plan.place) not in self.places:
-            return x
-        here = mixing.at_places(plan, self.places)
-        for leaf in tree.flatten(x):
-            _checks.batch_of_plan(_backend.static_shape(leaf), _backend.static_shape(plan.lam))
-        return map_arrays(lambda leaf: self._mixed(leaf, here), x)
+        return map_arrays(lambda leaf: self._mixed(leaf, plan), x)
 
     def _mixed(self, leaf, plan):
-        return mixing.mix_masks(leaf, plan) if _backend.dtype(leaf) == "bool" else mixing.mix_inputs(leaf, plan)
+        _checks.batch_of_plan(_backend.static_shape(leaf), _backend.static_shape(plan.lam))
+        drawn = functools.reduce(operator.or_, [plan.place == place for place in self.places])
+        mix = mixing.mix_masks if _backend.dtype(leaf) == "bool" else mixing.mix_inputs
+        return _backend.namespace(leaf).apply_if(drawn, lambda leaf: mix(leaf, plan), leaf)
 
     def compute_mask(self, inputs, previous_mask):
         return map_arrays(self, previous_mask)

@@ -178,27 +178,6 @@ def mix_masks(mask, plan):
     return mask | (xp.take(mask, xp.asarray(plan.permutation)) & xp.along(lam < 1.0, mask))
 
 
-def at_places(plan, places):
-    """The plan of Manifold Mixup as it is at some of the places: the identity unless one of them was drawn.
-
-    Args:
-        plan: A `MixPlan` with `place`.
-        places: Indices of places, Python ints.
-
-    Returns:
-        A `MixPlan` with `lam` of its own.
-
-    Example:
-    >>> from kmix.plan import MixPlan
-    >>> plan = MixPlan(lam=np.array([0.75], "float32"), permutation=np.array([0]), place=2)
-    >>> at_places(plan, [0, 1]).lam, at_places(plan, [2]).lam
-    (array([1.], dtype=float32), array([0.75], dtype=float32))
-    """
-    xp = _backend.namespace(plan.lam)
-    here = sum(xp.cast(xp.asarray(plan.place) == place, "int32") for place in places) > 0
-    return plan._replace(lam=xp.where(here, xp.asarray(plan.lam), xp.cast(1.0, "float32")))
-
-
 def encode_labels(y, num_classes=None, labels="dense", *, xp=None):
     """Labels as `mix_encoded` takes them: class ids checked and one-hot encoded, all others cast to float32.
 
@@ -265,19 +244,38 @@ def spatial_axes(rank, data_format):
 def _blend(xp, x, permutation, lam, dtype):
     """The convex combination of each sample and its partner."""
     lam = xp.cast(lam, "float32")
-    return _combine(xp, lam == 1.0, lam, 1.0 - lam, x, permutation, dtype)
+    keep, a, b = lam == 1.0, lam, 1.0 - lam
+
+    def blended(x):
+        def gradient(*arguments, upstream=None):
+            upstream = arguments[0] if upstream is None else upstream
+            # Gathered from where each sample went: the gradient of a gather would scatter, which is slower.
+            inverse = xp.argsort(permutation)
+            return xp.cast(_sum(xp, a, xp.take(b, inverse), upstream, inverse, _wide(dtype)), _backend.dtype(x))
+
+        return _combine(xp, keep, a, b, x, permutation, dtype), gradient
+
+    return xp.custom_gradient(blended)(x)
 
 
 def _combine(xp, keep, a, b, x, permutation, dtype="float32"):
     """`a * x + b * x[permutation]`, and `x` itself where it is kept, since `0 * nan` and `0 * inf` are not 0."""
-    # Half precision would round the coefficients themselves; combine in float32 and round once.
-    wide = "float64" if dtype == "float64" else "float32"
     if xp is _backend.NUMPY:
-        return _combine_blocks(keep, a, b, x, permutation, wide, dtype)
-    partner = xp.cast(xp.take(x, permutation), wide)
-    x, a, b = (xp.cast(array, wide) for array in (x, a, b))
-    mixed = xp.along(a, x) * x + xp.along(b, x) * partner
-    return xp.cast(xp.where(xp.along(keep, x), x, mixed), dtype)
+        return _combine_blocks(keep, a, b, x, permutation, _wide(dtype), dtype)
+    mixed = _sum(xp, a, b, x, permutation, _wide(dtype))
+    return xp.cast(xp.where(xp.along(keep, x), xp.cast(x, _wide(dtype)), mixed), dtype)
+
+
+def _wide(dtype):
+    """The dtype to combine in, to round once: half precision would round the coefficients themselves."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+def _sum(xp, a, b, x, permutation, dtype):
+    """`a * x + b * x[permutation]`."""
+    partner = xp.cast(xp.take(x, permutation), dtype)
+    x, a, b = (xp.cast(array, dtype) for array in (x, a, b))
+    return xp.along(a, x) * x + xp.along(b, x) * partner
 
 
 def _combine_blocks(keep, a, b, x, permutation, wide, dtype):

@@ -120,7 +120,12 @@ MUTANTS = {
     "rate ignored": ("test_rate_is_the_share_of_mixed_samples", "plan.py", "u[_RATE] < rate", "u[_RATE] < 1.0"),
     "per ignored": ("test_per_batch_shares_one_lam", "plan.py", 'if per == "batch":', "if False:"),
     "seed ignored": ("test_seed_decides", "plan.py", "    seed = _checks.seed(seed)\n", "    seed = 5\n"),
-    "label_smoothing ignored": ("test_loss_settings_matter", "losses.py", "if self.label_smoothing:", "if False:"),
+    "label_smoothing ignored": (
+        "test_loss_settings_matter",
+        "losses.py",
+        '_checks.real(label_smoothing, "label_smoothing", 0.0, 1.0)',
+        "0.0",
+    ),
     "multi_label ignored": ("test_loss_settings_matter", "losses.py", "if self.multi_label:", "if False:"),
 }
 
@@ -156,6 +161,12 @@ STEP_MUTANTS = {
         "trainer.py",
         "plan._replace(place=",
         "plan._replace(place=0 *",
+    ),
+    "step: the gradient goes to the partner": (
+        "test_steps_of_manifold_mixup",
+        "mixing.py",
+        "inverse = xp.argsort(permutation)",
+        "inverse = permutation",
     ),
     "step: labels unmixed": (
         "test_steps",

@@ -4,8 +4,11 @@ import keras
 import numpy as np
 import oracle
 import pytest
+from keras import ops
+from test_losses_metrics import gradient
 
 import kmix
+from kmix import mixing
 
 BACKEND = keras.backend.backend()
 RATE = 0.5  # learning rate of every oracle
@@ -55,6 +58,26 @@ def step_of_linear(kernel, x, y, w, plan):
 
 def flat(x):
     return x.reshape(len(x), -1).astype("float64")
+
+
+@pytest.mark.parametrize("shards", [None, 2], ids=["batch", "shards"])
+def test_the_gradient_of_the_blend_is_the_transposed_matrix(shards):
+    if shards and BACKEND != "jax":
+        pytest.skip("partners stay in a part of the batch on JAX alone")
+    plan = kmix.MixUp(0.2, seed=11).plan(3, 64)
+    assert (plan.lam == 1).any()
+    x, upstream = numbers(64, 3, 2), numbers(64, 3, 2)
+    if shards:
+        rows = plan.permutation[plan.permutation < 32], plan.permutation[plan.permutation >= 32]
+        given = plan._replace(permutation=np.stack([rows[0], rows[1] - 32]))
+        plan = plan._replace(permutation=np.concatenate(rows))
+    else:
+        given = plan
+    given = given._replace(lam=ops.convert_to_tensor(given.lam), permutation=ops.convert_to_tensor(given.permutation))
+    weighed = gradient(
+        lambda upstream, x: ops.sum(mixing.mix_inputs(x, given) * upstream), ops.convert_to_tensor(upstream), x
+    )
+    np.testing.assert_allclose(flat(weighed), mixing_matrix(plan).T @ flat(upstream), atol=1e-6)
 
 
 def linear(shape):
