@@ -52,7 +52,10 @@ SCORES = {"accuracy": "accuracy", "gain": "gain", "ece": "ECE", "auroc": "AUROC"
 
 def load_requests(path):
     """CLINC150 from a file, or downloaded: {split: [[text, intent], ...]}."""
-    path = path or keras.utils.get_file("clinc150_data_full.json", URL, file_hash=SHA256)
+    try:
+        path = path or keras.utils.get_file("clinc150_data_full.json", URL, file_hash=SHA256)
+    except Exception as error:  # Keras raises nothing narrower
+        raise SystemExit(f"{error}\nWithout a network pass a copy: --data data_full.json") from None
     return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
 
 
