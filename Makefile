@@ -16,7 +16,9 @@ BACKENDS ?= tensorflow jax torch
 
 BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
-PYTEST := $(RUN) -m pytest -q
+# Workers side by side; each needs a core and some 2 GB.
+WORKERS ?= 2
+PYTEST := $(RUN) -m pytest -q -n $(WORKERS)
 # Each run adds to the coverage of those before it.
 COV := --cov --cov-append --cov-report=
 
