@@ -1,5 +1,7 @@
 """Mix inputs, labels and sample weights: pure functions of a plan, without randomness."""
 
+import math
+
 import numpy as np
 
 from kmix import _backend, _checks
@@ -295,15 +297,35 @@ def _combine_blocks(keep, a, b, x, permutation, wide, dtype):
 
 
 def _paste(xp, x, permutation, box, data_format):
-    """The partner inside the box, the sample outside."""
-    rank, inside = len(x.shape), True
+    """The partner inside the box, the sample outside.
+
+    By lines, the stretches of memory along the last spatial axis: one that misses the box is its own partner, so that
+    its memory is read but once.
+    """
+    rank = len(x.shape)
     axes = spatial_axes(rank, data_format)
     if xp is _backend.NUMPY:
         return _paste_windows(x, permutation, box, axes)
-    for i, axis in enumerate(axes):
-        position = xp.reshape(xp.arange(xp.size(x, axis)), [-1 if a == axis else 1 for a in range(rank)])
-        inside = inside & (position >= xp.along(box[:, i], x)) & (position < xp.along(box[:, i + len(axes)], x))
-    return xp.where(inside, xp.take(x, permutation), x)
+    *outer, last = axes
+    sizes = [xp.size(x, axis) for axis in range(rank)]
+    lines, length, channels = (
+        math.prod(sizes[start:stop]) for start, stop in ((1, last), (last, rank), (last + 1, rank))
+    )
+
+    def inside(i, position):
+        return (position >= xp.along(box[:, i], position)) & (position < xp.along(box[:, i + len(axes)], position))
+
+    own = xp.arange(xp.size(permutation, -1)) + 0 * permutation
+    partner, own = (xp.reshape(rows, (-1,) + (1,) * (last - 1)) for rows in (permutation, own))
+    for i, axis in enumerate(outer):
+        position = xp.reshape(xp.arange(sizes[axis]), [-1 if a == axis else 1 for a in range(last)])
+        partner = xp.where(inside(i, position), partner, own)
+    line = xp.reshape(xp.arange(lines), [1, *sizes[1:last]])
+    source = xp.reshape(partner * lines + line, (*permutation.shape[:-1], -1))
+    partners = xp.take(xp.reshape(x, (-1, length)), source)
+    window = inside(len(outer), xp.reshape(xp.arange(length) // channels, (1, 1, -1)))
+    shape = (-1, lines, length)
+    return xp.reshape(xp.where(window, xp.reshape(partners, shape), xp.reshape(x, shape)), sizes)
 
 
 def _paste_windows(x, permutation, box, axes):
