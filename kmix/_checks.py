@@ -3,6 +3,7 @@
 import math
 import numbers
 import sys
+import warnings
 from typing import Any, NoReturn
 
 
@@ -206,6 +207,35 @@ def embedding(dtype):
             f"x of dtype {dtype}",
             "Token ids cannot be interpolated: put it after the Embedding layer.",
         )
+
+
+def place(name, dtype):
+    """Raise unless the output `dtype` of layer `name` can be mixed in a place of Manifold Mixup."""
+    if "float" not in dtype and dtype != "bool":
+        fail(
+            "`at` mixes float tensors.",
+            f"{name!r} of dtype {dtype}",
+            "Token ids cannot be interpolated: name the Embedding layer, or a layer behind it. Cast images to float32.",
+        )
+
+
+def warn_of_other_ways(names):
+    """Warn that some of what the outputs of a model are computed from does not pass the named layers."""
+    warnings.warn(
+        f"Not every way through the model passes {' and '.join(map(repr, names))}: what takes another way is not "
+        "mixed, but all labels are. Mix where the ways have met, such as behind the addition that ends a residual "
+        "block, or on each of the ways.",
+        stacklevel=5,
+    )
+
+
+def integer_mask(layer, argument, dtype):
+    """Raise for a mask of integers that would have to be united with that of the partner."""
+    fail(
+        "The masks of the two partners are united, so masks must be boolean.",
+        f"`{argument}` of layer {layer!r} of dtype {dtype}",
+        'Write `keras.ops.cast(mask, "bool")`.',
+    )
 
 
 def label_form(labels, num_classes):

@@ -24,10 +24,8 @@ class Place(keras.layers.Layer):
         self.built = True
 
     def call(self, x, training=None):
-        plan = current_plan()
-        if not training or plan is None:
-            return x
-        return map_arrays(lambda leaf: self._mixed(leaf, plan), x)
+        plan = current_plan() if training else None
+        return x if plan is None else map_arrays(lambda leaf: self._mixed(leaf, plan), x)
 
     def _mixed(self, leaf, plan):
         _checks.batch_of_plan(_backend.static_shape(leaf), _backend.static_shape(plan.lam))
@@ -36,12 +34,10 @@ class Place(keras.layers.Layer):
         return _backend.namespace(leaf).apply_if(drawn, lambda leaf: mix(leaf, plan), leaf)
 
     def compute_mask(self, inputs, previous_mask):
-        return map_arrays(self, previous_mask)
+        # By a layer of its own: Keras takes the first call of a layer for the one that its outputs come from.
+        return map_arrays(Place(self.places), previous_mask)
 
     def compute_output_spec(self, x, training=None):
-        for leaf in tree.flatten(x):
-            if _backend.dtype(leaf) != "bool":
-                _checks.embedding(_backend.dtype(leaf))
         return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), x)
 
 
@@ -57,14 +53,25 @@ def with_places(model, names):
         A functional model that shares all its weights with `model`.
 
     Raises:
-        ValueError: if the model is not a built graph of layers, or a name is not in it.
+        ValueError: if the model is not a built graph of layers, or a name is not in it or cannot be a place.
     """
     known = list(_names(model))
+    if INPUT in names and known.count(INPUT) > 1 and not _is_input(_graph(model).get_layer(INPUT)):
+        _checks.fail(
+            f"In `at` {INPUT!r} stands for the inputs of the model.",
+            "a layer of that name, too",
+            "Give the layer another name.",
+        )
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:20]
             _checks.fail("`at` must name layers of the model.", f"{name!r}", f"Near matches: {', '.join(near)}.")
-    return _rebuilt(model, dict(zip(names, range(len(names)), strict=True)))
+    places = dict(zip(names, range(len(names)), strict=True))
+    graph, met = _rebuilt(model, places, INPUT)
+    passed_by = [name for name, index in places.items() if index not in met]
+    if passed_by:
+        _checks.warn_of_other_ways(passed_by)
+    return graph
 
 
 def _names(model, prefix=""):
@@ -72,10 +79,14 @@ def _names(model, prefix=""):
     if not prefix:
         yield INPUT
     for layer in _graph(model).layers:
-        if not (isinstance(layer, keras.layers.InputLayer) and prefix):
+        if not (_is_input(layer) and prefix):
             yield prefix + layer.name
         if isinstance(layer, keras.Model) and functional(layer) is not None:
             yield from _names(layer, f"{prefix}{layer.name}/")
+
+
+def _is_input(layer):
+    return isinstance(layer, keras.layers.InputLayer)
 
 
 def functional(model):
@@ -114,8 +125,22 @@ def _graph(model):
     return graph
 
 
-def _rebuilt(model, places):
-    """`model` with places: `{name: index}`, names with a slash within nested models."""
+def inputs_of(args, kwargs):
+    """The arguments of a layer that are no masks."""
+    return args, {name: value for name, value in kwargs.items() if not name.endswith("mask")}
+
+
+def passed_by_all(passed, structure, everything):
+    """What all tensors of a structure have passed. Boolean ones are masks, and carry nothing that could be mixed."""
+    tensors = [leaf for leaf in tree.flatten(structure) if keras.backend.is_keras_tensor(leaf) and leaf.dtype != "bool"]
+    return frozenset.intersection(*(passed.get(id(leaf), frozenset()) for leaf in tensors)) if tensors else everything
+
+
+def _rebuilt(model, places, all_inputs=None):
+    """`model` with places: `{name: index}`, names with a slash within nested models; and what all its outputs passed.
+
+    The name `all_inputs` is not that of a layer.
+    """
     graph = _graph(model)
     nested: dict[str, dict[str, int]] = {}
     for name, index in places.items():
@@ -124,38 +149,65 @@ def _rebuilt(model, places):
             nested.setdefault(outer, {})[inner] = index
     rebuilt = {name: _rebuilt(graph.get_layer(name), inner) for name, inner in nested.items()}
     inputs = tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input)
-    # For each tensor of the new graph: what takes its place, and the places that it has passed.
+    everything = frozenset(places.values())
+    # For each tensor of the new graph: what takes its place; the places on some way to it, and those on every way.
     instead: dict[int, keras.KerasTensor] = {}
-    passed: dict[int, frozenset[int]] = {}
+    some: dict[int, frozenset[int]] = {}
+    every: dict[int, frozenset[int]] = {}
 
-    def put(tensors, index):
+    def put(tensors, name):
         before = [instead.get(id(tensor), tensor) for tensor in tree.flatten(tensors)]
-        mixed = Place([index])(tree.pack_sequence_as(tensors, before))
+        for tensor in before:
+            _checks.place(name, tensor.dtype)
+        mixed = Place([places[name]])(tree.pack_sequence_as(tensors, before))
         for tensor, old, new in zip(tree.flatten(tensors), before, tree.flatten(mixed), strict=True):
             instead[id(tensor)] = new
-            passed[id(new)] = passed.get(id(old), frozenset()) | {index}
+            for passed in (some, every):
+                passed[id(new)] = passed.get(id(old), frozenset()) | {places[name]}
         return mixed
 
-    if INPUT in places:
-        put(inputs, places[INPUT])
+    if all_inputs in places:
+        put(inputs, all_inputs)
     for tensor, reference in zip(tree.flatten(inputs), graph.inputs, strict=True):
-        if reference.name in places and reference.name != INPUT:
-            put(tensor, places[reference.name])
+        if reference.name in places and reference.name != all_inputs:
+            put(tensor, reference.name)
 
-    def places_of(structure):
-        return frozenset().union(*(passed.get(id(leaf), frozenset()) for leaf in tree.flatten(structure)))
+    def passed_by_some(structure):
+        return frozenset().union(*(some.get(id(leaf), frozenset()) for leaf in tree.flatten(structure)))
 
     def call(layer, *args, **kwargs):
         args, kwargs = tree.map_structure(lambda leaf: instead.get(id(leaf), leaf), (args, kwargs))
-        through = places_of(args)
-        for name, mask in kwargs.items():
-            # A mask that Keras, or the user, took from before the places that its tensor has passed.
-            missing = through - places_of(mask)
-            if name.endswith("mask") and missing:
-                kwargs[name] = map_arrays(Place(sorted(missing)), mask)
-        outputs = rebuilt.get(layer.name, layer)(*args, **kwargs)
-        for leaf in tree.flatten(outputs):
-            passed[id(leaf)] = through | places_of(kwargs)
-        return put(outputs, places[layer.name]) if layer.name in places else outputs
+        inputs = inputs_of(args, kwargs)
+        through = passed_by_some(inputs)
 
-    return walk(model, call, inputs)
+        def united(leaf, name=None):
+            """A mask that Keras, or the user, took from before the places that its tensor has passed."""
+            if not keras.backend.is_keras_tensor(leaf) or (name is None and leaf.dtype != "bool"):
+                return leaf
+            missing = through - passed_by_some(leaf)
+            if missing and "int" in leaf.dtype:
+                _checks.integer_mask(layer.name, name, leaf.dtype)
+            return Place(sorted(missing))(leaf) if missing else leaf
+
+        args = tree.map_structure(united, args)
+        for name, value in kwargs.items():
+            kwargs[name] = map_arrays(
+                lambda leaf, name=name: united(leaf, name if name.endswith("mask") else None), value
+            )
+        network, met = rebuilt.get(layer.name, (layer, frozenset()))
+        within = frozenset(nested.get(layer.name, {}).values())
+        is_place = layer.name in places and layer.name != all_inputs
+        if through & (within | ({places[layer.name]} if is_place else set())):
+            _checks.fail(
+                "A place that is passed twice would mix twice, and the labels only once.",
+                f"{layer.name!r}, a layer that the model calls on what it has called it on before",
+                "Name a layer that is called once.",
+            )
+        outputs = network(*args, **kwargs)
+        for leaf in tree.flatten(outputs):
+            some[id(leaf)] = through | passed_by_some(kwargs) | within
+            every[id(leaf)] = passed_by_all(every, inputs, everything) | met
+        return put(outputs, layer.name) if is_place else outputs
+
+    mixed = walk(model, call, inputs)
+    return mixed, passed_by_all(every, mixed.outputs, everything)

@@ -25,6 +25,7 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     Returns:
         A new tensor of the same shape, `lam * x + (1 - lam) * x[permutation]`. With boxes:
         `x[permutation]` inside the box and `x` outside. A sample with `lam = 1` comes back exactly.
+        Its gradient, in reverse mode, is right for a true permutation alone.
 
     Example:
     >>> from kmix.plan import MixPlan

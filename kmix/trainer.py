@@ -44,8 +44,13 @@ class MixTrainer(keras.Model):
         ValueError: if there is nothing that mixes, or more than one of the three ways is taken; if names in
             `at` are not those of layers; if the mixing layers of a model disagree, follow each other, or
             are none that can stand in a model; at compile, if a loss or metric takes class ids alone; in
-            `fit`, if labels are missing, or are integers whose number of classes nobody tells.
+            `fit`, if labels are missing, or are integers whose number of classes nobody tells, or if a
+            sub-classed model mixes nothing.
         TypeError: if `model` is no Keras model or `mix` no mixing layer.
+
+    Warns:
+        UserWarning: if some of what the outputs are computed from passes by a layer of `at`, or by all the mixing
+            layers of the model: it is not mixed, but the labels are.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412;
@@ -415,14 +420,20 @@ def _check_ways(model, mix, at, placed):
                 values,
                 "Give them the same settings. The seed of the first one counts.",
             )
-    _check_sequence(model, placed)
+    if placed and not _check_sequence(model, placed):
+        _checks.warn_of_other_ways([layer.name for layer in placed])
 
 
 def _check_sequence(model, placed):
-    """Raise where one mixing layer follows another, as far as the graph of the model can tell."""
+    """Raise where one mixing layer follows another, as far as the graph of the model can tell.
+
+    Returns whether all that the outputs are computed from has passed one.
+    """
     if not placed or manifold.functional(model) is None:
-        return
+        return bool(placed)
+    mixed = frozenset(["mixed"])
     behind: dict[int, BatchLayer | None] = {}  # for each tensor the mixing layer that it has passed
+    every: dict[int, frozenset[str]] = {}  # and whether it has on every way
 
     def call(layer, *args, **kwargs):
         earlier = next((behind[id(leaf)] for leaf in tree.flatten((args, kwargs)) if id(leaf) in behind), None)
@@ -434,14 +445,15 @@ def _check_sequence(model, placed):
                 "Take one of them out. To mix at one of several places, drawn anew for each step, write "
                 '`MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["layer1", "layer2"])`.',
             )
-        if isinstance(layer, keras.Model):
-            _check_sequence(layer, inside)
+        met = _check_sequence(layer, inside) if isinstance(layer, keras.Model) else bool(inside)
         outputs = layer(*args, **kwargs)
-        for leaf in tree.flatten(outputs) if inside or earlier else ():
-            behind[id(leaf)] = inside[0] if inside else earlier
+        for leaf in tree.flatten(outputs):
+            every[id(leaf)] = mixed if met else manifold.passed_by_all(every, manifold.inputs_of(args, kwargs), mixed)
+            if inside or earlier:
+                behind[id(leaf)] = inside[0] if inside else earlier
         return outputs
 
-    manifold.walk(model, call)
+    return bool(manifold.passed_by_all(every, manifold.walk(model, call).outputs, mixed))
 
 
 def _one_num_classes(num_classes, layers):

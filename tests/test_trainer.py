@@ -9,6 +9,7 @@ from test_losses_metrics import gradient
 
 import kmix
 from kmix import mixing
+from kmix.layers.base import step_plan
 
 BACKEND = keras.backend.backend()
 RATE = 0.5  # learning rate of every oracle
@@ -211,3 +212,44 @@ def test_steps_of_manifold_mixup_mix_at_the_place_that_was_drawn(nested, weights
     assert places == {0, 1, 2}
     for trained, expected in zip(model.get_weights(), (first, second), strict=True):
         np.testing.assert_allclose(trained, expected, atol=1e-5)
+
+
+class MeanOverMask(keras.layers.Layer):
+    def compute_mask(self, *arguments):
+        return None
+
+    def call(self, x, mask):
+        mask = ops.expand_dims(ops.cast(mask, "float32"), -1)
+        return ops.sum(x * mask, axis=1) / ops.sum(mask, axis=1)
+
+
+@pytest.mark.parametrize("way", ["Keras", "keyword", "position"])
+def test_masks_from_before_a_place_with_several_outputs_are_united(way):
+    counts = GENERATOR.integers(1, 6, 8)
+    tokens = (GENERATOR.integers(1, 9, (8, 5)) * (np.arange(5) < counts[:, None])).astype("int32")
+    inputs = keras.Input((5,), dtype="int32")
+    embedded = keras.layers.Embedding(9, 4, mask_zero=True)(inputs)
+    states, last, _ = keras.layers.LSTM(3, return_sequences=True, return_state=True, name="lstm")(embedded)
+    mask = ops.not_equal(inputs, 0)
+    if way == "Keras":
+        pooled = keras.layers.GlobalAveragePooling1D()(states)
+    else:
+        pooled = MeanOverMask()(states, mask=mask) if way == "keyword" else MeanOverMask()(states, mask)
+    trainer = kmix.MixTrainer(keras.Model(inputs, [pooled, last]), mix=kmix.EmbeddingMixup(1.0), at=["lstm"])
+    plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
+    with step_plan(plan):
+        mixed = [ops.convert_to_numpy(output) for output in trainer(tokens, training=True)]
+    states, last = keras.Model(inputs, [states, last]).predict(tokens, verbose=0)
+    united = ((tokens > 0) | (tokens > 0)[plan.permutation])[..., None]
+    expected = (oracle.mixup(states, plan.lam, plan.permutation) * united).sum(axis=1) / united.sum(axis=1)
+    np.testing.assert_allclose(mixed[0], expected, atol=1e-5)
+    np.testing.assert_allclose(mixed[1], oracle.mixup(last, plan.lam, plan.permutation), atol=1e-5)
+
+
+def test_flags_are_no_masks():
+    inputs = keras.Input((5,), dtype="int32")
+    embedded = keras.layers.Embedding(9, 4, mask_zero=True, name="embed")(inputs)
+    attended = keras.layers.MultiHeadAttention(2, 3)(embedded, embedded, use_causal_mask=True)
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.GlobalAveragePooling1D()(attended)))
+    trainer = compiled(kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(1.0), at=["embed"]))
+    trainer.fit(GENERATOR.integers(1, 9, (8, 5)), ids(), verbose=0)

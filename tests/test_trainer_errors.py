@@ -2,9 +2,11 @@
 
 import keras
 import numpy as np
+import oracle
 import pytest
 
 import kmix
+from kmix.layers.base import step_plan
 
 X, Y = np.zeros((8, 6), "float32"), np.arange(8) % 4
 
@@ -67,6 +69,126 @@ PLAIN = functional(dense("hidden"))
 def test_construction(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def called_twice(layer):
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, keras.layers.Dense(4)(layer(layer(inputs))))
+
+
+def with_integer_mask():
+    inputs, mask = keras.Input((6, 2)), keras.Input((6,), dtype="int32")
+    hidden = keras.layers.Dense(3, name="hidden")(inputs)
+    return keras.Model([inputs, mask], keras.layers.GlobalAveragePooling1D(name="pool")(hidden, mask=mask))
+
+
+@pytest.mark.parametrize(
+    ("make", "at", "message"),
+    [
+        (lambda: called_twice(keras.layers.Dense(6, name="d")), "d", "passed twice.*'d'"),
+        (
+            lambda: called_twice(keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, name="d")], name="s")),
+            "s/d",
+            "'s'",
+        ),
+        (lambda: functional(dense("input")), "input", "stands for the inputs.*Give the layer another name"),
+        (with_integer_mask, "hidden", r"`mask` of layer 'pool' of dtype int32.*cast\(mask, \"bool\"\)"),
+        (
+            lambda: keras.Sequential([keras.Input((6,), dtype="uint8"), dense()]),
+            "input",
+            "'input' of dtype uint8.*Cast",
+        ),
+    ],
+)
+def test_places(make, at, message):
+    with pytest.raises(ValueError, match=message):
+        kmix.MixTrainer(make(), mix=kmix.EmbeddingMixup(), at=[at])
+
+
+def test_a_nested_layer_may_be_called_input():
+    body = keras.Sequential([keras.Input((6,)), dense("input")], name="body")
+    trainer = kmix.MixTrainer(functional(body), mix=kmix.EmbeddingMixup(1.0, seed=1), at=["body/input"])
+    plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    with step_plan(plan):
+        mixed = keras.ops.convert_to_numpy(trainer(x, training=True))
+    # All is linear, so that to mix the outputs is to mix before.
+    np.testing.assert_allclose(mixed, oracle.mixup(trainer.model.predict(x, verbose=0), *plan[:2]), atol=1e-5)
+
+
+def residual():
+    inputs = keras.Input((6,))
+    return keras.Model(
+        inputs, keras.layers.Add(name="add")([inputs, keras.layers.Dense(6, name="branch")(inputs)]), name="body"
+    )
+
+
+def early_output():
+    inputs = keras.Input((6,))
+    first = dense("first")(inputs)
+    return keras.Model(inputs, [keras.layers.Dense(4)(first), keras.layers.Dense(4)(dense("second")(first))])
+
+
+def two_inputs(mixup=None):
+    a, b = keras.Input((6,), name="a"), keras.Input((6,), name="b")
+    return keras.Model([a, b], keras.layers.Concatenate(name="joined")([mixup(a) if mixup else a, b]))
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "name"),
+    [
+        (residual, {"at": ["branch"]}, "branch"),
+        (lambda: functional(residual()), {"at": ["body/branch"]}, "body/branch"),
+        (early_output, {"at": ["input", "first", "second"]}, "second"),
+        (two_inputs, {"at": ["a"]}, "a"),
+        (lambda: two_inputs(kmix.EmbeddingMixup(name="mixup")), {}, "mixup"),
+    ],
+)
+def test_ways_around_a_place_are_warned_of(make, settings, name):
+    with pytest.warns(UserWarning, match=f"passes '{name}': what takes another way is not mixed"):
+        kmix.MixTrainer(make(), mix=kmix.MixUp() if settings else None, **settings)
+
+
+def test_places_on_every_way_are_not_warned_of():
+    for model, at in ((residual(), ["input", "add"]), (early_output(), ["first"]), (two_inputs(), ["input", "joined"])):
+        kmix.MixTrainer(model, mix=kmix.MixUp(), at=at)
+    ids = keras.Input((6,), dtype="int32")
+    tokens = keras.layers.Embedding(9, 4, name="tokens")(ids)
+    counted = keras.ops.cast(keras.ops.not_equal(ids, 0), "float32")[..., None]
+    kmix.MixTrainer(keras.Model(ids, tokens * counted), mix=kmix.MixUp(), at=["tokens"])
+
+
+class Wrapped(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.mixup = kmix.EmbeddingMixup()
+
+    def call(self, x, training=None):
+        return self.mixup(x, training=training)
+
+
+def test_two_ways_to_mix_are_refused_where_they_meet():
+    model = keras.Sequential([keras.Input((6,)), Wrapped(), dense("hidden")])
+    with pytest.raises(ValueError, match=r"Mix in one way.*`at`"):
+        compiled(model, kmix.MixUp(), num_classes=5, at=["hidden"]).fit(X, Y, verbose=0)
+
+
+class Forgetful(Subclassed):
+    def call(self, x):
+        return self.top(x)
+
+
+class InInference(Subclassed):
+    def call(self, x):
+        return self.top(self.inner[0](x, training=False))
+
+
+@pytest.mark.parametrize("model", [Forgetful, InInference])
+def test_a_model_that_mixes_nothing_is_refused(model):
+    trainer = kmix.MixTrainer(model(kmix.MixUp()), num_classes=4)
+    trainer.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="labels of this training step were mixed, the inputs not"):
+        trainer.fit(X, Y, verbose=0)
 
 
 def test_two_branches_may_both_mix():

@@ -13,22 +13,41 @@ from kmix.plan import MixPlan
 
 tree = keras.tree
 
-_STEP_PLAN: contextvars.ContextVar[MixPlan | None] = contextvars.ContextVar("kmix_step_plan", default=None)
+
+class Step:
+    """A training step that is running: its plan, and whether anything has mixed with it."""
+
+    def __init__(self, plan):
+        self.plan, self.used = plan, False
+
+
+_STEP: contextvars.ContextVar[Step | None] = contextvars.ContextVar("kmix_step", default=None)
 
 
 @contextlib.contextmanager
 def step_plan(plan):
-    """While a training step runs: the plan that the layers inside of the model mix with."""
-    token = _STEP_PLAN.set(plan)
+    """While a training step runs: the plan that the layers inside of the model mix with. Raises if none of them did."""
+    step = None if plan is None else Step(plan)
+    token = _STEP.set(step)
     try:
         yield
     finally:
-        _STEP_PLAN.reset(token)
+        _STEP.reset(token)
+    if step is not None and not step.used:
+        _checks.fail(
+            "The labels of this training step were mixed, the inputs not.",
+            "a model that calls none of its mixing layers in training",
+            "Call them in `call`, and do not pass `training=False` to them.",
+        )
 
 
 def current_plan():
-    """The plan of the training step that is running, or None."""
-    return _STEP_PLAN.get()
+    """The plan of the training step that is running, to mix with it, or None."""
+    step = _STEP.get()
+    if step is None:
+        return None
+    step.used = True
+    return step.plan
 
 
 class Draw(NamedTuple):
@@ -138,6 +157,12 @@ class BatchLayer(keras.layers.Layer):
                 "Call it on labelled batches: `ds.map(layer)` on a data set of (x, y), or `x, y = layer(x, y)`. "
                 "Plain `fit` of a model with a mixing layer in it would mix the inputs and leave the labels as they "
                 "are: write `kmix.MixTrainer(model)` and fit that.",
+            )
+        if plan.place is not None:
+            _checks.fail(
+                "Mix in one way: behind the layers named in `at`, or with the mixing layers inside of the model.",
+                f"`at` and a model with {self.name}",
+                "Take that layer out of the model, or leave out `mix` and `at`.",
             )
         self._check(x)
         for leaf in arrays_of(x):

@@ -131,8 +131,8 @@ class MixMask(keras.layers.Layer):
         self.built = True
 
     def call(self, mask, training=None):
-        step_plan = current_plan()
-        return mixing.mix_masks(mask, step_plan) if training and step_plan is not None else mask
+        plan = current_plan() if training else None
+        return mask if plan is None else mixing.mix_masks(mask, plan)
 
     def compute_output_spec(self, mask, training=None):
         return keras.KerasTensor(mask.shape, dtype=mask.dtype)
