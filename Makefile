@@ -1,6 +1,6 @@
 # make demo      train the same network plainly, with MixUp and with CutMix, and draw a picture
 # make test      the tests on the TensorFlow backend
-# make test-all  the tests on TensorFlow, JAX and PyTorch, with coverage
+# make test-all  the tests on TensorFlow, JAX and PyTorch, with the coverage of the first two
 # make lint      ruff and mypy
 # make compare   kmix beside keras.layers.MixUp and CutMix, problem by problem
 # make speed     throughput in tf.data beside Keras, KerasCV, and the formulas of torchvision and timm, and the cost of
@@ -18,7 +18,7 @@ BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 # Workers side by side; each needs a core and some 2 GB.
 WORKERS ?= 2
-PYTEST := $(RUN) -m pytest -q -n $(WORKERS)
+PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
 # Each run adds to the coverage of those before it.
 COV := --cov --cov-append --cov-report=
 
@@ -31,8 +31,11 @@ test: .venv/.ready
 	rm -f .coverage*
 	KERAS_BACKEND=tensorflow $(PYTEST) $(COV)
 
-test-jax test-torch: test-%: .venv/.ready-all
-	KERAS_BACKEND=$* $(PYTEST) $(COV)
+test-jax: .venv/.ready-all
+	KERAS_BACKEND=jax $(PYTEST) $(COV)
+
+test-torch: .venv/.ready-all
+	KERAS_BACKEND=torch $(PYTEST)
 
 # What `make test` skips for want of the packages.
 test-extras: .venv/.ready-all
