@@ -7,6 +7,7 @@ not already in use.
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import sys
@@ -209,6 +210,10 @@ class NumPy:
         """Append axes to `coefficients` so that they broadcast over the trailing axes of `like`."""
         return coefficients.reshape(tuple(coefficients.shape) + (1,) * (like.ndim - coefficients.ndim))
 
+    def by_rows(self, function, x):
+        """`function(x)`, of the shape of `x`, for a function that treats all values of a sample alike."""
+        return function(x)
+
     def fused(self, function, *structures):
         """`function(*structures)` in one pass over the memory, where the framework leaves that to the caller."""
         return function(*structures)
@@ -371,21 +376,39 @@ class TensorFlow(NumPy):
         ones = self.tf.ones(self.tf.rank(like) - coefficients.shape.rank, "int32")
         return self.tf.reshape(coefficients, self.tf.concat([self.tf.shape(coefficients), ones], 0))
 
+    def by_rows(self, function, x):
+        sizes = () if x.shape.rank is None else tuple(x.shape[1:])
+        if not is_symbolic(x) or len(sizes) < 2 or not {0, None}.isdisjoint(sizes):
+            return function(x)
+        # As rows `(B, n)`: XLA loops over every axis, and makes scalar code of short ones.
+        return self.tf.reshape(function(self.tf.reshape(x, (-1, math.prod(sizes)))), (-1, *sizes))
+
     def fused(self, function, *structures):
         """`function(*structures)` as one XLA program in a graph: plain ops would pass over the batch once for each op.
 
         XLA compiles once for each size of the batch, so all other sizes must be known. It drops assertions.
         """
-        tf = self.tf
+        tf, shapes = self.tf, []
         leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if is_tensorflow(leaf)}
         if tf.executing_eagerly() or not tf.test.is_built_with_xla() or not all(map(_compiles, leaves.values())):
             return function(*structures)
 
+        def unshaped(leaf):
+            """What is reshaped last: XLA may copy the batch to add an axis, which costs nothing outside of it."""
+            reshaped = leaf is not None and leaf.op.type == "Reshape" and {0, None}.isdisjoint(leaf.shape[1:])
+            shapes.append(leaf.shape[1:] if reshaped else None)
+            return leaf.op.inputs[0] if reshaped else leaf
+
         def on_leaves(*arrays):
             array = dict(zip(leaves, arrays, strict=True))
-            return function(*keras.tree.map_structure(lambda leaf: array.get(id(leaf), leaf), structures))
+            mixed = function(*keras.tree.map_structure(lambda leaf: array.get(id(leaf), leaf), structures))
+            shapes.clear()
+            return keras.tree.map_structure(unshaped, mixed)
 
-        return tf.function(on_leaves, jit_compile=True, autograph=False)(*leaves.values())
+        mixed = tf.function(on_leaves, jit_compile=True, autograph=False)(*leaves.values())
+        pairs = zip(keras.tree.flatten(mixed), shapes, strict=True)
+        shaped = [leaf if shape is None else tf.reshape(leaf, (-1, *shape)) for leaf, shape in pairs]
+        return keras.tree.pack_sequence_as(mixed, shaped)
 
     def require(self, condition, message):
         """Raise unless `condition` holds: at once where it can be seen, else when the graph runs."""

@@ -1,6 +1,8 @@
 """Mix inputs, labels and sample weights: pure functions of a plan, without randomness."""
 
+import functools
 import math
+import operator
 
 import numpy as np
 
@@ -8,6 +10,8 @@ from kmix import _backend, _checks
 
 # Values of a block of samples that NumPy works on at a time: with their partners they fit in the cache of a core.
 _BLOCK = 2**15
+# Loops over fewer values XLA unrolls into scalar code.
+_UNROLLED = 30
 
 
 def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
@@ -258,7 +262,7 @@ def _blend(xp, x, permutation, lam, dtype):
 
         return _combine(xp, keep, a, b, x, permutation, dtype), gradient
 
-    return xp.custom_gradient(blended)(x)
+    return xp.by_rows(xp.custom_gradient(blended), x)
 
 
 def _combine(xp, keep, a, b, x, permutation, dtype="float32"):
@@ -301,31 +305,30 @@ def _paste(xp, x, permutation, box, data_format):
     """The partner inside the box, the sample outside.
 
     By lines, the stretches of memory along the last spatial axis: one that misses the box is its own partner, so that
-    its memory is read but once.
+    its memory is read but once. Where these are short, the whole sample is one line.
     """
-    rank = len(x.shape)
-    axes = spatial_axes(rank, data_format)
+    axes = spatial_axes(len(x.shape), data_format)
     if xp is _backend.NUMPY:
         return _paste_windows(x, permutation, box, axes)
-    *outer, last = axes
-    sizes = [xp.size(x, axis) for axis in range(rank)]
-    lines, length, channels = (
-        math.prod(sizes[start:stop]) for start, stop in ((1, last), (last, rank), (last + 1, rank))
-    )
+    sizes = [xp.size(x, axis) for axis in range(len(x.shape))]
+    length = math.prod(sizes[axes[-1] :])
+    first = 1 if isinstance(length, int) and length < _UNROLLED else axes[-1]
+    lines, length = math.prod(sizes[1:first]), math.prod(sizes[first:])
 
-    def inside(i, position):
-        return (position >= xp.along(box[:, i], position)) & (position < xp.along(box[:, i + len(axes)], position))
+    def inside(axis, value):
+        """Whether values of a sample, counted from its first, lie within the box along an axis."""
+        position, i = value // math.prod(sizes[axis + 1 :]) % sizes[axis], axis - axes[0]
+        start, stop = (xp.reshape(box[:, edge], (-1, 1)) for edge in (i, i + len(axes)))
+        return (position >= start) & (position < stop)
 
-    own = xp.arange(xp.size(permutation, -1)) + 0 * permutation
-    partner, own = (xp.reshape(rows, (-1,) + (1,) * (last - 1)) for rows in (permutation, own))
-    for i, axis in enumerate(outer):
-        position = xp.reshape(xp.arange(sizes[axis]), [-1 if a == axis else 1 for a in range(last)])
-        partner = xp.where(inside(i, position), partner, own)
-    line = xp.reshape(xp.arange(lines), [1, *sizes[1:last]])
+    own = xp.reshape(xp.arange(xp.size(permutation, -1)) + 0 * permutation, (-1, 1))
+    partner, line = xp.reshape(permutation, (-1, 1)), xp.arange(lines)
+    for axis in axes[:-1] if first > 1 else ():
+        partner = xp.where(inside(axis, line * length), partner, own)
     source = xp.reshape(partner * lines + line, (*permutation.shape[:-1], -1))
     partners = xp.take(xp.reshape(x, (-1, length)), source)
-    window = inside(len(outer), xp.reshape(xp.arange(length) // channels, (1, 1, -1)))
-    shape = (-1, lines, length)
+    within = [inside(axis, xp.arange(length)) for axis in (axes[-1:] if first > 1 else axes)]
+    window, shape = functools.reduce(operator.and_, within)[:, None], (-1, lines, length)
     return xp.reshape(xp.where(window, xp.reshape(partners, shape), xp.reshape(x, shape)), sizes)
 
 

@@ -53,7 +53,7 @@ def assert_close(mixed, expected, tolerance=1e-6):
     for ours, theirs in zip(keras.tree.flatten(mixed), keras.tree.flatten(expected), strict=True):
         assert ours.dtype == theirs.dtype
         ours, theirs = ours.astype("float64"), theirs.astype("float64")
-        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max(initial=0))
 
 
 @pytest.mark.parametrize("labels", list(LABELS))
@@ -103,6 +103,24 @@ def spec(*shape, dtype="float32"):
 )
 def test_all_sizes_but_that_of_the_batch_must_be_known(x, y, compiled):
     assert is_compiled(make("mixup"), x, y) == compiled
+
+
+@pytest.mark.parametrize(
+    "shape", [(SIZE, 28, 28, 1), (None, 28, 28, 1), (None, 5, 8, 8, 3), (None, 4, 1), (None, 0, 3), (None, 1)]
+)
+def test_the_shape_of_a_batch_stays_known(shape):
+    """Batches go through the program as rows, and come out of it in their shape."""
+    x = tf.random.uniform((SIZE, *shape[1:]))
+    for kind in ["mixup"] if 0 in shape or len(shape) < 3 else ["mixup", "cutmix"]:
+        specs = spec(*shape), spec(shape[0], dtype="int64")
+        assert is_compiled(make(kind), *specs)
+        mapped = [
+            tf.function(make(kind, fuse).at_step, autograph=False).get_concrete_function(tf.constant(0), specs)
+            for fuse in (True, False)
+        ]
+        assert [tuple(function.structured_outputs[0].shape) for function in mapped] == [shape] * 2
+        fused, plain = (to_numpy(function(tf.constant(0), x, tf.constant(IDS))) for function in mapped)
+        assert_close(fused, plain)
 
 
 def test_dtypes_that_xla_does_not_have_take_plain_ops():

@@ -42,14 +42,16 @@ def test_mixup_is_the_formula(road, step):
     assert np.abs(plan.lam - 0.5).max() > 0.1
 
 
+# Short lines, which are pasted by samples, and long ones, which are pasted by lines.
+@pytest.mark.parametrize("spatial", [(13, 6), (6, 13)])
 @pytest.mark.parametrize("step", STEPS)
-def test_cutmix_is_the_formula(road, step):
-    x, y = batch((9, 13, 6, 3))
+def test_cutmix_is_the_formula(road, step, spatial):
+    x, y = batch((9, *spatial, 3))
     layer = cutmix_layer()
-    plan = layer.plan(step, len(x), (13, 6))
+    plan = layer.plan(step, len(x), spatial)
     mixed_x, mixed_y = at_step(road, layer, step, (x, y))
     np.testing.assert_array_equal(mixed_x, cutmix(x, plan.box, plan.permutation))
-    share = kept_share(plan.box, (13, 6))
+    share = kept_share(plan.box, spatial)
     np.testing.assert_allclose(plan.lam, share, atol=1e-6)
     np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), share, plan.permutation), atol=1e-5)
 

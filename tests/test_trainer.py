@@ -10,6 +10,7 @@ from test_losses_metrics import gradient
 import kmix
 from kmix import mixing
 from kmix.layers.base import step_plan
+from kmix.plan import sample_cutmix
 
 BACKEND = keras.backend.backend()
 RATE = 0.5  # learning rate of every oracle
@@ -79,6 +80,16 @@ def test_the_gradient_of_the_blend_is_the_transposed_matrix(shards):
         lambda upstream, x: ops.sum(mixing.mix_inputs(x, given) * upstream), ops.convert_to_tensor(upstream), x
     )
     np.testing.assert_allclose(flat(weighed), mixing_matrix(plan).T @ flat(upstream), atol=1e-6)
+
+
+@pytest.mark.parametrize("spatial", [(13, 6), (6, 13)])
+def test_a_box_is_pasted_within_the_shard(spatial):
+    if BACKEND != "jax":
+        pytest.skip("partners stay in a part of the batch on JAX alone")
+    plan, x = sample_cutmix(1, 3, 1.0, 64, spatial, shards=4), numbers(64, *spatial, 3)
+    permutation = np.concatenate([16 * shard + rows for shard, rows in enumerate(plan.permutation)])
+    mixed = mixing.mix_inputs(ops.convert_to_tensor(x), plan, data_format="channels_last")
+    np.testing.assert_array_equal(mixed, oracle.cutmix(x, plan.box, permutation))
 
 
 def linear(shape):
