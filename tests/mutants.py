@@ -48,8 +48,8 @@ MUTANTS = {
     "box axes swapped in the paste": (
         "test_cutmix_is_the_formula",
         "mixing.py",
-        "axes = spatial_axes(rank, data_format)",
-        "axes = spatial_axes(rank, data_format)[::-1]",
+        "axes = spatial_axes(len(x.shape), data_format)",
+        "axes = spatial_axes(len(x.shape), data_format)[::-1]",
     ),
     "alpha frozen after tracing": (
         "test_alpha_takes_effect_on_the_next_batch",
