@@ -143,7 +143,7 @@ def compare(options):
     header = [backend, "ms per step", "overhead, % (quartiles)", "of processor time, % (quartiles)"]
     text = [
         f"## In the training step, {backend}",
-        f"`KERAS_BACKEND={backend} python {' '.join(sys.argv)}`",
+        results.command(backend),
         results.machine("keras", backend),
         f"{options.network} at {options.size} x {options.size}, {settings}; {rounds}.",
         results.table(header, list(table_rows(times))),

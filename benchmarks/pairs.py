@@ -13,7 +13,6 @@ interleaved, so that a slow moment of the machine meets all alike, and ratios ar
 import argparse
 import os
 import statistics
-import sys
 import time
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -143,7 +142,7 @@ def main():
     ]
     text = f"""## Very many classes, {backend}
 
-`KERAS_BACKEND={backend} python {" ".join(sys.argv)}`
+{results.command(backend)}
 
 {results.machine("keras", "tensorflow", backend)}
 

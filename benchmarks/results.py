@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import re
+import sys
 
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
 HEAD = """# Measured
@@ -26,6 +27,12 @@ def table(header, rows):
     """A Markdown table of cells of text."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def command(backend):
+    """The command that is running, as a user types it in the root of the project."""
+    script = f"benchmarks/{pathlib.Path(sys.argv[0]).name}"
+    return f"`KERAS_BACKEND={backend} python {' '.join([script, *sys.argv[1:]])}`"
 
 
 def machine(*packages):
