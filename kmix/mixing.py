@@ -10,7 +10,7 @@ from kmix import _backend, _checks
 
 # Values of a block of samples that NumPy works on at a time: with their partners they fit in the cache of a core.
 _BLOCK = 2**15
-# Loops over fewer values XLA unrolls into scalar code.
+# Loops over fewer values than these XLA unrolls into scalar code.
 _UNROLLED = 30
 
 
@@ -305,14 +305,15 @@ def _paste(xp, x, permutation, box, data_format):
     """The partner inside the box, the sample outside.
 
     By lines, the stretches of memory along the last spatial axis: one that misses the box is its own partner, so that
-    its memory is read but once. Where these are short, the whole sample is one line.
+    its memory is read but once. Where XLA would unroll short ones, the whole sample is one line.
     """
     axes = spatial_axes(len(x.shape), data_format)
     if xp is _backend.NUMPY:
         return _paste_windows(x, permutation, box, axes)
     sizes = [xp.size(x, axis) for axis in range(len(x.shape))]
     length = math.prod(sizes[axes[-1] :])
-    first = 1 if isinstance(length, int) and length < _UNROLLED else axes[-1]
+    unrolled = _backend.is_symbolic(x) and isinstance(length, int) and length < _UNROLLED
+    first = 1 if unrolled else axes[-1]
     lines, length = math.prod(sizes[1:first]), math.prod(sizes[first:])
 
     def inside(axis, value):
@@ -323,11 +324,11 @@ def _paste(xp, x, permutation, box, data_format):
 
     own = xp.reshape(xp.arange(xp.size(permutation, -1)) + 0 * permutation, (-1, 1))
     partner, line = xp.reshape(permutation, (-1, 1)), xp.arange(lines)
-    for axis in axes[:-1] if first > 1 else ():
+    for axis in () if unrolled else axes[:-1]:
         partner = xp.where(inside(axis, line * length), partner, own)
     source = xp.reshape(partner * lines + line, (*permutation.shape[:-1], -1))
     partners = xp.take(xp.reshape(x, (-1, length)), source)
-    within = [inside(axis, xp.arange(length)) for axis in (axes[-1:] if first > 1 else axes)]
+    within = [inside(axis, xp.arange(length)) for axis in (axes if unrolled else axes[-1:])]
     window, shape = functools.reduce(operator.and_, within)[:, None], (-1, lines, length)
     return xp.reshape(xp.where(window, xp.reshape(partners, shape), xp.reshape(x, shape)), sizes)
 
