@@ -6,6 +6,7 @@ from keras import ops
 from kmix import _backend, _checks, manifold, mixing
 from kmix import plan as plans
 from kmix.layers.base import BatchLayer, Draw, MixLayer, arrays_of, map_arrays, mix_targets, step_plan
+from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import SoftLabelAccuracy
 
 tree = keras.tree
@@ -265,13 +266,15 @@ class MixTrainer(keras.Model):
         return network(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return super().compute_loss(x, self._encoded(y), y_pred, sample_weight, training)
+        # A loss that reads class ids gets them, as from the bare model: one-hot encoded they may round differently.
+        keep_ids = all(isinstance(loss, SoftLabelCrossentropy) for loss in tree.flatten(self.loss))
+        return super().compute_loss(x, self._encoded(y, keep_ids=keep_ids), y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, self._encoded(y), y_pred, sample_weight)
 
-    def _encoded(self, y, to_mix=False):
-        """Labels as they are mixed and compared with: class ids one-hot encoded, or checked ids for pairs.
+    def _encoded(self, y, to_mix=False, keep_ids=False):
+        """Labels as they are mixed and compared with: class ids one-hot encoded, or for pairs and `keep_ids` checked.
 
         Encoded and mixed ones stay as they are.
         """
@@ -292,7 +295,9 @@ class MixTrainer(keras.Model):
             if self.num_classes is None and "float" not in dtype:
                 _checks.integer_labels(shape, dtype, output)
             form = self.labels if to_mix or "float" not in dtype else "dense"
-            return mixing.encode_labels(leaf, self.num_classes or (output[-1] if output else None), form)
+            xp, num_classes = _backend.namespace(leaf), self.num_classes or (output[-1] if output else None)
+            checked = mixing.check_labels(xp, leaf, num_classes, form)
+            return checked if keep_ids else mixing.encode_checked(xp, checked, num_classes, form)
 
         shapes = _shapes_of_labels(self.model, y)
         return tree.pack_sequence_as(y, [encode(*pair) for pair in zip(tree.flatten(y), shapes, strict=True)])
