@@ -267,7 +267,9 @@ class MixTrainer(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         # A loss that reads class ids gets them, as from the bare model: one-hot encoded they may round differently.
-        keep_ids = all(isinstance(loss, SoftLabelCrossentropy) for loss in tree.flatten(self.loss))
+        keep_ids = all(isinstance(loss, SoftLabelCrossentropy) for loss in tree.flatten(self.loss)) and all(
+            self.num_classes in (None, output.shape[-1]) for output in tree.flatten(y_pred)
+        )
         return super().compute_loss(x, self._encoded(y, keep_ids=keep_ids), y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

@@ -261,6 +261,13 @@ def test_data(trainer, data, message):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("make", [functional, Subclassed])
+def test_evaluation_refuses_another_number_of_classes_than_the_model_has(make):
+    trainer = compiled(make(), loss=kmix.losses.SoftLabelCrossentropy(from_logits=True), num_classes=5)
+    with pytest.raises(ValueError, match="shape"):
+        trainer.evaluate(X, Y, batch_size=8, verbose=0)
+
+
 def test_the_batch_must_be_the_first_axis_inside_of_the_model():
     fold, unfold = (keras.layers.Lambda(lambda x, s=s: keras.ops.reshape(x, s)) for s in ((-1, 2), (-1, 6, 2)))
     trainer = kmix.MixTrainer(keras.Sequential([keras.Input((6, 2)), fold, kmix.MixUp(), unfold]))
