@@ -7,7 +7,8 @@ import operator
 import keras
 
 from kmix import _backend, _checks, mixing
-from kmix.layers.base import current_plan, map_arrays
+from kmix.layers.base import map_arrays
+from kmix.layers.step import running
 
 tree = keras.tree
 
@@ -24,12 +25,16 @@ class Place(keras.layers.Layer):
         self.built = True
 
     def call(self, x, training=None):
-        plan = current_plan() if training else None
-        return x if plan is None else map_arrays(lambda leaf: self._mixed(leaf, plan), x)
+        step = running() if training else None
+        return x if step is None or step.plan is None else map_arrays(lambda leaf: self._mixed(leaf, step), x)
 
-    def _mixed(self, leaf, plan):
+    def _mixed(self, leaf, step):
+        plan = step.plan
         _checks.batch_of_plan(_backend.static_shape(leaf), _backend.static_shape(plan.lam))
         drawn = functools.reduce(operator.or_, [plan.place == place for place in self.places])
+        if _backend.dtype(leaf) != "bool":
+            for place in self.places:
+                step.note(place)
         mix = mixing.mix_masks if _backend.dtype(leaf) == "bool" else mixing.mix_inputs
         return _backend.namespace(leaf).apply_if(drawn, lambda leaf: mix(leaf, plan), leaf)
 

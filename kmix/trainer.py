@@ -5,7 +5,8 @@ from keras import ops
 
 from kmix import _backend, _checks, manifold, mixing
 from kmix import plan as plans
-from kmix.layers.base import BatchLayer, Draw, MixLayer, arrays_of, map_arrays, mix_targets, step_plan
+from kmix.layers.base import BatchLayer, Draw, MixLayer, arrays_of, map_arrays, mix_targets
+from kmix.layers.step import Step, run
 from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import SoftLabelAccuracy
 
@@ -241,7 +242,7 @@ class MixTrainer(keras.Model):
                 with keras.StatelessScope(list(zip(weights, non_trainable, strict=True))) as scope:
                     plan, data = self._mixed_batch(data)
                 states = [(trainable, [scope.get_current_value(weight) for weight in weights], *others)]
-            with step_plan(plan):
+            with run(Step(plan, len(self.at or ()))):
                 return super().train_step(*states, data)
         except Exception:
             self._restore_weights()

@@ -27,6 +27,7 @@ ROOMS = [
     {"kmix.layers.random_choice"},
     {"kmix.layers.mix_up", "kmix.layers.cut_mix", "kmix.layers.embedding_mixup"},
     {"kmix.layers.base"},
+    {"kmix.layers.step"},
     {"kmix.data"},
     {"kmix.plots"},
     {"kmix.metrics"},

@@ -9,7 +9,7 @@ from test_losses_metrics import gradient
 
 import kmix
 from kmix import mixing
-from kmix.layers.base import step_plan
+from kmix.layers.step import Step, run
 from kmix.plan import sample_cutmix
 
 BACKEND = keras.backend.backend()
@@ -250,7 +250,7 @@ def test_masks_from_before_a_place_with_several_outputs_are_united(way):
         pooled = MeanOverMask()(states, mask=mask) if way == "keyword" else MeanOverMask()(states, mask)
     trainer = kmix.MixTrainer(keras.Model(inputs, [pooled, last]), mix=kmix.EmbeddingMixup(1.0), at=["lstm"])
     plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
-    with step_plan(plan):
+    with run(Step(plan, places=1)):
         mixed = [ops.convert_to_numpy(output) for output in trainer(tokens, training=True)]
     states, last = keras.Model(inputs, [states, last]).predict(tokens, verbose=0)
     united = ((tokens > 0) | (tokens > 0)[plan.permutation])[..., None]

@@ -6,7 +6,7 @@ import oracle
 import pytest
 
 import kmix
-from kmix.layers.base import step_plan
+from kmix.layers.step import Step, run
 
 X, Y = np.zeros((8, 6), "float32"), np.arange(8) % 4
 
@@ -110,7 +110,7 @@ def test_a_nested_layer_may_be_called_input():
     trainer = kmix.MixTrainer(functional(body), mix=kmix.EmbeddingMixup(1.0, seed=1), at=["body/input"])
     plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
     x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
-    with step_plan(plan):
+    with run(Step(plan, places=1)):
         mixed = keras.ops.convert_to_numpy(trainer(x, training=True))
     # All is linear, so that to mix the outputs is to mix before.
     np.testing.assert_allclose(mixed, oracle.mixup(trainer.model.predict(x, verbose=0), *plan[:2]), atol=1e-5)
@@ -187,7 +187,7 @@ class InInference(Subclassed):
 def test_a_model_that_mixes_nothing_is_refused(model):
     trainer = kmix.MixTrainer(model(kmix.MixUp()), num_classes=4)
     trainer.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="labels of this training step were mixed, the inputs not"):
+    with pytest.raises(ValueError, match="labels of this training step were mixed, the inputs were not"):
         trainer.fit(X, Y, verbose=0)
 
 

@@ -1,7 +1,5 @@
 """What the mixing layers share: the forms of a batch, the step, alpha, and the config."""
 
-import contextlib
-import contextvars
 import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,45 +7,10 @@ from typing import Any, NamedTuple
 import keras
 
 from kmix import _backend, _checks, mixing
+from kmix.layers.step import running
 from kmix.plan import MixPlan
 
 tree = keras.tree
-
-
-class Step:
-    """A training step that is running: its plan, and whether anything has mixed with it."""
-
-    def __init__(self, plan):
-        self.plan, self.used = plan, False
-
-
-_STEP: contextvars.ContextVar[Step | None] = contextvars.ContextVar("kmix_step", default=None)
-
-
-@contextlib.contextmanager
-def step_plan(plan):
-    """While a training step runs: the plan that the layers inside of the model mix with. Raises if none of them did."""
-    step = None if plan is None else Step(plan)
-    token = _STEP.set(step)
-    try:
-        yield
-    finally:
-        _STEP.reset(token)
-    if step is not None and not step.used:
-        _checks.fail(
-            "The labels of this training step were mixed, the inputs not.",
-            "a model that calls none of its mixing layers in training",
-            "Call them in `call`, and do not pass `training=False` to them.",
-        )
-
-
-def current_plan():
-    """The plan of the training step that is running, to mix with it, or None."""
-    step = _STEP.get()
-    if step is None:
-        return None
-    step.used = True
-    return step.plan
 
 
 class Draw(NamedTuple):
@@ -149,7 +112,8 @@ class BatchLayer(keras.layers.Layer):
         _checks.inputs_alone(batch)
         if not training and sample_weight is None:
             return batch
-        plan = current_plan()
+        step = running()
+        plan = None if step is None else step.plan
         if plan is None or sample_weight is not None or not self._fits_in_models:
             _checks.fail(
                 "Inputs are mixed together with their labels.",
@@ -167,6 +131,7 @@ class BatchLayer(keras.layers.Layer):
         self._check(x)
         for leaf in arrays_of(x):
             _checks.batch_of_plan(_backend.static_shape(leaf), _backend.static_shape(plan.lam))
+        step.note()
         return map_arrays(lambda leaf: self._mix_input(leaf, plan), x)
 
     def at_step(self, step, batch):

@@ -5,7 +5,8 @@ import contextvars
 import keras
 
 from kmix import _backend, _checks, mixing, plan
-from kmix.layers.base import MixLayer, current_plan, map_arrays
+from kmix.layers.base import MixLayer, map_arrays
+from kmix.layers.step import running
 
 # The plan of the call that is running, for the mask that Keras asks for after it.
 _CALL: contextvars.ContextVar[dict | None] = contextvars.ContextVar("kmix_call", default=None)
@@ -131,8 +132,8 @@ class MixMask(keras.layers.Layer):
         self.built = True
 
     def call(self, mask, training=None):
-        plan = current_plan() if training else None
-        return mask if plan is None else mixing.mix_masks(mask, plan)
+        step = running() if training else None
+        return mask if step is None or step.plan is None else mixing.mix_masks(mask, step.plan)
 
     def compute_output_spec(self, mask, training=None):
         return keras.KerasTensor(mask.shape, dtype=mask.dtype)
