@@ -3,7 +3,6 @@
 from kmix import callbacks, data, losses, metrics, plots, schedules
 from kmix.layers import CutMix, EmbeddingMixup, MixUp, RandomChoice
 from kmix.plan import MixPlan
-from kmix.trainer import MixTrainer
 
 __version__ = "0.1.0"
 
@@ -11,7 +10,6 @@ __all__ = [
     "CutMix",
     "EmbeddingMixup",
     "MixPlan",
-    "MixTrainer",
     "MixUp",
     "RandomChoice",
     "callbacks",

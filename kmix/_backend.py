@@ -21,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from kmix import _checks
+from kmix._checks import irregular
 
 MASK = 0xFFFFFFFF
 
@@ -65,6 +66,15 @@ def drawing(xp, step, batch):
     if is_symbolic(batch) or is_symbolic(step):
         return xp, step
     return NUMPY, int(step)
+
+
+def is_mapped(name, *arrays):
+    """Whether a layer called `name` gets TensorFlow tensors of a graph outside any other layer, as in `ds.map(layer)`."""
+    tf = _tensorflow()
+    if not any(is_tensorflow(x) and is_symbolic(x) for x in arrays):
+        return False
+    # A layer that calls another opens a name scope around it.
+    return keras.backend.backend() != "tensorflow" or tf.get_current_name_scope() in ("", name)
 
 
 def on_host(x):
@@ -152,6 +162,7 @@ class NumPy:
     asarray: Any = staticmethod(np.asarray)
     power: Any = staticmethod(np.power)
     reshape: Any = staticmethod(np.reshape)
+    sum: Any = staticmethod(np.sum)
     stack: Any = staticmethod(np.stack)
     where: Any = staticmethod(np.where)
 
@@ -250,6 +261,7 @@ class Native(NumPy):
     power = staticmethod(keras.ops.power)
     reshape = staticmethod(keras.ops.reshape)
     sigmoid = staticmethod(keras.ops.sigmoid)
+    sum = staticmethod(keras.ops.sum)
     stack = staticmethod(keras.ops.stack)
     where = staticmethod(keras.ops.where)
 
@@ -338,6 +350,9 @@ class TensorFlow(NumPy):
 
     def sigmoid(self, x):
         return self.tf.sigmoid(x)
+
+    def sum(self, x, axis):
+        return self.tf.reduce_sum(x, axis)
 
     def word(self, x):
         return x & MASK if isinstance(x, int) else self.tf.cast(x, "uint32")

@@ -12,6 +12,11 @@ def fail(expected, received, mend="", error: type[Exception] = ValueError) -> No
     raise error(f"{expected} Received: {received}." + (f" {mend}" if mend else ""))
 
 
+def warn(message):
+    """Temporary."""
+    warnings.warn(message, stacklevel=2)
+
+
 def real(value, name, low=0.0, high=math.inf):
     """Return `value` as a Python float within `[low, high]`, or raise."""
     expected = f"`{name}` must be a finite number >= {low:g}" + (f" and <= {high:g}." if high < math.inf else ".")
