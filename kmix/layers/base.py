@@ -99,7 +99,7 @@ class BatchLayer(keras.layers.Layer):
     def _route(self, *args, **kwargs):
         """Answer batches that are not Keras' own at once, since Keras would convert them to its backend."""
         arrays = [leaf for leaf in tree.flatten((args, kwargs)) if hasattr(leaf, "dtype")]
-        if any(map(_checks.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays)):
+        if any(map(_backend.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays)):
             return self.call(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -221,7 +221,7 @@ class BatchLayer(keras.layers.Layer):
             weights = self._weights_for(y, sample_weight)
             xp.require_equal_sizes([(leaf, 0) for leaf in arrays_of((x, y, sample_weight))], _checks.BATCH_SIZES)
             draw = Draw(self._counter.next(xp)) if draw is None else draw
-            drawer, step = _backend.drawing(xp, draw.step, leaves[0])
+            drawer, step = _backend.plan_namespace(xp, draw.step, leaves[0])
             # Out here: a schedule is anybody's function, and XLA would take what alpha is now for a constant.
             alphas = self._alphas(drawer, draw._replace(step=step), leaves[0])
 
@@ -237,7 +237,7 @@ class BatchLayer(keras.layers.Layer):
         """Raise unless all are dense arrays with one batch size that can be mixed; return them in a list."""
         leaves = arrays_of((x, y, sample_weight))
         for leaf in [*tree.flatten((x, y)), *arrays_of(sample_weight)]:
-            _checks.array(leaf)
+            _checks.array(leaf, _backend.irregular(leaf))
         _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
         self._check(x)
         return leaves
@@ -431,7 +431,7 @@ class MixLayer(BatchLayer):
     def _mix(self, xp, draw, x, y, sample_weight, weights):
         leaf = tree.flatten(x)[0]
         spatial_shape = self._spatial_shape(xp, x)
-        drawer, step = _backend.drawing(xp, draw.step, leaf)
+        drawer, step = _backend.plan_namespace(xp, draw.step, leaf)
         plan = self._plan(drawer, draw._replace(step=step), xp.size(leaf, 0), spatial_shape)
         return tree.map_structure(lambda leaf: self._mix_input(leaf, plan), x), *mix_targets(
             plan, y, sample_weight, weights

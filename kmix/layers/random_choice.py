@@ -98,7 +98,7 @@ class RandomChoice(BatchLayer):
 
             return run
 
-        drawer, step = _backend.drawing(xp, draw.step, keras.tree.flatten(x)[0])
+        drawer, step = _backend.plan_namespace(xp, draw.step, keras.tree.flatten(x)[0])
         choice = self._choice(drawer, draw._replace(step=step))
         return drawer.switch(choice, [branch(layer) for layer in self.layers])
 
