@@ -148,16 +148,14 @@ def test_each_operation_gives_the_right_answer_in_its_own_framework(twin, operat
     np.testing.assert_allclose(result.astype("float64"), array(right, "float64"), rtol=tolerance, atol=1e-30)
 
 
-@pytest.mark.skipif(
-    BACKEND != "torch", reason="on the others the type of the answer tells, since NumPy gives NumPy back"
-)
+@pytest.mark.skipif(BACKEND != "torch", reason="on the others the type of the answer tells")
 def test_no_tensor_of_pytorch_is_handed_to_numpy(monkeypatch):
     import torch
 
     def refuse(*_, **__):
         raise AssertionError("NumPy has read a tensor")
 
-    assert torch.is_tensor(np.exp(torch.tensor(X)))
+    # Its functions give tensors back, so that the type of an answer does not tell.
     monkeypatch.setattr(torch.Tensor, "__array__", refuse)
     with pytest.raises(AssertionError, match="NumPy has read"):
         np.exp(torch.tensor(X))
