@@ -2,9 +2,8 @@
 
 import math
 import numbers
-import sys
 import warnings
-from typing import Any, NoReturn
+from typing import NoReturn
 
 
 def fail(expected, received, mend="", error: type[Exception] = ValueError) -> NoReturn:
@@ -94,22 +93,9 @@ def inputs_alone(batch):
         )
 
 
-def irregular(leaf):
-    """Return "ragged" or "sparse" for a tensor of that kind, else None."""
+def array(leaf, irregularity=None):
+    """Raise unless `leaf` is a dense array with a shape and a dtype; `irregularity` is "ragged" or "sparse"."""
     kind = type(leaf).__name__
-    if "Ragged" in kind or getattr(leaf, "ragged", False):
-        return "ragged"
-    torch: Any = sys.modules.get("torch")
-    is_torch = torch is not None and isinstance(leaf, getattr(torch, "Tensor", ()))
-    sparse = leaf.layout is not torch.strided if is_torch else getattr(leaf, "sparse", False)
-    if sparse or kind in ("SparseTensor", "BCOO", "BCSR") or type(leaf).__module__.startswith("scipy.sparse"):
-        return "sparse"
-    return None
-
-
-def array(leaf):
-    """Raise unless `leaf` is a dense array with a shape and a dtype."""
-    kind, irregularity = type(leaf).__name__, irregular(leaf)
     if irregularity:
         mend = "Pad it first, e.g. `x.to_tensor()`." if irregularity == "ragged" else "Make it dense first."
         fail("A batch must hold dense tensors.", f"a {irregularity} tensor ({kind})", mend)

@@ -223,7 +223,7 @@ class MixTrainer(keras.Model):
             batch = self.mix._mix(xp, draw, x, y, sample_weight, weights)
         else:
             _checks.batch_shapes([_backend.static_shape(leaf) for leaf in leaves])
-            drawer, step = _backend.drawing(xp, draw.step, leaves[0])
+            drawer, step = _backend.plan_namespace(xp, draw.step, leaves[0])
             plan = self._drawn(drawer, draw._replace(step=step), xp.size(leaves[0], 0))
             batch = x, *mix_targets(plan, y, sample_weight, weights)
         with _backend.beside_the_plan():

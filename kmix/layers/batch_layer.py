@@ -206,7 +206,7 @@ class BatchLayer(keras.layers.Layer):
         with _backend.device_of(leaves[0]):
             values = batch.check(xp)
             key = StepKey(self._counter.next(xp)) if key is None else key
-            plan_xp, step = _backend.drawing(xp, key.step, leaves[0])
+            plan_xp, step = _backend.plan_namespace(xp, key.step, leaves[0])
             # Out here: a schedule is anybody's function, and XLA would take what alpha is now for a constant.
             alphas = self.alphas(plan_xp, key._replace(step=step), leaves[0])
             layers = list(alphas)

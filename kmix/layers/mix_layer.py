@@ -142,7 +142,7 @@ class MixLayer(BatchLayer):
     def mix_values(self, xp, key, batch, values):
         leaf = tree.flatten(values.inputs)[0]
         spatial_shape = self.inputs.spatial_shape(xp, values.inputs)
-        plan_xp, step = _backend.drawing(xp, key.step, leaf)
+        plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
         plan = self.sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0), spatial_shape)
         return batch.mix(xp, values, plan, self.inputs)
 

@@ -110,7 +110,7 @@ class RandomChoice(BatchLayer):
 
             return run
 
-        plan_xp, step = _backend.drawing(xp, key.step, tree.flatten(values.inputs)[0])
+        plan_xp, step = _backend.plan_namespace(xp, key.step, tree.flatten(values.inputs)[0])
         choice = self._choice(plan_xp, key._replace(step=step))
         return plan_xp.switch(choice, [branch(layer) for layer in self.layers])
 

@@ -173,7 +173,7 @@ UNEQUAL = (
 def check_arrays(structure):
     """Raise unless all leaves are dense arrays with a shape and a dtype."""
     for leaf in tree.flatten(structure):
-        name, irregularity = type(leaf).__name__, _checks.irregular(leaf)
+        name, irregularity = type(leaf).__name__, _backend.irregular(leaf)
         if irregularity:
             hint = "Pad it first, e.g. `x.to_tensor()`." if irregularity == "ragged" else "Make it dense first."
             _checks.fail("A batch must hold dense tensors.", f"a {irregularity} tensor ({name})", hint)
