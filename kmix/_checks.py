@@ -2,14 +2,29 @@
 
 import math
 import numbers
+import os
 import sys
 import warnings
 from typing import Any, NoReturn
+
+_HERE = os.path.dirname(__file__) + os.sep
 
 
 def fail(expected, received, mend="", error: type[Exception] = ValueError) -> NoReturn:
     """Raise `error` in the one wording that all of kmix shares."""
     raise error(f"{expected} Received: {received}." + (f" {mend}" if mend else ""))
+
+
+def warn(message):
+    """Warn with a `UserWarning` that names the line of the user's code, outside kmix and Keras, that led here."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and (frame.f_code.co_filename.startswith(_HERE) or _module(frame) == "keras"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _module(frame):
+    return frame.f_globals.get("__name__", "").split(".")[0]
 
 
 def real(value, name, low=0.0, high=math.inf):
@@ -207,35 +222,6 @@ def embedding(dtype):
             f"x of dtype {dtype}",
             "Token ids cannot be interpolated: put it after the Embedding layer.",
         )
-
-
-def place(name, dtype):
-    """Raise unless the output `dtype` of layer `name` can be mixed in a place of Manifold Mixup."""
-    if "float" not in dtype and dtype != "bool":
-        fail(
-            "`at` mixes float tensors.",
-            f"{name!r} of dtype {dtype}",
-            "Token ids cannot be interpolated: name the Embedding layer, or a layer behind it. Cast images to float32.",
-        )
-
-
-def warn_of_other_ways(names):
-    """Warn that some of what the outputs of a model are computed from does not pass the named layers."""
-    warnings.warn(
-        f"Not every way through the model passes {' and '.join(map(repr, names))}: what takes another way is not "
-        "mixed, but all labels are. Mix where the ways have met, such as behind the addition that ends a residual "
-        "block, or on each of the ways.",
-        stacklevel=5,
-    )
-
-
-def integer_mask(layer, argument, dtype):
-    """Raise for a mask of integers that would have to be united with that of the partner."""
-    fail(
-        "The masks of the two partners are united, so masks must be boolean.",
-        f"`{argument}` of layer {layer!r} of dtype {dtype}",
-        'Write `keras.ops.cast(mask, "bool")`.',
-    )
 
 
 def label_form(labels, num_classes):
