@@ -3,12 +3,13 @@
 import keras
 from keras import ops
 
-from kmix import _backend, _checks, manifold, mixing
+from kmix import _backend, _checks, mixing
 from kmix import plan as plans
-from kmix.layers.base import BatchLayer, Draw, MixLayer, arrays_of, map_arrays, mix_targets
+from kmix.layers.base import Draw, arrays_of, map_arrays, mix_targets
 from kmix.layers.step import Step, run
 from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import SoftLabelAccuracy
+from kmix.training import manifold, placement
 
 tree = keras.tree
 
@@ -76,8 +77,10 @@ class MixTrainer(keras.Model):
         self.pairing = _checks.one_of(pairing, "pairing", ("batch", "shard"))
         self.seed = None if seed is None else _checks.seed(seed)
         self.at = None if at is None else _checks.names(at, "at")
-        placed = _placed_layers(model)
-        _check_ways(model, mix, self.at, placed)
+        if isinstance(model, MixTrainer):
+            _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
+        placed = placement.placed_layers(model)
+        placement.check_ways(model, mix, self.at, placed)
         self.model, self.mix = model, mix
         mixing_layers = placed if mix is None else [mix]
         self.num_classes = _one_num_classes(num_classes, mixing_layers)
@@ -85,9 +88,9 @@ class MixTrainer(keras.Model):
         # The layer that draws the plan of a step.
         self._drawer = placed[0] if mix is None else mix
         # As a function, so that Keras does not track the layers twice.
-        graph = manifold.with_places(model, self.at) if self.at else None
+        graph = manifold.with_places(model, self.at) if self.at else placement.check_sequence(model, placed)
         self._with_places = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
-        self._own_weights(placed if mix is None else list(_leaves(mix)))
+        self._own_weights(placed if mix is None else list(placement.leaves(mix)))
         self._restore_weights = lambda: None
         self.built = model.built
 
@@ -370,98 +373,6 @@ class MixTrainer(keras.Model):
         deserialize = keras.saving.deserialize_keras_object
         mix = None if config["mix"] is None else deserialize(config["mix"])
         return cls(**{**config, "model": deserialize(config["model"]), "mix": mix})
-
-
-def _leaves(layer):
-    """The layers that draw with an alpha: those of a `RandomChoice`, or the layer itself."""
-    if isinstance(layer, MixLayer):
-        yield layer
-    for inner in getattr(layer, "layers", ()):
-        yield from _leaves(inner)
-
-
-def _placed_layers(model):
-    """The mixing layers inside of a model, in the order of its layers, each once."""
-    found = {}
-    for layer in getattr(model, "layers", ()):
-        inner = [layer] if isinstance(layer, BatchLayer) else _placed_layers(layer)
-        found.update(dict.fromkeys(inner))
-    return list(found)
-
-
-def _check_ways(model, mix, at, placed):
-    """Raise unless exactly one of the three ways to mix is taken, with layers that can."""
-    if not isinstance(model, keras.Model):
-        _checks.fail("`model` must be a Keras model.", f"a {type(model).__name__}", error=TypeError)
-    if isinstance(model, MixTrainer):
-        _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
-    if mix is not None and not isinstance(mix, BatchLayer):
-        _checks.fail("`mix` must be a mixing layer of kmix.", f"a {type(mix).__name__}", error=TypeError)
-    names = ", ".join(layer.name for layer in placed)
-    if mix is None and not placed:
-        _checks.fail(
-            "A MixTrainer needs something that mixes.",
-            "no `mix` and a model without mixing layers",
-            "Write `MixTrainer(model, mix=kmix.MixUp(0.2))`, or place `kmix.EmbeddingMixup(0.2)` in the model.",
-        )
-    if placed and (mix is not None or at is not None):
-        given = "`at`" if mix is None else "`mix`"
-        _checks.fail(
-            "Mix in one way: with `mix=`, or with the mixing layers inside of the model.",
-            f"{given} and a model with {names}",
-            f"Leave out {given}, or take the layers out of the model.",
-        )
-    if at is not None and (len(at) == 0 or len(set(at)) < len(at)):
-        _checks.fail("`at` must hold names of layers, each once.", f"at={list(at)}")
-    for layer in placed if at is None or mix is None else [mix]:
-        if not layer._fits_in_models:
-            _checks.fail(
-                "Behind layers of a model only MixUp and EmbeddingMixup mix.",
-                f"{type(layer).__name__} ({layer.name})",
-                f"Mix the inputs with it: `MixTrainer(model, mix=kmix.{type(layer).__name__}(...))`.",
-            )
-    for setting in ("alpha", "per", "rate"):
-        if len({repr(layer.get_config()[setting]) for layer in placed}) > 1:
-            values = ", ".join(f"{layer.name}: {getattr(layer, setting)!r}" for layer in placed)
-            _checks.fail(
-                f"All mixing layers of a model mix with one plan, so they must agree on `{setting}`.",
-                values,
-                "Give them the same settings. The seed of the first one counts.",
-            )
-    if placed and not _check_sequence(model, placed):
-        _checks.warn_of_other_ways([layer.name for layer in placed])
-
-
-def _check_sequence(model, placed):
-    """Raise where one mixing layer follows another, as far as the graph of the model can tell.
-
-    Returns whether all that the outputs are computed from has passed one.
-    """
-    if not placed or manifold.functional(model) is None:
-        return bool(placed)
-    mixed = frozenset(["mixed"])
-    behind: dict[int, BatchLayer | None] = {}  # for each tensor the mixing layer that it has passed
-    every: dict[int, frozenset[str]] = {}  # and whether it has on every way
-
-    def call(layer, *args, **kwargs):
-        earlier = next((behind[id(leaf)] for leaf in tree.flatten((args, kwargs)) if id(leaf) in behind), None)
-        inside = [layer] if isinstance(layer, BatchLayer) else _placed_layers(layer)
-        if earlier and inside:
-            _checks.fail(
-                "Two mixing layers in one branch would mix twice, and the labels only once.",
-                f"{inside[0].name} behind {earlier.name}",
-                "Take one of them out. To mix at one of several places, drawn anew for each step, write "
-                '`MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["layer1", "layer2"])`.',
-            )
-        met = _check_sequence(layer, inside) if isinstance(layer, keras.Model) else bool(inside)
-        outputs = layer(*args, **kwargs)
-        for leaf in tree.flatten(outputs):
-            every[id(leaf)] = mixed if met else manifold.passed_by_all(every, manifold.inputs_of(args, kwargs), mixed)
-            if inside or earlier:
-                behind[id(leaf)] = inside[0] if inside else earlier
-        return outputs
-
-    return bool(manifold.passed_by_all(every, manifold.walk(model, call).outputs, mixed))
 
 
 def _one_num_classes(num_classes, layers):

@@ -24,7 +24,10 @@ BACKEND = keras.backend.backend()
 ROOMS = [
     {"kmix"},
     {"kmix.trainer"},
-    {"kmix.callbacks", "kmix.manifold"},
+    {"kmix.callbacks", "kmix.training.placement"},
+    {"kmix.training.manifold"},
+    {"kmix.training.graph"},
+    {"kmix.training"},
     {"kmix.layers"},
     {"kmix.layers.random_choice"},
     {"kmix.layers.mix_up", "kmix.layers.cut_mix", "kmix.layers.embedding_mixup"},
