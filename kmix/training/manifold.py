@@ -6,9 +6,11 @@ import operator
 
 import keras
 
-from kmix import _backend, _checks, mixing
-from kmix.layers.base import map_arrays
+from kmix import _backend, _checks
 from kmix.layers.step import running
+from kmix.mixing import mix_inputs
+from kmix.targets.inputs import check_batch_of_plan
+from kmix.targets.padding_masks import mix_masks
 from kmix.training import graph as graphs
 
 tree = keras.tree
@@ -28,12 +30,12 @@ class Place(keras.layers.Layer):
 
     def call(self, x, training=None):
         step = running() if training else None
-        return x if step is None or step.plan is None else map_arrays(lambda leaf: self._mixed(leaf, step), x)
+        return x if step is None or step.plan is None else tree.map_structure(lambda leaf: self._mixed(leaf, step), x)
 
     def _mixed(self, leaf, step):
         plan, is_mask = step.plan, self._is_mask(leaf)
-        _checks.batch_of_plan(_backend.static_shape(leaf), _backend.static_shape(plan.lam))
-        mix = unite if is_mask else mixing.mix_inputs
+        check_batch_of_plan(leaf, plan)
+        mix = unite if is_mask else mix_inputs
         if self.places == (LAYER,):
             return mix(leaf, plan)
         for place in () if is_mask else self.places:
@@ -46,7 +48,8 @@ class Place(keras.layers.Layer):
 
     def compute_mask(self, inputs, previous_mask):
         # By a layer of its own: Keras takes the first call of a layer for the one that its outputs come from.
-        return map_arrays(Place(self.places), previous_mask)
+        place = Place(self.places)
+        return tree.map_structure(lambda mask: None if mask is None else place(mask), previous_mask)
 
     def compute_output_spec(self, x, training=None):
         return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), x)
@@ -64,12 +67,9 @@ def unite(mask, plan):
 
     What is not 0 counts in a mask of integers; in one of floats, which may be added to scores, the greater number.
     """
-    dtype = _backend.dtype(mask)
-    if dtype == "bool":
-        return mixing.mix_masks(mask, plan)
+    if "float" not in _backend.dtype(mask):
+        return mix_masks(mask, plan)
     xp = _backend.namespace(mask, plan.lam)
-    if "int" in dtype:
-        return xp.cast(mixing.mix_masks(mask != 0, plan), dtype)
     partner = xp.take(mask, xp.asarray(plan.permutation))
     return xp.where((partner > mask) & xp.along(xp.asarray(plan.lam) < 1.0, mask), partner, mask)
 

@@ -3,8 +3,9 @@
 import keras
 
 from kmix import _checks
-from kmix.layers.base import BatchLayer, MixLayer
-from kmix.layers.embedding_mixup import MixMask
+from kmix.layers.batch_layer import BatchLayer
+from kmix.layers.keras_masks import MixMask
+from kmix.layers.mix_layer import MixLayer
 from kmix.training import graph as graphs
 from kmix.training.manifold import LAYER, Rebuilt
 
@@ -65,7 +66,7 @@ def check_ways(model, mix, at, placed):
 def _check_layers(layers):
     """Raise unless layers can mix behind layers of a model, and agree on the plan."""
     for layer in layers:
-        if not layer._fits_in_models:
+        if not layer.fits_in_models:
             _checks.fail(
                 "Behind layers of a model only MixUp and EmbeddingMixup mix.",
                 f"{type(layer).__name__} ({layer.name})",
