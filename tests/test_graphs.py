@@ -137,7 +137,7 @@ def test_masks_that_keras_carries_are_united_once():
     tokens = keras.layers.Embedding(9, 4, mask_zero=True)(ids)
     first = keras.layers.LSTM(3, return_sequences=True)(mixup()(tokens))
     model = keras.Model(ids, keras.layers.GlobalAveragePooling1D()(first))
-    assert kmix.MixTrainer(model)._with_places is None
+    assert kmix.MixTrainer(model)._network is None
 
 
 def test_masks_that_have_nothing_to_do_with_the_mixing_stay():
@@ -151,10 +151,10 @@ def test_masks_that_have_nothing_to_do_with_the_mixing_stay():
         "before": (ids, mixup()(Pool()(embed()(ids), ops.not_equal(ids, 0)))),
     }
     for name, (inputs, outputs) in models.items():
-        assert kmix.MixTrainer(keras.Model(inputs, outputs))._with_places is None, name
+        assert kmix.MixTrainer(keras.Model(inputs, outputs))._network is None, name
     branch = Pool()(embed("other")(ids), ops.not_equal(ids, 0))
     with pytest.warns(UserWarning, match="mixup"):
-        assert kmix.MixTrainer(keras.Model(ids, [mixup()(embed()(ids)), branch]))._with_places is None
+        assert kmix.MixTrainer(keras.Model(ids, [mixup()(embed()(ids)), branch]))._network is None
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "float32"])

@@ -224,7 +224,7 @@ def test_losses_and_metrics_that_cannot_read_pairs(settings):
         kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), labels="pair").compile("sgd", **settings)
 
 
-def compiled(model, mix=None, loss="mse", **settings):
+def compiled(model, mix=None, loss="categorical_crossentropy", **settings):
     trainer = kmix.MixTrainer(model, mix=mix or kmix.MixUp(), **settings)
     trainer.compile("sgd", loss)
     return trainer

@@ -254,9 +254,10 @@ class MixTrainer(keras.Model):
         self._held = HeldWeights(self)
 
     def build(self, input_shape=None):
-        if not self.model.built:
+        # A sub-classed model builds its layers when it is first called.
+        if isinstance(self.model, keras.Sequential) and not self.model.built:
             self.model.build(input_shape)
-        self.built = self.model.built
+        self.built = True
 
     def call(self, inputs, training=None):
         network = self._network if training and self._network else self.model
