@@ -9,6 +9,7 @@ from kmix.layers.base import BatchLayer, Draw, MixLayer, arrays_of, map_arrays, 
 from kmix.layers.step import Step, run
 from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import SoftLabelAccuracy
+from kmix.training.hard_labels import harden
 
 tree = keras.tree
 
@@ -313,7 +314,7 @@ class MixTrainer(keras.Model):
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
         for leaf in tree.flatten((loss, metrics, weighted_metrics)):
             _checks.takes_soft_labels(leaf, self.labels)
-        metrics, weighted_metrics = self._named(metrics), self._named(weighted_metrics)
+        metrics, weighted_metrics = harden(self._named(metrics)), harden(self._named(weighted_metrics))
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     def compile_from_config(self, config):

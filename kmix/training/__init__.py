@@ -1,0 +1,1 @@
+"""Training on mixed batches, in the step."""
