@@ -67,7 +67,7 @@ class AlphaScheduler(keras.callbacks.Callback):
         # A copied target would be one that nobody trains with.
         shared = {id(item): item for item in (*self.targets, self.model)}
         twin = copy.copy(self)
-        vars(twin).update(copy.deepcopy(vars(self), {**memo, **shared}))
+        twin.__dict__.update(copy.deepcopy(self.__dict__, {**memo, **shared}))
         return twin
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -112,7 +112,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         even = self.label_smoothing and self.label_smoothing * (0.5 if self.multi_label else 1.0 / classes)
         if class_weights is not None:
             known = class_weights != 0
-            y = ops.where(known, y if ids is None else _spread(ids, y, classes), 0.0)
+            y = ops.where(known, y if ids is None else _spread(classes, ids, y), 0.0)
             terms = self._terms(y * (1.0 - self.label_smoothing) + even, self._logs(y_pred))
             return -ops.mean(ops.where(known, class_weights * terms, 0.0), axis=-1)
         y = y * (1.0 - self.label_smoothing) + even
@@ -304,9 +304,9 @@ def settle_labels(y, classes, rank):
         return tf.fill((tf.reduce_prod(sizes[:-1]), classes), float("nan"))
 
     branches = [
-        lambda: rows(1) if classes == 1 else _spread(*_shares(rows(1), False, classes), classes),
+        lambda: rows(1) if classes == 1 else _spread(classes, *_shares(rows(1), False, classes)),
         lambda: rows(classes),
-        lambda: _spread(*_shares(rows(3), True, classes), classes) if classes > 3 else unlike(),
+        lambda: _spread(classes, *_shares(rows(3), True, classes)) if classes > 3 else unlike(),
         unlike,
     ]
     y = tf.reshape(tf.switch_case(form, branches), tf.concat([sizes[:-1], [classes]], 0))
@@ -336,7 +336,7 @@ def _shares(y, pairs, classes):
     return xp.cast(xp.where(valid, ids, 0.0), "int32"), xp.where(valid, shares, float("nan"))
 
 
-def _spread(ids, shares, classes):
+def _spread(classes, ids, shares):
     """Shares `(..., k)` at the ids as shares of all classes `(..., C)`."""
     xp = _backend.namespace(shares)
     columns = [slice(column, column + 1) for column in range(ids.shape[-1])]
