@@ -582,7 +582,7 @@ def test_case_7_what_a_model_file_keeps(tmp_path):
 def test_case_7_a_file_of_another_model_is_still_refused(tmp_path):
     path = str(tmp_path / "other.weights.h5")
     sequential().save_weights(path)
-    with pytest.raises(ValueError, match="variable|layer|object"):
+    with pytest.raises(ValueError, match=r"variable|layer|object"):
         of_kind("functional").load_weights(path)
 
 

@@ -8,8 +8,8 @@ from keras import ops
 from test_losses_metrics import gradient
 
 import kmix
-from kmix.mixing import mix_inputs
 from kmix.layers.step import Step, run
+from kmix.mixing import mix_inputs
 from kmix.plan import sample_cutmix
 
 BACKEND = keras.backend.backend()
@@ -76,9 +76,7 @@ def test_the_gradient_of_the_blend_is_the_transposed_matrix(shards):
     else:
         given = plan
     given = given._replace(lam=ops.convert_to_tensor(given.lam), permutation=ops.convert_to_tensor(given.permutation))
-    weighed = gradient(
-        lambda upstream, x: ops.sum(mix_inputs(x, given) * upstream), ops.convert_to_tensor(upstream), x
-    )
+    weighed = gradient(lambda upstream, x: ops.sum(mix_inputs(x, given) * upstream), ops.convert_to_tensor(upstream), x)
     np.testing.assert_allclose(flat(weighed), mixing_matrix(plan).T @ flat(upstream), atol=1e-6)
 
 

@@ -115,5 +115,3 @@ def multiply(xp, sample_weight, factor):
         return factor
     w = xp.cast(sample_weight, "float32")
     return w * xp.along(factor, w)
-
-

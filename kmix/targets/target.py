@@ -122,6 +122,6 @@ def names():
     return sorted(_KINDS)
 
 
-def keys():
+def dictionary_keys():
     """The names that are keys of dictionary batches."""
     return [name for name in names() if _KINDS[name].is_key]
