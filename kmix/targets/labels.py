@@ -114,8 +114,8 @@ class ClassIds(Dense):
         xp.require(
             (ids >= 0) & (ids < self.classes),
             f"Class ids must lie in [0, num_classes) with num_classes={self.classes}. Received ids outside it. Check "
-            "`num_classes`, and that the first class is 0. Ids to ignore, such as 255 or -1, are not supported: give "
-            "those samples any valid id and a sample weight of 0.",
+            "`num_classes`, and that the first class is 0. Ids to ignore, such as 255 or -1, have no `ignore_class` "
+            "yet: give those samples any valid id and a sample weight of 0.",
         )
         return ids
 
@@ -289,8 +289,8 @@ def _has_spatial_axes(shape, spatial):
 
 FLOAT_IDS_HINT = (
     "Give integers: Keras' own preprocessing layers cast labels to float in tf.data, so map kmix before them, or "
-    "one-hot encode the labels in the data set. If these are probabilities or values to regress, leave out `num_classes`, or "
-    'with several labels write `num_classes={"name": 10}` for those that are class ids.'
+    "one-hot encode the labels in the data set. If these are probabilities or values to regress, leave out "
+    '`num_classes`, or with several labels write `num_classes={"name": 10}` for those that are class ids.'
 )
 FLOAT_IDS = (
     f"With `num_classes` labels (B, 1) are class ids of an integer dtype. Received: float labels. {FLOAT_IDS_HINT}"
