@@ -12,14 +12,14 @@ import kmix
 from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import ExpectedCalibrationError, SoftLabelAccuracy
 
-RNG = np.random.default_rng(0)
-LOGITS = RNG.normal(0, 3, (40, 5)).astype("float32")
+LOGITS = np.random.default_rng(0).normal(0, 3, (40, 5)).astype("float32")
 P = softmax(LOGITS.astype("float64"))
-IDS = RNG.integers(0, 5, 40)
-SOFT = RNG.dirichlet(np.ones(5) / 2, 40)
+IDS = np.random.default_rng(1).integers(0, 5, 40)
+SOFT = np.random.default_rng(2).dirichlet(np.ones(5) / 2, 40)
 # Also pairs of one class, and shares of 0 and 1.
-PAIRS = np.stack([IDS, np.roll(IDS, 1), np.clip(RNG.uniform(-0.2, 1.2, 40), 0, 1)], axis=1).astype("float32")
-WEIGHTS = RNG.uniform(0, 2, 40)
+SHARES = np.clip(np.random.default_rng(3).uniform(-0.2, 1.2, 40), 0, 1)
+PAIRS = np.stack([IDS, np.roll(IDS, 1), SHARES], axis=1).astype("float32")
+WEIGHTS = np.random.default_rng(4).uniform(0, 2, 40)
 NUMPY = ops.convert_to_numpy
 
 
@@ -258,8 +258,8 @@ def test_calibration_of_binary_and_sequence_predictions():
 
 def test_weighted_metrics_in_fit():
     """With batches whose size is not known when the step is compiled."""
-    x = RNG.normal(size=(10, 4)).astype("float32")
-    w = RNG.uniform(0, 2, 10).astype("float32")
+    generator = np.random.default_rng(0)
+    x, w = generator.normal(size=(10, 4)).astype("float32"), generator.uniform(0, 2, 10).astype("float32")
     model = keras.Sequential([keras.layers.Dense(3, activation="softmax")])
     metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
     model.compile("sgd", SoftLabelCrossentropy(), weighted_metrics=metrics)
@@ -271,7 +271,7 @@ def test_weighted_metrics_in_fit():
 
 def test_one_loss_and_metric_for_soft_training_and_integer_validation():
     """The peers' "accuracy" is resolved from the soft labels and reports 0.0 on the integer ones."""
-    x = RNG.normal(size=(60, 4)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("int32")
     model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
     model.compile("adam", SoftLabelCrossentropy(), metrics=[SoftLabelAccuracy(), ExpectedCalibrationError()])
@@ -283,7 +283,7 @@ def test_one_loss_and_metric_for_soft_training_and_integer_validation():
 
 def test_one_loss_and_metric_for_pairs_and_integer_validation():
     """Training on pairs is training on dense labels; the validation data keep their ids."""
-    x = RNG.normal(size=(60, 4)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("int32") + 2 * (x[:, 1] > 0)
     histories = []
     for labels in ("dense", "pair"):
