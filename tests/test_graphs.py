@@ -1,5 +1,6 @@
 """Graphs that a MixTrainer rebuilds: masks, nested models, warnings. And models that it refuses."""
 
+import contextlib
 import re
 import warnings
 
@@ -10,10 +11,11 @@ import pytest
 from keras import ops
 
 import kmix
-from kmix.layers.step import Step, run
+from kmix.layers.step import Step, run, running
 from kmix.training import graph, manifold, placement
 
-IDS = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [5, 6, 7, 8, 0], [2, 1, 0, 0, 0], [3, 8, 7, 6, 5], [6, 0, 0, 0, 0]])
+# Padding on both sides and in between, so that a union counts more than each of the two.
+IDS = np.array([[1, 2, 3, 0, 0], [0, 0, 0, 4, 9], [5, 0, 7, 0, 0], [0, 2, 0, 1, 0], [3, 8, 0, 0, 5], [0, 0, 0, 0, 6]])
 MASK = IDS != 0
 
 
@@ -27,7 +29,7 @@ class Pool(keras.layers.Layer):
 
 
 def embed(name="embed"):
-    return keras.layers.Embedding(9, 4, name=name)
+    return keras.layers.Embedding(10, 4, name=name)
 
 
 def mixup():
@@ -192,6 +194,23 @@ def test_masks_that_are_added_to_scores_are_united():
     mask = np.array([[0, -1e9], [-1e9, 0], [-1e9, -1e9]], "float32")
     expected = np.array([[0, 0], [-1e9, 0], [-1e9, 0]], "float32")
     np.testing.assert_array_equal(manifold.unite(mask, plan), expected)
+
+
+def test_a_mask_is_united_once_for_all_layers_and_does_not_count_as_mixed():
+    ids = token_ids()
+    tokens, mask = mixup()(embed()(ids)), ops.not_equal(ids, 0)
+    network = rebuilt(keras.Model(ids, Pool()(tokens, padding_mask=mask) + Pool()(tokens, padding_mask=mask)))
+    assert sum(isinstance(layer, manifold.MaskPlace) for layer in network.layers) == 1
+    plan = mixup().plan(0, 6)._replace(place=0)
+    for place, x, counts in (
+        (manifold.MaskPlace([0]), MASK.astype("int32"), False),
+        (manifold.Place([0]), MASK, False),
+        (manifold.Place([0]), MASK.astype("float32"), True),
+    ):
+        with contextlib.suppress(ValueError), run(Step(plan, places=1)):
+            step = running()
+            place(ops.convert_to_tensor(x), training=True)
+        assert step.has_mixed() == counts
 
 
 def test_floats_in_a_dictionary_are_data():
