@@ -188,7 +188,8 @@ def check_keys(batch, passthrough):
         _checks.fail(
             f'A labelled batch as a dictionary holds the inputs under "{INPUTS}" and the labels under "{LABELS}".',
             f"{found}, without {' and '.join(lacking)}",
-            f"Known keys: {known}. Rename yours, or pass a tuple (x, y), in which x may be a dictionary of any keys.",
+            f"Known keys: {known}; keys named in `passthrough=` stay unmixed. Rename yours, or pass a tuple (x, y), in "
+            "which x may be a dictionary of any keys.",
         )
     unknown = [key for key in batch if key not in (*known, *passthrough)]
     if unknown:

@@ -16,7 +16,10 @@ def check_target(target):
         return {key: check_target(part) for key, part in target.items()}
     if isinstance(target, (list, tuple)) and target:
         return [check_target(part) for part in target]
-    if target is None or callable(target) or (isinstance(target, str) and target in kinds.names()):
+    if target is None or callable(target):
+        return target
+    if isinstance(target, str) and target in kinds.names():
+        kinds.kind(target).check_support()
         return target
     return _checks.fail(
         "`target` must be a kind of target, a callable `(y, plan) -> y`, or a structure of these that matches the "
