@@ -1,9 +1,9 @@
 """kmix: mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from kmix import callbacks, data, losses, metrics, plots, schedules
+from kmix import callbacks, data, layers, losses, metrics, plan, plots, schedules, targets
 from kmix.layers import CutMix, EmbeddingMixup, MixUp, RandomChoice
 from kmix.plan import MixPlan
-from kmix.trainer import MixTrainer
+from kmix.training.trainer import MixTrainer
 
 __version__ = "0.1.0"
 
@@ -16,8 +16,11 @@ __all__ = [
     "RandomChoice",
     "callbacks",
     "data",
+    "layers",
     "losses",
     "metrics",
+    "plan",
     "plots",
     "schedules",
+    "targets",
 ]

@@ -1,5 +1,7 @@
 """Change alpha during training."""
 
+import copy
+
 import keras
 
 from kmix import _backend, _checks
@@ -12,7 +14,8 @@ class AlphaScheduler(keras.callbacks.Callback):
 
     List it before callbacks that read the logs, such as `CSVLogger` and `TensorBoard`. With a prefetched
     data pipeline the batches that wait in the buffer keep the alpha they were drawn with; a schedule
-    passed to the layer itself, `alpha=schedule`, is exact to the step.
+    passed to the layer itself, `alpha=schedule`, is exact to the step. A deep copy, as tuners make one for
+    each trial, sets the same targets and counts on its own.
 
     Args:
         target: A mixing layer or a `MixTrainer`, or a list of them. For `RandomChoice` pass its `layers`.
@@ -59,6 +62,13 @@ class AlphaScheduler(keras.callbacks.Callback):
                     error=TypeError,
                 )
             layer.check_alpha(0.0)
+
+    def __deepcopy__(self, memo):
+        # A copied target would be one that nobody trains with.
+        shared = {id(item): item for item in (*self.targets, self.model)}
+        twin = copy.copy(self)
+        twin.__dict__.update(copy.deepcopy(self.__dict__, {**memo, **shared}))
+        return twin
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.unit == "epoch":

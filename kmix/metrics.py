@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kmix import _checks
-from kmix.losses import read_labels
+from kmix.losses import class_weights, read_labels
 
 __all__ = ["ExpectedCalibrationError", "SoftLabelAccuracy"]
 
@@ -28,7 +28,7 @@ class SoftLabelAccuracy(keras.metrics.Mean):
         sample_weight: Optional weights of shape `(...)`.
 
     Raises:
-        ValueError: if the shapes of `y_true` and `y_pred` do not match.
+        ValueError: if the shapes of `y_true` and `y_pred` do not match, or there are weights `(..., C)`.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
@@ -46,6 +46,7 @@ class SoftLabelAccuracy(keras.metrics.Mean):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_pred = ops.cast(y_pred, "float32")
+        class_weights(sample_weight, y_pred)
         super().update_state(confidence_and_accuracy(y_true, y_pred)[1], sample_weight=sample_weight)
 
     def get_config(self):
@@ -68,7 +69,8 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         sample_weight: Optional weights of shape `(...)`.
 
     Raises:
-        ValueError: if `num_bins < 1`; if the shapes of `y_true` and `y_pred` do not match.
+        ValueError: if `num_bins < 1`; if the shapes of `y_true` and `y_pred` do not match; if there are weights
+            `(..., C)`.
 
     Reference:
         C. Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
@@ -90,6 +92,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_pred = ops.cast(y_pred, "float32")
+        class_weights(sample_weight, y_pred)
         if self.from_logits:
             y_pred = ops.sigmoid(y_pred) if y_pred.shape[-1] == 1 else ops.softmax(y_pred, axis=-1)
         confidence, accuracy = (ops.reshape(values, (-1,)) for values in confidence_and_accuracy(y_true, y_pred))

@@ -13,7 +13,7 @@ _GOLDEN = 0x9E3779B9
 _REPLICA = 0x10000
 
 
-def _mix(xp, x):
+def _hash(xp, x):
     """A bijection of 32-bit words in which every input bit flips half of the output bits ("lowbias32")."""
     if isinstance(x, int):
         xp = NUMPY
@@ -36,8 +36,8 @@ def key(xp, seed, step):
     """
     if isinstance(step, int):
         xp = NUMPY
-    k0 = _mix(xp, xp.word(step) ^ xp.word(_mix(xp, seed)))
-    k1 = _mix(xp, xp.word(seed) ^ _mix(xp, xp.word(k0 + xp.word(_GOLDEN))))
+    k0 = _hash(xp, xp.word(step) ^ xp.word(_hash(xp, seed)))
+    k1 = _hash(xp, xp.word(seed) ^ _hash(xp, xp.word(k0 + xp.word(_GOLDEN))))
     return k0, k1
 
 
@@ -48,9 +48,9 @@ def bits(xp, key, first, streams, n, replica=0):
     """
     k0, k1 = (xp.word(word) for word in key)
     stream = xp.words(streams) + (xp.word(first) + xp.word(replica) * xp.word(_REPLICA))
-    salt = _mix(xp, xp.word(stream * xp.word(_GOLDEN) + k1))
-    position = _mix(xp, xp.word(xp.words(n) + k0))
-    return _mix(xp, xp.reshape(salt, (-1, 1)) ^ position)
+    salt = _hash(xp, xp.word(stream * xp.word(_GOLDEN) + k1))
+    position = _hash(xp, xp.word(xp.words(n) + k0))
+    return _hash(xp, xp.reshape(salt, (-1, 1)) ^ position)
 
 
 def uniform(xp, bits):

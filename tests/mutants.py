@@ -53,7 +53,7 @@ MUTANTS = {
     ),
     "alpha frozen after tracing": (
         "test_alpha_takes_effect_on_the_next_batch",
-        "_backend.py",
+        "_backend/state.py",
         "        with self._lock:\n            self._value = value\n",
         "        return\n        with self._lock:\n            self._value = value\n",
     ),
@@ -189,7 +189,7 @@ STEP_MUTANTS = {
     "step: does not move": ("test_steps", "trainer.py", "self.step.assign_add(1)", "self.step.assign_add(0)"),
     "step: alpha does not move": (
         "test_alpha_takes_effect_on_the_very_next_step",
-        "_backend.py",
+        "_backend/state.py",
         "                weight.assign(value)\n",
         "                pass\n",
     ),

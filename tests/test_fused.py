@@ -139,11 +139,11 @@ def test_without_xla_plain_ops_serve(monkeypatch):
 
 
 def test_eager_tensors_and_training_steps_are_not_compiled():
-    from kmix.layers.base import Draw
+    from kmix.layers.step import StepKey
 
     x, y = images(), tf.constant(LABELS["soft"])
     assert keras.tree.map_structure(tf.is_tensor, make("mixup").at_step(tf.constant(0), (x, y))) == (True, True)
-    inner = lambda x, y: make("mixup")._mixed(Draw(0), (x, y))
+    inner = lambda x, y: make("mixup").mix_batch(StepKey(0), (x, y))
     assert not any("_XlaMustCompile" in op.node_def.attr for op in graph(inner, x, y))
 
 

@@ -1,5 +1,7 @@
 """The loss and the metrics, against NumPy and against Keras."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -12,14 +14,19 @@ import kmix
 from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import ExpectedCalibrationError, SoftLabelAccuracy
 
-RNG = np.random.default_rng(0)
-LOGITS = RNG.normal(0, 3, (40, 5)).astype("float32")
+
+def arrays():
+    """Logits, class ids, soft labels, pairs and weights of 40 samples of 5 classes."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (40, 5)).astype("float32")
+    ids, soft = rng.integers(0, 5, 40), rng.dirichlet(np.ones(5) / 2, 40)
+    # Also pairs of one class, and shares of 0 and 1.
+    pairs = np.stack([ids, np.roll(ids, 1), np.clip(rng.uniform(-0.2, 1.2, 40), 0, 1)], axis=1).astype("float32")
+    return logits, ids, soft, pairs, rng.uniform(0, 2, 40)
+
+
+LOGITS, IDS, SOFT, PAIRS, WEIGHTS = arrays()
 P = softmax(LOGITS.astype("float64"))
-IDS = RNG.integers(0, 5, 40)
-SOFT = RNG.dirichlet(np.ones(5) / 2, 40)
-# Also pairs of one class, and shares of 0 and 1.
-PAIRS = np.stack([IDS, np.roll(IDS, 1), np.clip(RNG.uniform(-0.2, 1.2, 40), 0, 1)], axis=1).astype("float32")
-WEIGHTS = RNG.uniform(0, 2, 40)
 NUMPY = ops.convert_to_numpy
 
 
@@ -258,8 +265,9 @@ def test_calibration_of_binary_and_sequence_predictions():
 
 def test_weighted_metrics_in_fit():
     """With batches whose size is not known when the step is compiled."""
-    x = RNG.normal(size=(10, 4)).astype("float32")
-    w = RNG.uniform(0, 2, 10).astype("float32")
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(10, 4)).astype("float32")
+    w = rng.uniform(0, 2, 10).astype("float32")
     model = keras.Sequential([keras.layers.Dense(3, activation="softmax")])
     metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
     model.compile("sgd", SoftLabelCrossentropy(), weighted_metrics=metrics)
@@ -271,7 +279,7 @@ def test_weighted_metrics_in_fit():
 
 def test_one_loss_and_metric_for_soft_training_and_integer_validation():
     """The peers' "accuracy" is resolved from the soft labels and reports 0.0 on the integer ones."""
-    x = RNG.normal(size=(60, 4)).astype("float32")
+    x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("int32")
     model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
     model.compile("adam", SoftLabelCrossentropy(), metrics=[SoftLabelAccuracy(), ExpectedCalibrationError()])
@@ -283,7 +291,7 @@ def test_one_loss_and_metric_for_soft_training_and_integer_validation():
 
 def test_one_loss_and_metric_for_pairs_and_integer_validation():
     """Training on pairs is training on dense labels; the validation data keep their ids."""
-    x = RNG.normal(size=(60, 4)).astype("float32")
+    x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("int32") + 2 * (x[:, 1] > 0)
     histories = []
     for labels in ("dense", "pair"):
@@ -296,3 +304,343 @@ def test_one_loss_and_metric_for_pairs_and_integer_validation():
         histories.append(model.fit(**data, epochs=2, batch_size=16, shuffle=False, verbose=0).history)
     for name, values in histories[0].items():
         np.testing.assert_allclose(values, histories[1][name], rtol=1e-4, err_msg=name)
+
+
+REDUCTIONS = ["sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", None]
+LABEL_FORMS = {"ids": IDS, "column": IDS[:, None], "pairs": PAIRS, "soft": SOFT}
+
+
+def class_weights_for(seed=3):
+    """Weights of the classes, a third of them 0: one row of nothing else."""
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0, 2, (40, 5)) * (rng.random((40, 5)) > 0.3)
+    weights[7] = 0
+    return weights
+
+
+def reduced(losses, weights, reduction):
+    """What Keras makes of the weighted `losses` `(B,)`, with the mean weights of the samples."""
+    if reduction is None:
+        return losses
+    divisor = {"sum": 1.0, "mean_with_sample_weight": weights.sum()}.get(reduction, float(len(losses)))
+    return losses.sum() / divisor
+
+
+def binary_terms(y, p):
+    return -(y * np.log(p) + (1 - y) * np.log(1 - p))
+
+
+@pytest.mark.parametrize("form", LABEL_FORMS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_weights_of_the_classes(reduction, form):
+    weights, y = class_weights_for(), LABEL_FORMS[form]
+    dense_y = {"pairs": dense(PAIRS, 5), "soft": SOFT}.get(form, one_hot(IDS, 5))
+    expected = reduced((weights * binary_terms(dense_y, P)).mean(axis=1), weights.mean(axis=1), reduction)
+    for from_logits, values in ((False, P), (True, np.log(P / (1 - P)))):
+        loss = SoftLabelCrossentropy(from_logits, multi_label=True, reduction=reduction)
+        np.testing.assert_allclose(NUMPY(loss(y, values, sample_weight=weights)), expected, rtol=1e-4, atol=1e-6)
+    smooth = SoftLabelCrossentropy(label_smoothing=0.2, multi_label=True, subtract_entropy=True, reduction=reduction)
+    z = dense_y * 0.8 + 0.1
+    expected = (weights * (binary_terms(z, P) - binary_terms(z, z))).mean(axis=1)
+    expected = reduced(expected, weights.mean(axis=1), reduction)
+    np.testing.assert_allclose(NUMPY(smooth(y, P, sample_weight=weights)), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("form", LABEL_FORMS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_equal_weights_of_the_classes_are_weights_of_the_samples(reduction, form, masked):
+    """With a mask of Keras', too."""
+    loss = SoftLabelCrossentropy(multi_label=True, reduction=reduction)
+    values = []
+    for weights in (WEIGHTS, WEIGHTS[:, None], np.repeat(WEIGHTS[:, None], 5, axis=1)):
+        p = ops.convert_to_tensor(P.astype("float32"))
+        if masked:
+            p._keras_mask = ops.convert_to_tensor(IDS != 2)
+        values.append(NUMPY(loss(LABEL_FORMS[form], p, sample_weight=weights)))
+    assert values[0].shape == values[2].shape
+    np.testing.assert_allclose(values[1].reshape(values[0].shape), values[0], rtol=1e-6)
+    np.testing.assert_allclose(values[2], values[0], rtol=1e-5)
+    if masked:
+        p._keras_mask = ops.convert_to_tensor(IDS >= 0)
+        unmasked = NUMPY(loss(LABEL_FORMS[form], p, sample_weight=np.repeat(WEIGHTS[:, None], 5, axis=1)))
+        assert not np.allclose(unmasked, values[2])
+
+
+def test_weights_of_the_classes_in_sequences():
+    weights = class_weights_for()
+    loss = SoftLabelCrossentropy(multi_label=True)
+    expected = (weights * binary_terms(one_hot(IDS, 5), P)).mean()
+    value = loss(IDS.reshape(10, 4), P.reshape(10, 4, 5), sample_weight=weights.reshape(10, 4, 5))
+    np.testing.assert_allclose(float(value), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+def test_labels_of_weight_zero_are_not_looked_at(reduction):
+    """Neither for the value nor for the gradient."""
+    weights = class_weights_for().astype("float32")
+    known = np.where(weights == 0, 0.5, SOFT).astype("float32")
+    unknown = np.where(weights == 0, np.nan, SOFT).astype("float32")
+    inner = SoftLabelCrossentropy(from_logits=True, multi_label=True, reduction=reduction)
+
+    def loss(y, values):
+        return inner(y, values, sample_weight=weights)
+
+    np.testing.assert_allclose(float(loss(unknown, LOGITS)), float(loss(known, LOGITS)), rtol=1e-6)
+    found = gradient(loss, unknown, LOGITS)
+    p = 1 / (1 + np.exp(-LOGITS.astype("float64")))
+    divisor = weights.mean(axis=1).sum() if reduction == "mean_with_sample_weight" else 1.0
+    np.testing.assert_allclose(found, weights * (p - known) / 5 / divisor, atol=1e-6)
+
+
+def test_a_batch_of_unknown_labels_has_no_loss():
+    for reduction in REDUCTIONS:
+        loss = SoftLabelCrossentropy(multi_label=True, reduction=reduction)
+        assert (NUMPY(loss(SOFT * np.nan, P, sample_weight=np.zeros((40, 5)))) == 0).all()
+
+
+def test_weights_of_the_classes_elsewhere_raise():
+    weights = np.ones((40, 5))
+    with pytest.raises(ValueError, match=r"multi_label=True"):
+        SoftLabelCrossentropy()(SOFT, P, sample_weight=weights)
+    for metric in (SoftLabelAccuracy(), ExpectedCalibrationError()):
+        with pytest.raises(ValueError, match=r"sample_weight of shape \(40, 5\)"):
+            metric.update_state(SOFT, P, sample_weight=weights)
+    with pytest.raises(ValueError, match=r"\(40, 4\)"):
+        SoftLabelCrossentropy(multi_label=True)(SOFT, P, sample_weight=weights[:, :4])
+
+
+def test_a_subclass_is_honoured_or_refused_under_weights_of_the_classes():
+    class Double(SoftLabelCrossentropy):
+        def call(self, y_true, y_pred, class_weights=None):
+            return 2 * super().call(y_true, y_pred, class_weights)
+
+    class Unaware(SoftLabelCrossentropy):
+        def call(self, y_true, y_pred):
+            return 2 * super().call(y_true, y_pred)
+
+    weights, plain = class_weights_for(), SoftLabelCrossentropy(multi_label=True)
+    expected = 2 * float(plain(SOFT, P, sample_weight=weights))
+    np.testing.assert_allclose(float(Double(multi_label=True)(SOFT, P, sample_weight=weights)), expected, rtol=1e-6)
+    with pytest.raises(TypeError):
+        Unaware(multi_label=True)(SOFT, P, sample_weight=weights)
+
+
+def test_weights_of_the_classes_in_fit_and_evaluate():
+    """A label of weight 0 teaches nothing."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(8, 3)).astype("float32"), rng.integers(0, 2, (8, 4)).astype("float32")
+    weights = np.ones((8, 4), "float32")
+    weights[:, 1] = 0
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="sigmoid")])
+    model.compile(keras.optimizers.SGD(1.0), SoftLabelCrossentropy(multi_label=True))
+    before = [NUMPY(weight).copy() for weight in model.weights]
+    expected = (weights * binary_terms(y, model.predict(x, verbose=0).astype("float64"))).mean()
+    np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights, verbose=0), expected, rtol=1e-4)
+    loss = model.fit(x, y, sample_weight=weights, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    changed = [
+        np.abs(NUMPY(weight) - old).reshape(-1, 4).max(axis=0)
+        for weight, old in zip(model.weights, before, strict=True)
+    ]
+    assert all((change[[0, 2, 3]] > 0).all() and change[1] == 0 for change in changed)
+
+
+# In TensorFlow an order of label forms decides how `fit` is traced.
+FORMS = {
+    "ids": IDS.astype("float32"),
+    "column": IDS[:, None].astype("float32"),
+    "soft": SOFT.astype("float32"),
+    "pairs": PAIRS,
+}
+EXPECTED = {
+    name: (crossentropy(y, P).mean(), y[np.arange(40), P.argmax(1)].mean())
+    for name, y in {
+        "ids": one_hot(IDS, 5),
+        "column": one_hot(IDS, 5),
+        "soft": SOFT,
+        "pairs": dense(PAIRS, 5),
+    }.items()
+}
+
+
+def fixed_model(**kwargs):
+    """A model that gives its inputs back, learns nothing, and has the loss and the accuracy of kmix."""
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5, "softmax", kernel_initializer="identity")])
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        SoftLabelCrossentropy(),
+        metrics=[SoftLabelAccuracy()],
+        weighted_metrics=[ExpectedCalibrationError()],
+        **kwargs,
+    )
+    return model
+
+
+def check_form(model, method, name, y=None):
+    """Send labels through `fit` or `evaluate` and compare with NumPy."""
+    y = FORMS[name] if y is None else y
+    if method == "fit":
+        history = model.fit(LOGITS, y, batch_size=20, verbose=0).history
+        logs = {key: values[0] for key, values in history.items()}
+    else:
+        logs = model.evaluate(LOGITS, y, batch_size=20, verbose=0, return_dict=True)
+    loss, accuracy = EXPECTED[name]
+    np.testing.assert_allclose(logs["loss"], loss, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(logs["soft_label_accuracy"], accuracy, rtol=1e-4, err_msg=name)
+    calibration = calibration_error({"soft": SOFT, "pairs": dense(PAIRS, 5)}.get(name, one_hot(IDS, 5)), P, 15)
+    np.testing.assert_allclose(logs["expected_calibration_error"], calibration, rtol=1e-4, err_msg=name)
+
+
+# Every first and second form; what follows in an order meets the shapes that these two left unknown.
+ORDERS = [(*pair, *(name for name in FORMS if name not in pair)) for pair in itertools.permutations(FORMS, 2)]
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_every_order_of_label_forms(method):
+    """tensorflow #47394: TensorFlow traces anew with an unknown last axis or an unknown rank."""
+    for order in ORDERS if keras.backend.backend() == "tensorflow" else ORDERS[:2]:
+        model = fixed_model()
+        for name in order:
+            check_form(model, method, name)
+
+
+in_graphs = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has unknown shapes")
+
+
+@in_graphs
+@pytest.mark.parametrize("order", ORDERS[::3])
+def test_orders_of_label_forms_under_xla(order):
+    model = fixed_model(jit_compile=True)
+    for name in order:
+        check_form(model, "fit", name)
+
+
+@pytest.mark.parametrize("order", [["column", "soft", "ids"], ["soft", "column", "ids"], ["ids", "soft", "column"]])
+def test_orders_of_integer_class_ids(order):
+    labels = {"column": IDS[:, None], "ids": IDS, "soft": FORMS["soft"]}
+    model = fixed_model()
+    for _ in range(2):
+        for name in order:
+            check_form(model, "fit", name, labels[name])
+            check_form(model, "evaluate", name, labels[name])
+
+
+@in_graphs
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+@pytest.mark.parametrize("name", FORMS)
+def test_labels_of_unknown_rank(name, method):
+    """As a `tf.py_function` in the data set gives them."""
+    import tensorflow as tf
+
+    ds = tf.data.Dataset.from_tensor_slices((LOGITS, FORMS[name])).batch(20)
+    ds = ds.map(lambda x, y: (x, tf.py_function(lambda y: y, [y], "float32")))
+    assert ds.element_spec[1].shape.rank is None
+    model = fixed_model()
+    logs = (
+        {key: values[0] for key, values in model.fit(ds, verbose=0).history.items()}
+        if method == "fit"
+        else model.evaluate(ds, verbose=0, return_dict=True)
+    )
+    np.testing.assert_allclose([logs["loss"], logs["soft_label_accuracy"]], EXPECTED[name], rtol=1e-4)
+
+
+@in_graphs
+@pytest.mark.parametrize("shape", [None, (None, None)])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_settled_labels_of_no_known_form(jit_compile, shape):
+    """An error; XLA drops it, and the loss is NaN or the shapes do not fit."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec(shape), tf.TensorSpec((None, 5))]
+    loss = SoftLabelCrossentropy(reduction=None)
+    function = tf.function(lambda y, p: loss(y, p), input_signature=signature, jit_compile=jit_compile)
+    p = P[:6].astype("float32")
+    for bad in (5, -1, 0.5):
+        y = np.array([bad, 0, 1, 2, 3, 4], "float32")[:, None]
+        assert np.isnan(function(y, p).numpy()).tolist() == [True] + [False] * 5
+    for size in ((6, 4), (6, 2), (6, 6), (5, 6), (7, 1), (1, 1), (1, 5), *([] if shape else [(5,), (1,), (6, 5, 1)])):
+        y = np.zeros(size, "float32")
+        if jit_compile and size in ((6, 4), (6, 2), (6, 6)):
+            assert np.isnan(function(y, p).numpy()).all()
+        elif not jit_compile:
+            with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+                function(y, p)
+
+
+@in_graphs
+def test_settled_labels_have_a_static_shape():
+    import tensorflow as tf
+
+    shapes = []
+
+    def settle(y, rank):
+        settled = kmix.losses.settle_labels(y, 5, rank)
+        shapes.append(settled.shape.as_list())
+        assert settled.dtype == "float32"
+        return settled
+
+    sequences = IDS.reshape(4, 10, 1)
+    for rank, spec, ids in ((2, None, IDS), (2, (None, None), IDS[:, None]), (3, (4, None, None), sequences)):
+        function = tf.function(lambda y, rank=rank: settle(y, rank), input_signature=[tf.TensorSpec(spec, "int64")])
+        np.testing.assert_array_equal(function(ids).numpy().reshape(40, 5), one_hot(IDS, 5))
+    assert shapes == [[None, 5], [None, 5], [4, None, 5]]
+    # Three columns of three classes are soft labels, one column is the probability of yes.
+    for classes, y in ((3, SOFT[:, :3]), (1, SOFT[:, :1]), (1, SOFT[:, 0])):
+        function = tf.function(
+            lambda y, classes=classes: kmix.losses.settle_labels(y, classes, 2),
+            input_signature=[tf.TensorSpec(None, "float32")],
+        )
+        np.testing.assert_array_equal(function(y.astype("float32")).numpy(), y.reshape(40, -1).astype("float32"))
+    with pytest.raises(ValueError, match="set_shape"):
+        tf.function(lambda y: kmix.losses.settle_labels(y, None, 2), input_signature=[tf.TensorSpec(None)])(IDS)
+
+
+def test_labels_of_a_known_form_are_not_touched():
+    for y in (IDS, SOFT, PAIRS):
+        assert kmix.losses.settle_labels(y, 5, 2) is y
+
+
+def pair_of_losses(loss, lam, y, partner, p):
+    return lam * NUMPY(loss(y, p)) + (1 - lam) * NUMPY(loss(partner, p))
+
+
+LINEAR = [
+    kmix.losses.SoftLabelCrossentropy(),
+    kmix.losses.SoftLabelCrossentropy(multi_label=True),
+    keras.losses.CategoricalCrossentropy(),
+    keras.losses.BinaryCrossentropy(),
+    keras.losses.CategoricalFocalCrossentropy(),
+    keras.losses.Poisson(),
+]
+LINEAR_BUT_FOR_A_CONSTANT = [
+    kmix.losses.SoftLabelCrossentropy(subtract_entropy=True),
+    keras.losses.KLDivergence(),
+    keras.losses.MeanSquaredError(),
+]
+NOT_LINEAR = [
+    keras.losses.BinaryFocalCrossentropy(),
+    keras.losses.CategoricalHinge(),
+    keras.losses.SquaredHinge(),
+    keras.losses.Hinge(),
+    keras.losses.MeanAbsoluteError(),
+    keras.losses.Huber(0.1),
+    keras.losses.LogCosh(),
+    keras.losses.CosineSimilarity(),
+]
+
+
+@pytest.mark.parametrize("loss", LINEAR + LINEAR_BUT_FOR_A_CONSTANT + NOT_LINEAR, ids=lambda loss: loss.name)
+def test_which_losses_are_linear_in_the_labels(loss):
+    """What the docstring of `SoftLabelCrossentropy` says: is the loss of the mix the mix of the losses?"""
+    y, partner = one_hot([0, 1], 3).astype("float32"), one_hot([2, 0], 3).astype("float32")
+    lam, p, q = 0.3, *np.random.default_rng(5).dirichlet(np.ones(3), (2, 2)).astype("float32")
+    mixed = lam * y + (1 - lam) * partner
+    gaps = [float(loss(mixed, x) - pair_of_losses(loss, lam, y, partner, x)) for x in (p, q)]
+    if loss in NOT_LINEAR:
+        assert abs(gaps[0] - gaps[1]) > 1e-3
+    elif loss in LINEAR:
+        np.testing.assert_allclose(gaps, 0, atol=1e-5)
+    else:
+        assert abs(gaps[0]) > 1e-3
+        np.testing.assert_allclose(gaps[0], gaps[1], atol=1e-5)

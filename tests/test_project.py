@@ -1,11 +1,13 @@
 """The shape of the library: rooms, doors, documentation, lightness."""
 
 import ast
+import configparser
 import importlib
 import inspect
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -22,7 +24,10 @@ BACKEND = keras.backend.backend()
 ROOMS = [
     {"kmix"},
     {"kmix.trainer"},
-    {"kmix.callbacks", "kmix.manifold"},
+    {"kmix.callbacks", "kmix.training.placement"},
+    {"kmix.training.manifold"},
+    {"kmix.training.graph"},
+    {"kmix.training"},
     {"kmix.layers"},
     {"kmix.layers.random_choice"},
     {"kmix.layers.mix_up", "kmix.layers.cut_mix", "kmix.layers.embedding_mixup"},
@@ -36,6 +41,11 @@ ROOMS = [
     {"kmix.plan"},
     {"kmix.random"},
     {"kmix._backend"},
+    {"kmix._backend.state"},
+    {"kmix._backend.numpy", "kmix._backend.native", "kmix._backend.tensorflow"},
+    {"kmix._backend.xla"},
+    {"kmix._backend.namespace", "kmix._backend.context"},
+    {"kmix._backend.kinds"},
     {"kmix._checks"},
 ]
 HEIGHT = {module: -floor for floor, modules in enumerate(ROOMS) for module in modules}
@@ -182,10 +192,63 @@ def test_the_lightness_test_can_fail():
     assert "(4, 2)" not in run("import sys; sys.modules['kmix'] = None; import kmix").stdout
 
 
-def test_only_numpy_and_keras_are_required():
-    text = (ROOT.parent / "setup.cfg").read_text()
-    required = text.split("install_requires =")[1].split("\n\n")[0].split()
-    assert required == ["keras>=3.12", "numpy"]
+def declared(config):
+    """What a setup.cfg installs always, and what a user may install besides, as names of modules."""
+    options = configparser.ConfigParser()
+    options.read_string(config)
+    always, extras = options["options"]["install_requires"], options["options.extras_require"]
+    optional = [line for extra, lines in extras.items() if extra != "test" for line in lines.split("\n")]
+    names = lambda lines: {re.split(r"[^\w.-]", line)[0].replace("-", "_") for line in lines} - {""}
+    return names(always.split("\n")), names(optional)
+
+
+def third_party(tree):
+    """`(package, whether a function imports it, and not the module)` for each import from outside."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    lazy = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for package in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"kmix"}:
+            yield package, id(node) in lazy
+
+
+def undeclared(modules, config):
+    """Imports that a user's installation may lack: `module: package`."""
+    always, optional = declared(config)
+    return [
+        f"{module}: {package}"
+        for module, tree in modules
+        for package, lazy in third_party(tree)
+        if package not in always and not (lazy and package in optional)
+    ]
+
+
+def test_what_is_imported_is_declared():
+    assert undeclared(modules(), (ROOT.parent / "setup.cfg").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "missing"),
+    [
+        ("import scipy", ["scipy"]),
+        ("from scipy.special import expit", ["scipy"]),
+        ("def f():\n    import scipy.special", ["scipy"]),
+        ("def f():\n    import pytest", ["pytest"]),  # Declared, but for the tests of kmix alone.
+        ("import matplotlib.pyplot", ["matplotlib"]),  # Optional, so a function may import it, but no module.
+        ("if True:\n    import tensorflow", ["tensorflow"]),
+        ("def f():\n    import tensorflow, matplotlib.pyplot", []),
+        ("import os.path, numpy.linalg, keras\nfrom kmix import data\nfrom . import plots", []),
+    ],
+)
+def test_the_test_of_the_imports_can_fail(code, missing):
+    config = (ROOT.parent / "setup.cfg").read_text()
+    assert undeclared([("m", ast.parse(code))], config) == [f"m: {package}" for package in missing]
+
+
+def test_a_requirement_that_is_taken_away_is_missed():
+    config = (ROOT.parent / "setup.cfg").read_text().replace("    ml_dtypes\n", "")
+    assert undeclared(modules(), config) == ["kmix._backend.numpy: ml_dtypes"]
 
 
 # Data for the examples that would download them, where there are some beside the checkout.

@@ -1,5 +1,6 @@
 """Schedules, AlphaScheduler, and the numbering of batches under fit."""
 
+import copy
 import csv
 import math
 
@@ -125,6 +126,60 @@ def test_epochs_count_from_initial_epoch_and_keras_schedules_are_welcome():
     decay = keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
     history = model.fit(ds, initial_epoch=2, epochs=4, callbacks=[AlphaScheduler(layer, decay)], verbose=0).history
     np.testing.assert_allclose(history["alpha"], [0.5, 0.25])
+
+
+class Counted:
+    """A schedule that counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, step):
+        self.calls += 1
+        return 0.1 * step
+
+
+@pytest.mark.parametrize("in_a_list", [False, True])
+def test_a_deep_copy_sets_the_same_targets(in_a_list):
+    """keras-tuner #574: tuners copy the callbacks for each trial."""
+    layers = [kmix.MixUp(0.2, num_classes=2), kmix.MixUp(0.3, num_classes=2)]
+    scheduler = AlphaScheduler(layers, Counted(), unit="batch")
+    scheduler.on_train_batch_begin(0)
+    twin = copy.deepcopy([scheduler])[0] if in_a_list else copy.deepcopy(scheduler)
+    assert twin is not scheduler
+    assert [id(layer) for layer in twin.targets] == [id(layer) for layer in layers]
+    for batch in range(1, 4):
+        twin.on_train_batch_begin(batch)
+        assert layers[0].alpha == layers[1].alpha == pytest.approx(0.1 * batch)
+    # The first one goes on from where it was, and so does its schedule.
+    scheduler.on_train_batch_begin(1)
+    assert layers[0].alpha == pytest.approx(0.1)
+    assert (scheduler.schedule.calls, twin.schedule.calls) == (2, 4)
+    twin.targets.append(kmix.CutMix(0.1))
+    assert scheduler.targets == layers
+
+
+def test_a_deep_copy_trains_as_the_scheduler_does():
+    """Of one target, of a trainer, with a schedule that belongs to the target, and after a training."""
+    layer = kmix.MixUp(0.2, num_classes=2)
+    model, ds = model_and_data(layer)
+    scheduler = AlphaScheduler(layer, schedules.Linear(0.4, 0.0, 2))
+    for _ in range(2):
+        history = model.fit(ds, epochs=2, callbacks=[copy.deepcopy(scheduler)], verbose=0).history
+        assert history["alpha"] == [0.4, 0.2]
+        assert layer.alpha == 0.2
+    model.fit(ds, callbacks=[scheduler], verbose=0)
+    assert copy.deepcopy(scheduler).model is model
+    inner = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2, activation="softmax")])
+    trainer = kmix.MixTrainer(inner, mix=kmix.MixUp(0.2, num_classes=2))
+    trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy())
+    x, y = np.ones((4, 6), "float32"), np.array([0, 1, 1, 0])
+    by_trainer = copy.deepcopy(AlphaScheduler(trainer, lambda epoch: trainer.alpha + 0.1))
+    history = trainer.fit(x, y, epochs=2, callbacks=[by_trainer], verbose=0).history
+    np.testing.assert_allclose(history["alpha"], [0.3, 0.4], rtol=1e-6)
+    assert trainer.alpha == pytest.approx(0.4)
+    bound = copy.deepcopy(AlphaScheduler(trainer, trainer.get_layer)).schedule
+    assert bound.__self__ is trainer
 
 
 def test_bad_schedulers():

@@ -8,7 +8,7 @@ from keras import ops
 from test_losses_metrics import gradient
 
 import kmix
-from kmix import mixing
+from kmix.mixing import mix_inputs
 from kmix.layers.step import Step, run
 from kmix.plan import sample_cutmix
 
@@ -77,7 +77,7 @@ def test_the_gradient_of_the_blend_is_the_transposed_matrix(shards):
         given = plan
     given = given._replace(lam=ops.convert_to_tensor(given.lam), permutation=ops.convert_to_tensor(given.permutation))
     weighed = gradient(
-        lambda upstream, x: ops.sum(mixing.mix_inputs(x, given) * upstream), ops.convert_to_tensor(upstream), x
+        lambda upstream, x: ops.sum(mix_inputs(x, given) * upstream), ops.convert_to_tensor(upstream), x
     )
     np.testing.assert_allclose(flat(weighed), mixing_matrix(plan).T @ flat(upstream), atol=1e-6)
 
@@ -90,7 +90,7 @@ def test_a_box_is_pasted_within_the_shard(spatial):
 
     plan, x = sample_cutmix(1, 3, 1.0, 64, spatial, shards=4), numbers(64, *spatial, 3)
     permutation = np.concatenate([16 * shard + rows for shard, rows in enumerate(plan.permutation)])
-    mixed = jax.jit(lambda x: mixing.mix_inputs(x, plan, data_format="channels_last"))(x)
+    mixed = jax.jit(lambda x: mix_inputs(x, plan, data_format="channels_last"))(x)
     np.testing.assert_array_equal(mixed, oracle.cutmix(x, plan.box, permutation))
 
 

@@ -1,8 +1,9 @@
-"""The mixing layers."""
+"""The mixing layers, and the classes to build one of your own on."""
 
 from kmix.layers.cut_mix import CutMix
 from kmix.layers.embedding_mixup import EmbeddingMixup
+from kmix.layers.mix_layer import MixLayer
 from kmix.layers.mix_up import MixUp
 from kmix.layers.random_choice import RandomChoice
 
-__all__ = ["CutMix", "EmbeddingMixup", "MixUp", "RandomChoice"]
+__all__ = ["CutMix", "EmbeddingMixup", "MixLayer", "MixUp", "RandomChoice"]

@@ -2,8 +2,10 @@
 
 import keras
 
-from kmix import _backend, _checks, mixing, plan
-from kmix.layers.base import MixLayer
+from kmix import _checks
+from kmix.layers.mix_layer import MixLayer
+from kmix.plan import sample_cutmix
+from kmix.targets import Pasted
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -16,19 +18,25 @@ class CutMix(MixLayer):
     Args:
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
             step); the box has `1 - lam` of the area. 0 is the identity. Defaults to 1.0, as in the paper.
-        num_classes: Number of classes. Needed if the labels are integer class ids.
+        num_classes: Number of classes, or a structure, see `MixUp`. Needed if the labels are integer class ids.
         labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`.
+        target: What `y` is, see `MixUp`. Labels with the spatial axes of the inputs raise: they would have to be
+            pasted.
         per: `"sample"` draws one box for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        class_weight: Weights of the classes, see `MixUp`.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' own setting.
+            Written out it confirms that float inputs of rank 3 are sequences `(B, T, C)`.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
         **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         x: Inputs of any dtype with one to three spatial axes: sequences `(B, T, C)`, images
-            `(B, H, W, C)`, volumes and video `(B, D, H, W, C)`. A nested structure must share its spatial
-            sizes. Instead of x and y also one tuple, or a dictionary with `"images"` and `"labels"`.
+            `(B, H, W, C)`, volumes and video `(B, D, H, W, C)`. The box has every spatial axis: it cuts video in
+            time, too. To cut space alone fold time into the channels, `(B, H, W, T * C)`. Clips
+            `(B, T, C, H, W)` have their channels in neither place: transpose them. A nested structure must share its
+            spatial sizes. Instead of x and y also one tuple, or a dictionary with `"images"` and `"labels"`.
         y, sample_weight, training: As for `MixUp`.
 
     Attributes:
@@ -41,6 +49,10 @@ class CutMix(MixLayer):
         ValueError: if the inputs have no spatial axis, or more than three; and as `MixUp`, except that
             integer inputs are welcome.
         TypeError: if an argument is of the wrong type.
+
+    Warns:
+        UserWarning: if float inputs of rank 3 have more than 4 channels and `data_format` is not written out: images
+            without a channel axis would be cut in full-width stripes.
 
     Reference:
         S. Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
@@ -60,43 +72,42 @@ class CutMix(MixLayer):
         *,
         num_classes=None,
         labels="dense",
+        target=None,
         per="sample",
         rate=1.0,
+        class_weight=None,
         data_format=None,
         passthrough=(),
         seed=None,
         **kwargs,
     ):
-        settings = {"num_classes": num_classes, "labels": labels, "per": per, "rate": rate}
-        super().__init__(alpha, passthrough=passthrough, seed=seed, **settings, **kwargs)
+        settings = {"num_classes": num_classes, "labels": labels, "target": target, "class_weight": class_weight}
+        super().__init__(alpha, per=per, rate=rate, passthrough=passthrough, seed=seed, **settings, **kwargs)
+        # Written out, it also says that sequences (B, T, C) are meant, not images without channels.
+        self._confirmed = data_format is not None
         self.data_format = _checks.one_of(
             data_format or keras.config.image_data_format(), "data_format", ("channels_last", "channels_first")
         )
 
-    def _check(self, x):
-        shapes = [_backend.static_shape(leaf) for leaf in keras.tree.flatten(x)]
-        for shape in shapes:
-            _checks.spatial(shape)
-        _checks.same_spatial([[shape[a] for a in self._axes(shape)] for shape in shapes])
+    @property
+    def inputs(self):
+        return Pasted(self.data_format, self._confirmed)
 
-    def _axes(self, shape):
-        return mixing.spatial_axes(len(shape), self.data_format)
+    def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
+        return sample_cutmix(seed, step, alpha, batch_size, check_spatial_shape(spatial_shape), **settings)
 
-    def _spatial_shape(self, xp, x):
-        leaves = keras.tree.flatten(x)
-        for axes in zip(*(self._axes(leaf.shape) for leaf in leaves), strict=True):
-            xp.require_equal_sizes(list(zip(leaves, axes, strict=True)), _checks.SAME_SPATIAL)
-        return [xp.size(leaves[0], axis) for axis in self._axes(leaves[0].shape)]
+    def arguments(self):
+        return {**super().arguments(), "data_format": self.data_format}
 
-    def _mix_input(self, leaf, plan):
-        return mixing.mix_inputs(leaf, plan, data_format=self.data_format)
 
-    def _dtype_of(self, leaf):
-        return _backend.dtype(leaf)
-
-    def _draw(self, seed, step, alpha, batch_size, spatial_shape, **settings):
-        spatial_shape = _checks.spatial_shape(spatial_shape)
-        return plan.sample_cutmix(seed, step, alpha, batch_size, spatial_shape, **settings)
-
-    def _arguments(self):
-        return {**super()._arguments(), "data_format": self.data_format}
+def check_spatial_shape(sizes):
+    """Return the spatial sizes that a box is drawn for, or raise unless they are given."""
+    if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
+        _checks.fail(
+            "CutMix draws a box, which needs the sizes of one to three spatial axes.",
+            f"spatial_shape={sizes}",
+            "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
+        )
+    return tuple(
+        _checks.integer(size, "spatial_shape", 1) if isinstance(size, (int, float, str)) else size for size in sizes
+    )

@@ -2,8 +2,9 @@
 
 import keras
 
-from kmix import plan
-from kmix.layers.base import MixLayer
+from kmix.layers.mix_layer import MixLayer
+from kmix.plan import sample_mixup
+from kmix.targets import Blended
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -13,13 +14,20 @@ class MixUp(MixLayer):
     Args:
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
             step). 0 is the identity, 0.1 to 0.4 keeps most of each image, 1 is uniform. Defaults to 0.2.
-        num_classes: Number of classes. Needed if the labels are integer class ids.
+        num_classes: Number of classes. Needed if the labels are integer class ids. For several labels a structure
+            that matches them: `{"root": 7, "vowel": 3}`; what is missing has no class ids.
         labels: `"dense"`, or `"pair"` for very many classes: labels `(B, 3)`, the class of a sample, that of
             its partner, and the label weight of the first, in place of `(B, num_classes)`.
             `SoftLabelCrossentropy` and the metrics of kmix read both. Needs class ids, and
             3 < `num_classes` <= `2**24`, up to which float32 holds every id exactly.
+        target: What `y` is, and so how it follows the plan: `"labels"`; `"union"` for tags that are heard together,
+            the larger value of the partners; `"keep"` for what belongs to the sample alone; a callable
+            `(y, plan) -> y`; or a structure of these that matches `y`. By default labels, but what may be something
+            else raises. In a dictionary batch the target of `"labels"`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        class_weight: Dictionary of class numbers and weights, by which sample weights are multiplied before they are
+            mixed (and made where there were none). Classes that it lacks weigh 1.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
         **kwargs: `name` and `dtype`, as for every Keras layer.
@@ -42,8 +50,9 @@ class MixUp(MixLayer):
 
     Raises:
         ValueError: if inputs are integers other than uint8 or come without labels in training; if ids
-            come without `num_classes` or lie outside of it (where that can be seen); if the batch sizes
-            differ, or there is no batch axis; if a tensor is ragged or sparse.
+            come without `num_classes` or lie outside of it (where that can be seen); if labels may be something else,
+            and `target` does not say what they are; if the batch sizes differ, or there is no batch axis; if a tensor
+            is ragged or sparse.
         TypeError: if an argument is of the wrong type.
 
     Reference:
@@ -60,7 +69,7 @@ class MixUp(MixLayer):
            [0.08, 0.92, 0.  ]], dtype=float32)
     """
 
-    _fits_in_models = True
+    fits_in_models = True
 
     def __init__(
         self,
@@ -68,14 +77,20 @@ class MixUp(MixLayer):
         *,
         num_classes=None,
         labels="dense",
+        target=None,
         per="sample",
         rate=1.0,
+        class_weight=None,
         passthrough=(),
         seed=None,
         **kwargs,
     ):
-        settings = {"num_classes": num_classes, "labels": labels, "per": per, "rate": rate}
-        super().__init__(alpha, passthrough=passthrough, seed=seed, **settings, **kwargs)
+        settings = {"num_classes": num_classes, "labels": labels, "target": target, "class_weight": class_weight}
+        super().__init__(alpha, per=per, rate=rate, passthrough=passthrough, seed=seed, **settings, **kwargs)
 
-    def _draw(self, seed, step, alpha, batch_size, spatial_shape, **settings):
-        return plan.sample_mixup(seed, step, alpha, batch_size, **settings)
+    @property
+    def inputs(self):
+        return Blended(self.compute_dtype)
+
+    def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
+        return sample_mixup(seed, step, alpha, batch_size, **settings)

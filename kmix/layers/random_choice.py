@@ -2,8 +2,15 @@
 
 import keras
 
-from kmix import _backend, _checks, plan
-from kmix.layers.base import BatchLayer
+from kmix import _backend, _checks
+from kmix.layers.batch_layer import BatchLayer
+from kmix.plan import sample_choice
+from kmix.targets.inputs import OneOf
+
+tree = keras.tree
+
+
+_SHARED = ("num_classes", "labels", "target", "class_weight")
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -47,19 +54,19 @@ class RandomChoice(BatchLayer):
                 _checks.fail("`layers` must be mixing layers of kmix.", f"a {type(layer).__name__}", error=TypeError)
         if not layers:
             _checks.fail("`layers` must hold at least one mixing layer.", "an empty list")
-        for setting in ("num_classes", "labels"):
+        for setting in _SHARED:
             given = [getattr(layer, setting) for layer in layers]
-            if len(set(given)) > 1:
+            if any(value != given[0] for value in given):
                 _checks.fail(
                     f"All `layers` must agree on `{setting}`, since every batch has the same labels.",
                     f"{setting} {given}",
                 )
         names = {name: None for layer in layers for name in layer.passthrough}
-        form = {"num_classes": layers[0].num_classes, "labels": layers[0].labels}
-        super().__init__(**form, passthrough=names, seed=seed, **kwargs)
+        shared = {setting: getattr(layers[0], setting) for setting in _SHARED}
+        super().__init__(**shared, passthrough=names, seed=seed, **kwargs)
         self.layers = layers
         # A choice among choices draws from a stream of its own, so that one seed may serve both.
-        self._depth: int = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
+        self.depth: int = 1 + max(getattr(layer, "depth", 0) for layer in layers)
         # `weights` is taken by Keras, for the variables of a layer.
         self.probabilities = _checks.probabilities(weights, len(layers))
 
@@ -82,45 +89,36 @@ class RandomChoice(BatchLayer):
             "Write `choice.layers[0].alpha = ...`, or `AlphaScheduler(choice.layers, schedule)`.",
         )
 
-    def _plan(self, xp, draw, batch_size, spatial_shape=None):
-        choice = self._choice(xp, draw)
-        return self.layers[int(choice)]._plan(xp, draw, batch_size, spatial_shape)._replace(choice=choice)
+    @property
+    def inputs(self):
+        return OneOf([layer.inputs for layer in self.layers])
 
-    def _alphas(self, xp, draw, leaf):
-        return {inner: alpha for layer in self.layers for inner, alpha in layer._alphas(xp, draw, leaf).items()}
+    def sample_plan(self, xp, key, batch_size, spatial_shape=None):
+        choice = self._choice(xp, key)
+        return self.layers[int(choice)].sample_plan(xp, key, batch_size, spatial_shape)._replace(choice=choice)
 
-    def _mix(self, xp, draw, x, y, sample_weight, weights):
+    def alphas(self, xp, key, leaf):
+        return {inner: alpha for layer in self.layers for inner, alpha in layer.alphas(xp, key, leaf).items()}
+
+    def mix_values(self, xp, key, batch, values):
         def branch(layer):
             def run():
-                mixed, labels, mixed_weight = layer._mix(xp, draw, x, y, sample_weight, weights)
-                promoted = keras.tree.map_structure(lambda new, leaf: xp.cast(new, self._dtype_of(leaf)), mixed, x)
-                return promoted, labels, mixed_weight
+                mixed, *others = layer.mix_values(xp, key, batch, values)
+                dtypes = self.inputs.dtype
+                promoted = tree.map_structure(lambda new, leaf: xp.cast(new, dtypes(leaf)), mixed, values.inputs)
+                return type(values)(promoted, *others)
 
             return run
 
-        drawer, step = _backend.drawing(xp, draw.step, keras.tree.flatten(x)[0])
-        choice = self._choice(drawer, draw._replace(step=step))
-        return drawer.switch(choice, [branch(layer) for layer in self.layers])
+        plan_xp, step = _backend.plan_namespace(xp, key.step, tree.flatten(values.inputs)[0])
+        choice = self._choice(plan_xp, key._replace(step=step))
+        return plan_xp.switch(choice, [branch(layer) for layer in self.layers])
 
-    def _choice(self, xp, draw):
-        return plan.sample_choice(draw.seed_of(self), draw.step, self.probabilities, depth=self._depth, xp=xp)
+    def _choice(self, xp, key):
+        return sample_choice(key.seed_of(self), key.step, self.probabilities, depth=self.depth, xp=xp)
 
-    def _check(self, x):
-        for layer in self.layers:
-            layer._check(x)
-
-    def _dtype_of(self, leaf):
-        return keras.backend.result_type(*(layer._dtype_of(leaf) for layer in self.layers))
-
-    def _arguments(self):
-        arguments = super()._arguments()
-        del arguments["passthrough"]
+    def arguments(self):
+        arguments = super().arguments()
+        for name in ("passthrough", *_SHARED):
+            del arguments[name]
         return {**arguments, "layers": list(self.layers), "weights": list(self.probabilities)}
-
-    @classmethod
-    def from_config(cls, config):
-        layers = config["layers"]
-        layers = [
-            keras.saving.deserialize_keras_object(layer) if isinstance(layer, dict) else layer for layer in layers
-        ]
-        return super().from_config({**config, "layers": layers})

@@ -6,8 +6,34 @@ did. The trainer closes the step, which raises if the labels were mixed and the 
 
 import contextlib
 import contextvars
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
 
 from kmix import _checks
+
+
+class StepKey(NamedTuple):
+    """What the plan of one batch is a function of, besides the settings of the layer that draws it.
+
+    Attributes:
+        step: Number of the batch, an int or an integer scalar tensor.
+        replica: Index of the replica under data parallelism.
+        seed: Seed that replaces the layer's own.
+        shards: Number of equal parts of the batch within which partners stay.
+        alphas: The alpha of layers in this step, where something else than the layer itself holds it.
+    """
+
+    step: Any
+    replica: Any = 0
+    seed: int | None = None
+    shards: int = 1
+    alphas: Mapping[keras.layers.Layer, Any] = {}
+
+    def seed_of(self, layer):
+        """The seed that counts for a layer."""
+        return layer.seed if self.seed is None else self.seed
 
 
 class Step:

@@ -1,0 +1,50 @@
+"""Where and how code runs: outside AutoGraph, on which device, on which replica."""
+
+import contextlib
+import sys
+from typing import Any
+
+import keras
+
+from kmix._backend import kinds
+
+
+def as_written(function, *args, **kwargs):
+    """Call `function` without AutoGraph, which would rewrite it although it never branches on tensors."""
+    tf = kinds.tensorflow()
+    if tf is None or tf.executing_eagerly():
+        return function(*args, **kwargs)
+    return tf.autograph.experimental.do_not_convert(function)(*args, **kwargs)
+
+
+def device_of(x):
+    """A scope that keeps new arrays beside `x` (needed on PyTorch alone)."""
+    torch: Any = sys.modules.get("torch")
+    if keras.backend.backend() == "torch" and isinstance(x, torch.Tensor):
+        return keras.device(str(x.device))
+    return contextlib.nullcontext()
+
+
+def beside_the_plan():
+    """A scope for the step and alpha of a training step: where its plan is drawn.
+
+    PyTorch draws plans with NumPy, and a number on the accelerator would make every step wait for it.
+    """
+    return keras.device("cpu") if keras.backend.backend() == "torch" else contextlib.nullcontext()
+
+
+def replica():
+    """Index of the replica that runs under `tf.distribute`, 0 without."""
+    tf = kinds.tensorflow()
+    if tf is None or not tf.distribute.has_strategy():
+        return 0
+    return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+
+def is_mapped(name, *arrays):
+    """Whether a layer called `name` gets TensorFlow tensors of a graph outside any other layer, as in `ds.map(layer)`."""
+    tf = kinds.tensorflow()
+    if not any(kinds.is_tensorflow(x) and kinds.is_symbolic(x) for x in arrays):
+        return False
+    # A layer that calls another opens a name scope around it.
+    return keras.backend.backend() != "tensorflow" or tf.get_current_name_scope() in ("", name)

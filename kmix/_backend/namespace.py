@@ -1,0 +1,175 @@
+"""What a twin must offer: the few array operations that the rest of kmix is written in."""
+
+import abc
+
+from kmix._backend import kinds
+
+MASK = 0xFFFFFFFF
+
+
+class Namespace(abc.ABC):
+    """The operations of a twin. Arrays are those of its framework; `B` is the batch.
+
+    A twin without one of the abstract operations cannot be made. The others (`rows`, `by_rows`, `fused`,
+    `require`) are right as they are for every framework; a twin overrides them where it can do better.
+    """
+
+    # What kmix asks of `math`; the first argument of each is an array.
+    MATH = (
+        "cos",
+        "exp",
+        "expm1",
+        "floor",
+        "log",
+        "logical_not",
+        "maximum",
+        "minimum",
+        "sin",
+        "sqrt",
+        "square",
+    )
+
+    # Making and casting arrays.
+
+    @property
+    @abc.abstractmethod
+    def math(self):
+        """An object with the elementwise functions that `MATH` names: `(...)` to `(...)`."""
+
+    @property
+    @abc.abstractmethod
+    def integer(self):
+        """The name of the widest dtype of signed integers."""
+
+    @abc.abstractmethod
+    def asarray(self, x):
+        """`x`, an array of any framework or Python numbers, as an array of this one."""
+
+    @abc.abstractmethod
+    def cast(self, x, dtype):
+        """`x` `(...)`, an array or a Python number, as an array `(...)` of the dtype with this name."""
+
+    @abc.abstractmethod
+    def arange(self, n):
+        """The int32 numbers 0, 1, ..., n - 1 as `(n,)`, for an int or a scalar `n`."""
+
+    # 32-bit words for random numbers. Sums and products of two words must not be used before `word` has cut them.
+
+    @abc.abstractmethod
+    def word(self, x):
+        """`x` modulo 2**32, of any shape; for a Python int a number that may meet words in arithmetic."""
+
+    @abc.abstractmethod
+    def words(self, n):
+        """The words 0, 1, ..., n - 1 as `(n,)`, for an int or a scalar `n`."""
+
+    @abc.abstractmethod
+    def shift(self, x, n):
+        """Words `x` `(...)` shifted right by `n` bits, zeros moving in."""
+
+    # Elementwise.
+
+    @abc.abstractmethod
+    def power(self, x, y):
+        """`x ** y` for an array `x` `(...)` and a Python number `y`."""
+
+    @abc.abstractmethod
+    def sigmoid(self, x):
+        """`1 / (1 + exp(-x))` `(...)`, without a warning where `exp` overflows."""
+
+    @abc.abstractmethod
+    def where(self, condition, x, y):
+        """`x` where the boolean `condition` holds, else `y`; all three broadcast, Python numbers included."""
+
+    # Whole arrays.
+
+    @abc.abstractmethod
+    def all(self, x):
+        """Whether all values of a boolean array hold, as a scalar."""
+
+    @abc.abstractmethod
+    def any(self, x):
+        """Whether any value of a boolean array holds, as a scalar."""
+
+    @abc.abstractmethod
+    def sum(self, x, axis):
+        """The sum of `x` along an axis."""
+
+    @abc.abstractmethod
+    def size(self, x, axis):
+        """The size of an axis: an int where it is known, else a scalar."""
+
+    @abc.abstractmethod
+    def reshape(self, x, shape):
+        """The values of `x` as an array of this shape, whose sizes may be scalars, one of them -1."""
+
+    @abc.abstractmethod
+    def stack(self, arrays, axis=0):
+        """Arrays `(...)` of one shape as one, with a new axis that counts them."""
+
+    @abc.abstractmethod
+    def unstack(self, x):
+        """The rows of `x` `(n, ...)`, something to slice and to index with Python ints."""
+
+    @abc.abstractmethod
+    def along(self, coefficients, like):
+        """`coefficients` `(B, ...)` with axes of size 1 appended, up to the rank of `like` `(B, ..., ...)`."""
+
+    @abc.abstractmethod
+    def argsort(self, x):
+        """int32 `(..., n)`: what sorts the last axis of `x` `(..., n)`, whose values never tie."""
+
+    @abc.abstractmethod
+    def take(self, x, indices):
+        """Rows `(n, ...)` of `x` `(B, ...)` at indices `(n,)`; with `(shards, n)` those of each shard on its own."""
+
+    @abc.abstractmethod
+    def pick(self, x, ids):
+        """The entries `ids` `(..., k)` along the last axis of `x` `(..., C)`, as `(..., k)`."""
+
+    # Functions.
+
+    @abc.abstractmethod
+    def custom_gradient(self, function):
+        """`function` without the gradient that it returns beside its result.
+
+        That is `gradient(*arguments, upstream=None)`: what comes from the result is `upstream`, or the only argument.
+        """
+
+    @abc.abstractmethod
+    def switch(self, index, branches):
+        """`branches[index]()` for an int or a scalar; all branches give one shape and dtype."""
+
+    @abc.abstractmethod
+    def apply_if(self, condition, function, x):
+        """`function(x)`, of the shape and dtype of `x` `(...)`, if the scalar condition holds, else `x`."""
+
+    @abc.abstractmethod
+    def evaluate(self, function, step):
+        """A schedule at `step`, a scalar, as a float32 scalar; it may return a number or a tensor of any framework."""
+
+    @abc.abstractmethod
+    def require_equal_sizes(self, axes, message):
+        """Raise unless all `(array, axis)` have one size; the static ones have been compared before."""
+
+    # Optional: right as they are for every framework.
+
+    def rows(self, indices):
+        """Indices `(B,)` of rows; with indices `(shards, n)` those of the shards, counted through the batch."""
+        if len(indices.shape) == 1:
+            return indices
+        first = self.size(indices, 1) * self.reshape(self.arange(self.size(indices, 0)), (-1, 1))
+        return self.reshape(indices + self.cast(first, kinds.dtype(indices)), (-1,))
+
+    def by_rows(self, function, x):
+        """`function(x)`, of the shape of `x`, for a function that treats all values of a sample alike."""
+        return function(x)
+
+    def fused(self, function, *structures):
+        """`function(*structures)` in one pass over the memory, where the framework leaves that to the caller."""
+        return function(*structures)
+
+    def require(self, condition, message):
+        """Raise unless all of `condition` holds, where that can be seen without waiting for an accelerator."""
+        if kinds.on_host(condition) and not kinds.values(condition).all():
+            raise ValueError(message)

@@ -1,0 +1,87 @@
+"""The twin for the tensors of the JAX and PyTorch backends."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from kmix._backend import kinds
+from kmix._backend.namespace import MASK, Namespace
+
+
+class Native(Namespace):
+    """`keras.ops`."""
+
+    math: Any = keras.ops
+    all: Any = staticmethod(keras.ops.all)
+    any: Any = staticmethod(keras.ops.any)
+    asarray: Any = staticmethod(keras.ops.convert_to_tensor)
+    cast: Any = staticmethod(keras.ops.cast)
+    custom_gradient: Any = staticmethod(keras.ops.custom_gradient)
+    power: Any = staticmethod(keras.ops.power)
+    reshape: Any = staticmethod(keras.ops.reshape)
+    sigmoid: Any = staticmethod(keras.ops.sigmoid)
+    stack: Any = staticmethod(keras.ops.stack)
+    sum: Any = staticmethod(keras.ops.sum)
+    where: Any = staticmethod(keras.ops.where)
+
+    @property
+    def integer(self):
+        return "int32" if keras.backend.backend() == "jax" else "int64"
+
+    @property
+    def _word(self):
+        # JAX has no 64-bit integers by default, PyTorch no arithmetic on unsigned words.
+        return "uint32" if keras.backend.backend() == "jax" else "int64"
+
+    def arange(self, n):
+        return keras.ops.arange(n, dtype="int32")
+
+    def word(self, x):
+        if isinstance(x, (int, np.integer)):
+            return np.uint32(int(x) & MASK) if self._word == "uint32" else int(x) & MASK
+        return keras.ops.cast(x, self._word) & self.word(MASK)
+
+    def words(self, n):
+        return keras.ops.arange(n, dtype=self._word)
+
+    def shift(self, x, n):
+        return x >> n
+
+    def size(self, x, axis):
+        return x.shape[axis]
+
+    def unstack(self, x):
+        return x
+
+    def along(self, coefficients, like):
+        return coefficients.reshape((*coefficients.shape, *(1,) * (like.ndim - coefficients.ndim)))
+
+    def argsort(self, x):
+        return keras.ops.cast(keras.ops.argsort(x), "int32")
+
+    def take(self, x, indices):
+        if len(indices.shape) == 1:
+            return x[indices]
+        # Mapped over the shards, which stay where they are: no device needs the rows of another.
+        shards = keras.ops.reshape(x, (indices.shape[0], -1, *x.shape[1:]))
+        rows = keras.ops.vectorized_map(lambda pair: keras.ops.take(*pair, axis=0), (shards, indices))
+        return keras.ops.reshape(rows, (-1, *x.shape[1:]))
+
+    def pick(self, x, ids):
+        return keras.ops.take_along_axis(x, ids, axis=-1)
+
+    def switch(self, index, branches):
+        return keras.ops.switch(index, branches) if kinds.is_symbolic(index) else branches[int(index)]()
+
+    def apply_if(self, condition, function, x):
+        if kinds.is_symbolic(condition):
+            # With a conditional XLA could not fuse the function with what is around it, which costs more than it saves.
+            return keras.ops.where(condition, function(x), x)
+        return function(x) if condition else x
+
+    def require_equal_sizes(self, axes, message):
+        """All sizes are static."""
+
+    def evaluate(self, function, step):
+        return keras.ops.cast(function(step), "float32")

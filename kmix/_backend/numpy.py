@@ -1,0 +1,77 @@
+"""The twin for Grain, plain loaders and oracles."""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from kmix._backend import kinds
+from kmix._backend.namespace import MASK, Namespace
+
+
+class NumPy(Namespace):
+    """NumPy. Never touches an accelerator."""
+
+    math: Any = np
+    integer: Any = "int64"
+    all: Any = staticmethod(np.all)
+    any: Any = staticmethod(np.any)
+    asarray: Any = staticmethod(np.asarray)
+    power: Any = staticmethod(np.power)
+    reshape: Any = staticmethod(np.reshape)
+    stack: Any = staticmethod(np.stack)
+    sum: Any = staticmethod(np.sum)
+    where: Any = staticmethod(np.where)
+
+    def cast(self, x, dtype):
+        return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)
+
+    def arange(self, n):
+        return np.arange(n, dtype="int32")
+
+    def word(self, x):
+        """Numbers become Python ints, since NumPy warns where scalars wrap."""
+        return x.astype("int64", copy=False) & MASK if np.ndim(x) else int(x) & MASK
+
+    def words(self, n):
+        return np.arange(n, dtype="int64")
+
+    def shift(self, x, n):
+        return x >> n
+
+    def sigmoid(self, x):
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-x))
+
+    def size(self, x, axis):
+        return x.shape[axis]
+
+    def unstack(self, x):
+        return x
+
+    def along(self, coefficients, like):
+        return coefficients.reshape(coefficients.shape + (1,) * (like.ndim - coefficients.ndim))
+
+    def argsort(self, x):
+        return np.argsort(x, kind="stable").astype("int32")
+
+    def take(self, x, indices):
+        return x[self.rows(indices)]
+
+    def pick(self, x, ids):
+        return np.take_along_axis(x, ids, axis=-1)
+
+    def custom_gradient(self, function):
+        return lambda x: function(x)[0]
+
+    def switch(self, index, branches):
+        return branches[int(index)]()
+
+    def apply_if(self, condition, function, x):
+        return function(x) if condition else x
+
+    def require_equal_sizes(self, axes, message):
+        """All sizes are static."""
+
+    def evaluate(self, function, step):
+        return self.cast(kinds.values(function(step)), "float32")

@@ -1,0 +1,119 @@
+"""What lives on between batches: numbers that traced functions, compiled steps and workers read anew."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+import uuid
+import weakref
+
+import numpy as np
+
+from kmix import _checks
+from kmix._backend import kinds
+from kmix._backend.tensorflow import TensorFlow
+
+
+class Resource:
+    """A TensorFlow resource on the CPU, where tf.data runs, outside the reach of variable scopes."""
+
+    def __init__(self, value):
+        tf = kinds.tensorflow()
+        self.dtype, self.shape = value.dtype.name, value.shape
+        with tf.init_scope(), tf.device("CPU:0"):
+            self.handle = tf.raw_ops.VarHandleOp(
+                dtype=self.dtype, shape=value.shape, shared_name=f"kmix_{uuid.uuid4().hex}"
+            )
+            self.assign(value)
+
+    def assign(self, value):
+        tf = kinds.tensorflow()
+        tf.raw_ops.AssignVariableOp(resource=self.handle, value=tf.cast(value, self.dtype))
+
+    def read(self):
+        tf = kinds.tensorflow()
+        value = tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype)
+        value.set_shape(self.shape)
+        return value
+
+
+class Cell:
+    """A float that traced tf.data functions and compiled training steps read anew for every batch.
+
+    A Keras variable would be frozen in tf.data when Keras runs on JAX or PyTorch, so the value has a
+    TensorFlow twin as soon as a TensorFlow tensor asks for it. In the training step it is a weight.
+    """
+
+    def __init__(self, value):
+        self._lock, self._resource = threading.Lock(), None
+        self._value, self._weights = value, []
+
+    def share(self, weight, refresh):
+        """Keep the value in a weight, too. `refresh`, a method, brings the weight up to date; it is held weakly."""
+        weight.assign(self.value)
+        self._weights.append((weight, weakref.WeakMethod(refresh)))
+
+    def _refreshed(self):
+        """The weights of the trainers that live, up to date."""
+        self._weights = [(weight, refresh) for weight, refresh in self._weights if refresh() is not None]
+        for weight, refresh in self._weights:
+            refresh()()
+            yield weight
+
+    @property
+    def value(self):
+        for weight in self._refreshed():
+            # A checkpoint may have been loaded. What was assigned is kept as it was, not as float32.
+            held = kinds.values(weight.value)
+            if np.float32(self._value) != held:
+                self._value = float(held)
+        return self._value
+
+    def assign(self, value):
+        with self._lock:
+            self._value = value
+            for weight in self._refreshed():
+                weight.assign(value)
+            if self._resource is not None:
+                self._resource.assign(np.float32(value))
+
+    def read(self, xp):
+        if not isinstance(xp, TensorFlow):
+            return np.float32(self.value)
+        with self._lock:
+            if self._resource is None:
+                self._resource = Resource(np.float32(self.value))
+        return self._resource.read()
+
+
+class Counter:
+    """Counts calls 0, 1, 2, ... and never gives a number twice, in parallel tf.data maps too."""
+
+    def __init__(self, start=0, copied=False):
+        self._lock, self._resource, self._next = threading.Lock(), None, start
+        self._process, self._copied = os.getpid(), copied
+
+    def count(self):
+        """The next number, without taking it."""
+        return self._next if self._resource is None else int(self._resource.read()[0]) >> 8
+
+    def next(self, xp):
+        if os.getpid() != self._process or (self._copied and multiprocessing.parent_process() is not None):
+            _checks.fail(
+                "In a worker process a layer cannot count its calls, since every worker would draw the same plans.",
+                "a call without a step in a copy of the layer",
+                "Write `layer.at_step(step, batch)` with the number of the batch, or mix in the main process: "
+                "`for step, batch in enumerate(loader): batch = layer.at_step(step, batch)`.",
+            )
+        with self._lock:
+            if isinstance(xp, TensorFlow) and self._resource is None:
+                self._resource = Resource(np.array([self._next * 256, 0, 0], "int64"))
+            if self._resource is None:
+                self._next += 1
+                return self._next - 1
+        tf = kinds.tensorflow()
+        # The one op that reads and advances in one go (a variable's assign_add is not atomic); it counts by 256.
+        with contextlib.nullcontext() if isinstance(xp, TensorFlow) else tf.init_scope():
+            state = tf.raw_ops.RngReadAndSkip(resource=self._resource.handle, alg=1, delta=np.uint64(1))
+            number = tf.bitwise.right_shift(state[0], np.int64(8))
+        return number if isinstance(xp, TensorFlow) else int(number)

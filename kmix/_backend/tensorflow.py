@@ -1,0 +1,137 @@
+"""The twin for TensorFlow tensors, on whatever backend Keras runs."""
+
+import math
+
+import keras
+import numpy as np
+
+from kmix._backend import kinds, xla
+from kmix._backend.namespace import MASK, Namespace
+
+
+class TensorFlow(Namespace):
+    """TensorFlow ops, eager or in a graph."""
+
+    @property
+    def tf(self):
+        return kinds.tensorflow()
+
+    @property
+    def math(self):
+        return self.tf.math
+
+    @property
+    def integer(self):
+        return "int64"
+
+    def asarray(self, x):
+        foreign = keras.ops.is_tensor(x) and not kinds.is_tensorflow(x)
+        return self.tf.convert_to_tensor(kinds.values(x) if foreign else x)
+
+    def cast(self, x, dtype):
+        return self.tf.cast(x, dtype)
+
+    def arange(self, n):
+        return self.tf.range(n)
+
+    def word(self, x):
+        return x & MASK if isinstance(x, int) else self.tf.cast(x, "uint32")
+
+    def words(self, n):
+        return self.word(self.tf.range(n))
+
+    def shift(self, x, n):
+        return self.tf.bitwise.right_shift(x, n)
+
+    def power(self, x, y):
+        return self.tf.pow(x, y)
+
+    def sigmoid(self, x):
+        return self.tf.sigmoid(x)
+
+    def where(self, condition, x, y):
+        return self.tf.where(condition, x, y)
+
+    def all(self, x):
+        return self.tf.reduce_all(x)
+
+    def any(self, x):
+        return self.tf.reduce_any(x)
+
+    def sum(self, x, axis):
+        return self.tf.reduce_sum(x, axis)
+
+    def size(self, x, axis):
+        static = None if x.shape.rank is None else x.shape[axis]
+        return self.tf.shape(x)[axis] if static is None else static
+
+    def reshape(self, x, shape):
+        return self.tf.reshape(x, shape)
+
+    def stack(self, arrays, axis=0):
+        return self.tf.stack(arrays, axis)
+
+    def unstack(self, x):
+        return self.tf.unstack(x)
+
+    def along(self, coefficients, like):
+        if like.shape.rank is not None and coefficients.shape.rank == 1:
+            return self.tf.reshape(coefficients, (-1,) + (1,) * (like.shape.rank - 1))
+        if like.shape.rank is not None:
+            return coefficients[(...,) + (None,) * (like.shape.rank - coefficients.shape.rank)]
+        ones = self.tf.ones(self.tf.rank(like) - coefficients.shape.rank, "int32")
+        return self.tf.reshape(coefficients, self.tf.concat([self.tf.shape(coefficients), ones], 0))
+
+    def argsort(self, x):
+        return self.tf.argsort(x)
+
+    def take(self, x, indices):
+        return self.tf.gather(x, self.rows(indices) if len(kinds.static_shape(indices) or ()) == 2 else indices)
+
+    def pick(self, x, ids):
+        # Its gradient writes but the entries that were picked; `keras.ops` and `tf.gather` pass over all of x for it.
+        return self.tf.gather_nd(x, ids[..., None], batch_dims=x.shape.rank - 1)
+
+    def custom_gradient(self, function):
+        return self.tf.custom_gradient(function)
+
+    def switch(self, index, branches):
+        return self.tf.switch_case(index, branches)
+
+    def apply_if(self, condition, function, x):
+        return self.tf.cond(condition, lambda: function(x), lambda: x)
+
+    def require_equal_sizes(self, axes, message):
+        sizes = [self.size(x, axis) for x, axis in axes]
+        for size in sizes[1:]:
+            if not isinstance(size, int) or not isinstance(sizes[0], int):
+                self.require(self.tf.equal(size, sizes[0]), message)
+
+    def evaluate(self, function, step):
+        if isinstance(function, keras.optimizers.schedules.LearningRateSchedule) and (
+            keras.backend.backend() != "tensorflow"
+        ):
+            # Keras' own schedules compute on the backend, which cannot run inside a TensorFlow graph.
+            value = self.tf.numpy_function(lambda s: np.float32(kinds.values(function(int(s)))), [step], "float32")
+            return self.tf.ensure_shape(value, ())
+        # As a float, since TensorFlow multiplies no integer with a float.
+        return self.tf.cast(function(self.tf.cast(step, "float32")), "float32")
+
+    def by_rows(self, function, x):
+        sizes = () if x.shape.rank is None else tuple(x.shape[1:])
+        if not kinds.is_symbolic(x) or len(sizes) < 2 or not {0, None}.isdisjoint(sizes):
+            return function(x)
+        # As rows `(B, n)`: XLA loops over every axis, and makes scalar code of short ones.
+        return self.tf.reshape(function(self.tf.reshape(x, (-1, math.prod(sizes)))), (-1, *sizes))
+
+    def fused(self, function, *structures):
+        """`function(*structures)` as one XLA program in a graph: plain ops would pass over the batch once for each."""
+        return xla.fused(self.tf, function, *structures)
+
+    def require(self, condition, message):
+        """Raise unless `condition` holds: at once where it can be seen, else when the graph runs."""
+        if kinds.is_symbolic(condition):
+            # The bare op: `tf.debugging.Assert` wraps it in a conditional, which costs more than the check.
+            self.tf.raw_ops.Assert(condition=self.tf.reduce_all(condition), data=[message])
+        else:
+            super().require(condition, message)

@@ -1,0 +1,211 @@
+"""A batch as a value: its named parts, read from a tuple or a dictionary, mixed, and written back in the same form.
+
+The way of a batch, all of it in `Batch`: `read` recognises the parts, each of which checks and encodes itself; a plan
+is drawn; each part mixes itself; `write` puts them back.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+
+from kmix import _backend, _checks
+from kmix.targets import sample_weights
+from kmix.targets import target as kinds
+from kmix.targets.assign import assign, map_targets
+from kmix.targets.inputs import BATCH_SIZES, check_arrays, check_batch_sizes
+from kmix.targets.spread import outline
+
+tree = keras.tree
+
+INPUTS, LABELS, WEIGHTS = "images", "labels", "sample_weight"
+
+
+class Values(NamedTuple):
+    """The arrays of a batch by part; `targets` by name, `"labels"` for those of a tuple."""
+
+    inputs: Any
+    targets: dict[str, Any]
+    sample_weight: Any
+
+    def arrays(self):
+        """All arrays in a list."""
+        return [leaf for leaf in tree.flatten(tuple(self)) if leaf is not None]
+
+
+class Settings(NamedTuple):
+    """What a layer or a trainer knows about the batches that it mixes: their arguments of the same names."""
+
+    target: Any = None
+    num_classes: Any = None
+    labels: str = "dense"
+    class_weight: dict[int, float] | None = None
+    passthrough: tuple[str, ...] = ()
+
+
+def is_labelled(batch):
+    """Whether a batch has targets: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with labels."""
+    if isinstance(batch, dict):
+        return INPUTS in batch and any(batch.get(name) is not None for name in kinds.keys())
+    return isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None
+
+
+class Batch:
+    """The parts of one batch, recognised and statically checked.
+
+    Args:
+        values: The `Values` of the batch.
+        settings: The `Settings` of the layer or trainer that mixes it.
+        inputs: The `kmix.targets.Inputs` of the mixer; None where the inputs are mixed inside a model.
+        write: A function that gives mixed `Values` the form of the batch.
+
+    Raises:
+        ValueError: if a part cannot be mixed, or the parts do not belong together.
+        TypeError: if something is no array.
+    """
+
+    def __init__(self, values, settings, inputs=None, write=tuple):
+        self.values, self.write, self._class_weight = values, write, settings.class_weight
+        x = values.inputs if inputs is not None else ()
+        targets, sample_weight = values.targets, values.sample_weight
+        check_arrays((x, targets, [leaf for leaf in tree.flatten(sample_weight) if leaf is not None]))
+        check_batch_sizes(x, Values((), targets, sample_weight).arrays())
+        pasted = None
+        if inputs is not None:
+            inputs.check(x)
+            pasted = inputs.pasted(x)
+        # The parts of a dictionary say what they are by their keys; `target=` is about its labels.
+        by_key = {name: settings.target if name == LABELS else name for name in targets}
+        given = {**settings._asdict(), "num_classes": {LABELS: settings.num_classes}}
+        self._targets = assign(by_key, targets, given, pasted)
+        self._weights = self._match_weights(targets, sample_weight)
+
+    @classmethod
+    def read(cls, batch, settings, inputs=None):
+        """Read a labelled batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary."""
+        if not isinstance(batch, dict):
+            x, y, sample_weight = (*batch, None, None)[:3]
+            return cls(Values(x, {LABELS: y}, sample_weight), settings, inputs, lambda mixed: _like(batch, mixed))
+        targets = {name: batch[name] for name in kinds.keys() if batch.get(name) is not None}
+
+        def write(mixed):
+            parts = {INPUTS: mixed.inputs, **mixed.targets, WEIGHTS: mixed.sample_weight}
+            added = {WEIGHTS: mixed.sample_weight} if WEIGHTS not in batch and mixed.sample_weight is not None else {}
+            return type(batch)({name: parts.get(name, value) for name, value in {**batch, **added}.items()})
+
+        return cls(Values(batch[INPUTS], targets, batch.get(WEIGHTS)), settings, inputs, write)
+
+    def _match_weights(self, targets, sample_weight):
+        """For each array of the targets the index of its sample weights, or None, in the structure of the targets."""
+        y = targets[LABELS] if list(targets) == [LABELS] else targets
+        flat, indices = tree.flatten(sample_weight), sample_weights.match(y, sample_weight)
+        indices = [None if index is None or flat[index] is None else index for index in indices]
+
+        def check(target, part, indices):
+            for shape, index in zip(target.shapes(part), tree.flatten(indices), strict=True):
+                if index is not None:
+                    sample_weights.check_shape(_backend.static_shape(flat[index]), shape)
+
+        map_targets(check, self._targets, targets, tree.pack_sequence_as(targets, indices))
+        if self._class_weight is not None:
+            if tree.is_nested(y):
+                _checks.fail(
+                    "`class_weight` weighs the classes of a single array of labels.",
+                    f"labels {outline(y)}",
+                    "Leave it out, and pass sample weights for each of them.",
+                )
+            indices = [0]
+        return tree.pack_sequence_as(targets, indices)
+
+    def check(self, xp):
+        """The values as tensors, each part checked as far as its values can be seen."""
+
+        def as_tensors(part):
+            return tree.map_structure(lambda leaf: None if leaf is None else xp.asarray(leaf), part)
+
+        targets = map_targets(lambda target, part: target.check(xp, part), self._targets, self.values.targets)
+        checked = Values(as_tensors(self.values.inputs), targets, as_tensors(self.values.sample_weight))
+        xp.require_equal_sizes([(leaf, 0) for leaf in checked.arrays()], BATCH_SIZES)
+        return checked
+
+    def encode(self, xp, values):
+        """The checked values in the form in which they are mixed."""
+        targets = map_targets(lambda target, part: target.encode(xp, part), self._targets, values.targets)
+        sample_weight = values.sample_weight
+        if self._class_weight is not None:
+            factor = self._targets[LABELS].weigh_classes(xp, targets[LABELS], self._class_weight)
+            sample_weight = sample_weights.multiply(xp, sample_weight, factor)
+        return Values(values.inputs, targets, sample_weight)
+
+    def mix(self, xp, values, plan, inputs=None):
+        """The encoded values, mixed with a plan: each part once, by its own rules."""
+        flat = tree.flatten(values.sample_weight)
+
+        def mix_target(target, part, indices):
+            weights = [None if index is None else flat[index] for index in tree.flatten(indices)]
+            return target.mix(xp, part, plan, weights)
+
+        def mix_weights(leaf):
+            return None if leaf is None else sample_weights.mix_weights(xp, leaf, plan)
+
+        x = values.inputs if inputs is None else tree.map_structure(lambda leaf: inputs.mix(leaf, plan), values.inputs)
+        targets = map_targets(mix_target, self._targets, values.targets, self._weights)
+        return Values(x, targets, tree.map_structure(mix_weights, values.sample_weight))
+
+    def spec(self, inputs):
+        """What `write` gets, as `KerasTensor`s."""
+        x, targets, sample_weight = self.values
+        x = tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=inputs.dtype(leaf)), x)
+        if self._class_weight is not None and sample_weight is None:
+            sample_weight = keras.KerasTensor(tree.flatten(targets)[0].shape[:1], dtype="float32")
+        return Values(
+            x,
+            map_targets(lambda target, part: target.spec(part), self._targets, targets),
+            sample_weights.spec(sample_weight),
+        )
+
+
+def _like(batch, mixed):
+    """Mixed values in the form of the tuple that they were read from."""
+    parts = (mixed.inputs, mixed.targets[LABELS], mixed.sample_weight)
+    length = len(batch) if mixed.sample_weight is None else 3
+    if len(batch) < length:
+        # Class weights made sample weights, for which a named tuple may have no field.
+        return list(parts) if isinstance(batch, list) else parts
+    return getattr(type(batch), "_make", type(batch))(parts[:length])
+
+
+def known_keys():
+    """The keys of a dictionary batch that are read."""
+    return [INPUTS, *kinds.keys(), WEIGHTS]
+
+
+def check_keys(batch, passthrough):
+    """Raise unless a dictionary is a batch, all of whose keys are mixed or passed through by name."""
+    known = known_keys()
+    found = f"keys {sorted(map(str, batch))}"
+    lacking = [name for name in (INPUTS, LABELS) if batch.get(name) is None]
+    if lacking:
+        _checks.fail(
+            f'A labelled batch as a dictionary holds the inputs under "{INPUTS}" and the labels under "{LABELS}".',
+            f"{found}, without {' and '.join(lacking)}",
+            f"Known keys: {known}. Rename yours, or pass a tuple (x, y), in which x may be a dictionary of any keys.",
+        )
+    unknown = [key for key in batch if key not in (*known, *passthrough)]
+    if unknown:
+        _checks.fail(
+            f"Only these keys of a dictionary are mixed: {known}.",
+            found,
+            f"Name the others to pass them through unmixed: `passthrough={unknown!r}`.",
+        )
+
+
+def check_inputs_alone(batch):
+    """Raise where inputs without labels look like a batch in a form that is not read as one."""
+    if isinstance(batch, tuple) and len(batch) > 3:
+        _checks.fail("A batch is (x, y) or (x, y, sample_weight).", f"a tuple of {len(batch)}")
+    if isinstance(batch, list) and any("int" in str(getattr(leaf, "dtype", "")) for leaf in batch):
+        _checks.fail(
+            "A list stands for several inputs, without labels.",
+            "a list with an integer tensor",
+            "For a batch of inputs and labels write `layer(*batch)`.",
+        )

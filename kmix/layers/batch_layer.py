@@ -1,0 +1,282 @@
+"""What the layers share: the forms of a call, the number of the step, symbolic use, and the config."""
+
+import random
+
+import keras
+
+from kmix import _backend, _checks
+from kmix import batch as batches
+from kmix.batch import Batch, Settings, is_labelled
+from kmix.layers.step import StepKey, running
+from kmix.plan import MixPlan
+from kmix.targets.assign import check_target
+from kmix.targets.inputs import Inputs, check_batch_of_plan
+from kmix.targets.labels import check_form
+from kmix.targets.sample_weights import check_class_weight
+from kmix.targets.spread import check_num_classes
+
+tree = keras.tree
+
+
+class BatchLayer(keras.layers.Layer):
+    """A layer that maps a labelled batch to a labelled batch, one numbered step at a time.
+
+    A subclass offers `inputs`, `sample_plan`, `alphas` and `mix_values`; `MixLayer` does so for mixers with one alpha.
+
+    Attributes:
+        fuse: Whether XLA compiles the mixing in a TensorFlow graph, as in tf.data, where it can. Set it to
+            `False` before the data set is mapped to have plain TensorFlow ops.
+        fits_in_models: Whether a `MixTrainer` may find it inside a model.
+    """
+
+    fuse = True
+    fits_in_models = False
+
+    def __init__(
+        self,
+        *,
+        num_classes=None,
+        labels="dense",
+        target=None,
+        class_weight=None,
+        passthrough=(),
+        seed=None,
+        **kwargs,
+    ):
+        # Autocasting would cast labels, too, to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
+        self.num_classes = check_num_classes(num_classes)
+        self.labels = check_form(labels, self.num_classes)
+        self.target = check_target(target)
+        self.class_weight = check_class_weight(class_weight)
+        self.passthrough = _checks.names(passthrough, "passthrough")
+        # From Python's generator, as Keras draws its seeds, so that keras.utils.set_random_seed governs it.
+        self.seed = random.randint(1, int(1e9)) if seed is None else _checks.seed(seed)
+        self._counter = _backend.Counter()
+        # There is nothing to build; Keras would try to, by tracing `call`, where a layer stands in another.
+        self.built = True
+
+    @property
+    def inputs(self) -> Inputs:
+        """How the inputs follow a plan of this layer: a `kmix.targets.Inputs`."""
+        raise NotImplementedError
+
+    def sample_plan(self, xp, key, batch_size, spatial_shape=None) -> MixPlan:
+        """The plan of one step, for a `StepKey`, in the array namespace `xp`."""
+        raise NotImplementedError
+
+    def alphas(self, xp, key, leaf):
+        """Alpha by layer, for each layer that may draw the plan of a batch with the array `leaf`."""
+        raise NotImplementedError
+
+    def mix_values(self, xp, key, batch, values):
+        """Draw the plan of a step and mix the encoded values of a `Batch`."""
+        raise NotImplementedError
+
+    @property
+    def settings(self):
+        """The arguments that say how batches are read: a `kmix.batch.Settings`."""
+        return Settings(*(getattr(self, name) for name in Settings._fields))
+
+    def __call__(self, *args, **kwargs):
+        return _backend.as_written(self._route, *args, **kwargs)
+
+    def _route(self, *args, **kwargs):
+        """Answer batches that are not Keras' own at once, since Keras would convert them to its backend."""
+        arrays = [leaf for leaf in tree.flatten((args, kwargs)) if hasattr(leaf, "dtype")]
+        if any(map(_backend.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays)):
+            return self.call(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def call(self, x, y=None, sample_weight=None, training=None):
+        batch = _as_batch(x, y, sample_weight)
+        if training is False:
+            return batch
+        if is_labelled(batch):
+            return self.mix_batch(None, batch)
+        return self._mix_inputs_alone(batch, sample_weight, training)
+
+    def _mix_inputs_alone(self, x, sample_weight, training):
+        """Inside a model that a `MixTrainer` trains: the inputs mixed with the plan of the step. Else the identity."""
+        step = running()
+        plan = None if step is None else step.plan
+        if isinstance(x, dict) and plan is None:
+            batches.check_keys(x, self.passthrough)
+        batches.check_inputs_alone(x)
+        if not training and sample_weight is None and not _backend.is_mapped(self.name, *tree.flatten(x)):
+            return x
+        if plan is None or sample_weight is not None or not self.fits_in_models:
+            _checks.fail(
+                "Inputs are mixed together with their labels.",
+                "inputs without labels, in training",
+                "Call it on labelled batches: `ds.map(layer)` on a data set of (x, y), or `x, y = layer(x, y)`. "
+                "Plain `fit` of a model with a mixing layer in it would mix the inputs and leave the labels as they "
+                "are: write `kmix.MixTrainer(model)` and fit that.",
+            )
+        if plan.place is not None:
+            _checks.fail(
+                "Mix in one way: behind the layers named in `at`, or with the mixing layers inside the model.",
+                f"`at` and a model with {self.name}",
+                "Take that layer out of the model, or leave out `mix` and `at`.",
+            )
+        self.inputs.check(x)
+        for leaf in tree.flatten(x):
+            check_batch_of_plan(leaf, plan)
+        step.note()
+        return tree.map_structure(lambda leaf: self.inputs.mix(leaf, plan), x)
+
+    def at_step(self, step, batch):
+        """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
+
+        Args:
+            step: Number of the batch: an integer >= 0 or an integer scalar tensor.
+            batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with `"images"` and `"labels"`.
+
+        Returns:
+            The mixed batch in the same structure, on the framework of the batch: NumPy for NumPy arrays
+            (and for tensors of a framework that is neither TensorFlow nor Keras' backend).
+
+        Raises:
+            ValueError: if the batch has no labels, or cannot be mixed (see the class).
+
+        Example:
+        >>> layer = kmix.MixUp(0.2, num_classes=3, seed=1)
+        >>> x, y = layer.at_step(0, (np.ones((4, 2), "float32"), np.array([0, 1, 2, 1])))
+        >>> y.shape
+        (4, 3)
+        """
+        return _backend.as_written(self._at_step, step, batch)
+
+    def _at_step(self, step, batch):
+        if isinstance(batch, dict):
+            batches.check_keys(batch, self.passthrough)
+        elif not is_labelled(tuple(batch) if isinstance(batch, list) else batch):
+            _checks.fail(
+                'Expected a labelled batch: (x, y), (x, y, sample_weight), or a dictionary with "images" and "labels".',
+                f"a batch of type {type(batch).__name__}",
+                "With tf.data write `ds.enumerate().map(layer.at_step)`.",
+            )
+        if not hasattr(step, "dtype"):
+            step = _checks.integer(step, "step")
+        elif "int" not in _backend.dtype(step) or len(step.shape):
+            _checks.fail("`step` must be an integer scalar.", f"dtype {_backend.dtype(step)}, shape {step.shape}")
+        elif not _backend.is_symbolic(step):
+            step = _checks.integer(int(step), "step")
+        return self.mix_batch(StepKey(step), batch)
+
+    def plan(self, step, batch_size, spatial_shape=None, replica=0):
+        """The plan of one step as NumPy arrays: what a batch with that number is, or was, mixed with.
+
+        Args:
+            step: Number of the batch, an int >= 0.
+            batch_size: Number of samples in the batch.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed where CutMix mixes.
+            replica: Index of the replica under data parallelism.
+
+        Returns:
+            A `kmix.MixPlan`, for the alpha that the layer has now. `RandomChoice` adds `choice`, the index of
+            the layer that was drawn.
+
+        Example:
+        >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
+        array([2, 0, 3, 1], dtype=int32)
+        """
+        step = _checks.integer(step, "step")
+        batch_size = _checks.integer(batch_size, "batch_size", 1)
+        replica = _checks.integer(replica, "replica")
+        return self.sample_plan(_backend.NUMPY, StepKey(step, replica), batch_size, spatial_shape)
+
+    def mix_batch(self, key, batch):
+        """Mix a labelled batch: with the `StepKey` of a step, or with the next number that the layer counts.
+
+        Nothing has changed, and nothing was counted, if a check fails.
+        """
+        if isinstance(batch, dict):
+            batches.check_keys(batch, self.passthrough)
+        batch = Batch.read(batch, self.settings, self.inputs)
+        leaves = batch.values.arrays()
+        if key is None and any(map(_backend.is_jax_tracer, leaves)):
+            _checks.fail(
+                "Inside a function that JAX compiles a layer cannot count its calls.",
+                "a call without a step",
+                "Write `layer.at_step(step, (x, y))` with a step that is an argument of the function.",
+            )
+        numbers = [key.step] if key is not None and hasattr(key.step, "dtype") else []
+        xp = _backend.namespace(*leaves, *numbers)
+        with _backend.device_of(leaves[0]):
+            values = batch.check(xp)
+            key = StepKey(self._counter.next(xp)) if key is None else key
+            plan_xp, step = _backend.plan_namespace(xp, key.step, leaves[0])
+            # Out here: a schedule is anybody's function, and XLA would take what alpha is now for a constant.
+            alphas = self.alphas(plan_xp, key._replace(step=step), leaves[0])
+            layers = list(alphas)
+
+            def mix(step, alphas, values):
+                known = key._replace(step=step, alphas=dict(zip(layers, alphas, strict=True)))
+                return self.mix_values(xp, known, batch, batch.encode(xp, values))
+
+            arguments = (step, list(alphas.values()), values)
+            return batch.write(xp.fused(mix, *arguments) if self.fuse else mix(*arguments))
+
+    def compute_output_spec(self, x, y=None, sample_weight=None, training=None):
+        batch = _as_batch(x, y, sample_weight)
+        if training is False or not is_labelled(batch):
+            # Hidden states may be a dictionary, but not one that was meant as a batch.
+            if isinstance(batch, dict) and (not self.fits_in_models or not {*batch}.isdisjoint(batches.known_keys())):
+                batches.check_keys(batch, self.passthrough)
+            if self.fits_in_models:
+                self.inputs.check(batch)
+            return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), batch)
+        if isinstance(batch, dict):
+            batches.check_keys(batch, self.passthrough)
+        batch = Batch.read(batch, self.settings, self.inputs)
+        return batch.write(batch.spec(self.inputs))
+
+    def arguments(self):
+        """The config with objects (schedules, layers, functions) as they are."""
+        own = ("num_classes", "labels", "target", "class_weight", "seed")
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in own},
+            "passthrough": list(self.passthrough),
+        }
+
+    def get_config(self):
+        return {name: _serialize(value) for name, value in self.arguments().items()}
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config({name: _deserialize(value) for name, value in config.items()})
+
+    def __reduce__(self):
+        return _rebuild, (type(self), self.arguments(), self._counter.count())
+
+
+def _as_batch(x, y, sample_weight):
+    """The batch that the arguments of a call stand for."""
+    if sample_weight is not None:
+        return x, y, sample_weight
+    return x if y is None else (x, y)
+
+
+def _serialize(value):
+    if isinstance(value, (list, tuple)):
+        return [_serialize(item) for item in value]
+    if isinstance(value, dict) and "class_name" not in value:
+        return {str(key): _serialize(item) for key, item in value.items()}
+    return keras.saving.serialize_keras_object(value) if callable(value) else value
+
+
+def _deserialize(value):
+    if isinstance(value, list):
+        return [_deserialize(item) for item in value]
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    return {key: _deserialize(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _rebuild(cls, arguments, count):
+    """Unpickle or copy a layer. In a worker process it may mix at a given step, but not count."""
+    layer = cls.from_config(arguments)
+    layer._counter = _backend.Counter(count, copied=True)
+    return layer

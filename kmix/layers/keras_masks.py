@@ -1,0 +1,74 @@
+"""The padding masks that Keras holds for tensors: read and set through layers, which is the public way."""
+
+import keras
+
+from kmix import _backend
+from kmix.layers.step import running
+from kmix.targets.padding_masks import mix_masks
+
+tree = keras.tree
+
+
+def masks_of(x):
+    """The masks that Keras holds for the tensors of a structure: `{position in the flattened structure: mask}`."""
+    found = {}
+    for position, leaf in enumerate(tree.flatten(x)):
+        if keras.ops.is_tensor(leaf) and not _backend.is_foreign(leaf):
+            reader = _Reader(dtype=_backend.dtype(leaf))
+            reader(leaf)
+            if reader.found[0] is not None:
+                found[str(position)] = reader.found[0]
+    return found
+
+
+def set_masks(x, masks):
+    """The tensors of a structure, with the masks that `masks_of` would find."""
+    leaves = [
+        _Writer(masks[str(position)], dtype=_backend.dtype(leaf))(leaf) if str(position) in masks else leaf
+        for position, leaf in enumerate(tree.flatten(x))
+    ]
+    return tree.pack_sequence_as(x, leaves)
+
+
+class _Reader(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = self.built = True
+        self.found = (None,)
+
+    def call(self, x, mask=None):
+        self.found = (mask,)
+        return x
+
+
+class _Writer(keras.layers.Layer):
+    def __init__(self, mask, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = self.built = True
+        self.mask = mask
+
+    def call(self, x):
+        return x
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return self.mask
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class MixMask(keras.layers.Layer):
+    """The padding mask of what an `EmbeddingMixup` mixed.
+
+    Keras computes masks when it builds a graph. That is why this mask is the output of a layer, which reads the
+    plan when it runs.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.built = True
+
+    def call(self, mask, training=None):
+        step = running() if training else None
+        return mask if step is None or step.plan is None else mix_masks(mask, step.plan)
+
+    def compute_output_spec(self, mask, training=None):
+        return keras.KerasTensor(mask.shape, dtype=mask.dtype)

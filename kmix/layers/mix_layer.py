@@ -1,0 +1,150 @@
+"""A mixer with one alpha and one plan for each batch."""
+
+import keras
+
+from kmix import _backend, _checks
+from kmix.layers.batch_layer import BatchLayer
+from kmix.plan import MixPlan
+
+tree = keras.tree
+
+
+class MixLayer(BatchLayer):
+    """A layer that draws its plan with one alpha. A subclass offers `sample` and `inputs`.
+
+    Args:
+        alpha: Parameter of the Beta distribution, a float >= 0 or a schedule.
+        per: `"sample"` or `"batch"`.
+        rate: Probability in [0, 1] that a sample is mixed at all.
+        **kwargs: `num_classes`, `labels`, `target`, `class_weight`, `passthrough`, `seed`, and `name` and `dtype`.
+
+    Example: a mixer that pastes the lower rows of the partner.
+
+    >>> from typing import Any, NamedTuple
+    >>> class Rows(NamedTuple):
+    ...     first: Any
+    ...     def paste(self, xp, x, permutation, axes):
+    ...         row = xp.reshape(xp.arange(xp.size(x, 1)), (1, -1) + (1,) * (len(x.shape) - 2))
+    ...         return xp.where(row < xp.along(self.first, x), x, xp.take(x, permutation))
+    >>> class RowMix(kmix.layers.MixLayer):
+    ...     inputs = kmix.targets.Pasted("channels_last")
+    ...     stream = kmix.plan.reserve("RowMix", 2048)
+    ...     def sample(self, seed, step, alpha, batch_size, spatial_shape, *, xp, **settings):
+    ...         drawn = kmix.plan.sample_mixup(seed, step, alpha, batch_size, stream=self.stream, xp=xp, **settings)
+    ...         rows = xp.cast(spatial_shape[0], "float32")
+    ...         first = xp.math.floor(drawn.lam * rows + 0.5)
+    ...         return drawn._replace(lam=first / rows, region=Rows(xp.cast(first, "int32")))
+    >>> x, y = RowMix(1.0, num_classes=2, seed=1)(np.zeros((4, 8, 8, 3), "uint8"), np.array([0, 1, 1, 0]))
+    >>> x.dtype, y.shape
+    (dtype('uint8'), (4, 2))
+    """
+
+    def __init__(self, alpha=1.0, *, per="sample", rate=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.per = _checks.one_of(per, "per", ("sample", "batch"))
+        self.rate = _checks.real(rate, "rate", 0.0, 1.0)
+        alpha = _checks.alpha(alpha)
+        self._alpha = alpha if callable(alpha) else _backend.Cell(alpha)
+        self._traced = self._frozen = False
+
+    def sample(self, seed, step, alpha, batch_size, spatial_shape, *, per, rate, replica, shards, xp) -> MixPlan:
+        """Draw the plan of one batch: a pure function. Override this.
+
+        Args:
+            seed: Python int in `[0, 2**32)`.
+            step: Number of the batch: int or integer scalar tensor.
+            alpha: Float or float32 scalar tensor.
+            batch_size: Number of samples, an int or a scalar tensor.
+            spatial_shape: Sizes of the spatial axes, which `inputs` gives; None where there are none.
+            per, rate, replica, shards, xp: As in `kmix.plan.sample_mixup`.
+
+        Returns:
+            A `kmix.MixPlan`, whose `lam` is the share of the sample in its label.
+        """
+        raise NotImplementedError
+
+    @property
+    def alpha(self):
+        """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
+
+        A new number takes effect with the next batch that is drawn, in a traced `tf.data` pipeline, too;
+        batches that were prefetched before keep theirs. A function compiled by `jax.jit` would not see it,
+        so setting it raises there.
+        """
+        return self._alpha.value if isinstance(self._alpha, _backend.Cell) else self._alpha
+
+    @alpha.setter
+    def alpha(self, value):
+        value = self.check_alpha(value)
+        if callable(value):
+            self._alpha = value
+        else:
+            self._alpha.assign(value)
+
+    def check_alpha(self, value):
+        """Return `value` as the alpha that it would be set to, or raise."""
+        value = _checks.alpha(value)
+        if not isinstance(self._alpha, _backend.Cell):
+            _checks.fail(
+                "`alpha` of this layer follows a schedule, which sets it for each step.",
+                f"alpha={value!r}",
+                "Build the layer with a number to set alpha yourself.",
+            )
+        if callable(value):
+            if self._traced:
+                _checks.fail(
+                    "A schedule must be given before the layer is first used in a compiled function.",
+                    f"alpha={value!r}",
+                    "Pass it when the layer is built: `alpha=schedule`.",
+                )
+        elif self._frozen and value != self._alpha.value:
+            _checks.fail(
+                "A function compiled by `jax.jit` holds alpha as a constant and would not see the new value.",
+                f"alpha={value!r} instead of {self._alpha.value!r}",
+                "Build the layer with a schedule of the step, or call `at_step` outside `jax.jit`.",
+            )
+        return value
+
+    def share_alpha(self, weight, refresh):
+        """Keep alpha in a weight of a trainer, too, which `refresh` brings up to date."""
+        # A schedule would come too late for a training step that is compiled.
+        self._traced = True
+        self._alpha.share(weight, refresh)
+
+    def sample_plan(self, xp, key, batch_size, spatial_shape=None):
+        alpha = key.alphas[self] if self in key.alphas else self._alpha_at(xp, key.step)
+        settings = {"per": self.per, "rate": self.rate, "replica": key.replica, "shards": key.shards, "xp": xp}
+        return self.sample(key.seed_of(self), key.step, alpha, batch_size, spatial_shape, **settings)
+
+    def alphas(self, xp, key, leaf):
+        self._traced |= _backend.is_symbolic(leaf)
+        if self in key.alphas:
+            return key.alphas
+        self._frozen |= _backend.is_jax_tracer(leaf) and isinstance(self._alpha, _backend.Cell)
+        return {self: self._alpha_at(xp, key.step)}
+
+    def _alpha_at(self, xp, step):
+        """Alpha as it is, or the value of the schedule, with the one wording of what can go wrong in it."""
+        if isinstance(self._alpha, _backend.Cell):
+            return self._alpha.read(xp)
+        try:
+            alpha = xp.evaluate(self._alpha, step)
+        except Exception as error:
+            raise ValueError(
+                f"`alpha={self._alpha!r}` could not be evaluated at a step of type {type(step).__name__}: {error}. In "
+                "a graph a schedule is arithmetic on the step, without Python's `if`, `min` or `max`. Those of "
+                "`kmix.schedules` work everywhere; `Join` puts pieces together."
+            ) from error
+        if len(alpha.shape):
+            _checks.fail("A schedule must return a single number.", f"alpha of shape {tuple(alpha.shape)}")
+        return alpha
+
+    def mix_values(self, xp, key, batch, values):
+        leaf = tree.flatten(values.inputs)[0]
+        spatial_shape = self.inputs.spatial_shape(xp, values.inputs)
+        plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
+        plan = self.sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0), spatial_shape)
+        return batch.mix(xp, values, plan, self.inputs)
+
+    def arguments(self):
+        return {**super().arguments(), **{name: getattr(self, name) for name in ("alpha", "per", "rate")}}

@@ -1,0 +1,45 @@
+"""How arrays follow a plan: pure functions, without randomness."""
+
+import keras
+
+from kmix import _backend
+from kmix.mixing.blend import blend, check_blendable, combine
+from kmix.mixing.paste import paste, spatial_axes
+
+__all__ = ["check_blendable", "combine", "mix_inputs", "spatial_axes"]
+
+
+def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
+    """Mix one batch of inputs: blend it, or paste regions where the plan has them.
+
+    Args:
+        x: Tensor `(B, ...)`, float or uint8. For a plan with boxes or a region any dtype, with the spatial axes
+            that the plan was drawn for.
+        plan: A `MixPlan` for a batch of `B`.
+        data_format: `"channels_last"` or `"channels_first"`: where the spatial axes are. Only matters
+            to a paste.
+        dtype: Name of the dtype of the result. Defaults to that of `x`, float32 for uint8; a paste
+            always keeps that of `x`.
+
+    Returns:
+        A new tensor of the same shape, `lam * x + (1 - lam) * x[permutation]`. With boxes:
+        `x[permutation]` inside the box and `x` outside. A sample with `lam = 1` comes back exactly.
+
+    Example:
+    >>> from kmix.mixing import mix_inputs
+    >>> plan = kmix.MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+    >>> mix_inputs(np.array([[4.0], [8.0]]), plan)
+    array([[5.],
+           [8.]])
+    """
+    xp = _backend.namespace(x, plan.lam)
+    x, permutation = xp.asarray(x), xp.asarray(plan.permutation)
+    if plan.region is not None:
+        region = keras.tree.map_structure(xp.asarray, plan.region)
+        return region.paste(xp, x, permutation, spatial_axes(len(x.shape), data_format))
+    if plan.box is not None:
+        return paste(xp, x, permutation, xp.asarray(plan.box), spatial_axes(len(x.shape), data_format))
+    given = _backend.dtype(x)
+    check_blendable(given)
+    dtype = dtype or ("float32" if given == "uint8" else given)
+    return blend(xp, x, permutation, xp.asarray(plan.lam), dtype, plan.bijective)

@@ -1,0 +1,65 @@
+"""Paste boxes of the partners into the samples."""
+
+import functools
+import math
+import operator
+
+import numpy as np
+
+from kmix import _backend
+
+# Loops over fewer values than these XLA unrolls into scalar code.
+_UNROLLED = 30
+
+
+def spatial_axes(rank, data_format):
+    """The spatial axes of a tensor: all but the batch and the channels."""
+    return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
+
+
+def paste(xp, x, permutation, box, axes):
+    """The partner inside the box, the sample outside.
+
+    Args:
+        xp: Array namespace.
+        x: Tensor `(B, ...)`.
+        permutation: Partners, `(B,)` or by shard.
+        box: int `(B, 2 * k)`, half open.
+        axes: The `k` spatial axes of `x`, a range.
+
+    By lines, the stretches of memory along the last spatial axis: one that misses the box is its own partner, so that
+    its memory is read but once. Where XLA would unroll short ones, the whole sample is one line.
+    """
+    if xp is _backend.NUMPY:
+        return _windows(x, permutation, box, axes)
+    sizes = [xp.size(x, axis) for axis in range(len(x.shape))]
+    length = math.prod(sizes[axes[-1] :])
+    unrolled = _backend.is_symbolic(x) and isinstance(length, int) and length < _UNROLLED
+    first = 1 if unrolled else axes[-1]
+    lines, length = math.prod(sizes[1:first]), math.prod(sizes[first:])
+
+    def inside(axis, value):
+        """Whether values of a sample, counted from its first, lie within the box along an axis."""
+        position, i = value // math.prod(sizes[axis + 1 :]) % sizes[axis], axis - axes[0]
+        start, stop = (xp.reshape(box[:, edge], (-1, 1)) for edge in (i, i + len(axes)))
+        return (position >= start) & (position < stop)
+
+    own = xp.reshape(xp.arange(xp.size(permutation, -1)) + 0 * permutation, (-1, 1))
+    partner, line = xp.reshape(permutation, (-1, 1)), xp.arange(lines)
+    for axis in () if unrolled else axes[:-1]:
+        partner = xp.where(inside(axis, line * length), partner, own)
+    source = xp.reshape(partner * lines + line, (*permutation.shape[:-1], -1))
+    partners = xp.take(xp.reshape(x, (-1, length)), source)
+    within = [inside(axis, xp.arange(length)) for axis in (axes if unrolled else axes[-1:])]
+    window, shape = functools.reduce(operator.and_, within)[:, None], (-1, lines, length)
+    return xp.reshape(xp.where(window, xp.reshape(partners, shape), xp.reshape(x, shape)), sizes)
+
+
+def _windows(x, permutation, box, axes):
+    """`paste` for NumPy: copy what lies in the box, sample by sample."""
+    mixed, permutation, k = x.copy(), _backend.NUMPY.rows(permutation), len(axes)
+    # A slice would count negative edges from the end.
+    for i, (partner, edges) in enumerate(zip(permutation, np.maximum(box, 0).tolist(), strict=True)):
+        window = (*[slice(None)] * (axes.start - 1), *map(slice, edges[:k], edges[k:]))
+        mixed[i, *window] = x[partner, *window]
+    return mixed

@@ -1,0 +1,38 @@
+"""The label weights of a plan, and all the random numbers that they come from."""
+
+from typing import Any, NamedTuple
+
+from kmix import _checks, random
+from kmix.plan import streams
+
+_BETA, _RATE, _PAIRING, _OTHERS = range(4), 4, 5, 6
+
+
+class Numbers(NamedTuple):
+    """The random numbers of one plan.
+
+    Attributes:
+        lam: float32 `(B,)`, Beta distributed, 1 where a sample is not mixed.
+        pairing: Words `(B,)` to sort for a permutation.
+        uniforms: The other uniforms that were asked for, each float32 `(B,)`.
+    """
+
+    lam: Any
+    pairing: Any
+    uniforms: Any
+
+
+def sample_numbers(seed, step, alpha, batch_size, *, per, rate, replica, stream, xp, others=0):
+    """Draw all bits of a plan in one call: lam after `per` and `rate`, words to pair by, and `others` uniforms."""
+    count = _OTHERS + others
+    streams.check(stream, count)
+    seed = _checks.seed(seed)
+    words = random.bits(xp, random.key(xp, seed, step), stream, count, batch_size, replica)
+    u = random.uniform(xp, words)
+    if per == "batch":
+        # The first sample's draw serves all.
+        u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
+    u = xp.unstack(u)
+    lam = random.symmetric_beta(xp, u[: len(_BETA)], alpha)
+    lam = lam if rate == 1.0 else xp.where(u[_RATE] < rate, lam, xp.cast(1.0, "float32"))
+    return Numbers(lam, words[_PAIRING], u[_OTHERS:])

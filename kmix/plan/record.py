@@ -1,0 +1,40 @@
+"""The mix plan: everything random about one batch, as a small value."""
+
+from typing import Any, NamedTuple
+
+
+class MixPlan(NamedTuple):
+    """What happens to the `B` samples of one batch.
+
+    A plan is a pure function of (seed, step, alpha, batch size), the same on every framework. Two
+    settings of a layer enter as well: `per` and `rate`.
+
+    Attributes:
+        lam: float32 `(B,)` in [0, 1]: the weight of the original sample. With a box it is the exact
+            share of the pixels that are kept.
+        permutation: int32 `(B,)`: the index of each sample's partner. Within a step of a `MixTrainer` that
+            pairs by shard: `(shards, B / shards)`, counted within the shard.
+        box: int32 `(B, 2 * k)` for the `k` spatial axes, CutMix only: half open, all starts, then all
+            stops: `(y0, x0, y1, x1)` for images.
+        choice: int32 scalar: the branch that `RandomChoice` took.
+        place: int32 scalar: the place that Manifold Mixup took.
+        region: What a mixer of your own needs besides: a value with a method
+            `paste(xp, x, permutation, axes)`, which returns `x` with parts of the partners pasted in. `axes`
+            are the spatial axes of `x`, and `xp` is the array namespace of `x`.
+        bijective: Whether `permutation` is known to hold each index once, as every plan that kmix samples does.
+            The gradient of a blend may then gather where it would have to scatter.
+
+    Example: replay by hand what a step does to a batch.
+
+    >>> plan = kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4)
+    >>> x = np.arange(4.0)
+    >>> mixed = plan.lam * x + (1 - plan.lam) * x[plan.permutation]
+    """
+
+    lam: Any
+    permutation: Any
+    box: Any = None
+    choice: Any = None
+    place: Any = None
+    region: Any = None
+    bijective: bool = False

@@ -1,0 +1,26 @@
+"""Which part of a sample its partner takes."""
+
+
+def boxes(xp, lam, centres, spatial_shape):
+    """Boxes with `1 - lam` of the area around uniform centres, clipped at the borders.
+
+    Args:
+        xp: Array namespace.
+        lam: float32 `(B,)`.
+        centres: For each spatial axis uniforms `(B,)`.
+        spatial_shape: Sizes of the spatial axes.
+
+    Returns:
+        The boxes, int32 `(B, 2 * k)`, and the share of the pixels outside each, float32 `(B,)`.
+    """
+    # A hair more, so that lam = 0 up to rounding cuts the whole image on every framework.
+    edge = xp.power(1.0 - lam, 1.0 / len(spatial_shape)) * (1.0 + 1e-6)
+    starts, stops, removed = [], [], 1.0
+    for axis, size in enumerate(spatial_shape):
+        length = xp.cast(size, "float32")
+        centre = xp.cast(xp.math.floor(centres[axis] * length), "int32")
+        half = xp.cast(xp.math.floor(edge * length), "int32") // 2
+        starts.append(xp.math.maximum(centre - half, 0))
+        stops.append(xp.math.minimum(centre + half, xp.cast(size, "int32")))
+        removed = removed * (xp.cast(stops[-1] - starts[-1], "float32") / length)
+    return xp.stack(starts + stops, axis=1), 1.0 - removed

@@ -1,0 +1,108 @@
+"""Plans of whole batches: lam, partners and regions, drawn together."""
+
+from kmix import _backend, random
+from kmix.plan import pairing, regions, streams
+from kmix.plan.lam import sample_numbers
+from kmix.plan.record import MixPlan
+
+
+def sample_mixup(
+    seed, step, alpha, batch_size, *, per="sample", rate=1.0, replica=0, shards=1, stream=streams.MIXUP, xp=_backend.NUMPY
+):
+    """Draw the plan of one Mixup batch: `lam ~ Beta(alpha, alpha)` and a permutation.
+
+    Args:
+        seed: Python int in `[0, 2**32)`.
+        step: Number of the batch: int or integer scalar tensor.
+        alpha: Parameter of the symmetric Beta distribution: float or float32 scalar tensor. 0 gives
+            `lam = 1` exactly, the identity.
+        batch_size: Number of samples `B`.
+        per: `"sample"` draws one lam for each sample, `"batch"` one for all of them.
+        rate: Probability that a sample (or the batch) is mixed at all, in [0, 1].
+        replica: Index of the replica under data parallelism; replicas draw different plans.
+        shards: Number of equal parts of the batch within which partners stay.
+        stream: First of the streams of bits to draw from, from `kmix.plan.reserve`.
+        xp: Array namespace of the result, from `kmix._backend`.
+
+    Returns:
+        A `MixPlan` with `lam` and `permutation`.
+
+    Reference:
+        H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
+
+    Example:
+    >>> from kmix.plan import sample_mixup
+    >>> plan = sample_mixup(seed=1, step=0, alpha=0.4, batch_size=4)
+    >>> plan.permutation
+    array([2, 0, 3, 1], dtype=int32)
+    """
+    settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp}
+    numbers = sample_numbers(seed, step, alpha, batch_size, **settings)
+    return MixPlan(numbers.lam, pairing.uniform(xp, numbers.pairing, shards), bijective=True)
+
+
+def sample_cutmix(
+    seed,
+    step,
+    alpha,
+    batch_size,
+    spatial_shape,
+    *,
+    per="sample",
+    rate=1.0,
+    replica=0,
+    shards=1,
+    stream=streams.CUTMIX,
+    xp=_backend.NUMPY,
+):
+    """Draw the plan of one CutMix batch: a box for each sample, and the share of the pixels it leaves.
+
+    The box has `(1 - lam)` of the area for `lam ~ Beta(alpha, alpha)` and a uniform centre, and is
+    clipped at the borders; `lam` of the plan is then the share that is really kept.
+
+    Args:
+        spatial_shape: Sizes of the spatial axes, `(H, W)` for images, one to three of them.
+        seed, step, alpha, batch_size, per, rate, replica, shards, stream, xp: As in `sample_mixup`.
+
+    Returns:
+        A `MixPlan` with `lam`, `permutation` and `box`.
+
+    Reference:
+        S. Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+        Features", https://arxiv.org/abs/1905.04899
+
+    Example:
+    >>> from kmix.plan import sample_cutmix
+    >>> plan = sample_cutmix(seed=1, step=0, alpha=1.0, batch_size=2, spatial_shape=(8, 8))
+    >>> plan.box.shape
+    (2, 4)
+    """
+    settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp}
+    numbers = sample_numbers(seed, step, alpha, batch_size, others=len(spatial_shape), **settings)
+    box, kept = regions.boxes(xp, numbers.lam, numbers.uniforms, spatial_shape)
+    return MixPlan(kept, pairing.uniform(xp, numbers.pairing, shards), box, bijective=True)
+
+
+def sample_choice(seed, step, weights, *, depth=1, stream=streams.CHOICE, xp=_backend.NUMPY):
+    """Draw the index of one of `len(weights)` branches with probabilities proportional to `weights`.
+
+    Args:
+        seed, step, stream, xp: As in `sample_mixup`.
+        weights: Python numbers >= 0 with a positive sum.
+        depth: Levels of choices, an int >= 1; each level draws from a stream of its own.
+
+    Returns:
+        int32 scalar.
+
+    Example:
+    >>> from kmix.plan import sample_choice
+    >>> int(sample_choice(seed=1, step=0, weights=[0, 1]))
+    1
+    """
+    streams.check(stream, depth)
+    u = random.uniform(xp, random.bits(xp, random.key(xp, seed, step), stream + depth - 1, 1, 1))[0, 0]
+    total, below, index = sum(weights), 0.0, xp.cast(0, "int32")
+    for weight in weights[:-1]:
+        below = below + weight
+        index = index + xp.cast(u > below / total, "int32")
+    return index

@@ -1,0 +1,59 @@
+"""Streams of random bits: who draws from which, so that no two kinds of draws ever share one."""
+
+from kmix import _checks
+
+# Replicas differ by a multiple of this, see `kmix.random.bits`.
+_END = 0x10000
+
+_RESERVED: dict[str, range] = {}
+
+
+def reserve(owner, first, count=16):
+    """Reserve `count` streams for an owner. Layers of different owners with the same seed stay independent.
+
+    Args:
+        owner: Name of the mixer, such as `"CutMix"`.
+        first: Number of its first stream, an int. Those from 1024 on are free for mixers outside kmix.
+        count: Number of streams. Defaults to 16.
+
+    Returns:
+        `first`, to pass as `stream` to the functions that sample plans.
+
+    Raises:
+        ValueError: if one of the streams belongs to another owner, or lies beyond `2**16`.
+
+    Example:
+    >>> from kmix.plan import streams
+    >>> streams.reserve("MyMix", 1024)
+    1024
+    """
+    first, count = _checks.integer(first, "first"), _checks.integer(count, "count", 1)
+    wanted = range(first, first + count)
+    if wanted.stop > _END:
+        _checks.fail(f"Streams must lie below {_END}.", f"streams {wanted.start} to {wanted.stop - 1}")
+    for other, taken in _RESERVED.items():
+        if other != owner and wanted.start < taken.stop and taken.start < wanted.stop:
+            _checks.fail(
+                "Streams may belong to one owner only, or two mixers would draw the same numbers.",
+                f"streams {wanted.start} to {wanted.stop - 1} for {owner!r}, some of which belong to {other!r}",
+                "Choose another `first`, from 1024 on.",
+            )
+    _RESERVED[owner] = wanted
+    return first
+
+
+def check(first, count):
+    """Raise unless the `count` streams from `first` on are reserved for one owner."""
+    if not any(taken.start <= first and first + count <= taken.stop for taken in _RESERVED.values()):
+        _checks.fail(
+            "A plan is drawn from streams that are reserved.",
+            f"streams {first} to {first + count - 1}",
+            "Write `stream = kmix.plan.reserve(name, first, count)` and pass that.",
+        )
+
+
+MIXUP = reserve("MixUp", 0)
+CUTMIX = reserve("CutMix", 16)
+EMBEDDING = reserve("EmbeddingMixup", 32)
+CHOICE = reserve("RandomChoice", 48)
+PLACE = reserve("MixTrainer", 64)

@@ -1,0 +1,7 @@
+"""Every kind of data that follows a plan: a file for each, with all that belongs to it."""
+
+from kmix.targets import keep, labels, unsupported  # noqa: F401, since importing registers them
+from kmix.targets.inputs import Blended, Embeddings, Inputs, Pasted
+from kmix.targets.target import Target, names, register
+
+__all__ = ["Blended", "Embeddings", "Inputs", "Pasted", "Target", "names", "register"]

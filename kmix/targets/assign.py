@@ -1,0 +1,94 @@
+"""Which kind of target each part of `y` is, as `target=` says."""
+
+import keras
+
+from kmix import _checks
+from kmix.targets import target as kinds
+from kmix.targets.custom import Custom
+from kmix.targets.spread import check_match, outline
+
+tree = keras.tree
+
+
+def check_target(target):
+    """Return the argument `target` if it is a name, a callable, None, or a structure of these, or raise."""
+    if isinstance(target, dict):
+        return {key: check_target(part) for key, part in target.items()}
+    if isinstance(target, (list, tuple)) and target:
+        return [check_target(part) for part in target]
+    if target is None or callable(target) or (isinstance(target, str) and target in kinds.names()):
+        return target
+    _checks.fail(
+        "`target` must be a kind of target, a callable `(y, plan) -> y`, or a structure of these that matches the "
+        "labels.",
+        f"target={target!r}",
+        f"Known kinds: {', '.join(map(repr, kinds.names()))}.",
+        ValueError if isinstance(target, str) else TypeError,
+    )
+
+
+def assign(target, y, settings, pasted=None):
+    """Make a `Target` for each part of `y`.
+
+    Args:
+        target: A name, a callable, None for labels, or a structure of these that matches `y`.
+        y: A target, or a structure of targets.
+        settings: The arguments of the layer by name. `num_classes` may be a structure that matches `y`.
+        pasted: As for `kmix.targets.Target`.
+
+    Returns:
+        A structure of `Target`s like that of `target`.
+
+    Raises:
+        ValueError: if `target` does not match `y`, or a part of `y` cannot be mixed as what it is.
+    """
+    if isinstance(target, (dict, list, tuple)):
+        check_match(target, y, "target", complete=True)
+
+        def part(key):
+            classes = settings["num_classes"]
+            nested = isinstance(classes, (dict, list, tuple))
+            if nested:
+                check_match(classes, y, "num_classes")
+                classes = classes.get(key) if isinstance(classes, dict) else classes[key]
+            return assign(target[key], y[key], {**settings, "num_classes": classes}, pasted)
+
+        return {key: part(key) for key in y} if isinstance(target, dict) else [part(i) for i in range(len(target))]
+    if callable(target):
+        return Custom(y, target, pasted=pasted)
+    kind = kinds.kind(target or "labels")
+    given = {name: settings[name] for name in kind.settings}
+    if kind is kinds.kind("labels"):
+        _refuse_boxes(target, y)
+        given["guarded"] = target is None
+    return kind(y, pasted=pasted, **given)
+
+
+def _refuse_boxes(target, y):
+    """Raise for what KerasCV and Keras call bounding boxes, unless it is said to be labels."""
+    if target is not None or not isinstance(y, (dict, list, tuple)):
+        return
+    if isinstance(y, dict) and "boxes" in y:
+        _checks.fail(
+            'A dictionary with "boxes" holds bounding boxes, which are not mixed yet.',
+            f"labels {outline(y)}",
+            'Say what it is with `target=`: `target="keep"` leaves it as it is, `target="labels"` blends it like '
+            "labels, a callable `(y, plan) -> y` mixes it your way.",
+        )
+    for part in y.values() if isinstance(y, dict) else y:
+        _refuse_boxes(target, part)
+
+
+def map_targets(function, targets, *structures):
+    """`function(target, part, ...)` for each `Target` of a structure and the parts of others that belong to it."""
+    first = structures[0]
+    if isinstance(targets, dict):
+        mapped = {
+            key: map_targets(function, targets[key], *(structure[key] for structure in structures)) for key in targets
+        }
+        return type(first)(mapped) if isinstance(first, dict) else mapped
+    if isinstance(targets, list):
+        parts = [map_targets(function, *each) for each in zip(targets, *structures, strict=True)]
+        return getattr(type(first), "_make", type(first))(parts)
+    return function(targets, *structures)
+

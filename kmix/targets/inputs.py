@@ -1,0 +1,205 @@
+"""Inputs: what a mixer takes for `x`, how that follows the plan, and what comes out."""
+
+import keras
+
+from kmix import _backend, _checks
+from kmix.mixing import check_blendable, mix_inputs, spatial_axes
+from kmix.targets.padding_masks import mix_masks
+
+tree = keras.tree
+
+
+class Inputs:
+    """How the inputs of a mixer follow its plan. Every array of `x` is treated alike."""
+
+    def check(self, x):
+        """Raise unless the arrays can be mixed, by their static shapes and dtypes."""
+
+    def pasted(self, x):
+        """Static sizes of the spatial axes that are pasted; None where the inputs are blended."""
+        return
+
+    def spatial_shape(self, xp, x):
+        """The sizes that a region is drawn for; None where there is no region."""
+        return
+
+    def dtype(self, leaf):
+        """The dtype in which an array comes back."""
+        raise NotImplementedError
+
+    def mix(self, leaf, plan):
+        """One array, mixed."""
+        raise NotImplementedError
+
+
+class Blended(Inputs):
+    """Floats or uint8 images of any rank, interpolated.
+
+    Args:
+        dtype: Name of the dtype in which they come back.
+    """
+
+    def __init__(self, dtype):
+        self._dtype = dtype
+
+    def check(self, x):
+        for leaf in tree.flatten(x):
+            check_blendable(_backend.dtype(leaf))
+
+    def dtype(self, leaf):
+        return self._dtype
+
+    def mix(self, leaf, plan):
+        return mix_inputs(leaf, plan, dtype=self.dtype(leaf))
+
+
+class Embeddings(Blended):
+    """Float embeddings or hidden states, interpolated, and boolean padding masks, united."""
+
+    def check(self, x):
+        kinds = [_backend.dtype(leaf) for leaf in tree.flatten(x)]
+        for dtype in kinds:
+            if dtype != "bool" and "float" not in dtype:
+                _checks.fail(
+                    "EmbeddingMixup blends float embeddings or hidden states.",
+                    f"x of dtype {dtype}",
+                    "Token ids cannot be interpolated: put it after the Embedding layer. Masks are boolean.",
+                )
+        if all(dtype == "bool" for dtype in kinds):
+            _checks.fail("x must hold float tensors.", "boolean tensors alone")
+
+    def dtype(self, leaf):
+        return "bool" if _backend.dtype(leaf) == "bool" else super().dtype(leaf)
+
+    def mix(self, leaf, plan):
+        return mix_masks(leaf, plan) if _backend.dtype(leaf) == "bool" else super().mix(leaf, plan)
+
+
+class Pasted(Inputs):
+    """Inputs of any dtype with one to three spatial axes, into which regions are pasted.
+
+    Args:
+        data_format: `"channels_last"` or `"channels_first"`.
+        confirmed: Whether float inputs of rank 3 are known to be sequences `(B, T, C)`.
+    """
+
+    def __init__(self, data_format="channels_last", confirmed=True):
+        self.data_format, self.confirmed = data_format, confirmed
+
+    def check(self, x):
+        self.pasted(x)
+        for leaf in () if self.confirmed else tree.flatten(x):
+            shape = _backend.static_shape(leaf)
+            if len(shape) == 3 and "float" in _backend.dtype(leaf) and (shape[2] or 0) > 4:
+                _checks.warn(
+                    f"CutMix reads x of shape {shape} as sequences (B, T, C), of which it pastes stretches of time with "
+                    'all their channels. Write `data_format="channels_last"` to confirm that (or "channels_first" for '
+                    "(B, C, T)). Images without channels need an axis for them: `x[..., None]`."
+                )
+
+    def pasted(self, x):
+        sizes = []
+        for shape in map(_backend.static_shape, tree.flatten(x)):
+            check_spatial(shape)
+            sizes.append([shape[axis] for axis in self._axes(shape)])
+        disagree = any(len({known for known in axis if known is not None}) > 1 for axis in zip(*sizes, strict=False))
+        if disagree or len({len(size) for size in sizes}) > 1:
+            _checks.fail(SAME_SPATIAL, f"spatial sizes {', '.join(map(str, sizes))}")
+        return sizes[0]
+
+    def spatial_shape(self, xp, x):
+        leaves = tree.flatten(x)
+        for axes in zip(*(self._axes(leaf.shape) for leaf in leaves), strict=True):
+            xp.require_equal_sizes(list(zip(leaves, axes, strict=True)), SAME_SPATIAL)
+        return [xp.size(leaves[0], axis) for axis in self._axes(leaves[0].shape)]
+
+    def dtype(self, leaf):
+        return _backend.dtype(leaf)
+
+    def mix(self, leaf, plan):
+        return mix_inputs(leaf, plan, data_format=self.data_format)
+
+    def _axes(self, shape):
+        return spatial_axes(len(shape), self.data_format)
+
+
+class OneOf(Inputs):
+    """Inputs for one of several mixers, whose dtypes are promoted so that every batch has the same.
+
+    Args:
+        kinds: The `Inputs` of the mixers.
+    """
+
+    def __init__(self, kinds):
+        self.kinds = kinds
+
+    def check(self, x):
+        for kind in self.kinds:
+            kind.check(x)
+
+    def pasted(self, x):
+        return next((sizes for kind in self.kinds if (sizes := kind.pasted(x)) is not None), None)
+
+    def dtype(self, leaf):
+        return keras.backend.result_type(*(kind.dtype(leaf) for kind in self.kinds))
+
+
+SAME_SPATIAL = "CutMix pastes one box into all inputs, so they must have the same spatial sizes."
+
+
+def check_spatial(shape):
+    """Raise unless a static shape has a batch axis, one to three spatial axes, and channels."""
+    if shape is None:
+        _checks.fail(
+            "CutMix needs the rank of its inputs to be known.", "x of unknown rank", "Call `x.set_shape(...)` first."
+        )
+    if not 3 <= len(shape) <= 5:
+        _checks.fail(
+            "CutMix needs one to three spatial axes between the batch and the channels: (B, T, C), (B, H, W, C) or "
+            "(B, D, H, W, C).",
+            f"x of shape {tuple(shape)}",
+            "For tabular data use MixUp. For images without channels add an axis: `x[..., None]`. " + BATCH_FIRST,
+        )
+
+
+BATCH_SIZES = "All tensors of a batch must have the same batch size."
+BATCH_FIRST = "Was the data set batched? Write `ds.batch(32).map(layer)`, not `ds.map(layer).batch(32)`."
+UNEQUAL = (
+    "A list stands for several inputs, one tensor for each. To mix examples of unequal length pad them to one array "
+    "(B, T)."
+)
+
+
+def check_arrays(structure):
+    """Raise unless all leaves are dense arrays with a shape and a dtype."""
+    for leaf in tree.flatten(structure):
+        name, irregularity = type(leaf).__name__, _backend.irregular(leaf)
+        if irregularity:
+            hint = "Pad it first, e.g. `x.to_tensor()`." if irregularity == "ragged" else "Make it dense first."
+            _checks.fail("A batch must hold dense tensors.", f"a {irregularity} tensor ({name})", hint)
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            _checks.fail("A batch must hold arrays or tensors.", f"a {name}", "Wrap it with `np.asarray(...)`.", TypeError)
+
+
+def check_batch_sizes(x, others):
+    """Raise unless all arrays have a batch axis of one size, as far as static shapes tell."""
+    shapes = [_backend.static_shape(leaf) for leaf in (*tree.flatten(x), *others)]
+    known = [tuple(shape) for shape in shapes if shape is not None]
+    received = f"tensors of shapes {', '.join(map(str, known[:8]))}" + (", ..." if len(known) > 8 else "")
+    if any(len(shape) == 0 for shape in known):
+        _checks.fail(
+            "Mixing pairs the examples of a batch, so every tensor needs a batch axis.", received, BATCH_FIRST
+        )
+    if len({shape[0] for shape in known if shape[0] is not None}) > 1:
+        _checks.fail(BATCH_SIZES, received, UNEQUAL if isinstance(x, list) and len(x) > 1 else BATCH_FIRST)
+
+
+def check_batch_of_plan(leaf, plan):
+    """Raise unless a tensor inside a model has one row for each sample of the plan."""
+    shape, lam = _backend.static_shape(leaf), _backend.static_shape(plan.lam)
+    if shape is not None and (not shape or (None not in (shape[0], lam[0]) and shape[0] != lam[0])):
+        _checks.fail(
+            "A mixing layer inside a model pairs the samples of the batch, which must be the first axis.",
+            f"a tensor of shape {tuple(shape)} in a step on {lam[0]} samples",
+            "Place the layer where the batch is not folded with another axis.",
+        )

@@ -1,0 +1,13 @@
+"""Targets that stay as they are: those of the sample, whatever its partner brings."""
+
+from kmix.targets.target import Target, register
+
+
+@register("keep")
+class Keep(Target):
+    """Anything that belongs to the sample alone, such as the target of a denoiser or ids for distillation."""
+
+    is_key = False
+
+    def mix(self, xp, y, plan, weights):
+        return y

@@ -1,0 +1,119 @@
+"""Sample weights: mixed so that a loss that is linear in the labels is the weighted pair of losses."""
+
+import keras
+
+from kmix import _checks
+from kmix.mixing import combine
+from kmix.targets.spread import outline
+
+tree = keras.tree
+
+
+def mix_weights(xp, weights, plan):
+    """Mix sample weights: `lam * w + (1 - lam) * w[permutation]`, float32 of the same shape."""
+    lam = xp.cast(xp.asarray(plan.lam), "float32")
+    return combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(weights, "float32"), xp.asarray(plan.permutation))
+
+
+def label_shares(xp, y, plan, weight=None):
+    """The shares of the partners in the labels `y`: `lam` and `1 - lam`, weighted with the sample weights.
+
+    Returns:
+        `(keep, a, b)`: where a sample is kept as it is, the share of the sample, and that of its partner. With sample
+        weights `a = lam * w_i / w'` and `b = (1 - lam) * w_j / w'` for `w' = lam * w_i + (1 - lam) * w_j`.
+    """
+    lam = xp.cast(xp.asarray(plan.lam), "float32")
+    keep, a, b = lam == 1.0, lam, 1.0 - lam
+    if weight is None:
+        return keep, a, b
+    w = xp.cast(weight, "float32")
+    if len(w.shape) == len(y.shape) + 1:
+        w = xp.reshape(w, (-1,))
+    lam = xp.along(lam, w)
+    a, b = lam * w, (1.0 - lam) * xp.take(w, xp.asarray(plan.permutation))
+    # Divide the shares, not the labels: w * y / w is not y. Without any weight the pair counts as usual.
+    weightless = a + b == 0
+    total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)
+    return keep, xp.where(weightless, lam, a / total), xp.where(weightless, 1.0 - lam, b / total)
+
+
+def match(y, sample_weight):
+    """For each array of `y`, which array of the flattened sample weights goes with it: its index, or None.
+
+    Raises:
+        ValueError: unless the sample weights are one array, or one for each array of `y` in the same structure.
+    """
+    count = len(tree.flatten(y))
+    if not tree.is_nested(sample_weight):
+        return [None if sample_weight is None else 0] * count
+    numbers = list(range(len(tree.flatten(sample_weight))))
+    numbered = tree.pack_sequence_as(sample_weight, numbers)
+    if isinstance(y, dict) and isinstance(sample_weight, dict) and set(sample_weight) <= set(y):
+        by_key = tree.map_structure(lambda leaf: None, y)
+        by_key.update(numbered)
+        numbers = tree.flatten(by_key)
+    elif isinstance(y, dict) or isinstance(sample_weight, dict):
+        numbers = []
+    if len(numbers) != count:
+        _checks.fail(
+            "Sample weights must be one tensor, or one for each tensor of the labels in the same structure.",
+            f"{outline(sample_weight)} for labels {outline(y)}",
+        )
+    return numbers
+
+
+def check_shape(weight, label):
+    """Raise unless sample weights of static shape `weight` go with labels of static shape `label`."""
+    if weight is None:
+        _checks.fail(
+            "The rank of sample weights must be known.", "sample_weight of unknown rank", "Call `w.set_shape([None])`."
+        )
+    if label is None:
+        _checks.fail(
+            "With sample weights the rank of the labels must be known.", "labels of unknown rank", "Call `y.set_shape`."
+        )
+    column = len(weight) == len(label) + 1 and weight[-1] == 1
+    if column or (
+        len(weight) <= len(label)
+        and all(w in (1, None) or size in (w, None) for w, size in zip(weight, label, strict=False))
+    ):
+        return
+    _checks.fail(
+        "Sample weights must have the shape (B,), or the leading axes of the labels.",
+        f"sample_weight of shape {tuple(weight)} with labels of shape {tuple(label)}",
+    )
+
+
+def spec(sample_weight):
+    """The mixed sample weights as `KerasTensor`s."""
+    return tree.map_structure(
+        lambda leaf: None if leaf is None else keras.KerasTensor(leaf.shape, dtype="float32"), sample_weight
+    )
+
+
+def check_class_weight(class_weight):
+    """Return `class_weight` as `{class number: weight >= 0}`, or None, or raise. JSON makes strings of the numbers."""
+    if class_weight is None:
+        return None
+    if not isinstance(class_weight, dict) or not class_weight:
+        _checks.fail(
+            "`class_weight` must be a dictionary of class numbers and weights.",
+            f"class_weight={class_weight!r}",
+            "For example `class_weight={0: 1.0, 1: 3.0}`.",
+            TypeError,
+        )
+
+    def number(key):
+        return _checks.integer(int(key) if isinstance(key, str) and key.isdigit() else key, "class_weight")
+
+    return {number(key): _checks.real(value, "class_weight") for key, value in class_weight.items()}
+
+
+def multiply(xp, sample_weight, factor):
+    """Sample weights `(B, ...)` times a weight `(B,)` of each sample."""
+    if sample_weight is None:
+        return factor
+    w = xp.cast(sample_weight, "float32")
+    return w * xp.along(factor, w)
+
+

@@ -1,0 +1,32 @@
+"""Targets that are known by name and cannot be mixed yet: refused, since to blend them would be wrong in silence."""
+
+from kmix import _checks
+from kmix.targets.target import Target, register
+
+
+class Unsupported(Target):
+    """A target that has no rules yet."""
+
+    what = ""
+
+    def __init__(self, y, *, pasted=None):
+        _checks.fail(
+            f"{self.what} are not mixed yet.",
+            f"a target of that kind under a mixer that {'blends' if pasted is None else 'pastes'}",
+            'Leave it out of the batch, or write `target="keep"` to leave it as it is (it will not match the mixed '
+            "inputs), or a callable `(y, plan) -> y` that mixes it.",
+        )
+
+
+@register("segmentation_masks")
+class SegmentationMasks(Unsupported):
+    """Class ids or probabilities of each pixel."""
+
+    what = "Segmentation masks"
+
+
+@register("bounding_boxes")
+class BoundingBoxes(Unsupported):
+    """Boxes around objects, and their labels."""
+
+    what = "Bounding boxes"

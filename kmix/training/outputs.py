@@ -1,0 +1,271 @@
+"""Which labels go with which output of a model, which form they have, and what metrics are called."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from kmix import _backend, _checks
+from kmix.losses import SoftLabelCrossentropy, settle_labels
+from kmix.metrics import SoftLabelAccuracy
+from kmix.targets.labels import recognise
+from kmix.targets.spread import check_num_classes, spread
+
+tree = keras.tree
+
+# Losses of which every column of the output is a class.
+_CLASS_LOSSES = (
+    SoftLabelCrossentropy,
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalGeneralizedCrossEntropy,
+    keras.losses.CategoricalHinge,
+    keras.losses.KLDivergence,
+)
+
+
+class Outputs:
+    """The outputs of a model, and the labels that they are compared with.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model):
+        outputs = getattr(model, "outputs", None) or []
+        by_name = {}
+        if outputs and not isinstance(model, keras.Sequential):
+            by_name = dict(zip(model.output_names, outputs, strict=True))
+            if isinstance(model.output, dict):
+                by_name.update(model.output)
+        self.shapes = [output.shape for output in outputs]
+        self.by_name = {name: output.shape for name, output in by_name.items()}
+
+    def shapes_of(self, y):
+        """For each array of `y` the shape of the output that it is the label of, None where nothing tells."""
+        if isinstance(y, dict):
+            return [self.by_name.get(path[0]) for path, _ in tree.flatten_with_path(y)]
+        count = len(tree.flatten(y))
+        return self.shapes if count == len(self.shapes) else [None] * count
+
+    def losses_of(self, loss, y):
+        """For each array of `y` the loss that compares it, None where nothing tells."""
+        names = list(self.by_name)
+        if isinstance(loss, dict):
+            keys = [path[0] for path, _ in tree.flatten_with_path(y)] if isinstance(y, dict) else names
+            losses = [loss.get(key) for key in keys]
+        elif isinstance(loss, (list, tuple)) and isinstance(y, dict):
+            in_order = dict(zip(names, loss, strict=False))
+            losses = [in_order.get(path[0]) for path, _ in tree.flatten_with_path(y)]
+        else:
+            losses = list(loss) if isinstance(loss, (list, tuple)) else [loss] * len(tree.flatten(y))
+        count = len(tree.flatten(y))
+        return losses if len(losses) == count else [None] * count
+
+    def name_metrics(self, metrics, num_classes, labels):
+        """Metrics with "accuracy" and "crossentropy" made what they mean for soft labels.
+
+        Keras would decide from the shapes of the labels, and may see them before they are encoded.
+        """
+        columns = [shape[-1] for shape in self.shapes] or [num_classes if isinstance(num_classes, int) else None]
+
+        def resolve(metric, column):
+            if isinstance(metric, (list, tuple)):
+                return [resolve(item, column) for item in metric]
+            if column is None or metric not in ("accuracy", "acc", "crossentropy", "ce"):
+                return metric
+            if metric in ("accuracy", "acc"):
+                # Mixed labels never equal a prediction of yes or no, and only kmix reads pairs.
+                soft = column == 1 or labels == "pair"
+                return SoftLabelAccuracy(metric) if soft else keras.metrics.CategoricalAccuracy(metric)
+            kind = keras.metrics.BinaryCrossentropy if column == 1 else keras.metrics.CategoricalCrossentropy
+            return kind(name=metric)
+
+        if isinstance(metrics, dict):
+            return {name: resolve(value, self.by_name.get(name, (None,))[-1]) for name, value in metrics.items()}
+        if isinstance(metrics, (list, tuple)) and len(columns) == len(metrics) > 1:
+            return [resolve(value, column) for value, column in zip(metrics, columns, strict=True)]
+        return resolve(metrics, columns[0] if len(columns) == 1 else None)
+
+
+class LabelReader(NamedTuple):
+    """Reads the labels of a training or test step: in which form they come, and of how many classes.
+
+    Attributes:
+        outputs: The `Outputs` of the model.
+        loss: The compiled loss, or a structure of losses.
+        target: The argument of the trainer.
+        num_classes: The argument of the trainer, or that of its mixing layer.
+        labels: `"dense"` or `"pair"`.
+    """
+
+    outputs: Outputs
+    loss: Any
+    target: Any
+    num_classes: Any
+    labels: str
+
+    def read(self, y):
+        """Read labels before anything is mixed.
+
+        Returns:
+            The labels, with class ids that came as floats made integers where the loss would read them as ids, and
+            a list of their numbers of classes: given, or told by the outputs and the losses.
+
+        Raises:
+            ValueError: if the labels do not tell what they are.
+        """
+        read = [self._read(*each) for each in self._each(y)]
+        return tree.pack_sequence_as(y, [leaf for leaf, _ in read]), [classes for _, classes in read]
+
+    def encode(self, y, keep_ids=False):
+        """Labels as losses and metrics compare them: class ids one-hot encoded, or with `keep_ids` only checked.
+
+        Mixed labels, and targets that are no labels, stay as they are.
+        """
+        return tree.pack_sequence_as(y, [self._encode(*each, keep_ids) for each in self._each(y)])
+
+    def _each(self, y):
+        targets, classes = spread(self.target, y, "target"), spread(self.num_classes, y, "num_classes")
+        shapes, losses = self.outputs.shapes_of(y), self.outputs.losses_of(self.loss, y)
+        return zip(tree.flatten(y), targets, classes, shapes, losses, strict=True)
+
+    def _read(self, leaf, target, classes, output, loss):
+        if leaf is None or target not in (None, "labels"):
+            return leaf, classes
+        leaf = _settled(ops.convert_to_tensor(leaf), output)
+        shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
+        columns = output[-1] if output is not None and len(output) == 2 else classes
+        if "float" in dtype and _ids_like(shape) and columns not in (1, None):
+            leaf, dtype = _as_ids(leaf, shape, columns, loss), "int32"
+        if "float" in dtype:
+            return leaf, None
+        if classes is None:
+            check_integers(shape, dtype, output, loss)
+            classes = columns
+        return leaf, classes
+
+    def _encode(self, leaf, target, classes, output, loss, keep_ids):
+        if leaf is None or target not in (None, "labels"):
+            return leaf
+        leaf, classes = self._read(leaf, target, classes, output, loss)
+        xp, dtype = _backend.namespace(leaf), _backend.dtype(leaf)
+        form = recognise(leaf, classes, self.labels if "float" not in dtype else "dense")
+        checked = form.check(xp, leaf)
+        return checked if keep_ids else form.encode(xp, checked)
+
+
+def _settled(y, output):
+    """Labels whose form TensorFlow does not know while it traces, as soft labels."""
+    return y if output is None or output[-1] in (1, None) else settle_labels(y, output[-1], len(output))
+
+
+def _ids_like(shape):
+    return shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+
+
+def _as_ids(y, shape, columns, loss):
+    """Class ids that came as floats, where the loss reads them as ids."""
+    if not isinstance(loss, SoftLabelCrossentropy):
+        _checks.fail(
+            "Labels (B,) or (B, 1) for an output of several columns are class ids, of an integer dtype.",
+            f"float labels of shape {shape} for an output of {columns} columns",
+            "Cast them to integers, one-hot encode them, or compile with `kmix.losses.SoftLabelCrossentropy`, which "
+            "reads floats as ids, too.",
+        )
+    # What is no whole number is no class.
+    return ops.cast(ops.where(y == ops.floor(y), y, -1.0), "int32")
+
+
+def tells_classes(loss):
+    """Whether a loss tells that the columns of the output are classes."""
+    if loss is None:
+        return False
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError:
+            return False
+    functions = [kind.__name__ for kind in _CLASS_LOSSES]
+    name = getattr(loss, "__name__", "").replace("_", "").lower()
+    own = getattr(loss, "__module__", "").startswith("keras")
+    return isinstance(loss, _CLASS_LOSSES) or (own and name in [function.lower() for function in functions])
+
+
+def check_integers(shape, dtype, output, loss):
+    """Raise unless integer labels can be encoded for an output of a shape (or None) that a loss compares."""
+    received = f"labels of shape {shape} and dtype {dtype}"
+    hint = "Pass `MixTrainer(..., num_classes=...)`, or cast the labels to float if this is regression."
+    if output is None:
+        _checks.fail(
+            "Integer labels are one-hot encoded before mixing, but the outputs of the model do not tell the number of "
+            "classes.",
+            received,
+            hint,
+        )
+    output, received = tuple(output), f"{received} for an output of shape {tuple(output)}"
+    if not _ids_like(shape) and shape is not None:
+        if tuple(shape[1:]) != output[1:] and None not in (*shape[1:], *output[1:]):
+            _checks.fail(
+                "Integer labels with several columns are multi-hot, one column for each of the output.",
+                received,
+                "One-hot encode labels for each position in the data, as float.",
+            )
+    elif len(output) != 2 or output[-1] in (1, None):
+        _checks.fail(
+            "Integer labels are class ids and are one-hot encoded before mixing, which needs an output (B, C) with C "
+            "> 1.",
+            received,
+            "Cast the labels to float: for a single column they are probabilities of yes, or values to regress. Labels "
+            "for each position are one-hot encoded in the data.",
+        )
+    if not tells_classes(loss):
+        _checks.fail(
+            "Integer labels stand for classes, but the loss does not tell that the columns of the output are classes.",
+            f"{received} and loss {getattr(loss, 'name', loss)!r}",
+            hint,
+        )
+
+
+def check_takes_soft_labels(item, labels):
+    """Raise if a loss or metric, or its name, cannot take mixed labels of the form `labels`."""
+    named = isinstance(item, str)
+    name = item if named else getattr(item, "__name__", type(item).__name__)
+    hint = (
+        "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which take all kinds of "
+        'labels{}, or "accuracy".'
+    )
+    if "sparse" in name.lower():
+        _checks.fail(
+            "Mixed labels are probabilities, which a sparse loss or metric would read as class ids.",
+            name,
+            hint.format(', "categorical_crossentropy"'),
+        )
+    module = getattr(item, "__module__", "") if hasattr(item, "__name__") else type(item).__module__
+    foreign = item not in ("accuracy", "acc") if named else module.startswith("keras")
+    if labels == "pair" and item is not None and foreign:
+        _checks.fail(
+            'Only losses and metrics of kmix read labels that are pairs, `labels="pair"`.', name, hint.format("")
+        )
+
+
+def agreed(setting, value, layers):
+    """The value of a setting that the trainer or its mixing layers were given; None where they were not.
+
+    Args:
+        setting: `"num_classes"`, `"labels"`, `"target"` or `"class_weight"`.
+        value: That of the trainer, or None.
+        layers: The mixing layers.
+    """
+    value = check_num_classes(value) if setting == "num_classes" else value
+    given = [getattr(layer, setting) for layer in layers]
+    if setting == "labels" and value is not None:
+        return value
+    given = [each for each in [value, *given] if each is not None]
+    if any(each != given[0] for each in given):
+        _checks.fail(f"The trainer and its mixing layers must agree on `{setting}`.", f"{given}")
+    return given[0] if given else None
+
+

@@ -1,0 +1,355 @@
+"""MixTrainer: mixing inside the training step, on the accelerator, with plain `fit`."""
+
+import keras
+from keras import ops
+
+from kmix import _backend, _checks
+from kmix.batch import LABELS, Batch, Settings, Values
+from kmix.layers.step import Step, StepKey, run
+from kmix.losses import SoftLabelCrossentropy
+from kmix.plan import sample_choice, streams
+from kmix.targets.assign import check_target
+from kmix.targets.labels import check_form
+from kmix.training import manifold, placement
+from kmix.training.hard_labels import harden
+from kmix.training.outputs import LabelReader, Outputs, agreed, check_takes_soft_labels
+from kmix.training.state import HeldWeights, State, shards
+
+tree = keras.tree
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class MixTrainer(keras.Model):
+    """Trains a model on mixed batches, and is that model in everything else.
+
+    Each training step draws one plan, mixes the labels and sample weights with it, and mixes in one of
+    three places: the inputs (`mix=`), wherever mixing layers stand inside the model, or behind one of
+    the layers named in `at`, drawn anew for each step (Manifold Mixup). `evaluate`, `predict` and `export`
+    are those of the bare model, whose weights are trained in place.
+
+    Args:
+        model: A Keras model. Mixing layers inside of it (`MixUp`, `EmbeddingMixup`) all mix with the plan
+            of the step.
+        mix: The layer that mixes the inputs, any of kmix; for a model without mixing layers.
+        at: Names of layers behind which to mix instead, for a functional or Sequential model; `"input"` for
+            the inputs, `"backbone/conv2"` for a layer of a nested model. `mix` is then a `MixUp` or an
+            `EmbeddingMixup`.
+        num_classes: Number of classes of integer labels. Defaults to that of the mixing layer, then to the
+            columns of the output that the labels belong to.
+        labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to that of the mixing layer.
+        target: What `y` is, see `MixUp`. Defaults to that of the mixing layer.
+        pairing: `"batch"` draws partners from the whole batch; `"shard"` from the part that is on the same
+            device under `keras.distribution`, so that mixing moves nothing between devices.
+        seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
+            tells what a training step did.
+        **kwargs: `name`, as for every Keras model.
+
+    Attributes:
+        model: The bare model, to go on with after training.
+        step: Number of the next training step: a weight, 0 at first, saved with the others. As a number
+            `int(keras.ops.convert_to_numpy(trainer.step))`.
+        alpha: Alpha of the mixing layers: a weight in training, so that a compiled step sees it change.
+
+    Raises:
+        ValueError: if there is nothing that mixes, or more than one of the three ways is taken; if names in
+            `at` are not those of layers; if the mixing layers of a model disagree, follow each other, or
+            are none that can stand in a model; at compile, if a loss or metric takes class ids alone; in
+            `fit`, if labels are missing, or are integers whose number of classes nobody tells, or if a
+            sub-classed model mixes nothing.
+        TypeError: if `model` is no Keras model or `mix` no mixing layer.
+
+    Warns:
+        UserWarning: if some of what the outputs are computed from passes by a layer of `at`, or by all the mixing
+            layers of the model: it is not mixed, but the labels are.
+
+    Reference:
+        H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412;
+        V. Verma et al., "Manifold Mixup: Better Representations by Interpolating Hidden States", ICML 2019,
+        https://arxiv.org/abs/1806.05236
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+    >>> trainer = kmix.MixTrainer(model, mix=kmix.CutMix(1.0))
+    >>> trainer.compile("adam", kmix.losses.SoftLabelCrossentropy(from_logits=True), metrics=["accuracy"])
+    >>> x, y = np.ones((6, 8, 8, 3), "float32"), np.array([0, 1, 2, 3, 0, 1])
+    >>> history = trainer.fit(x, y, batch_size=3, verbose=0)
+    >>> int(trainer.step)
+    2
+    """
+
+    def __init__(
+        self,
+        model,
+        mix=None,
+        *,
+        at=None,
+        num_classes=None,
+        labels=None,
+        target=None,
+        pairing="batch",
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.pairing = _checks.one_of(pairing, "pairing", ("batch", "shard"))
+        self.seed = None if seed is None else _checks.seed(seed)
+        self.at = None if at is None else _checks.names(at, "at")
+        if isinstance(model, MixTrainer):
+            _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
+        placed = placement.placed_layers(model)
+        placement.check_ways(model, mix, self.at, placed)
+        self.model, self.mix = model, mix
+        mixing_layers = placed if mix is None else [mix]
+        self.num_classes = agreed("num_classes", num_classes, mixing_layers)
+        self.labels = check_form(agreed("labels", labels, mixing_layers), self.num_classes)
+        self.target = agreed("target", check_target(target), mixing_layers)
+        self._class_weight = agreed("class_weight", None, mixing_layers)
+        # The layer that samples the plan of a step.
+        self._planner = mixing_layers[0]
+        # As a function, so that Keras does not track the layers twice.
+        graph = manifold.with_places(model, self.at) if self.at else placement.check_sequence(model, placed)
+        self._network = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
+        self._mixers = tuple(placed if mix is None else placement.leaves(mix))
+        self._state = State(self, self._mixers, one_alpha=mix is None)
+        self._held = HeldWeights()
+        self.built = model.built
+
+    @property
+    def step(self):
+        return self._state.step
+
+    def refresh(self):
+        """Bring the weights up to date: on JAX `fit` keeps them to itself while it runs."""
+        if keras.backend.backend() == "jax":
+            self.jax_state_sync()
+
+    def __setattr__(self, name, value):
+        # TensorFlow reads an attribute before it sets it, and alphas that differ cannot be read.
+        if name == "alpha":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def alpha(self):
+        """Alpha of the mixing layers, a float or the schedule that they were given.
+
+        Setting it writes all of them, and takes effect with the next training step.
+        """
+        alphas = {layer.name: layer.alpha for layer in self._mixers}
+        values = list(alphas.values())
+        if any(value != values[0] for value in values):
+            _checks.fail(
+                "The mixing layers have different alphas.",
+                f"{alphas}",
+                "Read that of a layer: `choice.layers[0].alpha`.",
+            )
+        return values[0]
+
+    @alpha.setter
+    def alpha(self, value):
+        self.check_alpha(value)
+        for layer in self._mixers:
+            layer.alpha = value
+
+    def check_alpha(self, value):
+        """Raise unless alpha of all mixing layers can be set to `value`."""
+        for layer in self._mixers:
+            layer.check_alpha(value)
+
+    def plan(self, step, batch_size, spatial_shape=None, replica=0):
+        """The plan of one training step as NumPy arrays: what its batch is, or was, mixed with.
+
+        Args:
+            step: Number of the training step, an int >= 0.
+            batch_size: Number of samples in the batch.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed where CutMix mixes.
+            replica: Index of the replica under `tf.distribute`.
+
+        Returns:
+            A `kmix.MixPlan` for the alpha that the trainer has now, with `place` if there is `at`: the index in
+            it of the layer that was drawn.
+
+        Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)])
+        >>> trainer = kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(2.0, seed=1), at=["input", "hidden"])
+        >>> int(trainer.plan(step=0, batch_size=4).place)
+        1
+        """
+        key = StepKey(
+            _checks.integer(step, "step"), _checks.integer(replica, "replica"), self.seed, shards(self.pairing)
+        )
+        batch_size = _checks.integer(batch_size, "batch_size", 1)
+        if batch_size % key.shards:
+            _checks.fail(
+                "Under `keras.distribution` the batch size must be divisible by the number of devices.",
+                f"batch_size={batch_size} on {key.shards} devices",
+            )
+        plan = self._sample_plan(_backend.NUMPY, key, batch_size, spatial_shape)
+        return plan._replace(permutation=_backend.NUMPY.rows(plan.permutation).astype("int32"))
+
+    def _sample_plan(self, xp, key, batch_size, spatial_shape=None):
+        plan = self._planner.sample_plan(xp, key, batch_size, spatial_shape)
+        if not self.at:
+            return plan
+        seed, even = key.seed_of(self._planner), [1] * len(self.at)
+        return plan._replace(place=sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp))
+
+    def _label_reader(self):
+        return LabelReader(Outputs(self.model), self.loss, self.target, self.num_classes, self.labels)
+
+    def _mix(self, data):
+        """The batch of this step with mixed labels, and the plan for the model, or None with mixed inputs."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._require_labels(y)
+        y, classes = self._label_reader().read(y)
+        settings = Settings(self.target, tree.pack_sequence_as(y, classes), self.labels, self._class_weight)
+        mixes_inputs = self.mix is not None and not self.at
+        inputs = self.mix.inputs if mixes_inputs else None
+        batch = Batch(Values(x if mixes_inputs else (), {LABELS: y}, sample_weight), settings, inputs)
+        step, alphas = self._state.read()
+        key = StepKey(step, _backend.replica(), self.seed, shards(self.pairing), alphas)
+        xp = _backend.namespace(*batch.values.arrays())
+        values = batch.encode(xp, batch.check(xp))
+        plan = None
+        if mixes_inputs:
+            mixed = self.mix.mix_values(xp, key, batch, values)
+            x = mixed.inputs
+        else:
+            leaf = values.arrays()[0]
+            plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
+            plan = self._sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0))
+            mixed = batch.mix(xp, values, plan)
+        self._state.advance()
+        return plan, (x, mixed.targets[LABELS], mixed.sample_weight)
+
+    def _require_labels(self, y):
+        if y is None:
+            _checks.fail(
+                "Mixing mixes labels along with the inputs, and the loss compares with them.",
+                "data without labels",
+                "Write `trainer.fit(x, y)`, or a data set of (x, y).",
+            )
+
+    def train_step(self, *args):
+        # On JAX the state of the trainer comes as an argument and goes as a result.
+        *states, data = args
+        try:
+            if not states:
+                plan, data = self._mix(data)
+            else:
+                trainable, non_trainable, *others = states[0]
+                weights = self.non_trainable_variables
+                with keras.StatelessScope(list(zip(weights, non_trainable, strict=True))) as scope:
+                    plan, data = self._mix(data)
+                states = [(trainable, [scope.get_current_value(weight) for weight in weights], *others)]
+            with run(Step(plan, len(self.at or ()))):
+                return super().train_step(*states, data)
+        except Exception:
+            self._held.restore()
+            raise
+
+    def make_train_function(self, force=False):
+        super().make_train_function(force)
+        self._held = HeldWeights(self)
+
+    def build(self, input_shape=None):
+        # A sub-classed model builds its layers when it is first called.
+        if isinstance(self.model, keras.Sequential) and not self.model.built:
+            self.model.build(input_shape)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        network = self._network if training and self._network else self.model
+        return network(inputs, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if y is None and self.loss is not None:
+            self._require_labels(y)
+        # A loss that reads class ids gets them, as from the bare model: one-hot encoded they may round differently.
+        keep_ids = all(isinstance(loss, SoftLabelCrossentropy) for loss in tree.flatten(self.loss)) and all(
+            classes in (None, output.shape[-1])
+            for classes in tree.flatten(self.num_classes)
+            for output in tree.flatten(y_pred)
+        )
+        y = None if y is None else self._label_reader().encode(y, keep_ids)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y = None if y is None else self._label_reader().encode(y)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    @property
+    def output_names(self):
+        """Names of the outputs of the model, by which losses, metrics and labels may be given."""
+        return getattr(self.model, "output_names", None)
+
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+        for leaf in tree.flatten((loss, metrics, weighted_metrics)):
+            check_takes_soft_labels(leaf, self.labels)
+        outputs = Outputs(self.model)
+        metrics, weighted_metrics = (
+            harden(outputs.name_metrics(given, self.num_classes, self.labels)) for given in (metrics, weighted_metrics)
+        )
+        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+
+    def compile_from_config(self, config):
+        # Keras skips this where `compile` is overridden.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_weights(self):
+        """The weights of the bare model."""
+        return self.model.get_weights()
+
+    def set_weights(self, weights):
+        """Set the weights of the bare model; step and alpha stay as they are."""
+        self.model.set_weights(weights)
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        """Save the weights to a file that the bare model loads, too; step, alpha and the optimizer go along.
+
+        Args:
+            filepath, overwrite, **kwargs: As for `keras.Model.save_weights`.
+        """
+        self.refresh()
+        self.model.save_weights(filepath, overwrite, **kwargs)
+        self._state.save(filepath, self.optimizer)
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """Load a file of a trainer, or of the bare model, which leaves step and alpha as they are.
+
+        Args:
+            filepath, skip_mismatch, **kwargs: As for `keras.Model.load_weights`.
+
+        Warns:
+            UserWarning: if the file changes an alpha that the trainer was built with, and was written by a trainer
+                that was built with another one.
+        """
+        self.model.load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        self._state.load(filepath, self.optimizer)
+
+    def export(self, *args, **kwargs):
+        """Export the bare model, see `keras.Model.export`."""
+        return self.model.export(*args, **kwargs)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "model": serialize(self.model),
+            "mix": None if self.mix is None else serialize(self.mix),
+            "at": None if self.at is None else list(self.at),
+            "num_classes": self.num_classes,
+            "labels": self.labels,
+            "target": serialize(self.target),
+            "pairing": self.pairing,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.saving.deserialize_keras_object
+        objects = {name: deserialize(config[name]) for name in ("model", "mix", "target") if config.get(name) is not None}
+        return cls(**{**config, **objects})

@@ -1,0 +1,305 @@
+"""The three twins of the array namespace: each operation, the same answer, on tensors of its own framework."""
+
+import ast
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from roads import to_numpy
+
+import kmix
+from kmix import _backend
+from kmix._backend import NATIVE, NUMPY, TENSORFLOW, Namespace, Native, NumPy, TensorFlow
+
+BACKEND = keras.backend.backend()
+
+
+class Of:
+    """An argument that is made from the namespace."""
+
+    def __init__(self, make):
+        self.make = make
+
+
+def jitted(function):
+    import jax
+
+    return jax.jit(function)
+
+
+def in_graph(function):
+    return tf.function(function, autograph=False)
+
+
+# name: (the twin, how a function is compiled)
+TWINS = {"numpy": (NUMPY, None), "tensorflow": (TENSORFLOW, None), "tensorflow graph": (TENSORFLOW, in_graph)}
+if BACKEND != "tensorflow":
+    TWINS["native"] = (NATIVE, None)
+if BACKEND == "jax":
+    TWINS["native jit"] = (NATIVE, jitted)
+every_twin = pytest.mark.parametrize("twin", TWINS)
+
+
+def array(values, dtype="float32"):
+    return np.asarray(values, dtype)
+
+
+def words(values):
+    return Of(lambda xp: xp.word(xp.asarray(array(values, "int32"))))
+
+
+X = array([[1, 2, 3], [4, 5, 6]])
+ROWS = array([[0, 1], [10, 11], [20, 21], [30, 31]])
+ODD = 0x846CA68B
+YES, NO = array(True, bool), array(False, bool)
+
+# (operation, arguments, the right answer); NumPy arrays among the arguments become tensors.
+TABLE = [
+    ("all", (array([[1, 0]], bool),), False),
+    ("all", (array([[1, 1], [1, 1]], bool),), True),
+    ("any", (array([[0, 0], [1, 0]], bool),), True),
+    ("any", (array([0, 0], bool),), False),
+    ("arange", (4,), [0, 1, 2, 3]),
+    ("argsort", (array([3, 1, 2]),), [1, 2, 0]),
+    ("argsort", (array([[3, 1, 2], [5, 6, 4]], "int32"),), [[1, 2, 0], [2, 0, 1]]),
+    ("asarray", (X,), X),
+    ("asarray", (Of(lambda xp: X),), X),
+    ("asarray", (2.5,), 2.5),
+    ("along", (array([1, 2]), Of(lambda xp: xp.asarray(np.zeros((2, 5, 6))))), [[[1]], [[2]]]),
+    ("along", (X, Of(lambda xp: xp.asarray(np.zeros((2, 3, 6))))), X[:, :, None]),
+    ("along", (X, X), X),
+    ("apply_if", (YES, lambda x: x * 2, X), X * 2),
+    ("apply_if", (NO, lambda x: x * 2, X), X),
+    ("cast", (array([1.7, -2.2]), "int32"), [1, -2]),
+    ("cast", (array([0, 3], "int32"), "bool"), [False, True]),
+    ("cast", (2, "float32"), 2.0),
+    ("evaluate", (lambda step: 0.5, array(3, "int32")), 0.5),
+    ("evaluate", (lambda step: step * 0.5, array(3, "int32")), 1.5),
+    ("evaluate", (kmix.schedules.Linear(0.0, 1.0, 4), array(3, "int32")), 0.75),
+    ("pick", (X, array([[2], [0]], "int32")), [[3], [4]]),
+    ("pick", (X[None], array([[[2, 2], [0, 1]]], "int32")), [[[3, 3], [4, 5]]]),
+    ("power", (array([4, 9]), 0.5), [2, 3]),
+    ("reshape", (X, (3, -1)), [[1, 2], [3, 4], [5, 6]]),
+    ("shift", (words([-1, 512]), 9), [2**23 - 1, 1]),
+    ("sigmoid", (array([0, -200, 200]),), [0.5, 0, 1]),
+    ("size", (X, 1), 3),
+    ("size", (X, -2), 2),
+    ("stack", ([X[0], X[1]],), X),
+    ("stack", ([X[0], X[1]], 1), X.T),
+    ("switch", (array(1, "int32"), Of(lambda xp: [lambda: xp.asarray(X), lambda: xp.asarray(X + 1)])), X + 1),
+    ("take", (X, array([1, 1, 0], "int32")), X[[1, 1, 0]]),
+    ("take", (ROWS, array([[1, 0], [0, 0]], "int32")), ROWS[[1, 0, 2, 2]]),
+    ("unstack", (X,), X),
+    ("where", (array([1, 0], bool), array([1, 2]), array([3, 4])), [1, 4]),
+    ("where", (array([[1], [0]], bool), X, 0.0), [[1, 2, 3], [0, 0, 0]]),
+    ("word", (array([-1, 7], "int32"),), [2**32 - 1, 7]),
+    ("word", (-1,), 2**32 - 1),
+    (
+        "word",
+        (Of(lambda xp: words([-3, 9]).make(xp) * xp.word(0x846CA68B)),),
+        [-3 * 0x846CA68B % 2**32, 9 * 0x846CA68B % 2**32],
+    ),
+    ("words", (3,), [0, 1, 2]),
+    # The optional ones.
+    ("by_rows", (lambda x: x + 1, ROWS.reshape(2, 2, 2)), ROWS.reshape(2, 2, 2) + 1),
+    ("fused", (lambda pair: pair["a"] * pair["b"], {"a": X, "b": X}), X * X),
+    ("rows", (array([1, 0, 2], "int32"),), [1, 0, 2]),
+    ("rows", (array([[1, 0], [0, 1], [1, 1]], "int32"),), [1, 0, 2, 3, 5, 5]),
+]
+# Those whose answer may be a number for Python.
+NUMBERS = ("size", "word")
+# Those that have tests of their own below.
+BY_EFFECT = ("require", "require_equal_sizes")
+APART = ("math", "integer", "custom_gradient", *BY_EFFECT)
+
+
+def answer(twin, operation, arguments):
+    """What a twin gives, on tensors of its framework."""
+    xp, compiled = TWINS[twin]
+    leaves = keras.tree.flatten(arguments)
+
+    def call(*tensors):
+        tensors = iter(tensors)
+        make = lambda leaf: next(tensors) if isinstance(leaf, np.ndarray) else getattr(leaf, "make", lambda _: leaf)(xp)
+        made = keras.tree.map_structure(make, arguments)
+        return getattr(xp, operation)(*made)
+
+    tensors = [xp.asarray(leaf) for leaf in leaves if isinstance(leaf, np.ndarray)]
+    return (compiled(call) if compiled else call)(*tensors)
+
+
+@every_twin
+@pytest.mark.parametrize(
+    ("operation", "arguments", "right"),
+    [pytest.param(*line, id=f"{i}-{line[0]}") for i, line in enumerate(TABLE)],
+)
+def test_each_operation_gives_the_right_answer_in_its_own_framework(twin, operation, arguments, right):
+    xp, compiled = TWINS[twin]
+    result = answer(twin, operation, arguments)
+    for leaf in keras.tree.flatten(result):
+        number = operation in NUMBERS and isinstance(leaf, (int, np.integer))
+        assert number or _backend.namespace(leaf) is xp
+        assert number or compiled or xp is not NUMPY or isinstance(leaf, (np.ndarray, np.generic))
+    rows = isinstance(result, (list, tuple))
+    result = np.stack(to_numpy(list(result))) if rows else to_numpy(result)
+    tolerance = 1e-6 if "float" in result.dtype.name else 0
+    np.testing.assert_allclose(result.astype("float64"), array(right, "float64"), rtol=tolerance, atol=1e-30)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="on the others the type of the answer tells")
+def test_no_tensor_of_pytorch_is_handed_to_numpy(monkeypatch):
+    import torch
+
+    def refuse(*_, **__):
+        raise AssertionError("NumPy has read a tensor")
+
+    # Its functions give tensors back, so that the type of an answer does not tell.
+    monkeypatch.setattr(torch.Tensor, "__array__", refuse)
+    with pytest.raises(AssertionError, match="NumPy has read"):
+        np.exp(torch.tensor(X))
+    for operation, arguments, _ in TABLE:
+        answer("native", operation, arguments)
+
+
+def test_the_table_holds_every_operation():
+    offered = {name for name in vars(Namespace) if not name.startswith("_")} - {"MATH"}
+    assert {line[0] for line in TABLE} | set(APART) == offered
+    assert Namespace.__abstractmethods__ == offered - {"rows", "by_rows", "fused", "require"}
+
+
+@pytest.mark.parametrize("twin", [name for name, (_, compiled) in TWINS.items() if not compiled])
+def test_dtypes(twin):
+    xp = TWINS[twin][0]
+    for dtype in ("int32", "uint8", "float16", "bfloat16", "float32", "bool"):
+        assert _backend.dtype(xp.cast(xp.asarray(X), dtype)) == dtype
+    assert _backend.dtype(xp.arange(3)) == _backend.dtype(xp.argsort(xp.asarray(X[0]))) == "int32"
+    assert _backend.dtype(xp.evaluate(lambda step: 1, xp.asarray(array(3, "int32")))) == "float32"
+    widest = xp.cast(xp.arange(3), xp.integer)
+    assert _backend.dtype(widest) == ("int32" if xp is NATIVE and BACKEND == "jax" else "int64")
+
+
+@pytest.mark.parametrize("function", Namespace.MATH)
+@every_twin
+def test_math(twin, function):
+    xp, compiled = TWINS[twin]
+    arguments = {"logical_not": [array([1, 0], bool)], "maximum": [X, X[::-1]], "minimum": [X, X[::-1]]}
+    arguments = arguments.get(function, [X / 3])
+    call = lambda *tensors: getattr(xp.math, function)(*tensors)
+    result = (compiled(call) if compiled else call)(*map(xp.asarray, arguments))
+    assert _backend.namespace(result) is xp
+    np.testing.assert_allclose(to_numpy(result), getattr(np, function)(*arguments), rtol=1e-6, atol=1e-7)
+
+
+def test_math_names_what_is_used():
+    used = set()
+    for path in pathlib.Path(kmix.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "xp.math":
+                used.add(node.attr)
+    assert used == set(Namespace.MATH)
+
+
+def test_custom_gradient_is_used():
+    def function(x):
+        # Not the true gradient, to be told from it.
+        return x * 3, lambda *arguments, upstream=None: 7 * (arguments[0] if upstream is None else upstream)
+
+    assert NUMPY.custom_gradient(function)(X).tolist() == (X * 3).tolist()
+    with tf.GradientTape() as tape:
+        x = tf.Variable(X)
+        y = TENSORFLOW.custom_gradient(function)(tf.convert_to_tensor(x))
+    np.testing.assert_array_equal(y, X * 3)
+    np.testing.assert_array_equal(tape.gradient(y, x), np.full(X.shape, 7))
+    if BACKEND == "jax":
+        import jax
+
+        total = lambda x: NATIVE.custom_gradient(function)(x).sum()
+        np.testing.assert_array_equal(jax.grad(total)(X), np.full(X.shape, 7))
+    if BACKEND == "torch":
+        import torch
+
+        x = torch.tensor(X, requires_grad=True)
+        y = NATIVE.custom_gradient(function)(x)
+        y.sum().backward()
+        np.testing.assert_array_equal(y.detach(), X * 3)
+        np.testing.assert_array_equal(x.grad, np.full(X.shape, 7))
+
+
+@pytest.mark.parametrize("twin", [name for name, (_, compiled) in TWINS.items() if compiled is not jitted])
+def test_require(twin):
+    xp, compiled = TWINS[twin]
+
+    def call(condition, x):
+        xp.require(condition, "no such thing")
+        return x
+
+    call = compiled(call) if compiled else call
+    good, bad = (xp.asarray(array(values, bool)) for values in ([1, 1], [1, 0]))
+    call(good, xp.asarray(X))
+    with pytest.raises(tf.errors.InvalidArgumentError if compiled else ValueError, match="no such thing"):
+        call(bad, xp.asarray(X))
+
+
+def test_require_equal_sizes():
+    unknown = tf.TensorSpec((None, 2))
+    check = lambda x, y: TENSORFLOW.require_equal_sizes([(x, 0), (y, 0)], "sizes differ")
+    check = tf.function(check, autograph=False, input_signature=[unknown, unknown])
+    check(ROWS, ROWS)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sizes differ"):
+        check(ROWS, ROWS[:2])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sizes differ"):
+        check(ROWS[:2], ROWS)
+
+
+def test_tensorflow_takes_tensors_of_every_framework():
+    for x in (X, tf.constant(X), keras.ops.convert_to_tensor(X)):
+        result = TENSORFLOW.asarray(x)
+        assert tf.is_tensor(result)
+        np.testing.assert_array_equal(result, X)
+
+
+def test_a_schedule_of_keras_runs_in_a_graph():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 2, 0.25)
+    for twin in ("numpy", "tensorflow", "tensorflow graph"):
+        result = answer(twin, "evaluate", (schedule, array(4, "int32")))
+        np.testing.assert_allclose(to_numpy(result), 0.5 / 16, rtol=1e-6)
+
+
+@pytest.mark.parametrize("missing", sorted(Namespace.__abstractmethods__))
+def test_a_twin_with_a_missing_operation_cannot_be_made(missing):
+    operations = dict.fromkeys(Namespace.__abstractmethods__)
+    assert isinstance(type("Whole", (Namespace,), operations)(), Namespace)
+    del operations[missing]
+    with pytest.raises(TypeError, match=rf"\b{missing}\b"):
+        type("Partial", (Namespace,), operations)()
+
+
+def test_nothing_falls_through_to_another_twin():
+    for twin in (NumPy, Native, TensorFlow):
+        assert twin.__mro__[1:] == (Namespace, *Namespace.__mro__[1:])
+        assert set(vars(twin)) >= Namespace.__abstractmethods__
+
+
+def test_the_twin_is_picked_by_the_arrays():
+    native = keras.ops.convert_to_tensor(X)
+    assert _backend.namespace(X, 3, None) is _backend.namespace() is NUMPY
+    assert _backend.namespace(X, tf.constant(X)) is _backend.namespace(tf.Variable(X)) is TENSORFLOW
+    assert _backend.namespace(X, native) is (TENSORFLOW if BACKEND == "tensorflow" else NATIVE)
+    assert _backend.namespace(native, tf.constant(X)) is TENSORFLOW
+
+
+def test_plans_are_drawn_with_numpy_unless_something_is_symbolic():
+    xp = _backend.namespace(tf.constant(X))
+    assert _backend.plan_namespace(xp, tf.constant(3), tf.constant(X)) == (NUMPY, 3)
+    seen = []
+
+    @tf.function(autograph=False)
+    def traced(step):
+        seen.append(_backend.plan_namespace(xp, step, X)[0])
+        seen.append(_backend.plan_namespace(xp, 3, step)[0])
+        return step
+
+    traced(tf.constant(3))
+    assert seen == [TENSORFLOW, TENSORFLOW]
