@@ -1293,40 +1293,37 @@ def test_freezing_and_unfreezing():
 
 def test_swapped_weights_of_a_moving_average():
     x, y = data(12, (5,)), ids(12)
-    plain, averages = trainer_of(rate=0.5), []
-    trainer = trainer_of()
+    plain, trainer = trainer_of(rate=0.5), trainer_of()
     trainer.compile(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9), kmix.losses.SoftLabelCrossentropy())
-
-    class Watch(keras.callbacks.Callback):
-        def on_test_begin(self, logs=None):
-            averages.append(trainer.model.get_weights()[0])
-
-    callbacks = [keras.callbacks.SwapEMAWeights(), Watch()]
-    fit(trainer, x, y, epochs=3, validation_data=(x, y), callbacks=callbacks)
-    expected = None
-    for average in averages:
+    logs = fit(trainer, x, y, epochs=3, validation_data=(x, y), callbacks=[keras.callbacks.SwapEMAWeights()])
+    average = None
+    for _ in range(3):
         fit(plain, x, y)
         kernel = plain.model.get_weights()[0]
-        expected = kernel if expected is None else 0.9 * expected + 0.1 * kernel
-        np.testing.assert_allclose(average, expected, atol=1e-6)
-    assert len(averages) == int(trainer.step) == 3
-    assert not np.allclose(averages[-1], kernel)
-    np.testing.assert_allclose(trainer.model.get_weights()[0], kernel, atol=1e-6)
+        average = kernel if average is None else 0.9 * average + 0.1 * kernel
+    np.testing.assert_allclose(trainer.model.get_weights()[0], average, atol=1e-6)
+    assert not np.allclose(average, kernel)
+    assert int(trainer.step) == 3
+    assert logs["val_loss"] == pytest.approx(evaluate(trainer, x, y)["loss"], rel=1e-5)
 
 
 class Mixed(keras.utils.PyDataset):
-    """Batches that are mixed by their number, wherever that happens."""
+    """Batches that are mixed by their number, wherever that happens, or were before."""
 
-    def __init__(self, layer, x, y, **settings):
+    def __init__(self, layer, x, y, before=False, **settings):
         super().__init__(**settings)
         self.layer, self.x, self.y = layer, x, y
+        self.batches = [self.mixed(i) for i in range(4)] if before else None
 
     def __len__(self):
         return 4
 
-    def __getitem__(self, i):
+    def mixed(self, i):
         rows = slice(3 * i, 3 * i + 3)
         return self.layer.at_step(i, (self.x[rows], self.y[rows]))
+
+    def __getitem__(self, i):
+        return self.mixed(i) if self.batches is None else self.batches[i]
 
 
 @pytest.mark.parametrize(
@@ -1336,13 +1333,10 @@ class Mixed(keras.utils.PyDataset):
 )
 @pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning", "ignore:.*fork:DeprecationWarning")
 def test_batches_of_threads_and_processes_are_mixed_at_their_step(settings):
-    x, y, layer = data(12, (5,)), ids(12), mixup(num_classes=CLASSES)
-    model = network()
-    model.compile(keras.optimizers.SGD(0.5), "categorical_crossentropy")
-    expected = network()
-    expected.compile(keras.optimizers.SGD(0.5), "categorical_crossentropy")
-    for step in range(4):
-        expected.train_on_batch(*layer.at_step(step, (x[3 * step : 3 * step + 3], y[3 * step : 3 * step + 3])))
-    model.fit(Mixed(layer, x, y, **settings), shuffle=False, verbose=0)
-    for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    x, y, layer, trained = data(12, (5,)), ids(12), mixup(num_classes=CLASSES), []
+    for before in (False, True):
+        model = network()
+        model.compile(keras.optimizers.SGD(0.5), "categorical_crossentropy")
+        model.fit(Mixed(layer, x, y, before, **settings), shuffle=False, verbose=0)
+        trained.append(model)
+    assert_same_weights(*trained)
