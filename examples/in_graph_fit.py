@@ -33,7 +33,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import kmix
-from kmix import mixing, plots
+from kmix import plots
+from kmix.mixing import mix_inputs
 
 # The same for all methods. Network, learning rate, epochs, alphas and their schedule were chosen on the digits with
 # seeds 100 and 101. A seed sets the split, the wrong labels, the initial weights, the order and the mixing. The test
@@ -172,8 +173,9 @@ def draw_replay(figure, data):
     for part, (choice, name) in zip(figure.subfigures(1, 2), enumerate(("MixUp", "CutMix")), strict=True):
         plans = ((step, trainer.plan(step, BATCH_SIZE, x.shape[1:3])) for step in range(100, 200))
         step, plan = next((step, plan) for step, plan in plans if plan.choice == choice)
-        mixed = mixing.mix_inputs(x, plan), mixing.mix_labels(y, plan, num_classes=CLASSES)
-        plots.mixed_batch(*mixed, count=6, figure=part)
+        one_hot, lam = np.eye(CLASSES)[y], plan.lam[:, None]
+        labels = lam * one_hot + (1 - lam) * one_hot[plan.permutation]
+        plots.mixed_batch(mix_inputs(x, plan), labels, count=6, figure=part)
         part.suptitle(f"Step {step} drew {name}: replayed from `trainer.plan({step}, ...)`")
 
 
