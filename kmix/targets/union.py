@@ -29,10 +29,8 @@ class Union(Target):
         for leaf in tree.flatten(y):
             shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
             numeric = "float" in dtype or "int" in dtype or dtype == "bool"
-            if not numeric or shape is None or len(shape) != 2 or shape[1] in (0, 1):
-                _checks.fail(
-                    f"{EXPECTED} with more than one column.", f"labels of shape {shape} and dtype {dtype}", HINT
-                )
+            if not numeric or shape is None or len(shape) != 2:
+                _checks.fail(f"{EXPECTED}.", f"labels of shape {shape} and dtype {dtype}", HINT)
 
     def check(self, xp, y):
         return tree.map_structure(lambda leaf: self._check(xp, xp.cast(xp.asarray(leaf), "float32")), y)
@@ -47,7 +45,7 @@ class Union(Target):
 
     def mix(self, xp, y, plan, weights):
         def larger(leaf):
-            lam, partners = xp.along(xp.asarray(plan.lam), leaf), xp.take(leaf, xp.asarray(plan.permutation))
+            lam, partners = xp.along(plan.lam, leaf), xp.take(leaf, plan.permutation)
             return xp.math.maximum(xp.where(lam > 0, leaf, 0.0), xp.where(lam < 1, partners, 0.0))
 
         return tree.map_structure(larger, y)
@@ -59,5 +57,5 @@ class Union(Target):
 EXPECTED = '`target="union"` takes multi-hot labels, 0 or 1, or probabilities (B, C)'
 HINT = (
     "One-hot encode class ids, call `y.set_shape([None, C])` where the rank is unknown, and write "
-    '`target="labels"` for a single column or values to regress.'
+    '`target="labels"` for values to regress.'
 )

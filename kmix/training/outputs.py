@@ -230,7 +230,8 @@ def check_integers(shape, dtype, output, loss):
                 received,
                 "One-hot encode labels for each position in the data, as float.",
             )
-    elif len(output) != 2 or output[-1] in (1, None):
+        return
+    if len(output) != 2 or output[-1] in (1, None):
         _checks.fail(
             "Integer labels are class ids and are one-hot encoded before mixing, which needs an output (B, C) with C "
             "> 1.",

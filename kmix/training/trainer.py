@@ -199,8 +199,8 @@ class MixTrainer(keras.Model):
         self._held = HeldWeights(self)
 
     def build(self, input_shape=None):
-        # A sub-classed model builds its layers when it is first called.
-        if isinstance(self.model, keras.Sequential) and not self.model.built:
+        # A sub-classed model without a `build` of its own builds its layers when it is first called.
+        if type(self.model).build is not keras.Model.build and not self.model.built:
             self.model.build(input_shape)
         self.built = True
 
