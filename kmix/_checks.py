@@ -5,7 +5,7 @@ import numbers
 import os
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import NoReturn
 
 _HERE = os.path.dirname(__file__) + os.sep
 

@@ -45,7 +45,7 @@ class Settings(NamedTuple):
 def is_labelled(batch):
     """Whether a batch has targets: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with labels."""
     if isinstance(batch, dict):
-        return INPUTS in batch and any(batch.get(name) is not None for name in kinds.keys())
+        return INPUTS in batch and any(batch.get(name) is not None for name in kinds.dictionary_keys())
     return isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None
 
 
@@ -85,7 +85,7 @@ class Batch:
         if not isinstance(batch, dict):
             x, y, sample_weight = (*batch, None, None)[:3]
             return cls(Values(x, {LABELS: y}, sample_weight), settings, inputs, lambda mixed: _like(batch, mixed))
-        targets = {name: batch[name] for name in kinds.keys() if batch.get(name) is not None}
+        targets = {name: batch[name] for name in kinds.dictionary_keys() if batch.get(name) is not None}
 
         def write(mixed):
             parts = {INPUTS: mixed.inputs, **mixed.targets, WEIGHTS: mixed.sample_weight}
@@ -176,7 +176,7 @@ def _like(batch, mixed):
 
 def known_keys():
     """The keys of a dictionary batch that are read."""
-    return [INPUTS, *kinds.keys(), WEIGHTS]
+    return [INPUTS, *kinds.dictionary_keys(), WEIGHTS]
 
 
 def check_keys(batch, passthrough):
@@ -188,7 +188,8 @@ def check_keys(batch, passthrough):
         _checks.fail(
             f'A labelled batch as a dictionary holds the inputs under "{INPUTS}" and the labels under "{LABELS}".',
             f"{found}, without {' and '.join(lacking)}",
-            f"Known keys: {known}. Rename yours, or pass a tuple (x, y), in which x may be a dictionary of any keys.",
+            f"Known keys: {known}; keys named in `passthrough=` stay unmixed. Rename yours, or pass a tuple (x, y), in "
+            "which x may be a dictionary of any keys.",
         )
     unknown = [key for key in batch if key not in (*known, *passthrough)]
     if unknown:

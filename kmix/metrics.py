@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kmix import _checks
-from kmix.losses import class_weights, read_labels
+from kmix.targets.label_forms import class_weights, read_labels
 
 __all__ = ["ExpectedCalibrationError", "SoftLabelAccuracy"]
 

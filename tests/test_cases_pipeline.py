@@ -791,7 +791,7 @@ def test_case_9_the_loss_of_fit_is_the_weighted_pair(make):
     layer = make(class_weight=CLASS_WEIGHT, num_classes=3)
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     model.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy")
-    ds = tf.data.Dataset.from_tensors((x, y)).map(layer)
+    ds = tf.data.Dataset.from_tensors((x, y)).enumerate().map(layer.at_step)
     logged = model.fit(ds, verbose=0).history["loss"][0]
     plan, w = plan_of(layer, n=12), weights_of(y)
     p = model.predict(mixed_inputs(x, plan).astype("float32"), verbose=0)
@@ -918,7 +918,9 @@ def test_case_10_in_fit(make):
     model = keras.Model(inputs, {n: keras.layers.Dense(c, "softmax", name=n)(flat) for n, c in num_classes.items()})
     model.compile(keras.optimizers.SGD(0.0), dict.fromkeys(num_classes, "categorical_crossentropy"))
     layer = make(num_classes=num_classes)
-    logged = model.fit(tf.data.Dataset.from_tensors((x, y)).map(layer), verbose=0).history["loss"][0]
+    logged = model.fit(tf.data.Dataset.from_tensors((x, y)).enumerate().map(layer.at_step), verbose=0).history["loss"][
+        0
+    ]
     plan = plan_of(layer, n=14)
     predicted = model.predict(mixed_inputs(x, plan).astype("float32"), verbose=0)
     losses = [

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import to_native
+from roads import to_native, to_numpy
 
 import kmix
 from kmix import mixing, plan
@@ -39,7 +39,6 @@ SOFT = np.eye(3, dtype="float32")[Y]
         (kmix.CutMix(), ([X, X[:, :4]], SOFT), "same spatial sizes"),
         (kmix.MixUp(num_classes=3), (X[0], np.array(1)), "Was the data set batched"),
         (kmix.MixUp(), (X[0], SOFT[0]), "Was the data set batched"),
-        (kmix.MixUp(labels="pair"), (X, Y), "needs `num_classes`"),
         (kmix.MixUp(num_classes=4, labels="pair"), (X, Y + 2), "num_classes=4"),
         (kmix.CutMix(num_classes=4, labels="pair"), (X, SOFT), 'With `labels="pair"` labels must be class ids'),
         (kmix.MixUp(num_classes=4, labels="pair"), (X, SOFT.astype("int32")), "class ids .* integer dtype"),
@@ -48,12 +47,23 @@ SOFT = np.eye(3, dtype="float32")[Y]
     ],
 )
 def test_batches(layer, batch, message, convert):
-    before = layer._counter._next
+    # Each test counts from 0, and the seed tells the batches apart.
+    layer = type(layer).from_config({**layer.get_config(), "seed": 1})
     with pytest.raises(ValueError, match=message):
         layer(*convert(batch))
     with pytest.raises(ValueError, match=message):
         layer.at_step(0, convert(batch))
-    assert layer._counter._next == before
+    good = convert((np.random.default_rng(0).normal(size=X.shape), SOFT if layer.num_classes is None else Y % 2))
+    first, second = (to_numpy(layer.at_step(step, good))[0] for step in range(2))
+    assert np.abs(first - second).max() > 0.01
+    # Nothing was counted: the next call is the first.
+    np.testing.assert_allclose(to_numpy(layer(*good))[0], first, atol=1e-6)
+
+
+def test_pairs_need_the_number_of_classes():
+    for batch in ((X, Y), to_native((X, Y))):
+        with pytest.raises(ValueError, match="needs `num_classes`"):
+            kmix.MixUp(labels="pair")(*batch)
 
 
 def test_layers_refuse_the_same_batches_in_tf_data():
@@ -157,7 +167,7 @@ def test_keys(extra, message):
 def test_arguments(arguments, error):
     name = next(iter(arguments))
     for layer in (kmix.MixUp, kmix.CutMix):
-        with pytest.raises(error, match=name):
+        with pytest.raises(error, match=f"`{name}"):
             layer(**arguments)
 
 

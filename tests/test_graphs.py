@@ -1,5 +1,6 @@
 """Graphs that a MixTrainer rebuilds: masks, nested models, warnings. And models that it refuses."""
 
+import contextlib
 import re
 import warnings
 
@@ -10,10 +11,11 @@ import pytest
 from keras import ops
 
 import kmix
-from kmix.layers.step import Step, run
-from kmix.training import graph
+from kmix.layers.step import Step, run, running
+from kmix.training import graph, manifold, placement
 
-IDS = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [5, 6, 7, 8, 0], [2, 1, 0, 0, 0], [3, 8, 7, 6, 5], [6, 0, 0, 0, 0]])
+# Padding on both sides and in between, so that a union counts more than each of the two.
+IDS = np.array([[1, 2, 3, 0, 0], [0, 0, 0, 4, 9], [5, 0, 7, 0, 0], [0, 2, 0, 1, 0], [3, 8, 0, 0, 5], [0, 0, 0, 0, 6]])
 MASK = IDS != 0
 
 
@@ -27,7 +29,7 @@ class Pool(keras.layers.Layer):
 
 
 def embed(name="embed"):
-    return keras.layers.Embedding(9, 4, name=name)
+    return keras.layers.Embedding(10, 4, name=name)
 
 
 def mixup():
@@ -132,12 +134,16 @@ def test_a_placed_layer_unites_masks_in_fit():
     assert loss == pytest.approx(errors.mean(), rel=1e-4)
 
 
+def rebuilt(model):
+    return placement.check_sequence(model, placement.placed_layers(model))
+
+
 def test_masks_that_keras_carries_are_united_once():
     ids = token_ids()
     tokens = keras.layers.Embedding(9, 4, mask_zero=True)(ids)
     first = keras.layers.LSTM(3, return_sequences=True)(mixup()(tokens))
     model = keras.Model(ids, keras.layers.GlobalAveragePooling1D()(first))
-    assert kmix.MixTrainer(model)._network is None
+    assert rebuilt(model) is None
 
 
 def test_masks_that_have_nothing_to_do_with_the_mixing_stay():
@@ -151,10 +157,11 @@ def test_masks_that_have_nothing_to_do_with_the_mixing_stay():
         "before": (ids, mixup()(Pool()(embed()(ids), ops.not_equal(ids, 0)))),
     }
     for name, (inputs, outputs) in models.items():
-        assert kmix.MixTrainer(keras.Model(inputs, outputs))._network is None, name
+        assert rebuilt(keras.Model(inputs, outputs)) is None, name
     branch = Pool()(embed("other")(ids), ops.not_equal(ids, 0))
     with pytest.warns(UserWarning, match="mixup"):
-        assert kmix.MixTrainer(keras.Model(ids, [mixup()(embed()(ids)), branch]))._network is None
+        assert rebuilt(keras.Model(ids, [tokens, branch])) is None
+    assert rebuilt(keras.Model(ids, keyword(ids, tokens))) is not None
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "float32"])
@@ -180,6 +187,42 @@ def test_masks_of_numbers_are_united_in_their_own_dtype(dtype):
     np.testing.assert_array_equal(ops.convert_to_numpy(seen[-1][1]), united.astype(dtype))
     elsewhere = trained(trainer, [data, MASK.astype(dtype)], plan._replace(place=1))
     np.testing.assert_allclose(elsewhere, trainer.predict([data, MASK.astype(dtype)], verbose=0), atol=1e-5)
+
+
+def test_masks_that_are_added_to_scores_are_united():
+    plan = kmix.MixPlan(lam=np.array([0.75, 1.0, 0.5], "float32"), permutation=np.array([1, 2, 1]))
+    mask = np.array([[0, -1e9], [-1e9, 0], [-1e9, -1e9]], "float32")
+    expected = np.array([[0, 0], [-1e9, 0], [-1e9, 0]], "float32")
+    np.testing.assert_array_equal(manifold.unite(mask, plan), expected)
+
+
+def test_a_mask_is_united_once_for_all_layers_and_does_not_count_as_mixed():
+    ids = token_ids()
+    tokens, mask = mixup()(embed()(ids)), ops.not_equal(ids, 0)
+    network = rebuilt(keras.Model(ids, Pool()(tokens, padding_mask=mask) + Pool()(tokens, padding_mask=mask)))
+    assert sum(isinstance(layer, manifold.MaskPlace) for layer in network.layers) == 1
+    plan = mixup().plan(0, 6)._replace(place=0)
+    for place, x, counts in (
+        (manifold.MaskPlace([0]), MASK.astype("int32"), False),
+        (manifold.Place([0]), MASK, False),
+        (manifold.Place([0]), MASK.astype("float32"), True),
+    ):
+        with contextlib.suppress(ValueError), run(Step(plan, places=1)):
+            step = running()
+            place(ops.convert_to_tensor(x), training=True)
+        assert step.has_mixed() == counts
+
+
+def test_floats_in_a_dictionary_are_data():
+    ids, weights, inner = token_ids(), keras.Input((5,), name="soft_mask"), keras.Input((5, 4), name="x")
+    body = keras.Model({"x": inner, "soft_mask": weights}, Pool()(inner, weights), name="body")
+    model = keras.Model([ids, weights], body({"x": embed()(ids), "soft_mask": weights}))
+    with pytest.warns(UserWarning, match="'embed'"):
+        trainer = kmix.MixTrainer(model, mix=mixup(), at=["embed"])
+    plan, own = mixup().plan(0, 6)._replace(place=0), MASK.astype("float32")[..., None]
+    tokens = oracle.mixup(model.get_weights()[0][IDS], plan.lam, plan.permutation)
+    pooled = (tokens * own).sum(axis=1) / own.sum(axis=1)
+    np.testing.assert_allclose(trained(trainer, [IDS, own[..., 0]], plan), pooled, atol=1e-5)
 
 
 def bert(output):

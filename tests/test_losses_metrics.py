@@ -13,6 +13,7 @@ from oracle import binary_crossentropy, calibration_error, crossentropy, dense, 
 import kmix
 from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import ExpectedCalibrationError, SoftLabelAccuracy
+from kmix.targets.label_forms import settle_labels
 
 
 def arrays():
@@ -575,7 +576,7 @@ def test_settled_labels_have_a_static_shape():
     shapes = []
 
     def settle(y, rank):
-        settled = kmix.losses.settle_labels(y, 5, rank)
+        settled = settle_labels(y, 5, rank)
         shapes.append(settled.shape.as_list())
         assert settled.dtype == "float32"
         return settled
@@ -588,17 +589,17 @@ def test_settled_labels_have_a_static_shape():
     # Three columns of three classes are soft labels, one column is the probability of yes.
     for classes, y in ((3, SOFT[:, :3]), (1, SOFT[:, :1]), (1, SOFT[:, 0])):
         function = tf.function(
-            lambda y, classes=classes: kmix.losses.settle_labels(y, classes, 2),
+            lambda y, classes=classes: settle_labels(y, classes, 2),
             input_signature=[tf.TensorSpec(None, "float32")],
         )
         np.testing.assert_array_equal(function(y.astype("float32")).numpy(), y.reshape(40, -1).astype("float32"))
     with pytest.raises(ValueError, match="set_shape"):
-        tf.function(lambda y: kmix.losses.settle_labels(y, None, 2), input_signature=[tf.TensorSpec(None)])(IDS)
+        tf.function(lambda y: settle_labels(y, None, 2), input_signature=[tf.TensorSpec(None)])(IDS)
 
 
 def test_labels_of_a_known_form_are_not_touched():
     for y in (IDS, SOFT, PAIRS):
-        assert kmix.losses.settle_labels(y, 5, 2) is y
+        assert settle_labels(y, 5, 2) is y
 
 
 def pair_of_losses(loss, lam, y, partner, p):

@@ -17,6 +17,7 @@ NAMESPACES = {"numpy": _backend.NUMPY, "tensorflow": _backend.TENSORFLOW}
 if keras.backend.backend() != "tensorflow":
     NAMESPACES[keras.backend.backend()] = _backend.NATIVE
 
+other_frameworks = pytest.mark.parametrize("xp", list(NAMESPACES.values())[1:], ids=list(NAMESPACES)[1:])
 every_framework = pytest.mark.parametrize("xp", NAMESPACES.values(), ids=NAMESPACES.keys())
 
 
@@ -60,7 +61,7 @@ def test_integers_are_identical(xp, seed, step):
         np.testing.assert_array_equal(to_numpy(words).astype("int64"), expected)
 
 
-@every_framework
+@other_frameworks
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_plans_agree(xp, alpha):
     expected = plan.sample_cutmix(5, 9, alpha, DRAWS, (31, 48))
@@ -103,7 +104,8 @@ def test_draws_are_uncorrelated():
     others.append(np.asarray(plan.sample_mixup(3, 11, 0.4, DRAWS, stream=plan.CUTMIX).lam))
     for other in others:
         assert abs(np.corrcoef(a, other)[0, 1]) < 0.01
-    assert np.corrcoef(a, a)[0, 1] > 0.99
+    # The measure sees draws that depend on each other: here the same bits serve another alpha.
+    assert np.corrcoef(a, lams(_backend.NUMPY, 0.41))[0, 1] > 0.99
 
 
 @pytest.mark.parametrize("axis", ["step", "seed"])

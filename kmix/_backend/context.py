@@ -42,7 +42,7 @@ def replica():
 
 
 def is_mapped(name, *arrays):
-    """Whether a layer called `name` gets TensorFlow tensors of a graph outside any other layer, as in `ds.map(layer)`."""
+    """Whether the layer `name` gets TensorFlow tensors of a graph outside any other layer, as in `ds.map(layer)`."""
     tf = kinds.tensorflow()
     if not any(kinds.is_tensorflow(x) and kinds.is_symbolic(x) for x in arrays):
         return False

@@ -113,7 +113,15 @@ class Counter:
                 return self._next - 1
         tf = kinds.tensorflow()
         # The one op that reads and advances in one go (a variable's assign_add is not atomic); it counts by 256.
-        with contextlib.nullcontext() if isinstance(xp, TensorFlow) else tf.init_scope():
+        with _after_checks(tf) if isinstance(xp, TensorFlow) else tf.init_scope():
             state = tf.raw_ops.RngReadAndSkip(resource=self._resource.handle, alg=1, delta=np.uint64(1))
             number = tf.bitwise.right_shift(state[0], np.int64(8))
         return number if isinstance(xp, TensorFlow) else int(number)
+
+
+def _after_checks(tf):
+    """A scope whose operations run after the assertions of the graph so far: a batch that is refused is not counted."""
+    if tf.executing_eagerly():
+        return contextlib.nullcontext()
+    operations = tf.compat.v1.get_default_graph().get_operations()
+    return tf.control_dependencies([operation for operation in operations if operation.type == "Assert"])

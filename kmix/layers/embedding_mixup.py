@@ -20,8 +20,8 @@ class EmbeddingMixup(MixLayer):
     Args:
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
             step). 0 is the identity. Defaults to 0.2.
-        num_classes: Number of classes, or a structure, see `MixUp`. Needed if the labels are integer class ids; a `MixTrainer` can
-            often infer it.
+        num_classes: Number of classes, or a structure, see `MixUp`. Needed if the labels are integer class ids; a
+            `MixTrainer` can often infer it.
         labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`.
         target: What `y` is, see `MixUp`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.

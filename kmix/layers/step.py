@@ -1,7 +1,7 @@
 """The training step that is running: the whole contract between a `MixTrainer` and the layers inside its model.
 
-The trainer opens the step with the plan that it drew. A layer asks `running()`, mixes with its `plan`, and notes that it
-did. The trainer closes the step, which raises if the labels were mixed and the inputs were not.
+The trainer opens the step with the plan that it drew. A layer asks `running()`, mixes with its `plan`, and notes that
+it did. The trainer closes the step, which raises if the labels were mixed and the inputs were not.
 """
 
 import contextlib

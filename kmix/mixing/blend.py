@@ -53,6 +53,10 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
         weight = xp.along(xp.cast(lam, wide), x)
         return xp.cast(xp.where(weight == 1.0, own, partner + weight * (own - partner)), dtype)
 
+    def shared(x):
+        """`mixed`, also where the partners share an infinity, whose difference is none."""
+        return xp.where(x == xp.take(x, permutation), xp.cast(x, dtype), mixed(x))
+
     def with_gradient(x):
         def gradient(*arguments, upstream=None):
             upstream = arguments[0] if upstream is None else upstream
@@ -60,7 +64,7 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
             back = _sum(xp, lam, xp.take(1.0 - lam, inverse), upstream, inverse, wide)
             return xp.cast(back, _backend.dtype(x))
 
-        return mixed(x), gradient
+        return shared(x), gradient
 
     return xp.by_rows(xp.custom_gradient(with_gradient) if bijective is True else mixed, x)
 
@@ -88,6 +92,10 @@ def _blended_block(own, partner, lam, wide):
     block = np.subtract(own, partner, dtype=wide)
     block *= lam
     block += partner
+    if not np.isfinite(block.sum()):
+        # The difference of infinities is none: what the partners share comes back, and what one has alone stays.
+        shares = lam * own + (1 - lam) * partner
+        np.copyto(block, np.where(own == partner, own, shares), where=~np.isfinite(block))
     return block
 
 

@@ -7,7 +7,17 @@ from kmix.plan.record import MixPlan
 
 
 def sample_mixup(
-    seed, step, alpha, batch_size, *, per="sample", rate=1.0, replica=0, shards=1, stream=streams.MIXUP, xp=_backend.NUMPY
+    seed,
+    step,
+    alpha,
+    batch_size,
+    *,
+    per="sample",
+    rate=1.0,
+    replica=0,
+    shards=1,
+    stream=streams.MIXUP,
+    xp=_backend.NUMPY,
 ):
     """Draw the plan of one Mixup batch: `lam ~ Beta(alpha, alpha)` and a permutation.
 

@@ -16,9 +16,12 @@ def check_target(target):
         return {key: check_target(part) for key, part in target.items()}
     if isinstance(target, (list, tuple)) and target:
         return [check_target(part) for part in target]
-    if target is None or callable(target) or (isinstance(target, str) and target in kinds.names()):
+    if target is None or callable(target):
         return target
-    _checks.fail(
+    if isinstance(target, str) and target in kinds.names():
+        kinds.kind(target).check_support()
+        return target
+    return _checks.fail(
         "`target` must be a kind of target, a callable `(y, plan) -> y`, or a structure of these that matches the "
         "labels.",
         f"target={target!r}",
@@ -91,4 +94,3 @@ def map_targets(function, targets, *structures):
         parts = [map_targets(function, *each) for each in zip(targets, *structures, strict=True)]
         return getattr(type(first), "_make", type(first))(parts)
     return function(targets, *structures)
-

@@ -92,9 +92,9 @@ class Pasted(Inputs):
             shape = _backend.static_shape(leaf)
             if len(shape) == 3 and "float" in _backend.dtype(leaf) and (shape[2] or 0) > 4:
                 _checks.warn(
-                    f"CutMix reads x of shape {shape} as sequences (B, T, C), of which it pastes stretches of time with "
-                    'all their channels. Write `data_format="channels_last"` to confirm that (or "channels_first" for '
-                    "(B, C, T)). Images without channels need an axis for them: `x[..., None]`."
+                    f"CutMix reads x of shape {shape} as sequences (B, T, C), of which it pastes stretches of time "
+                    'with all their channels. Write `data_format="channels_last"` to confirm that, or '
+                    '"channels_first" for (B, C, T). Images without channels need an axis for them: `x[..., None]`.'
                 )
 
     def pasted(self, x):
@@ -177,8 +177,12 @@ def check_arrays(structure):
         if irregularity:
             hint = "Pad it first, e.g. `x.to_tensor()`." if irregularity == "ragged" else "Make it dense first."
             _checks.fail("A batch must hold dense tensors.", f"a {irregularity} tensor ({name})", hint)
+        if getattr(getattr(leaf, "dtype", None), "name", "") == "object":
+            _checks.fail("A batch must hold arrays of numbers.", "an array of objects", UNEQUAL)
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-            _checks.fail("A batch must hold arrays or tensors.", f"a {name}", "Wrap it with `np.asarray(...)`.", TypeError)
+            _checks.fail(
+                "A batch must hold arrays or tensors.", f"a {name}", "Wrap it with `np.asarray(...)`.", TypeError
+            )
 
 
 def check_batch_sizes(x, others):
@@ -187,11 +191,11 @@ def check_batch_sizes(x, others):
     known = [tuple(shape) for shape in shapes if shape is not None]
     received = f"tensors of shapes {', '.join(map(str, known[:8]))}" + (", ..." if len(known) > 8 else "")
     if any(len(shape) == 0 for shape in known):
-        _checks.fail(
-            "Mixing pairs the examples of a batch, so every tensor needs a batch axis.", received, BATCH_FIRST
-        )
+        _checks.fail("Mixing pairs the examples of a batch, so every tensor needs a batch axis.", received, BATCH_FIRST)
     if len({shape[0] for shape in known if shape[0] is not None}) > 1:
-        _checks.fail(BATCH_SIZES, received, UNEQUAL if isinstance(x, list) and len(x) > 1 else BATCH_FIRST)
+        sizes = {shape[0] for shape in map(_backend.static_shape, tree.flatten(x)) if shape}
+        several = isinstance(x, (list, tuple)) and len(sizes) > 1
+        _checks.fail(BATCH_SIZES, received, UNEQUAL if several else BATCH_FIRST)
 
 
 def check_batch_of_plan(leaf, plan):

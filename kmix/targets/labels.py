@@ -30,12 +30,12 @@ class Labels(Target):
         super().__init__(y, pasted=pasted)
         classes = spread(num_classes, y, "num_classes")
         self.forms = [
-            recognise(leaf, count, labels, guarded, pasted) for leaf, count in zip(tree.flatten(y), classes, strict=True)
+            recognise(leaf, count, labels, guarded, pasted)
+            for leaf, count in zip(tree.flatten(y), classes, strict=True)
         ]
 
     def _map(self, method, y, *others):
-        calls = zip(self.forms, tree.flatten(y), *others, strict=True)
-        return tree.pack_sequence_as(y, [method(*arguments) for arguments in calls])
+        return tree.pack_sequence_as(y, list(map(method, self.forms, tree.flatten(y), *others)))
 
     def check(self, xp, y):
         return self._map(lambda form, leaf: form.check(xp, xp.asarray(leaf)), y)
@@ -113,15 +113,15 @@ class ClassIds(Dense):
         ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
         xp.require(
             (ids >= 0) & (ids < self.classes),
-            f"Class ids must lie in [0, num_classes) with num_classes={self.classes}. Received ids outside of it: check "
-            "`num_classes`, and that the first class is 0. A class to ignore, such as 255 or -1, is not supported: give "
-            "these samples any valid id and a sample weight of 0.",
+            f"Class ids must lie in [0, num_classes) with num_classes={self.classes}. Received ids outside it. Check "
+            "`num_classes`, and that the first class is 0. Ids to ignore, such as 255 or -1, have no `ignore_class` "
+            "yet: give those samples any valid id and a sample weight of 0.",
         )
         return ids
 
     def encode(self, xp, y):
         one_hot = xp.cast(y[:, None] == xp.cast(xp.arange(self.classes), xp.integer), "float32")
-        return _or_nan(xp, y, one_hot, (y >= 0) & (y < self.classes))
+        return _or_nan(xp, y, one_hot, ((y >= 0) & (y < self.classes))[:, None])
 
     def shape(self, shape):
         return (*shape[:1], self.classes)
@@ -142,14 +142,11 @@ class MultiHot(Dense):
         return numbers
 
     def encode(self, xp, y):
-        valid = (y == 0) | (y == 1)
-        if _backend.on_host(y):
-            return xp.cast(y, "float32")
-        return xp.where(valid, xp.cast(y, "float32"), xp.cast(float("nan"), "float32"))
+        return _or_nan(xp, y, xp.cast(y, "float32"), (y == 0) | (y == 1))
 
 
 class Pairs(ClassIds):
-    """Class ids that are mixed to pairs `(B, 3)`: the class of a sample, that of its partner, the share of the first."""
+    """Class ids that are mixed to pairs `(B, 3)`: the class of the sample, that of its partner, the first share."""
 
     def encode(self, xp, y):
         return y
@@ -177,19 +174,15 @@ def _table(xp, class_weight, classes):
         _checks.fail(
             "`class_weight` maps class numbers to weights.", f"class {beyond[0]} of {classes} classes", "Leave it out."
         )
-    return xp.cast(xp.asarray(class_weight_array(class_weight, classes)), "float32")
-
-
-def class_weight_array(class_weight, classes):
-    """`class_weight` as a NumPy array."""
-    return _backend.NUMPY.cast([class_weight.get(number, 1.0) for number in range(classes)], "float32")
+    weights = [class_weight.get(number, 1.0) for number in range(classes)]
+    return xp.asarray(_backend.NUMPY.cast(weights, "float32"))
 
 
 def _or_nan(xp, y, encoded, valid):
     """Labels that are NaN where they are not valid: in a compiled step nothing can raise, and the loss must show it."""
     if _backend.on_host(y):
         return encoded
-    return xp.where(valid[:, None], encoded, xp.cast(float("nan"), "float32"))
+    return xp.where(valid, encoded, xp.cast(float("nan"), "float32"))
 
 
 def check_form(labels, num_classes):
@@ -198,8 +191,8 @@ def check_form(labels, num_classes):
     for classes in tree.flatten(num_classes):
         if labels == "pair" and classes is not None and not 3 < classes <= 2**24:
             _checks.fail(
-                '`labels="pair"` needs more than 3 classes, since (B, 3) labels are dense with 3, and at most 2**24, up '
-                "to which float32 holds class ids exactly.",
+                '`labels="pair"` needs more than 3 classes, since (B, 3) labels are dense with 3, and at most 2**24, '
+                "up to which float32 holds class ids exactly.",
                 f"num_classes={classes}",
                 'Write `labels="dense"`.',
             )
@@ -221,7 +214,7 @@ def recognise(y, classes, labels="dense", guarded=False, pasted=None):
     """
     shape, dtype = _backend.static_shape(y), _backend.dtype(y)
     received = f"labels of shape {shape} and dtype {dtype}"
-    ids_like = shape is None or len(shape) < 3 and shape[1:] in ((), (1,), (None,))
+    ids_like = shape is None or (len(shape) < 3 and shape[1:] in ((), (1,), (None,)))
     if check_form(labels, classes) == "pair" and ("int" not in dtype or not ids_like):
         _checks.fail(
             'With `labels="pair"` labels must be class ids (B,) or (B, 1) of an integer dtype.',
@@ -277,8 +270,8 @@ def _recognise_integer(shape, classes, labels, received):
         _checks.fail(
             "Integer labels are class ids and are one-hot encoded before mixing, which needs `num_classes`.",
             f"{received} with num_classes=None",
-            "Pass `num_classes=`. Cast the labels to float if this is regression, or if they are the 0 and 1 of a single "
-            "sigmoid output.",
+            "Pass `num_classes=`. Cast the labels to float if this is regression, or if they are binary labels 0 and 1 "
+            "for a single sigmoid output.",
         )
     return Pairs(classes) if labels == "pair" else ClassIds(classes)
 
@@ -295,13 +288,15 @@ def _has_spatial_axes(shape, spatial):
 
 
 FLOAT_IDS_HINT = (
-    "Give integers: Keras' own preprocessing layers cast labels to float in tf.data, so map kmix before them, or one-hot "
-    "encode the labels in the data set. If these are probabilities or values to regress, leave out `num_classes`, or "
-    'with several labels write `num_classes={"name": 10}` for those that are class ids.'
+    "Give integers: Keras' own preprocessing layers cast labels to float in tf.data, so map kmix before them, or "
+    "one-hot encode the labels in the data set. If these are probabilities or values to regress, leave out "
+    '`num_classes`, or with several labels write `num_classes={"name": 10}` for those that are class ids.'
 )
-FLOAT_IDS = f"With `num_classes` labels (B, 1) are class ids of an integer dtype. Received: float labels. {FLOAT_IDS_HINT}"
+FLOAT_IDS = (
+    f"With `num_classes` labels (B, 1) are class ids of an integer dtype. Received: float labels. {FLOAT_IDS_HINT}"
+)
 NO_SHARES = (
-    "Float labels with three or more axes must lie in [0, 1], as shares do. Received values outside of it, which may be "
+    "Float labels with three or more axes must lie in [0, 1], as shares do. Received values outside it, which may be "
     'no labels at all. Say what they are with `target=`: `target="labels"` blends them, `target="keep"` leaves them as '
     "they are, a callable `(y, plan) -> y` mixes them your way."
 )

@@ -7,7 +7,8 @@ def mix_masks(mask, plan):
     """Unite the padding masks of mixed sequences.
 
     Args:
-        mask: Tensor `(B, ...)`, true (or not 0) where a position counts. Boolean or of an integer dtype.
+        mask: Tensor `(B, ...)`, true (or not 0) where a position counts. Of masks of floats, which may be added to
+            scores, the greater number counts.
         plan: A `MixPlan` for a batch of `B`.
 
     Returns:
@@ -21,8 +22,10 @@ def mix_masks(mask, plan):
            [ True,  True]])
     """
     xp = _backend.namespace(mask, plan.lam)
-    mask, lam = xp.asarray(mask), xp.asarray(plan.lam)
-    dtype = _backend.dtype(mask)
+    mask, lam, dtype = xp.asarray(mask), xp.asarray(plan.lam), _backend.dtype(mask)
+    if "float" in dtype:
+        partner = xp.take(mask, xp.asarray(plan.permutation))
+        return xp.where((partner > mask) & xp.along(lam < 1.0, mask), partner, mask)
     counts = mask if dtype == "bool" else mask != 0
     united = counts | (xp.take(counts, xp.asarray(plan.permutation)) & xp.along(lam < 1.0, counts))
     return united if dtype == "bool" else xp.cast(united, dtype)

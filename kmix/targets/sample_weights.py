@@ -95,7 +95,7 @@ def check_class_weight(class_weight):
     """Return `class_weight` as `{class number: weight >= 0}`, or None, or raise. JSON makes strings of the numbers."""
     if class_weight is None:
         return None
-    if not isinstance(class_weight, dict) or not class_weight:
+    if not isinstance(class_weight, dict):
         _checks.fail(
             "`class_weight` must be a dictionary of class numbers and weights.",
             f"class_weight={class_weight!r}",
@@ -115,5 +115,3 @@ def multiply(xp, sample_weight, factor):
         return factor
     w = xp.cast(sample_weight, "float32")
     return w * xp.along(factor, w)
-
-

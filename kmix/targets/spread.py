@@ -34,7 +34,7 @@ def spread(setting, structure, name):
         missing = dict.fromkeys(structure)
         found = {key: spread({**missing, **setting}[key], structure[key], name) for key in structure}
         # In the order in which the structure is flattened.
-        order = [path[0] for path, _ in tree.flatten_with_path({key: 0 for key in structure})]
+        order = dict.fromkeys(path[0] for path, _ in tree.flatten_with_path(structure))
         return [value for key in order for value in found[key]]
     return [value for part, inner in zip(setting, structure, strict=True) for value in spread(part, inner, name)]
 

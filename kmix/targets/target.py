@@ -44,6 +44,10 @@ class Target:
     def __init__(self, y, *, pasted=None, **settings):
         self.pasted = pasted
 
+    @classmethod
+    def check_support(cls):
+        """Raise if targets of this kind cannot be mixed at all."""
+
     def check(self, xp, y):
         """Return `y` as tensors of `xp`, or raise where its values show that it cannot be mixed."""
         return tree.map_structure(xp.asarray, y)
@@ -122,6 +126,6 @@ def names():
     return sorted(_KINDS)
 
 
-def keys():
+def dictionary_keys():
     """The names that are keys of dictionary batches."""
     return [name for name in names() if _KINDS[name].is_key]

@@ -10,9 +10,13 @@ class Unsupported(Target):
     what = ""
 
     def __init__(self, y, *, pasted=None):
+        self.check_support()
+
+    @classmethod
+    def check_support(cls):
         _checks.fail(
-            f"{self.what} are not mixed yet.",
-            f"a target of that kind under a mixer that {'blends' if pasted is None else 'pastes'}",
+            f"{cls.what} are not mixed yet.",
+            "a target of that kind",
             'Leave it out of the batch, or write `target="keep"` to leave it as it is (it will not match the mixed '
             "inputs), or a callable `(y, plan) -> y` that mixes it.",
         )

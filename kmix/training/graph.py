@@ -69,8 +69,10 @@ def is_tensor(leaf):
     return keras.backend.is_keras_tensor(leaf)
 
 
-def _named_mask(path):
-    return any(isinstance(key, str) and key.endswith("mask") for key in path)
+def _called_mask(path, dtype):
+    # The arguments of a layer are (args, kwargs). Floats in a dictionary may be data, whatever their key.
+    names = [key for key in path if isinstance(key, str) and key.endswith("mask")]
+    return bool(names) and ("float" not in dtype or path[:2] == (1, names[0]))
 
 
 def map_masks(function, structure, others=()):
@@ -79,7 +81,7 @@ def map_masks(function, structure, others=()):
     Masks are boolean tensors, those that are called a mask, and `others`, known by their identities.
     """
     leaves = [
-        function(leaf) if is_tensor(leaf) and (is_mask(leaf, others) or _named_mask(path)) else leaf
+        function(leaf) if is_tensor(leaf) and (is_mask(leaf, others) or _called_mask(path, leaf.dtype)) else leaf
         for path, leaf in tree.flatten_with_path(structure)
     ]
     return tree.pack_sequence_as(structure, leaves)
@@ -98,7 +100,8 @@ def made_of_masks(structure, others=()):
 
 def inputs_of(structure):
     """The tensors among the arguments of a layer that are not called a mask."""
-    return [leaf for path, leaf in tree.flatten_with_path(structure) if is_tensor(leaf) and not _named_mask(path)]
+    tensors = [(path, leaf) for path, leaf in tree.flatten_with_path(structure) if is_tensor(leaf)]
+    return [leaf for path, leaf in tensors if not _called_mask(path, leaf.dtype)]
 
 
 def given_to(graph, inputs):

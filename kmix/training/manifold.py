@@ -35,7 +35,7 @@ class Place(keras.layers.Layer):
     def _mixed(self, leaf, step):
         plan, is_mask = step.plan, self._is_mask(leaf)
         check_batch_of_plan(leaf, plan)
-        mix = unite if is_mask else mix_inputs
+        mix = mix_masks if is_mask else mix_inputs
         if self.places == (LAYER,):
             return mix(leaf, plan)
         for place in () if is_mask else self.places:
@@ -60,18 +60,6 @@ class MaskPlace(Place):
 
     def _is_mask(self, leaf):
         return True
-
-
-def unite(mask, plan):
-    """A mask united with that of the partner, in its own dtype.
-
-    What is not 0 counts in a mask of integers; in one of floats, which may be added to scores, the greater number.
-    """
-    if "float" not in _backend.dtype(mask):
-        return mix_masks(mask, plan)
-    xp = _backend.namespace(mask, plan.lam)
-    partner = xp.take(mask, xp.asarray(plan.permutation))
-    return xp.where((partner > mask) & xp.along(xp.asarray(plan.lam) < 1.0, mask), partner, mask)
 
 
 def with_places(model, names):

@@ -6,8 +6,9 @@ import keras
 from keras import ops
 
 from kmix import _backend, _checks
-from kmix.losses import SoftLabelCrossentropy, settle_labels
+from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import SoftLabelAccuracy
+from kmix.targets.label_forms import settle_labels
 from kmix.targets.labels import recognise
 from kmix.targets.spread import check_num_classes, spread
 
@@ -267,5 +268,3 @@ def agreed(setting, value, layers):
     if any(each != given[0] for each in given):
         _checks.fail(f"The trainer and its mixing layers must agree on `{setting}`.", f"{given}")
     return given[0] if given else None
-
-

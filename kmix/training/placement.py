@@ -11,6 +11,7 @@ from kmix.training.manifold import LAYER, Rebuilt
 
 # The methods of the training loop; a KerasHub task overrides the latter to preprocess what they get.
 PREPROCESSING = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
+HUBS = ("keras_hub", "keras_nlp")
 LOOP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", *PREPROCESSING)
 
 
@@ -83,11 +84,11 @@ def _check_layers(layers):
 
 def check_loop(model):
     """Raise if a model overrides part of the training loop, which a trainer runs in its place."""
-    definers = {name: next(cls for cls in type(model).__mro__ if name in vars(cls)) for name in LOOP}
+    definers = {name: next((cls for cls in type(model).__mro__ if name in vars(cls)), keras.Model) for name in LOOP}
     own = {name: cls for name, cls in definers.items() if cls not in keras.Model.__mro__ or name in vars(model)}
     preprocessor = getattr(model, "preprocessor", None)
     # What a KerasHub task overrides these for.
-    preprocesses = {name for name in PREPROCESSING if name in own and own[name].__module__.startswith("keras_hub.")}
+    preprocesses = {name for name in PREPROCESSING if name in own and own[name].__module__.split(".")[0] in HUBS}
     if hasattr(model, "preprocessor") and preprocessor is None:
         own = {name: cls for name, cls in own.items() if name not in preprocesses}
     if own:

@@ -1,19 +1,15 @@
 """MixTrainer: mixing inside the training step, on the accelerator, with plain `fit`."""
 
 import keras
-from keras import ops
 
-from kmix import _backend, _checks
-from kmix.batch import LABELS, Batch, Settings, Values
-from kmix.layers.step import Step, StepKey, run
+from kmix import _checks
+from kmix.layers.step import Step, run
 from kmix.losses import SoftLabelCrossentropy
-from kmix.plan import sample_choice, streams
-from kmix.targets.assign import check_target
-from kmix.targets.labels import check_form
 from kmix.training import manifold, placement
 from kmix.training.hard_labels import harden
-from kmix.training.outputs import LabelReader, Outputs, agreed, check_takes_soft_labels
-from kmix.training.state import HeldWeights, State, shards
+from kmix.training.outputs import Outputs, check_takes_soft_labels
+from kmix.training.state import HeldWeights, State
+from kmix.training.step_mixer import StepMixer, require_labels
 
 tree = keras.tree
 
@@ -100,12 +96,12 @@ class MixTrainer(keras.Model):
         placement.check_ways(model, mix, self.at, placed)
         self.model, self.mix = model, mix
         mixing_layers = placed if mix is None else [mix]
-        self.num_classes = agreed("num_classes", num_classes, mixing_layers)
-        self.labels = check_form(agreed("labels", labels, mixing_layers), self.num_classes)
-        self.target = agreed("target", check_target(target), mixing_layers)
-        self._class_weight = agreed("class_weight", None, mixing_layers)
-        # The layer that samples the plan of a step.
-        self._planner = mixing_layers[0]
+        self._mixer = StepMixer(
+            model, mixing_layers, mix is not None and not at, self.at, num_classes, labels, target, pairing, self.seed
+        )
+        self.num_classes, self.labels, self.target = (
+            getattr(self._mixer, name) for name in ("num_classes", "labels", "target")
+        )
         # As a function, so that Keras does not track the layers twice.
         graph = manifold.with_places(model, self.at) if self.at else placement.check_sequence(model, placed)
         self._network = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
@@ -176,60 +172,12 @@ class MixTrainer(keras.Model):
         >>> int(trainer.plan(step=0, batch_size=4).place)
         1
         """
-        key = StepKey(
-            _checks.integer(step, "step"), _checks.integer(replica, "replica"), self.seed, shards(self.pairing)
-        )
-        batch_size = _checks.integer(batch_size, "batch_size", 1)
-        if batch_size % key.shards:
-            _checks.fail(
-                "Under `keras.distribution` the batch size must be divisible by the number of devices.",
-                f"batch_size={batch_size} on {key.shards} devices",
-            )
-        plan = self._sample_plan(_backend.NUMPY, key, batch_size, spatial_shape)
-        return plan._replace(permutation=_backend.NUMPY.rows(plan.permutation).astype("int32"))
-
-    def _sample_plan(self, xp, key, batch_size, spatial_shape=None):
-        plan = self._planner.sample_plan(xp, key, batch_size, spatial_shape)
-        if not self.at:
-            return plan
-        seed, even = key.seed_of(self._planner), [1] * len(self.at)
-        return plan._replace(place=sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp))
-
-    def _label_reader(self):
-        return LabelReader(Outputs(self.model), self.loss, self.target, self.num_classes, self.labels)
+        return self._mixer.plan(step, batch_size, spatial_shape, replica)
 
     def _mix(self, data):
-        """The batch of this step with mixed labels, and the plan for the model, or None with mixed inputs."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._require_labels(y)
-        y, classes = self._label_reader().read(y)
-        settings = Settings(self.target, tree.pack_sequence_as(y, classes), self.labels, self._class_weight)
-        mixes_inputs = self.mix is not None and not self.at
-        inputs = self.mix.inputs if mixes_inputs else None
-        batch = Batch(Values(x if mixes_inputs else (), {LABELS: y}, sample_weight), settings, inputs)
-        step, alphas = self._state.read()
-        key = StepKey(step, _backend.replica(), self.seed, shards(self.pairing), alphas)
-        xp = _backend.namespace(*batch.values.arrays())
-        values = batch.encode(xp, batch.check(xp))
-        plan = None
-        if mixes_inputs:
-            mixed = self.mix.mix_values(xp, key, batch, values)
-            x = mixed.inputs
-        else:
-            leaf = values.arrays()[0]
-            plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
-            plan = self._sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0))
-            mixed = batch.mix(xp, values, plan)
+        mixed = self._mixer.mix(data, self.loss, *self._state.read())
         self._state.advance()
-        return plan, (x, mixed.targets[LABELS], mixed.sample_weight)
-
-    def _require_labels(self, y):
-        if y is None:
-            _checks.fail(
-                "Mixing mixes labels along with the inputs, and the loss compares with them.",
-                "data without labels",
-                "Write `trainer.fit(x, y)`, or a data set of (x, y).",
-            )
+        return mixed
 
     def train_step(self, *args):
         # On JAX the state of the trainer comes as an argument and goes as a result.
@@ -265,18 +213,18 @@ class MixTrainer(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if y is None and self.loss is not None:
-            self._require_labels(y)
+            require_labels(y)
         # A loss that reads class ids gets them, as from the bare model: one-hot encoded they may round differently.
         keep_ids = all(isinstance(loss, SoftLabelCrossentropy) for loss in tree.flatten(self.loss)) and all(
             classes in (None, output.shape[-1])
             for classes in tree.flatten(self.num_classes)
             for output in tree.flatten(y_pred)
         )
-        y = None if y is None else self._label_reader().encode(y, keep_ids)
+        y = None if y is None else self._mixer.reader(self.loss).encode(y, keep_ids)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y = None if y is None else self._label_reader().encode(y)
+        y = None if y is None else self._mixer.reader(self.loss).encode(y)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     @property
@@ -351,5 +299,7 @@ class MixTrainer(keras.Model):
     @classmethod
     def from_config(cls, config):
         deserialize = keras.saving.deserialize_keras_object
-        objects = {name: deserialize(config[name]) for name in ("model", "mix", "target") if config.get(name) is not None}
+        objects = {
+            name: deserialize(config[name]) for name in ("model", "mix", "target") if config.get(name) is not None
+        }
         return cls(**{**config, **objects})

@@ -1,8 +1,8 @@
 """Write the golden files: plans and mixed batches as version 0.1.0 of kmix drew them.
 
 When may this command run? Never, except for a new major version. The README promises that a seed and a step give the
-same plan in every later version of the same major version. Where `tests/test_golden.py` fails, mend the code, not the
-files. The command refuses to replace files of the major version that it runs under.
+same plan in every later version of the same major version. Where `tests/test_golden.py` fails, fix the code, not
+the files. The command refuses to replace files of the major version that it runs under.
 
     PYTHONPATH=. python tests/golden/write.py
 
@@ -14,7 +14,7 @@ in float64, and a case is taken only if
   within 5e-7 of the one in float64;
 - the side of a box, moved by as much and by 1e-4 pixels besides, is rounded to the same pixels.
 
-Where a step fails the case takes the next one that does not.
+Where a step fails that, the case takes the next step that passes.
 """
 
 import itertools

@@ -1,0 +1,101 @@
+"""How a training step mixes: the plan, the labels, and the inputs where they are mixed before the model."""
+
+import keras
+from keras import ops
+
+from kmix import _backend, _checks
+from kmix.batch import LABELS, Batch, Settings, Values
+from kmix.layers.step import StepKey
+from kmix.plan import sample_choice, streams
+from kmix.targets.assign import check_target
+from kmix.targets.labels import check_form
+from kmix.training.outputs import LabelReader, Outputs, agreed
+from kmix.training.state import shards
+
+tree = keras.tree
+
+
+class StepMixer:
+    """Mixes the batches of training steps.
+
+    Args:
+        model: The bare model, whose outputs tell what labels are.
+        layers: The mixing layers: that which mixes inputs or places, or those of the model. The first one draws.
+        inputs: Whether the first layer mixes the inputs.
+        at: Names of the places of Manifold Mixup, or None.
+        num_classes, labels, target, pairing, seed: The arguments of the trainer.
+    """
+
+    def __init__(self, model, layers, inputs, at, num_classes, labels, target, pairing, seed):
+        self.planner, self._mixes_inputs = layers[0], inputs
+        self.at, self.pairing, self.seed = at, pairing, seed
+        self._model = (model,)
+        self.num_classes = agreed("num_classes", num_classes, layers)
+        self.labels = check_form(agreed("labels", labels, layers), self.num_classes)
+        self.target = agreed("target", check_target(target), layers)
+        self._class_weight = agreed("class_weight", None, layers)
+
+    def reader(self, loss):
+        """The `LabelReader` for a compiled loss."""
+        return LabelReader(Outputs(self._model[0]), loss, self.target, self.num_classes, self.labels)
+
+    def plan(self, step, batch_size, spatial_shape=None, replica=0):
+        """The plan of one step as NumPy arrays, see `MixTrainer.plan`."""
+        key = StepKey(
+            _checks.integer(step, "step"), _checks.integer(replica, "replica"), self.seed, shards(self.pairing)
+        )
+        batch_size = _checks.integer(batch_size, "batch_size", 1)
+        if batch_size % key.shards:
+            _checks.fail(
+                "Under `keras.distribution` the batch size must be divisible by the number of devices.",
+                f"batch_size={batch_size} on {key.shards} devices",
+            )
+        plan = self._sample_plan(_backend.NUMPY, key, batch_size, spatial_shape)
+        return plan._replace(permutation=_backend.NUMPY.rows(plan.permutation).astype("int32"))
+
+    def _sample_plan(self, xp, key, batch_size, spatial_shape=None):
+        plan = self.planner.sample_plan(xp, key, batch_size, spatial_shape)
+        if not self.at:
+            return plan
+        seed, even = key.seed_of(self.planner), [1] * len(self.at)
+        return plan._replace(place=sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp))
+
+    def mix(self, data, loss, step, alphas):
+        """Mix the batch of a step.
+
+        Args:
+            data: What `fit` hands to a step.
+            loss: The compiled loss.
+            step: Number of the step.
+            alphas: Alpha by layer.
+
+        Returns:
+            The plan for the model, or None where the inputs are mixed already; and the batch, its labels mixed.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        require_labels(y)
+        y, classes = self.reader(loss).read(y)
+        settings = Settings(self.target, tree.pack_sequence_as(y, classes), self.labels, self._class_weight)
+        inputs = self.planner.inputs if self._mixes_inputs else None
+        batch = Batch(Values(() if inputs is None else x, {LABELS: y}, sample_weight), settings, inputs)
+        key = StepKey(step, _backend.replica(), self.seed, shards(self.pairing), alphas)
+        xp = _backend.namespace(*map(ops.convert_to_tensor, batch.values.arrays()[:1]))
+        values = batch.encode(xp, batch.check(xp))
+        if inputs is not None:
+            mixed = self.planner.mix_values(xp, key, batch, values)
+            return None, (mixed.inputs, mixed.targets[LABELS], mixed.sample_weight)
+        leaf = values.arrays()[0]
+        plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
+        plan = self._sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0))
+        mixed = batch.mix(xp, values, plan)
+        return plan, (x, mixed.targets[LABELS], mixed.sample_weight)
+
+
+def require_labels(y):
+    """Raise where there are no labels to mix, or to compare with."""
+    if y is None:
+        _checks.fail(
+            "Mixing mixes labels along with the inputs, and the loss compares with them.",
+            "data without labels",
+            "Write `trainer.fit(x, y)`, or a data set of (x, y).",
+        )
