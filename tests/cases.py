@@ -9,8 +9,6 @@ import roads
 import tensorflow as tf
 from roads import to_native, to_numpy
 
-import kmix
-
 # The values of symbolic tensors are seen when the graph runs, and TensorFlow then raises its own error.
 REFUSALS = (ValueError, tf.errors.InvalidArgumentError)
 
@@ -35,6 +33,7 @@ def native(batch):
 def ways(layer, batch):
     """Every way to send a batch, a tuple or a dictionary, to a layer: functions without arguments."""
     ds = tf.data.Dataset.from_tensors(batch)
+    layer.fuse = False
     return {
         "call with NumPy": lambda: layer(batch),
         "at_step with NumPy": lambda: layer.at_step(0, batch),
@@ -61,7 +60,7 @@ def refused(layer, batch, *words, good=None, every_way=True):
 
 def counts_from_zero(layer, good):
     """Assert that a layer has not counted a batch yet."""
-    for ours, expected in zip(layer(*good), layer.at_step(0, good), strict=True):
+    for ours, expected in zip(*map(keras.tree.flatten, (layer(*good), layer.at_step(0, good))), strict=True):
         np.testing.assert_array_equal(ours, expected, err_msg="a refused batch was counted")
 
 
@@ -79,9 +78,9 @@ def raises(function, *words, name="", errors=REFUSALS):
     assert not missing, f"{name}: the error does not say {missing}: {text}"
 
 
-def at_step(road, layer, step, batch):
-    """`layer.at_step(step, batch)` on a road, as NumPy. XLA, which is slow to compile, has the CutMix layers alone."""
-    layer.fuse = isinstance(layer, kmix.CutMix)
+def at_step(road, layer, step, batch, fuse=False):
+    """`layer.at_step(step, batch)` on a road, as NumPy. Few ask for XLA, which takes long to compile."""
+    layer.fuse = fuse
     return roads.at_step(road, layer, step, batch)
 
 
