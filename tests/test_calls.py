@@ -18,9 +18,9 @@ X = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype("float32")
 Y = np.array([0, 1, 2, 0, 1, 2])
 
 
-def layers():
-    mixup = kmix.MixUp(0.5, num_classes=3, seed=1)
-    cutmix = kmix.CutMix(num_classes=3, seed=2, data_format="channels_last")
+def layers(num_classes=3):
+    mixup = kmix.MixUp(0.5, num_classes=num_classes, seed=1)
+    cutmix = kmix.CutMix(num_classes=num_classes, seed=2, data_format="channels_last")
     return [mixup, cutmix, kmix.RandomChoice([mixup, cutmix], seed=3)]
 
 
@@ -69,7 +69,8 @@ def test_training_false_and_inputs_alone_advance_nothing(index):
         np.testing.assert_array_equal(to_numpy(ours)[0], X)
         np.testing.assert_array_equal(to_numpy(ours)[1], Y)
         np.testing.assert_array_equal(to_numpy(layer(x)), X)
-        np.testing.assert_array_equal(to_numpy(layer({"images": x}))["images"], X)
+        with pytest.raises(ValueError, match="without labels"):
+            layer({"images": x})
     np.testing.assert_allclose(layer(X, Y)[0], layers()[index].at_step(0, (X, Y))[0])
 
 
@@ -85,8 +86,11 @@ def test_integer_label_columns(index):
         np.testing.assert_allclose(layer.at_step(0, (X, one_hot.astype(dtype)))[1], expected, atol=1e-6)
     for shape in ((6,), (6, 1)):
         values = np.linspace(0, 1, 6).reshape(shape)
-        assert layer.at_step(0, (X, values))[1].shape == shape
-        assert layer.at_step(0, (X, values))[1].dtype == "float32"
+        with pytest.raises(ValueError, match="With `num_classes`"):
+            layer.at_step(0, (X, values))
+        mixed = layers(num_classes=None)[index].at_step(0, (X, values))[1]
+        assert mixed.shape == shape
+        assert mixed.dtype == "float32"
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
@@ -97,7 +101,7 @@ def test_weights_in_a_column(shape):
     _, y, mixed = layer.at_step(0, (X, Y, w.reshape(shape)))
     assert mixed.shape == shape
     np.testing.assert_allclose(y, expected[1], atol=1e-6)
-    values = Y.astype("float32") / 3
+    values, layer = Y.astype("float32") / 3, kmix.MixUp(1.0, seed=1)
     np.testing.assert_allclose(
         layer.at_step(0, (X, values, w.reshape(shape)))[1], layer.at_step(0, (X, values, w))[1], atol=1e-6
     )

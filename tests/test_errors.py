@@ -7,7 +7,6 @@ import tensorflow as tf
 from roads import to_native, to_numpy
 
 import kmix
-from kmix import mixing, plan
 
 X = np.zeros((6, 8, 8, 3), "float32")
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -22,7 +21,7 @@ SOFT = np.eye(3, dtype="float32")[Y]
         (kmix.CutMix(), (X, Y[:, None]), "needs `num_classes`"),
         (kmix.MixUp(num_classes=2), (X, Y), "num_classes=2"),
         (kmix.MixUp(num_classes=3), (X, Y - 1), "first class is 0"),
-        (kmix.MixUp(num_classes=3), (X, Y.astype("float32")), "cast to float"),
+        (kmix.MixUp(num_classes=3), (X, Y.astype("float32")), "cast labels to float"),
         (kmix.MixUp(num_classes=3), (X, Y.astype("int64") * 2 + 2**31 - 8), "num_classes=3"),
         (kmix.MixUp(), (X, np.full((6, 3), 2)), "multi-hot"),
         (kmix.MixUp(), (X, np.zeros((6, 2, 2), "int32")), "class ids"),
@@ -279,7 +278,6 @@ def test_weights_of_unknown_rank():
 
 
 def test_pairs_of_what_cannot_be_paired():
-    drawn = plan.sample_mixup(1, 0, 0.4, 6)
     for labels, classes, message in (
         (Y, 3, "more than 3 classes"),
         (Y, 2**24 + 1, r"at most 2\*\*24"),
@@ -289,15 +287,15 @@ def test_pairs_of_what_cannot_be_paired():
         (Y.astype("float32"), 9, "integer dtype"),
     ):
         with pytest.raises(ValueError, match=message):
-            mixing.pair_labels(labels, drawn, classes)
+            kmix.MixUp(num_classes=classes, labels="pair").at_step(0, (X, labels))
     ds = tf.data.Dataset.from_tensors((X, Y + 8)).map(kmix.MixUp(num_classes=9, labels="pair"))
     with pytest.raises(tf.errors.InvalidArgumentError, match="num_classes=9"):
         next(iter(ds))
 
 
 def test_the_last_ids_that_float32_holds():
-    drawn = plan.sample_mixup(1, 0, 0.4, 6)
+    layer = kmix.MixUp(1.0, num_classes=2**24, labels="pair", seed=1)
     ids = 2**24 - 1 - np.arange(6)
-    pairs = mixing.pair_labels(ids, drawn, 2**24)
+    pairs = layer.at_step(0, (X, ids))[1]
     np.testing.assert_array_equal(pairs[:, 0].astype("int64"), ids)
-    np.testing.assert_array_equal(pairs[:, 1].astype("int64"), ids[drawn.permutation])
+    np.testing.assert_array_equal(pairs[:, 1].astype("int64"), ids[layer.plan(0, 6).permutation])

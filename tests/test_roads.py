@@ -264,7 +264,7 @@ def test_nested_inputs_and_labels_share_one_plan(road):
     table = np.random.default_rng(2).normal(size=(9, 4)).astype("float32")
     targets = {"kind": y, "value": table[:, 0], "tags": (table > 0).astype("int32")}
     weights = {"kind": np.ones(9, "float32"), "value": np.arange(9.0), "tags": np.ones(9)}
-    layer = mixup_layer()
+    layer = mixup_layer(num_classes={"kind": CLASSES})
     plan = layer.plan(2, 9)
     x, mixed, w = at_step(road, layer, 2, ({"image": image, "table": (table,)}, targets, weights))
     mix = lambda values: mixup(values, plan.lam, plan.permutation)

@@ -144,8 +144,8 @@ def test_class_ids_that_keras_layers_cast_to_float_are_refused():
     first = keras.layers.Pipeline([layers()["mixup"], keras.layers.RandomFlip()])
     assert content(ids.map(first))[0]["labels"].shape == (6, CLASSES)
     after = keras.layers.Pipeline([keras.layers.RandomFlip(), layers()["mixup"]])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="cast to float"):
-        content(ids.map(after))
+    with pytest.raises(ValueError, match="cast labels to float"):
+        ids.map(after)
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
