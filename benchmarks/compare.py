@@ -1,10 +1,10 @@
-"""Where mixup goes wrong without an error: `keras.layers.MixUp` / `CutMix` beside kmix, measured in one table.
+"""Where mixup silently goes wrong: `keras.layers.MixUp` / `CutMix` beside kmix, measured in one table.
 
     KERAS_BACKEND=jax python benchmarks/compare.py
     python benchmarks/compare.py --all-backends
 
 Each row is a contract of kmix: a function below that runs both libraries and returns what it saw. "eager" is a
-plain call on the Keras backend, "tf.data" is `ds.map(layer)`, which runs on TensorFlow ops whatever the backend,
+plain call on the Keras backend. "tf.data" is `ds.map(layer)`, which runs on TensorFlow ops on every backend,
 so TensorFlow must be installed. The exit code is 1 if kmix breaks a contract.
 """
 
@@ -30,7 +30,7 @@ ONE_HOT = np.eye(B, dtype="float32")
 NAMES = ("MixUp", "CutMix")
 
 
-# How a layer is run, and how the outcome is shown.
+# How to run a layer, and how to show the outcome.
 
 
 def eager(layer, *batch, **options):
@@ -50,7 +50,7 @@ def repeated(batch, count):
 
 
 def keras_batch(labels=ONE_HOT, images=IMAGES, **more):
-    """A batch in the form that the peers take."""
+    """A batch in the form that the other layers take."""
     return {"images": images, "labels": labels, **more}
 
 
@@ -63,14 +63,14 @@ def attempt(function, *args):
 
 
 def show(outcome):
-    """One outcome as text: the name of an exception, the shape of an array, or the text that it is."""
+    """One outcome as text: the name of an exception, the shape of an array, or the text itself."""
     if isinstance(outcome, Exception):
         return "raises: not mixed yet" if "not mixed yet" in str(outcome) else type(outcome).__name__
     return f"shape {outcome.shape}" if isinstance(outcome, np.ndarray) else str(outcome)
 
 
 def show_all(outcomes):
-    """Outcomes by name as text, said once if they are all the same."""
+    """Outcomes by name as text; once, if they are all the same."""
     texts = {name: show(outcome) for name, outcome in outcomes.items()}
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
@@ -82,11 +82,11 @@ def numbers(values):
     return ", ".join(f"{value:.2f}" for value in np.ravel(values)[:4])
 
 
-# The rows. Each returns (what the peer does, what kmix does, whether kmix holds the contract or None: not yet).
+# The rows. Each returns (what the peer does, what kmix does, whether kmix keeps the contract; None means not yet).
 
 
 def integer_labels():
-    """Class ids become one-hot or a ValueError, never 2.64."""
+    """Class ids become one-hot labels or raise a ValueError; they never become 2.64."""
     ids = IDS[:, None]
     peer = attempt(lambda: "class ids " + numbers(tf_data(keras.layers.MixUp(1.0, seed=1), keras_batch(ids))["labels"]))
     refused = attempt(tf_data, kmix.MixUp(1.0, seed=1), IMAGES, ids)
@@ -125,7 +125,7 @@ def alpha_zero():
 
 
 def small_alpha():
-    """A small alpha draws the Beta distribution that it names."""
+    """A small alpha draws from the Beta distribution that it stands for."""
     alpha, images, labels = 0.01, np.zeros((1000, 1, 1, 1), "float32"), np.eye(1000, dtype="float32")
 
     def shares(mix):
@@ -178,7 +178,7 @@ def bounding_boxes():
 
 
 def refuses(outcomes):
-    """Whether all outcomes are the error of a feature that kmix does not have yet."""
+    """Whether all outcomes are the error for a feature that kmix does not have yet."""
     return all(isinstance(o, ValueError) and "not mixed yet" in str(o) for o in outcomes.values())
 
 
@@ -206,7 +206,7 @@ def cutmix_labels():
 
 
 def reproducible():
-    """One seed gives the same bytes under parallel calls, and no two batches share a plan."""
+    """One seed gives the same bytes with parallel calls, and no two batches share a plan."""
     count, small, parallel = 1000, IMAGES[:, :2, :2], {"num_parallel_calls": 8}
 
     def theirs():
@@ -246,10 +246,10 @@ def compiled_by_xla():
 
 
 def plain_layer_of_a_model():
-    """As a layer of a plain model, mixing cannot reach the labels, which must not pass in silence."""
+    """As a layer of a plain model, a mixing layer cannot reach the labels, and must say so."""
 
     def fit(layer):
-        # The model copies its input and the target is the input: any loss comes from mixing x and not y.
+        # The model copies its input, and the target is the input: any loss comes from mixing x but not y.
         model = keras.Sequential([layer, keras.layers.Dense(3, kernel_initializer="identity")])
         model.compile(keras.optimizers.SGD(0.0), "mae")
         with warnings.catch_warnings(record=True) as caught:
@@ -281,7 +281,7 @@ def alpha_after_tracing():
 
     peer = attempt(lambda: text(*partner_shares(keras.layers.MixUp(1.0, seed=1), keras_batch())))
     before, after = partner_shares(kmix.MixUp(1.0, seed=1), (IMAGES, ONE_HOT))
-    # Half of each partner, but for the 1 in B that is its own.
+    # Half of each partner, except for the 1 in B that is its own.
     return show(peer), text(before, after), before < 0.3 and abs(after - 0.5 * (1 - 1 / B)) < 0.05
 
 
@@ -313,7 +313,7 @@ def half_precision():
 
 
 def inference_advances_nothing():
-    """A call with `training=False` leaves the next draw as it was."""
+    """A call with `training=False` does not change the next draw."""
 
     def draw(library, name, batch, calls):
         layer = getattr(library, name)(seed=1)
@@ -331,9 +331,9 @@ def inference_advances_nothing():
 
 
 def sample_weights():
-    """Weights are mixed so that a loss linear in the labels is the weighted pair of losses."""
+    """Weights are mixed so that a loss that is linear in the labels is the weighted pair of losses."""
     weights = np.arange(1, B + 1, dtype="float32")
-    losses = np.random.default_rng(2).random((B, B))  # of each prediction, for each class
+    losses = np.random.default_rng(2).random((B, B))  # for each prediction and class
     peer = attempt(lambda: eager(keras.layers.MixUp(1.0), keras_batch(sample_weight=weights))["sample_weight"])
     layer = kmix.MixUp(1.0, seed=1)
     plan = layer.plan(step=0, batch_size=B)
@@ -366,19 +366,19 @@ ROWS = {
 
 
 def print_table(rows):
-    """Print rows of text as a Markdown table, the first one as its head."""
+    """Print rows of text as a Markdown table; the first one is the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in (rows[0], ["-" * width for width in widths], *rows[1:]):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
 
 
 def compare():
-    """Print the table for this backend. Returns whether kmix holds every contract."""
-    table, held = [["", "keras.layers", "kmix", "kmix holds it"]], True
+    """Print the table for this backend. Returns whether kmix keeps every contract."""
+    table, held = [["", "keras.layers", "kmix", "kmix keeps it"]], True
     for title, row in ROWS.items():
         try:
             peer, ours, ok = row()
-        except Exception as error:  # Peers may fail within a row; here kmix failed where it must not.
+        except Exception as error:  # A peer may fail inside a row; here it was kmix, which must not.
             peer, ours, ok = "not reached", f"{type(error).__name__}: {error}".splitlines()[0], False
         table.append([title, peer, ours, "not yet" if ok is None else "yes" if ok else "NO"])
         held = held and (ok is None or ok)
@@ -388,7 +388,7 @@ def compare():
 
 
 def compare_all_backends():
-    """Run this script once for each backend that is installed. Returns whether kmix holds every contract."""
+    """Run this script once for each backend that is installed. Returns whether kmix keeps every contract."""
     backends = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
     runs = [subprocess.run([sys.executable, __file__], env={**os.environ, "KERAS_BACKEND": name}) for name in backends]
     return all(run.returncode == 0 for run in runs)

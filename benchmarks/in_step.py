@@ -1,16 +1,16 @@
-"""What mixing inside of the training step costs: a step of `kmix.MixTrainer` beside one of the bare model.
+"""What mixing inside the training step costs: a step of `kmix.MixTrainer` beside one of the bare model.
 
     KERAS_BACKEND=jax python benchmarks/in_step.py
     python benchmarks/in_step.py --all-backends
     KERAS_BACKEND=torch python benchmarks/in_step.py --network resnet50 --size 224 --classes 1000 --dtype mixed_bfloat16
 
-All ways train the same network with the same optimizer, loss and batch, so that only the mixing differs. A block of
-steps of each way makes a round, in another order every time, and ratios are taken within a round: a slow moment of the
-machine meets all ways alike. The bare model runs twice; its second row shows what the noise alone makes of a ratio.
+All ways train the same network with the same optimizer, loss and batch, so that only the mixing differs. A round is one
+block of steps of each way, in a new order every time, and ratios are taken within a round, so that a slow moment of the
+machine affects all ways alike. The bare model runs twice; its second row shows how far noise alone moves a ratio.
 
-`--path batch` (the default) calls `train_on_batch` with a batch that is on the device already, and waits for the loss
-of each step: the strictest view, in which no cost hides behind the device's work or the transfer of data. `--path fit`
-is `fit` on NumPy arrays, an epoch per block: write `--steps 20` or more with it.
+`--path batch` (the default) calls `train_on_batch` with a batch that is already on the device, and waits for the loss
+of each step. This is the strictest view: no cost hides behind the device's work or the transfer of data. `--path fit`
+runs `fit` on NumPy arrays, with one epoch per block; use it with `--steps 20` or more.
 """
 
 import argparse
@@ -34,7 +34,7 @@ BASELINE, CONTROL = "bare model", "bare model, again"
 
 
 def small_resnet(size, classes, blocks):
-    """A ResNet for small images of `6 * blocks + 2` layers (He et al. 2015, section 4.2)."""
+    """A ResNet for small images with `6 * blocks + 2` layers (He et al. 2015, section 4.2)."""
 
     def convolved(x, filters, kernel_size=3, strides=1):
         x = keras.layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False)(x)
@@ -54,7 +54,7 @@ def small_resnet(size, classes, blocks):
 
 
 def resnet50(size, classes):
-    """ResNet-50 as it comes with Keras, untrained."""
+    """ResNet-50 from Keras, untrained."""
     return keras.applications.ResNet50(
         weights=None, input_shape=(size, size, 3), classes=classes, classifier_activation=None
     )
@@ -83,12 +83,12 @@ def ways_to_train(options):
         loss = kmix.losses.SoftLabelCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
     if len({model.jit_compile for model in models.values()}) > 1:
-        raise RuntimeError("Keras compiles some of the models with XLA and others not: there is nothing to compare.")
+        raise RuntimeError("Keras compiles only some of the models with XLA, so they cannot be compared.")
     return models
 
 
 def make_data(options):
-    """Images and one-hot labels: one batch on the device, or NumPy arrays with a batch for each step of a block."""
+    """Images and one-hot labels: one batch on the device, or NumPy arrays with one batch for each step of a block."""
     generator, batches = np.random.default_rng(0), options.steps if options.path == "fit" else 1
     x = generator.random((options.batch, options.size, options.size, 3), dtype="float32")
     y = np.eye(options.classes, dtype="float32")[generator.integers(options.classes, size=options.batch)]
@@ -98,18 +98,18 @@ def make_data(options):
 
 
 def time_block(model, data, options):
-    """Milliseconds per training step: by the clock, and of all cores together."""
+    """Milliseconds per training step: on the clock, and summed over all cores."""
     start, start_cpu = time.perf_counter(), time.process_time()
     if options.path == "fit":
         model.fit(*data, batch_size=options.batch, shuffle=False, verbose=0)
     else:
         for _ in range(options.steps):
-            model.train_on_batch(*data)  # returns numbers, and so waits for the device
+            model.train_on_batch(*data)  # returns numbers, so it waits for the device
     return 1e3 * (time.perf_counter() - start) / options.steps, 1e3 * (time.process_time() - start_cpu) / options.steps
 
 
 def measure(models, data, options):
-    """The times of every round, by name. Two rounds before them, which compile, are not counted."""
+    """The times of every round, by name. The first two rounds, which compile, are not counted."""
     times, order = {name: [] for name in models}, list(models)
     for turn in range(-2, options.rounds):
         for name in order:
@@ -121,7 +121,7 @@ def measure(models, data, options):
 
 
 def table_rows(times):
-    """Cells of text for each way to train; what it costs more than the baseline is the median over the rounds."""
+    """Cells of text for each way to train. The overhead over the baseline is the median over the rounds."""
     clocks, cores = ({name: [pair[i] for pair in pairs] for name, pairs in times.items()} for i in (0, 1))
     for name, values in clocks.items():
         cells = [f"{statistics.median(values):.1f}"]
@@ -133,7 +133,7 @@ def table_rows(times):
 
 
 def compare(options):
-    """Measure on this backend and print one Markdown table, with `--save` into RESULTS.md, too."""
+    """Measure on this backend and print one Markdown table; with `--save`, also write it to RESULTS.md."""
     keras.config.set_dtype_policy(options.dtype)
     models = ways_to_train(options)
     times = measure(models, make_data(options), options)
@@ -169,9 +169,9 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=128, help="samples in a batch (default: 128)")
     parser.add_argument("--dtype", default="float32", help="Keras dtype policy, such as mixed_bfloat16")
     parser.add_argument("--path", choices=("batch", "fit"), default="batch", help="see above (default: batch)")
-    parser.add_argument("--steps", type=int, default=1, help="steps of a block (default: 1)")
+    parser.add_argument("--steps", type=int, default=1, help="steps in a block (default: 1)")
     parser.add_argument("--rounds", type=int, default=40, help="rounds that count, at least 2 (default: 40)")
-    parser.add_argument("--save", action="store_true", help="put the table into RESULTS.md")
+    parser.add_argument("--save", action="store_true", help="write the table to RESULTS.md")
     parser.add_argument("--all-backends", action="store_true", help="one table for each installed backend")
     arguments = parser.parse_args()
     if arguments.all_backends:

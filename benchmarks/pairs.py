@@ -3,11 +3,11 @@
     python benchmarks/pairs.py
     KERAS_BACKEND=jax python benchmarks/pairs.py --classes 1000 100000 --save
 
-What is timed for each form: `tf.data` draws, mixes and yields a batch (of class ids and inputs of one number, so that
-the labels are all there is to mix), and one compiled step (on PyTorch an eager one) takes it, computes the loss and its
-gradient by the predictions. A third row has no labels: the step computes the mean of the logarithm of the sum over the
-classes, and its gradient, which is the part of the loss that no form of the labels can spare. The rounds are
-interleaved, so that a slow moment of the machine meets all alike, and ratios are taken within a round.
+This is timed for each form: `tf.data` draws, mixes and yields a batch of class ids (its inputs are single numbers, so
+that there is little but labels to mix), and one compiled step (eager on PyTorch) computes the loss and its gradient
+with respect to the predictions. A third row has no labels: the step computes the mean of the logarithm of the sum over
+the classes, and its gradient, which is the part of the loss that no form of labels can avoid. The rounds are
+interleaved, so that a slow moment of the machine affects all forms alike, and ratios are taken within a round.
 """
 
 import argparse
@@ -31,7 +31,7 @@ DENSE, PAIR, NONE = FORMS = ("dense", "pair", "no labels")
 def mixed_batches(form, batch, classes):
     """An endless iterator over mixed batches whose labels have that form."""
     options = tf.data.Options()
-    # Each batch is mixed when it is asked for, so that nothing is mixed outside of the clock.
+    # Each batch is mixed when it is requested, so that all mixing is timed.
     options.autotune.enabled = options.experimental_optimization.inject_prefetch = False
     ids = np.random.default_rng(0).integers(classes, size=batch)
     layer = kmix.MixUp(1.0, num_classes=classes, labels=form, seed=1)
@@ -67,7 +67,7 @@ def compiled_step(loss, jit_compile):
 
 
 def loss_function(form, from_logits):
-    """`(labels, predictions) -> loss`: the cross-entropy, or what of it does not depend on the labels."""
+    """`(labels, predictions) -> loss`: the cross-entropy, or the part of it that does not depend on the labels."""
     if form != NONE:
         return kmix.losses.SoftLabelCrossentropy(from_logits=from_logits)
     if from_logits:
@@ -76,7 +76,7 @@ def loss_function(form, from_logits):
 
 
 def measure(options, classes, from_logits):
-    """By form: milliseconds of every round for labels and for the step, the bytes of the labels, and the results."""
+    """By form: the milliseconds of every round for labels and step, the bytes of the labels, and the results."""
     y_pred = np.random.default_rng(1).normal(size=(options.batch, classes)).astype("float32")
     if not from_logits:
         y_pred = np.exp(y_pred) / np.exp(y_pred).sum(axis=-1, keepdims=True)
@@ -99,7 +99,7 @@ def measure(options, classes, from_logits):
 
 
 def rows_of(times, sizes):
-    """The cells of a table after the number of classes and the kind of predictions, by form."""
+    """The cells of a row after the number of classes and the kind of predictions, by form."""
     for form in FORMS:
         both = [sum(parts) for parts in times[form]]
         medians = [statistics.median(values) for values in (*zip(*times[form], strict=True), both)]
@@ -108,13 +108,13 @@ def rows_of(times, sizes):
 
 
 def main():
-    """Measure every number of classes and print one Markdown table, with `--save` into RESULTS.md, too."""
+    """Measure every number of classes and print one Markdown table; with `--save`, also write it to RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", nargs="+", type=int, default=[1000, 10_000, 100_000], help="numbers of classes")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--jit-compile", action="store_true", help="compile the step on TensorFlow with XLA")
-    parser.add_argument("--save", action="store_true", help="put the table into RESULTS.md")
+    parser.add_argument("--save", action="store_true", help="write the table to RESULTS.md")
     options = parser.parse_args()
 
     rows, differences = [], []
@@ -150,7 +150,7 @@ Batches of {options.batch}, medians of {options.rounds} rounds; the step is {com
 
 {results.table(header, rows)}
 
-Largest difference between dense and pair: of the losses {loss:.1e} (relative), of the gradients {gradient:.1e}.
+Largest difference between dense labels and pairs: losses {loss:.1e} (relative), gradients {gradient:.1e}.
 """
     print(text)
     if options.save:

@@ -1,4 +1,4 @@
-"""`RESULTS.md`: one section for each benchmark, which rewrites its own and leaves the others alone."""
+"""`RESULTS.md`: one section for each benchmark, which rewrites its own section and leaves the others alone."""
 
 import datetime
 import importlib.metadata
@@ -16,7 +16,7 @@ Each section is written by the command that it names. Ratios travel between mach
 
 
 def write_section(name, text, path=RESULTS):
-    """Put `text` between the markers of section `name` of the file, where it was or at the end."""
+    """Write `text` between the markers of section `name` of the file, in its old place or at the end."""
     page = path.read_text() if path.exists() else HEAD
     section = f"<!-- {name} -->\n{text.strip()}\n<!-- /{name} -->"
     page, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _: section, page, flags=re.DOTALL)
@@ -30,7 +30,7 @@ def table(header, rows):
 
 
 def command(backend):
-    """The command that is running, as a user types it in the root of the project."""
+    """The running command, as a user types it in the root of the project."""
     script = f"benchmarks/{pathlib.Path(sys.argv[0]).name}"
     return f"`KERAS_BACKEND={backend} python {' '.join([script, *sys.argv[1:]])}`"
 

@@ -1,15 +1,15 @@
 """Throughput of the mixing layers in a tf.data pipeline: kmix, its peers, and the memory limit, in one run.
 
-    python benchmarks/speed.py                  # everything, and into RESULTS.md
-    python benchmarks/speed.py --only 28x28x1   # some of the cases, printed only
+    python benchmarks/speed.py                  # everything, written to RESULTS.md
+    python benchmarks/speed.py --only 28x28x1   # some of the cases, only printed
 
 Each layer maps one batch in memory, over and over: `Dataset.from_tensors(batch).repeat().map(layer, calls)`, timed from
-one batch to a later one. The rounds are interleaved, each in another order, so that a slow moment of the machine meets
+one batch to a later one. The rounds are interleaved, each in a new order, so that a slow moment of the machine affects
 all layers alike. The memory limit is one multi-threaded pass that reads two batches and writes one, the least
 that mixing can do; for MixUp of uint8 images it is the cast to float32, which reads one.
 
-The formulas of torchvision and timm are written out in PyTorch and run on a batch in memory, outside of any loader:
-one lam and one box for the whole batch; as partner the neighbour (roll), or the sample at the other end (flip, in
+The formulas of torchvision and timm are written out in PyTorch and run on a batch in memory, outside any loader:
+one lam and one box for the whole batch. The partner is the neighbour (roll), or the sample at the other end (flip, in
 place). uint8 images are cast to float32 before they are blended.
 """
 
@@ -42,7 +42,7 @@ ALPHAS = {"MixUp": 0.2, "CutMix": 1.0}
 LIMIT, KMIX, KERAS, KERAS_CV = "memory limit", "kmix", "keras.layers", "keras_cv"
 LIBRARIES = [LIMIT, KMIX, KERAS, KERAS_CV, "torchvision's formula", "timm's formula"]
 
-# Shape of a batch, number of classes, dtype, parallel calls. By size of the image, then of the batch.
+# Shape of a batch, number of classes, dtype, parallel calls.
 CASES = [
     ((128, 28, 28, 1), 10, "float32", 2),
     ((128, 32, 32, 3), 10, "float32", 2),
@@ -60,7 +60,7 @@ CASES = [
     ((128, 224, 224, 3), 1000, "uint8", 2),
 ]
 
-# What kmix shall reach: case, kind, library, at least how many times the speed of that library.
+# What kmix should reach: case, kind, library, and the least multiple of the speed of that library.
 BOUNDS = [
     (CASES[3], "MixUp", KERAS, 3.0),
     (CASES[3], "MixUp", KERAS_CV, 2.0),
@@ -90,14 +90,14 @@ def make_batch(shape, classes, dtype):
 
 
 def make_layer(library, kind):
-    """A mixing layer of one of the libraries."""
+    """A mixing layer of a library."""
     return getattr({KMIX: kmix, KERAS: keras.layers, KERAS_CV: getattr(keras_cv, "layers", None)}[library], kind)(
         ALPHAS[kind]
     )
 
 
 def memory_pass(kind, images):
-    """A map function that moves no less memory than mixing does."""
+    """A map function that moves the memory that mixing must move."""
     if kind == "MixUp" and images.dtype == "uint8":
         return lambda x, y: (tf.cast(x, "float32"), y)
     other = tf.constant(images[::-1].copy())
@@ -105,16 +105,16 @@ def memory_pass(kind, images):
 
 
 def source(batch, library):
-    """A data set that repeats one batch without end, in the form that a library takes."""
+    """A data set that repeats one batch endlessly, in the form that a library takes."""
     options = tf.data.Options()
-    # The number of parallel calls is given: nothing is left to tune, but the end of an iterator waits for the tuner.
+    # The number of parallel calls is fixed: there is nothing to tune, yet the end of an iterator waits for the tuner.
     options.autotune.enabled = options.experimental_optimization.inject_prefetch = False
     batch = batch if library in (KMIX, LIMIT) else dict(zip(("images", "labels"), batch, strict=True))
     return tf.data.Dataset.from_tensors(batch).repeat().with_options(options)
 
 
 def run_pipeline(dataset, count):
-    """Milliseconds per batch, from the first to the last of `count` more."""
+    """Milliseconds per batch, over `count` batches after the first."""
     batches = iter(dataset.take(count + 1))
     next(batches)
     start = time.perf_counter()
@@ -124,7 +124,7 @@ def run_pipeline(dataset, count):
 
 
 def torch_formulas(batch, kind, calls):
-    """The formulas of torchvision and timm as functions of nothing, by library; images are (B, C, H, W) there."""
+    """The formulas of torchvision and timm as timed functions, by library; their images are (B, C, H, W)."""
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch[0], -1, 1)))
     y = torch.from_numpy(batch[1])
     beta = torch.distributions.Beta(ALPHAS[kind], ALPHAS[kind])
@@ -187,8 +187,8 @@ def runners(case, kind):
 
 
 def measure(case, rounds):
-    """Milliseconds per batch of every round, by (kind, library). A first round, which compiles, is not counted."""
-    # So many batches that the one or two that wait when the clock starts do not count.
+    """Milliseconds per batch of every round, by (kind, library). The first round, which compiles, is not counted."""
+    # Enough batches that the one or two that wait when the clock starts do not matter.
     count = int(np.clip(3e8 // np.prod(case[0]), 16, 300))
     runs = {(kind, library): run for kind in ALPHAS for library, run in runners(case, kind).items()}
     times = {key: [] for key in runs}
@@ -231,12 +231,12 @@ def throughput(cases, rounds):
     ]
     return (
         results.table(["batch", "kmix, ns per number", *LIBRARIES], rows),
-        results.table(["batch", "than", "times as fast as, at least", "measured"], bounds),
+        results.table(["batch", "than", "times as fast, at least", "measured"], bounds),
     )
 
 
 def fixed_costs(rounds):
-    """What a batch costs without its pixels: the plan alone in NumPy, and all of a map on images of one pixel."""
+    """What a batch costs without its pixels: the plan alone in NumPy, and a whole map on images of one pixel."""
     rows = []
     for size in (32, 128, 512):
         row = [size]
@@ -259,7 +259,7 @@ def fixed_costs(rounds):
 
 
 def starts(rounds):
-    """Milliseconds to the first batch: of a new layer, and of another epoch of the same pipeline."""
+    """Milliseconds to the first batch: with a new layer, and in another epoch of the same pipeline."""
     rows = []
     for shape, classes in (((128, 28, 28, 1), 10), ((128, 224, 224, 3), 1000)):
         batch = make_batch(shape, classes, "float32")
@@ -285,7 +285,7 @@ def starts(rounds):
 
 
 def main():
-    """Measure, print, and write the section of RESULTS.md unless only some of the cases ran."""
+    """Measure, print, and write the section of RESULTS.md, unless only some of the cases ran."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help='a part of the name of a case: "28x28x1", "uint8", "1 call"')
     parser.add_argument("--rounds", type=int, default=7)
@@ -298,8 +298,8 @@ def main():
 
 {machine}. Keras on {keras.backend.backend()}.
 
-Milliseconds per batch, medians of {options.rounds} interleaved rounds (minimum to maximum), and how many times those of
-kmix. Left out: batches of 512 of the larger images, and the other products of size, dtype, batch and parallel calls.
+Milliseconds per batch: medians of {options.rounds} interleaved rounds (minimum to maximum), then as multiples of that
+of kmix. Left out: batches of 512 larger images, and the other combinations of size, dtype, batch and parallel calls.
 
 {table}
 
@@ -307,11 +307,11 @@ The bounds, by the medians of this run:
 
 {bounds}
 
-Without the pixels, by the size of the batch:
+Without the pixels, by batch size:
 
 {fixed_costs(options.rounds)}
 
-Milliseconds to the first batch, of a new layer and of another epoch:
+Milliseconds to the first batch, with a new layer and in another epoch:
 
 {starts(options.rounds)}
 """

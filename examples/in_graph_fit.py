@@ -1,17 +1,18 @@
-"""Mixing inside of the training step: plain `fit` on NumPy arrays, without a data pipeline.
+"""Mixing inside the training step: plain `fit` on NumPy arrays, without a data pipeline.
 
     python examples/in_graph_fit.py                    # prints a table of test errors, draws in_graph_fit.png
-    python examples/in_graph_fit.py --quick            # one seed, few epochs: only to see that it runs
+    python examples/in_graph_fit.py --quick            # one seed, few epochs: only to check that it runs
     KERAS_BACKEND=jax python examples/in_graph_fit.py  # or torch; neither needs TensorFlow
-    python examples/in_graph_fit.py --logs runs        # the curves for `tensorboard --logdir runs`, alpha among them
+    python examples/in_graph_fit.py --logs runs        # the curves for `tensorboard --logdir runs`, with alpha
 
-A small network learns digits of which a fifth carry a wrong label, as labels from a hurried crowd might. Plain training
-learns those by heart in the end. `kmix.MixTrainer` trains with MixUp or CutMix of the images, and then with Manifold
-Mixup, which blends the images or what one of the two stages makes of them. Alpha warms up, holds, and ends.
+A small network learns digits, a fifth of which carry a wrong label, as they might if a crowd labelled them in a hurry.
+In the end, plain training memorises the wrong labels. `kmix.MixTrainer` trains with MixUp or CutMix on the images, and
+then with Manifold Mixup, which blends the images or the output of one of the two stages. Alpha warms up, holds, and
+ends at 0.
 
-`--data DIR` takes Fashion-MNIST in place of scikit-learn's digits: `train-images-idx3-ubyte.gz` and
-`train-labels-idx1-ubyte.gz` from https://github.com/zalandoresearch/fashion-mnist. scikit-learn brings the digits
-along, Matplotlib draws: `pip install ".[tensorflow,examples]"` in a checkout, with jax or torch in place of tensorflow.
+`--data DIR` reads Fashion-MNIST instead of scikit-learn's digits: `train-images-idx3-ubyte.gz` and
+`train-labels-idx1-ubyte.gz` from https://github.com/zalandoresearch/fashion-mnist. The digits come with scikit-learn,
+and Matplotlib draws. In a checkout, run `pip install ".[tensorflow,examples]"`, with jax or torch for another backend.
 """
 
 import argparse
@@ -32,11 +33,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import kmix
-from kmix import mixing, plots
+from kmix import plots
+from kmix.mixing import mix_inputs
 
 # The same for all methods. Network, learning rate, epochs, alphas and their schedule were chosen on the digits with
-# seeds 100 and 101. A seed sets the split, the wrong labels, the initial weights, the order, the mixing. The test
-# images of a run select and stop nothing in it: the network after the last epoch is the one that counts.
+# seeds 100 and 101. A seed sets the split, the wrong labels, the initial weights, the order and the mixing. The test
+# images of a run neither select nor stop anything in it: the network after the last epoch counts.
 CLASSES, TRAIN_SIZE, MAX_TEST_SIZE, WRONG_LABELS, BATCH_SIZE, LEARNING_RATE = 10, 500, 2000, 0.2, 50, 2e-3
 PLAIN, INPUTS, MANIFOLD = "plain", "MixUp or CutMix", "Manifold Mixup"
 ALPHAS = {INPUTS: 1.0, MANIFOLD: 2.0}
@@ -45,7 +47,7 @@ SCORES = {"test error (%)": "error", "NLL (nats)": "NLL", "ECE (%)": "ECE"}
 
 
 def load(folder):
-    """Images (n, height, width, 1) in [0, 1] and class ids: Fashion-MNIST from a folder, or else the digits."""
+    """Images (n, height, width, 1) in [0, 1] and class ids: Fashion-MNIST from a folder, or the digits without one."""
     if folder is None:
         digits = load_digits()
         return digits.images[..., None].astype("float32") / 16.0, digits.target
@@ -56,7 +58,7 @@ def load(folder):
 
 
 def split(data, seed):
-    """Training images with labels of which some are wrong, and test images with the right ones."""
+    """Training images, some with wrong labels, and test images with correct ones."""
     x, y = data
     test_size = min(MAX_TEST_SIZE, len(x) - TRAIN_SIZE)
     x, x_test, y, y_test = train_test_split(
@@ -69,7 +71,7 @@ def split(data, seed):
 
 
 def network(shape):
-    """A small network whose stages have names, to mix behind them."""
+    """A small network whose stages have names, so that they can serve as places to mix."""
     inputs = x = keras.Input(shape)
     for stage, filters in enumerate((32, 64), 1):
         x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
@@ -79,7 +81,7 @@ def network(shape):
 
 
 def trainer_of(method, model, seed):
-    """What is fitted: the model itself, or a trainer that mixes and trains the model in place."""
+    """What to fit: the model itself, or a trainer that mixes and trains the model in place."""
     if method == PLAIN:
         return model
     mixup = kmix.MixUp(ALPHAS[method], seed=seed)
@@ -89,7 +91,7 @@ def trainer_of(method, model, seed):
 
 
 def alpha_schedule(alpha, epochs):
-    """Warm-up for a tenth of the epochs, then alpha, then none for the last twentieth."""
+    """Warm up for a tenth of the epochs, hold alpha, and drop to 0 for the last twentieth."""
     warm_up = max(1, epochs // 10)
     clean_from = max(warm_up + 1, epochs - max(1, epochs // 20))
     return kmix.schedules.Join([kmix.schedules.Linear(0.0, alpha, warm_up), alpha, 0.0], [warm_up, clean_from])
@@ -102,7 +104,7 @@ def train(method, data, seed, epochs, logs, on_epoch_end):
     trainer = trainer_of(method, network(x.shape[1:]), seed)
     trainer.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE),
-        loss=kmix.losses.SoftLabelCrossentropy(),  # of class ids and of mixed labels
+        loss=kmix.losses.SoftLabelCrossentropy(),  # takes class ids and mixed labels
         metrics=[kmix.metrics.SoftLabelAccuracy(name="accuracy"), kmix.metrics.ExpectedCalibrationError(name="ece")],
     )
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)]
@@ -112,7 +114,7 @@ def train(method, data, seed, epochs, logs, on_epoch_end):
         callbacks += [keras.callbacks.TensorBoard(f"{logs}/{method}, seed {seed}")]
     history = trainer.fit(
         x,
-        y,  # class ids: the trainer encodes them, and knows from the model how many classes there are
+        y,  # class ids: the trainer encodes them, and infers the number of classes from the model
         batch_size=BATCH_SIZE,
         epochs=epochs,
         validation_data=(x_test, y_test),
@@ -151,7 +153,7 @@ def print_table(console, runs, epochs):
     seeds, test_size = len(scores[PLAIN]), len(runs[PLAIN][0]["labels"])
     table = Table("method", *SCORES)
     table.title = f"{TRAIN_SIZE} training images, {test_size} test images, {epochs} epochs, {seeds} seed(s)"
-    table.caption = f"mean ± standard deviation; {WRONG_LABELS:.0%} of the training labels are wrong, no test label is"
+    table.caption = f"mean ± standard deviation; {WRONG_LABELS:.0%} of the training labels are wrong, but no test label"
     for method, values in scores.items():
         cells = [f"{mean:.2f}" for mean in values.mean(axis=0)]
         if seeds > 1:
@@ -161,23 +163,24 @@ def print_table(console, runs, epochs):
     for method in ALPHAS:
         wins = np.sum(scores[method] < scores[PLAIN], axis=0)
         counts = ", ".join(f"{name} {count}" for name, count in zip(SCORES.values(), wins, strict=True))
-        console.print(f"{method:15} is better than plain, of {seeds} seed(s): {counts}", highlight=False)
+        console.print(f"{method:15} is better than plain on this many of {seeds} seed(s): {counts}", highlight=False)
 
 
 def draw_replay(figure, data):
-    """Two training steps of seed 0, one of MixUp and one of CutMix, replayed on a batch."""
+    """Replay two training steps of seed 0 on a batch, one with MixUp and one with CutMix."""
     x, y = (array[:BATCH_SIZE] for array in data)
     trainer = trainer_of(INPUTS, network(x.shape[1:]), seed=0)
     for part, (choice, name) in zip(figure.subfigures(1, 2), enumerate(("MixUp", "CutMix")), strict=True):
         plans = ((step, trainer.plan(step, BATCH_SIZE, x.shape[1:3])) for step in range(100, 200))
         step, plan = next((step, plan) for step, plan in plans if plan.choice == choice)
-        mixed = mixing.mix_inputs(x, plan), mixing.mix_labels(y, plan, num_classes=CLASSES)
-        plots.mixed_batch(*mixed, count=6, figure=part)
-        part.suptitle(f"Step {step} took {name}: replayed from `trainer.plan({step}, ...)`")
+        one_hot, lam = np.eye(CLASSES)[y], plan.lam[:, None]
+        labels = lam * one_hot + (1 - lam) * one_hot[plan.permutation]
+        plots.mixed_batch(mix_inputs(x, plan), labels, count=6, figure=part)
+        part.suptitle(f"Step {step} drew {name}: replayed from `trainer.plan({step}, ...)`")
 
 
 def draw(runs, data, epochs, path):
-    """One picture: what training steps do, how alpha and the scores develop, and how calibrated the networks are."""
+    """One picture: what training steps do, how alpha and the scores develop, and how well calibrated networks are."""
     figure = Figure(figsize=(16, 6.8), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 2.2])
     draw_replay(top, data)
@@ -193,7 +196,7 @@ def draw(runs, data, epochs, path):
     for method, results in runs.items():
         y_test, y_pred = (np.concatenate([run[name] for run in results]) for name in ("labels", "probabilities"))
         plots.reliability_diagram(y_test, y_pred, num_bins=10, ax=reliability, label=method, color=COLORS[method])
-    reliability.set_title("Reliability: above = underconfident")
+    reliability.set_title("Reliability: underconfident above")
     for axes in (*curves, reliability):
         axes.set_box_aspect(1)
     bottom.legend(*curves[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(runs))

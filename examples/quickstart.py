@@ -1,10 +1,10 @@
-"""kmix in two minutes: a small network on few handwritten digits, trained plainly and with mixup.
+"""kmix in two minutes: a small network, trained on a few handwritten digits with and without mixup.
 
     python examples/quickstart.py                      # prints a table of test errors, draws quickstart.png
-    python examples/quickstart.py --quick              # one seed, few epochs: only to see that it runs
-    KERAS_BACKEND=jax python examples/quickstart.py    # or torch (tf.data needs TensorFlow all the same)
+    python examples/quickstart.py --quick              # one seed, few epochs: only to check that it runs
+    KERAS_BACKEND=jax python examples/quickstart.py    # or torch (tf.data still needs TensorFlow)
 
-scikit-learn brings the digits along, Matplotlib draws: `pip install ".[tensorflow,examples]"` in a checkout.
+The digits come with scikit-learn, and Matplotlib draws. In a checkout, run `pip install ".[tensorflow,examples]"`.
 """
 
 import argparse
@@ -28,8 +28,8 @@ import kmix
 from kmix import plots
 
 # The same for all methods. Network, learning rate, batch size and epochs were chosen on seeds 100 to 103; alpha is in
-# the middle of the 0.2 to 1 that were tried there. A seed sets the split, the initial weights, the order, the mixing.
-# The test digits of a run select and stop nothing in it: the network after the last epoch is the one that counts.
+# the middle of the range that was tried there, 0.2 to 1. A seed sets the split, the initial weights, the order and the
+# mixing. The test digits of a run neither select nor stop anything in it: the network after the last epoch counts.
 CLASSES, TRAIN_SIZE, BATCH_SIZE, LEARNING_RATE, ALPHA = 10, 180, 45, 2e-3, 0.4
 COLORS = {"plain": "#666666", "MixUp": "#0072b2", "MixUp/CutMix, scheduled": "#d55e00"}
 
@@ -57,7 +57,7 @@ def compiled_network():
     )
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE),
-        # Less the entropy of the mixed labels, so that every training curve has its minimum at 0.
+        # The entropy of the mixed labels is subtracted, so that every training curve has its minimum at 0.
         loss=kmix.losses.SoftLabelCrossentropy(subtract_entropy=True),
         metrics=[kmix.metrics.SoftLabelAccuracy(name="accuracy"), kmix.metrics.ExpectedCalibrationError(name="ece")],
         jit_compile=keras.backend.backend() == "jax",  # on TensorFlow, XLA takes longer here than it saves
@@ -67,7 +67,7 @@ def compiled_network():
 
 
 def clean_from(epochs):
-    """The epoch from which on the scheduled method mixes no more."""
+    """The epoch from which the scheduled method no longer mixes."""
     return max(2, round(0.8 * epochs))
 
 
@@ -98,7 +98,7 @@ def train(model, method, seed, epochs, on_epoch_end):
         batches.prefetch(1),
         epochs=epochs,
         steps_per_epoch=TRAIN_SIZE // BATCH_SIZE,
-        validation_data=(x_test, y_test),  # plain images and class ids, for the same loss and metrics
+        validation_data=(x_test, y_test),  # plain images and class ids, with the same loss and metrics
         validation_freq=max(1, epochs // 20),
         validation_batch_size=len(x_test),
         callbacks=callbacks,
@@ -127,7 +127,7 @@ def train_all(console, seeds, epochs):
             initial_weights = compiled_network().get_weights()
             for method, results in runs.items():
                 progress.update(task, description=f"seed {seed}: {method:23}")
-                model.set_state_tree(untrained)  # above all the optimizer's
+                model.set_state_tree(untrained)  # mainly that of the optimizer
                 model.set_weights(initial_weights)  # the same for every method
                 results.append(train(model, method, seed, epochs, lambda epoch, logs: progress.advance(task)))
                 scores = "test error {:.2f} %, NLL {:.3f}, ECE {:.2f} %".format(*results[-1]["scores"])
@@ -153,7 +153,7 @@ def print_table(console, runs, epochs):
 
 
 def draw(runs, epochs, path):
-    """One picture: what enters the network, how the losses develop, and how calibrated the networks are."""
+    """One picture: what enters the network, how the losses develop, and how well calibrated the networks are."""
     figure = Figure(figsize=(14, 7.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 2.9])
     x, _, y, _ = split_digits(seed=0)
@@ -163,7 +163,7 @@ def draw(runs, epochs, path):
         plots.mixed_batch(*mixed, count=6, figure=part)
         part.suptitle(title)
     training, test, reliability = bottom.subplots(1, 3)
-    curves = {training: ("training", "Training loss, less the labels' entropy"), test: ("test", "Test loss")}
+    curves = {training: ("training", "Training loss minus the labels' entropy"), test: ("test", "Test loss")}
     for axes, (name, title) in curves.items():
         for method, results in runs.items():
             loss = np.mean([run[name] for run in results], axis=0)

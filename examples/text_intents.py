@@ -1,17 +1,17 @@
 """Intents of requests from few examples per class: plain training, wordMixup and senMixup, on two encoders.
 
     python examples/text_intents.py                      # downloads CLINC150 (2.5 MB), prints a table, draws a picture
-    python examples/text_intents.py --data data_full.json    # a copy of the data that lies here
-    python examples/text_intents.py --quick              # one seed, few steps: only to see that it runs
-    python examples/text_intents.py --scratch            # word vectors trained from scratch in place of pretrained ones
+    python examples/text_intents.py --data data_full.json    # reads a local copy of the data
+    python examples/text_intents.py --quick              # one seed, few steps: only to check that it runs
+    python examples/text_intents.py --scratch            # word vectors trained from scratch, not pretrained
     KERAS_BACKEND=jax python examples/text_intents.py    # or torch
 
 A sentence is a sequence of token ids, which cannot be interpolated; its embeddings can. `EmbeddingMixup` stands in the
-model, behind the embedding (wordMixup) or behind the encoder (senMixup), and `MixTrainer` mixes the labels with it.
+model, after the embedding (wordMixup) or after the encoder (senMixup), and `MixTrainer` mixes the labels with it.
 
-The pretrained vectors are those of the PyPI package `wordllama` (MIT). The requests: Larson et al., "An Evaluation
+The pretrained vectors come from the PyPI package `wordllama` (MIT), and the requests from Larson et al., "An Evaluation
 Dataset for Intent Classification and Out-of-Scope Prediction", https://aclanthology.org/D19-1131 (CC BY 3.0).
-`pip install ".[tensorflow,examples]"` in a checkout installs all that is needed.
+In a checkout, `pip install ".[tensorflow,examples]"` installs everything.
 """
 
 import argparse
@@ -36,33 +36,33 @@ import kmix
 
 URL = "https://raw.githubusercontent.com/clinc/oos-eval/master/data/data_full.json"
 SHA256 = "36923c3705a59e08fe9c3883d8bc2dd966ef93e22cb78ac41171782a698d56e0"
-CLASSES, LENGTH = 150, 24  # 99 % of the requests have at most 24 tokens; of the others the first 24 are read
+CLASSES, LENGTH = 150, 24  # 99 % of the requests have at most 24 tokens; longer ones are cut
 
-# The same for all methods. Networks, learning rate and steps were chosen on the validation split with the seeds 100 to
-# 102 for plain training, alpha among 0.2 to 2 then. The mean was the best network; the convolution is here as one that
-# few examples overfit. Mixing in every step left the mean underconfident, so it stops half-way. The pretrained vectors
-# stay as they are: training them gains the mean a point of accuracy and takes twice the time. A seed sets the sample
-# of training requests, their order, the initial weights and the mixing. The test split chooses nothing.
+# The same for all methods. Networks, learning rate and steps were chosen for plain training, on the validation split
+# with seeds 100 to 102; alpha was then chosen between 0.2 and 2. The mean was the best network; the convolution is here
+# because it overfits few examples. Mixing in every step left the mean underconfident, so mixing stops halfway. The
+# pretrained vectors are frozen: training them gains the mean a point of accuracy and takes twice as long. A seed sets
+# the sample of training requests, their order, the initial weights and the mixing. Nothing is chosen on the test split.
 SIZES, BATCH_SIZE, LEARNING_RATE, ALPHA = (5, 10, 50), 64, 2e-3, 0.5
 METHODS = {"plain": "#666666", "wordMixup": "#0072b2", "senMixup": "#d55e00"}
 ENCODERS = {"mean": "Mean of the tokens", "CNN": "Convolution and maximum"}
-# ECE: expected calibration error. AUROC: how well the largest probability tells requests in scope from others.
+# ECE: expected calibration error. AUROC: how well the largest probability separates requests in scope from others.
 SCORES = {"accuracy": "accuracy", "gain": "gain", "ece": "ECE", "auroc": "AUROC"}
 
 
 def load_requests(path):
-    """CLINC150 from a file, or downloaded: {split: [[text, intent], ...]}."""
+    """CLINC150, read from a file or downloaded: {split: [[text, intent], ...]}."""
     try:
         path = path or keras.utils.get_file("clinc150_data_full.json", URL, file_hash=SHA256)
     except Exception as error:  # Keras raises nothing narrower
-        raise SystemExit(f"{error}\nWithout a network pass a copy: --data data_full.json") from None
+        raise SystemExit(f"{error}\nWithout a network connection, pass a copy: --data data_full.json") from None
     return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
 
 
 def pretrained(texts):
     """The wordllama tokens of texts `(n, LENGTH)`, 0 for padding, and the vectors of the 32000 tokens.
 
-    The two files of the package are read directly, since its own loader wants to reach the network.
+    The two files of the package are read directly, because its own loader needs the network.
     """
     spec = importlib.util.find_spec("wordllama")
     try:
@@ -71,7 +71,7 @@ def pretrained(texts):
     except ImportError:
         spec = None
     if spec is None:
-        raise SystemExit("Run `pip install wordllama safetensors tokenizers`, or train word vectors with --scratch.")
+        raise SystemExit("Run `pip install wordllama safetensors tokenizers`, or train word vectors with `--scratch`.")
     folder = pathlib.Path(spec.submodule_search_locations[0])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizers" / "l2_supercat_tokenizer_config.json"))
     tokenizer.enable_padding(length=LENGTH, pad_id=0)
@@ -82,7 +82,7 @@ def pretrained(texts):
 
 
 def from_scratch(texts):
-    """The words of texts as ids `(n, LENGTH)`, 0 for padding and 1 kept for unknown words, and random vectors."""
+    """The words of texts as ids `(n, LENGTH)`, 0 for padding and 1 for unknown words, and random vectors."""
     words = [text.lower().split()[:LENGTH] for text in texts]
     ids = {word: 2 + i for i, word in enumerate(sorted(set().union(*words)))}
     tokens = np.zeros((len(texts), LENGTH), "int32")
@@ -106,9 +106,9 @@ def vectorize(requests, scratch):
 
 
 def sample_batches(labels, size, seed, steps):
-    """Which `size` requests of each class to train on, in the order of training: for all steps, one after the other."""
+    """The rows of `size` requests of each class, in the order of training, for all steps one after another."""
     generator = np.random.default_rng(seed)
-    # The smaller samples of a seed are parts of its larger ones.
+    # The larger samples of a seed contain its smaller ones.
     sample = [generator.permutation(np.flatnonzero(labels == c))[:size] for c in range(CLASSES)]
     length = steps * BATCH_SIZE
     epochs = -(-length // (size * CLASSES))
@@ -116,13 +116,13 @@ def sample_batches(labels, size, seed, steps):
 
 
 def without_unknown(tokens, rows):
-    """The tokens with 1 in place of those that do not occur in the training rows."""
+    """The tokens, with 1 for those that do not occur in the training rows."""
     known = np.append(np.unique(tokens["train"][rows]), 0)
     return {name: np.where(np.isin(ids, known), ids, 1) for name, ids in tokens.items()}
 
 
 class Convolution(layers.Layer):
-    """A convolution over three tokens, then the maximum over those that are no padding."""
+    """A convolution over three tokens, then the maximum over those that are not padding."""
 
     def __init__(self):
         super().__init__()
@@ -133,14 +133,14 @@ class Convolution(layers.Layer):
 
     def call(self, x, mask=None):
         mask = ops.expand_dims(ops.cast(mask, x.dtype), -1)
-        return ops.max(self.convolution(x * mask) * mask, axis=1)  # nothing is less than 0 behind a ReLU
+        return ops.max(self.convolution(x * mask) * mask, axis=1)  # after a ReLU nothing is less than 0
 
     def compute_mask(self, x, mask=None):
         return None
 
 
 def network(encoder, method, vectors, trainable, alpha, seed):
-    """Token ids in, logits out. The network of a method is the plain one with an `EmbeddingMixup` in one place."""
+    """Token ids in, logits out. The network of a method is the plain one, with an `EmbeddingMixup` in one place."""
     mixup = kmix.EmbeddingMixup(alpha, seed=seed)
     inputs = keras.Input((LENGTH,), dtype="int32")
     x = layers.Embedding(*vectors.shape, mask_zero=True, weights=[vectors], trainable=trainable)(inputs)
@@ -154,7 +154,7 @@ def network(encoder, method, vectors, trainable, alpha, seed):
 
 
 def train(model, x, y):
-    """Train a model, with mixing where there is a mixing layer in it."""
+    """Train a model, with mixing if it has a mixing layer."""
     mixes = any(isinstance(layer, kmix.EmbeddingMixup) for layer in model.layers)
     trainer = kmix.MixTrainer(model) if mixes else model
     trainer.compile(keras.optimizers.Adam(LEARNING_RATE), kmix.losses.SoftLabelCrossentropy(from_logits=True))
@@ -162,7 +162,7 @@ def train(model, x, y):
 
 
 def evaluate(model, tokens, labels):
-    """Scores in percent, and the confidence of the model in requests in scope and out of scope."""
+    """Scores in percent, and the model's confidence for requests in scope and out of scope."""
     x = np.concatenate([tokens["test"], tokens["out of scope"]])
     probabilities = ops.convert_to_numpy(ops.softmax(model.predict(x, batch_size=500, verbose=0)))
     confidence, in_scope = probabilities.max(axis=-1), np.arange(len(x)) < len(labels)
@@ -176,7 +176,7 @@ def evaluate(model, tokens, labels):
 
 
 def train_all(console, data, sizes, seeds, steps, scratch):
-    """Train every network in every way. Returns {(encoder, size, method): [the results of `evaluate`, by seed]}."""
+    """Train every network with every method. Returns {(encoder, size, method): [results of `evaluate`, by seed]}."""
     tokens, labels, vectors = data
     alpha = kmix.schedules.Join([ALPHA, 0.0], boundaries=[steps // 2])
     runs = {(encoder, size, method): [] for encoder in ENCODERS for size in sizes for method in METHODS}
@@ -207,7 +207,7 @@ def print_tables(console, runs, sizes, seeds, steps):
     for encoder, title in ENCODERS.items():
         table = Table("per class", "method", *SCORES.values())
         table.title = f"{title}: {steps} steps of {BATCH_SIZE} requests, {seeds} seed(s)"
-        table.caption = "percent, mean ± standard deviation; gain in accuracy over plain training, seed by seed"
+        table.caption = "percent, mean ± standard deviation; gain: accuracy above plain training, seed by seed"
         for size in sizes:
             for method in METHODS:
                 values = [mean_and_spread(runs[encoder, size, method], score) for score in SCORES]
@@ -218,7 +218,7 @@ def print_tables(console, runs, sizes, seeds, steps):
 
 
 def draw(runs, sizes, path):
-    """The scores against the number of examples, and how sure the networks are in scope and out of scope."""
+    """The scores against the number of examples, and how confident the networks are in scope and out of scope."""
     figure = Figure(figsize=(18, 7.5), layout="constrained")
     axes = figure.subplots(len(ENCODERS), len(SCORES) + 1)
     for row, (encoder, title) in zip(axes, ENCODERS.items(), strict=True):

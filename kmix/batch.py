@@ -174,6 +174,18 @@ def _like(batch, mixed):
     return getattr(type(batch), "_make", type(batch))(parts[:length])
 
 
+def inputs_of(batch):
+    """The inputs of a labelled batch."""
+    return batch[INPUTS] if isinstance(batch, dict) else batch[0]
+
+
+def with_inputs(batch, x):
+    """A labelled batch in its form with other inputs."""
+    if isinstance(batch, dict):
+        return type(batch)({**batch, INPUTS: x})
+    return getattr(type(batch), "_make", type(batch))((x, *batch[1:]))
+
+
 def known_keys():
     """The keys of a dictionary batch that are read."""
     return [INPUTS, *kinds.dictionary_keys(), WEIGHTS]

@@ -1,5 +1,6 @@
 """NumPy arrays (Grain, plain loaders): as the oracle says, without copies of the batch beside the result."""
 
+import importlib
 import tracemalloc
 
 import ml_dtypes
@@ -9,7 +10,6 @@ from oracle import cutmix, mixup
 
 from kmix import mixing, plan
 from kmix._backend import NUMPY
-from kmix.mixing import blend as blend_module
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weights
 
@@ -52,7 +52,7 @@ def test_the_memory_test_can_fail(monkeypatch):
     """With one block for all samples, that is in plain NumPy expressions, the batch is held several times over."""
     x = images((64, 64, 64, 3))
     drawn, _ = plans(64)
-    monkeypatch.setattr(blend_module, "_BLOCK", x.size)
+    monkeypatch.setattr(importlib.import_module("kmix.mixing.blend"), "_BLOCK", x.size)
     assert beyond_the_result(lambda: mixing.mix_inputs(x, drawn)) > 2 * x.nbytes
 
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from kmix.batch import is_labelled
+from kmix.batch import inputs_of, is_labelled, with_inputs
 from kmix.layers.keras_masks import MixMask, masks_of, set_masks
 from kmix.layers.mix_layer import MixLayer
 from kmix.plan import sample_mixup, streams
@@ -95,17 +95,13 @@ class EmbeddingMixup(MixLayer):
         return sample_mixup(seed, step, alpha, batch_size, stream=streams.EMBEDDING, **settings)
 
     def mix_batch(self, key, batch):
-        x = batch["images"] if isinstance(batch, dict) else batch[0]
+        x = inputs_of(batch)
         masks = masks_of(x)
         if not masks:
             return super().mix_batch(key, batch)
         # The masks that Keras holds for tensors are mixed along with them, in the same program.
-        with_masks = {"x": x, "masks": masks}
-        given = {**batch, "images": with_masks} if isinstance(batch, dict) else (with_masks, *batch[1:])
-        mixed = super().mix_batch(key, given)
-        parts = mixed["images"] if isinstance(mixed, dict) else mixed[0]
-        x = set_masks(parts["x"], parts["masks"])
-        return {**mixed, "images": x} if isinstance(mixed, dict) else (x, *mixed[1:])
+        mixed = super().mix_batch(key, with_inputs(batch, {"x": x, "masks": masks}))
+        return with_inputs(mixed, set_masks(**inputs_of(mixed)))
 
     def compute_mask(self, inputs, previous_mask):
         # A labelled batch has its masks by now.
