@@ -97,9 +97,9 @@ def test_values_outside_are_refused(bad):
         refused(make(), (data(), y), words, every_way=make is mixup)
 
 
-@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 0), (6, 2, 3)], ids=repr)
+@pytest.mark.parametrize("shape", [(6,), (6, 2, 3)], ids=repr)
 def test_other_shapes_are_refused(shape):
-    words = r'"union".*\(B, C\).*more than one column', r"Received: .*\(6.* float32", 'target="labels"'
+    words = r'"union".*\(B, C\)', r"Received: .*\(6.* float32", 'target="labels"'
     for make in (mixup, cutmix, choice):
         batch, good = (data(), np.zeros(shape, "float32")), (data(), np.zeros((6, 3)))
         refused(make(), batch, *words, good=good, every_way=make is mixup)
