@@ -1,5 +1,7 @@
 """The padding masks that Keras holds for tensors: read and set through layers, which is the public way."""
 
+from typing import Any
+
 import keras
 
 from kmix import _backend
@@ -11,7 +13,7 @@ tree = keras.tree
 
 def masks_of(x):
     """The masks that Keras holds for the tensors of a structure: `{position in the flattened structure: mask}`."""
-    found = {}
+    found: dict[str, Any] = {}
     for position, leaf in enumerate(tree.flatten(x)):
         if keras.ops.is_tensor(leaf) and not _backend.is_foreign(leaf):
             reader = _Reader(dtype=_backend.dtype(leaf))

@@ -11,7 +11,8 @@ class MixPlan(NamedTuple):
 
     Attributes:
         lam: float32 `(B,)` in [0, 1]: the weight of the original sample. With a box it is the exact
-            share of the pixels that are kept.
+            share of the pixels that are kept. Exactly 1 where nothing of the partner enters, exactly 0 where it
+            is all that enters.
         permutation: int32 `(B,)`: the index of each sample's partner. Within a step of a `MixTrainer` that
             pairs by shard: `(shards, B / shards)`, counted within the shard.
         box: int32 `(B, 2 * k)` for the `k` spatial axes, CutMix only: half open, all starts, then all

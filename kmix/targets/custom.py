@@ -26,14 +26,7 @@ class Custom(Target):
         self.function = function
 
     def mix(self, xp, y, plan, weights):
-        drawn = plan._replace(
-            **{
-                name: xp.asarray(getattr(plan, name))
-                for name in ("lam", "permutation", "box")
-                if getattr(plan, name) is not None
-            }
-        )
-        mixed = self.function(y, drawn)
+        mixed = self.function(y, plan)
         if mixed is None:
             _checks.fail(
                 "A callable as `target` returns the mixed target.", f"None from {self.function!r}", "Return it."

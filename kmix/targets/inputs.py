@@ -63,7 +63,8 @@ class Embeddings(Blended):
                 _checks.fail(
                     "EmbeddingMixup blends float embeddings or hidden states.",
                     f"x of dtype {dtype}",
-                    "Token ids cannot be interpolated: put it after the Embedding layer. Masks are boolean.",
+                    "Token ids cannot be interpolated: put it after the Embedding layer. Masks are boolean; lengths "
+                    "become one with `np.arange(T) < lengths[:, None]`.",
                 )
         if all(dtype == "bool" for dtype in kinds):
             _checks.fail("x must hold float tensors.", "boolean tensors alone")

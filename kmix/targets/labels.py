@@ -81,7 +81,7 @@ class Dense:
 
     def mix(self, xp, y, plan, weight):
         keep, a, b = label_shares(xp, y, plan, weight)
-        return combine(xp, keep, a, b, y, xp.asarray(plan.permutation))
+        return combine(xp, keep, a, b, y, plan.permutation)
 
     def shape(self, shape):
         """The static shape whose leading axes sample weights have."""
@@ -154,7 +154,7 @@ class Pairs(ClassIds):
     def mix(self, xp, y, plan, weight):
         keep, share, _ = label_shares(xp, y, plan, weight)
         # A sample that is kept is its own partner, whatever class the other one has.
-        pair = y, xp.where(keep, y, xp.take(y, xp.asarray(plan.permutation))), xp.where(keep, 1.0, share)
+        pair = y, xp.where(keep, y, xp.take(y, plan.permutation)), xp.where(keep, 1.0, share)
         return xp.stack([xp.cast(column, "float32") for column in pair], axis=1)
 
     def shape(self, shape):

@@ -11,8 +11,8 @@ tree = keras.tree
 
 def mix_weights(xp, weights, plan):
     """Mix sample weights: `lam * w + (1 - lam) * w[permutation]`, float32 of the same shape."""
-    lam = xp.cast(xp.asarray(plan.lam), "float32")
-    return combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(weights, "float32"), xp.asarray(plan.permutation))
+    lam = xp.cast(plan.lam, "float32")
+    return combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(weights, "float32"), plan.permutation)
 
 
 def label_shares(xp, y, plan, weight=None):
@@ -22,7 +22,7 @@ def label_shares(xp, y, plan, weight=None):
         `(keep, a, b)`: where a sample is kept as it is, the share of the sample, and that of its partner. With sample
         weights `a = lam * w_i / w'` and `b = (1 - lam) * w_j / w'` for `w' = lam * w_i + (1 - lam) * w_j`.
     """
-    lam = xp.cast(xp.asarray(plan.lam), "float32")
+    lam = xp.cast(plan.lam, "float32")
     keep, a, b = lam == 1.0, lam, 1.0 - lam
     if weight is None:
         return keep, a, b
@@ -30,7 +30,7 @@ def label_shares(xp, y, plan, weight=None):
     if len(w.shape) == len(y.shape) + 1:
         w = xp.reshape(w, (-1,))
     lam = xp.along(lam, w)
-    a, b = lam * w, (1.0 - lam) * xp.take(w, xp.asarray(plan.permutation))
+    a, b = lam * w, (1.0 - lam) * xp.take(w, plan.permutation)
     # Divide the shares, not the labels: w * y / w is not y. Without any weight the pair counts as usual.
     weightless = a + b == 0
     total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)

@@ -12,8 +12,12 @@ class Target:
 
     A target is made for each batch, from static shapes and dtypes alone, and raises for what it cannot mix. Subclass
     it, override `mix` and what else differs, and register the subclass under a name: `target=name` then selects it
-    in every layer and in `MixTrainer`, and a dictionary batch may hold it under that key. All arrays of one call are of
-    one framework, and `xp` is their array namespace.
+    in every layer and in `MixTrainer`, and a dictionary batch may hold it under that key.
+
+    All arrays of one call, those of the plan included, are of one framework. `xp` holds the operations on them:
+    `cast`, `arange`, `where`, `all`, `any`, `sum`, `size`, `reshape`, `stack`, `take` (rows by index), `along` (append
+    axes to `(B,)`), `require` (raise where values can be seen), and in `xp.math` `cos`, `exp`, `floor`, `log`,
+    `maximum`, `minimum`, `sin`, `sqrt`, `square`.
 
     Args:
         y: The target of the batch, an array or a structure of arrays.
@@ -49,7 +53,10 @@ class Target:
         """Raise if targets of this kind cannot be mixed at all."""
 
     def check(self, xp, y):
-        """Return `y` as tensors of `xp`, or raise where its values show that it cannot be mixed."""
+        """Return `y` as tensors of `xp`, or raise where its values show that it cannot be mixed.
+
+        A compiled step has no values to see: there `encode` should return NaN for what is wrong.
+        """
         return tree.map_structure(xp.asarray, y)
 
     def encode(self, xp, y):
@@ -77,8 +84,8 @@ class Target:
         return [_backend.static_shape(leaf) for leaf in tree.flatten(y)]
 
     def weigh_classes(self, xp, y, class_weight):
-        """Return the weight `(B,)` of the class of each sample of the encoded `y`."""
-        raise NotImplementedError
+        """Return the weight `(B,)` of the class of each sample of the encoded `y`, for `class_weight=` of a layer."""
+        _checks.fail("`class_weight` weighs the classes of labels.", f"a target {type(self).__name__}", "Leave it out.")
 
 
 _KINDS: dict[str, type[Target]] = {}

@@ -91,6 +91,21 @@ class Outputs:
         return resolve(metrics, columns[0] if len(columns) == 1 else None)
 
 
+class Label(NamedTuple):
+    """One array of labels, and what is known about it."""
+
+    y: Any
+    target: Any
+    num_classes: int | None
+    output: Any  # shape of the output that is compared with it
+    loss: Any
+
+    @property
+    def is_label(self):
+        """Whether it follows a plan as labels do."""
+        return self.y is not None and self.target in (None, "labels")
+
+
 class LabelReader(NamedTuple):
     """Reads the labels of a training or test step: in which form they come, and of how many classes.
 
@@ -118,7 +133,7 @@ class LabelReader(NamedTuple):
         Raises:
             ValueError: if the labels do not tell what they are.
         """
-        read = [self._read(*each) for each in self._each(y)]
+        read = [self._read(label) for label in self._labels(y)]
         return tree.pack_sequence_as(y, [leaf for leaf, _ in read]), [classes for _, classes in read]
 
     def encode(self, y, keep_ids=False):
@@ -126,35 +141,36 @@ class LabelReader(NamedTuple):
 
         Mixed labels, and targets that are no labels, stay as they are.
         """
-        return tree.pack_sequence_as(y, [self._encode(*each, keep_ids) for each in self._each(y)])
+        return tree.pack_sequence_as(y, [self._encode(label, keep_ids) for label in self._labels(y)])
 
-    def _each(self, y):
+    def _labels(self, y):
         targets, classes = spread(self.target, y, "target"), spread(self.num_classes, y, "num_classes")
         shapes, losses = self.outputs.shapes_of(y), self.outputs.losses_of(self.loss, y)
-        return zip(tree.flatten(y), targets, classes, shapes, losses, strict=True)
+        return [Label(*each) for each in zip(tree.flatten(y), targets, classes, shapes, losses, strict=True)]
 
-    def _read(self, leaf, target, classes, output, loss):
-        if leaf is None or target not in (None, "labels"):
-            return leaf, classes
-        leaf = _settled(ops.convert_to_tensor(leaf), output)
-        shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
+    def _read(self, label):
+        if not label.is_label:
+            return label.y, label.num_classes
+        output, classes = label.output, label.num_classes
+        y = _settled(ops.convert_to_tensor(label.y), output)
+        shape, dtype = _backend.static_shape(y), _backend.dtype(y)
         columns = output[-1] if output is not None and len(output) == 2 else classes
         if "float" in dtype and _ids_like(shape) and columns not in (1, None):
-            leaf, dtype = _as_ids(leaf, shape, columns, loss), "int32"
+            y, dtype = _as_ids(y, shape, columns, label.loss), "int32"
         if "float" in dtype:
-            return leaf, None
+            return y, None
         if classes is None:
-            check_integers(shape, dtype, output, loss)
+            check_integers(shape, dtype, output, label.loss)
             classes = columns
-        return leaf, classes
+        return y, classes
 
-    def _encode(self, leaf, target, classes, output, loss, keep_ids):
-        if leaf is None or target not in (None, "labels"):
-            return leaf
-        leaf, classes = self._read(leaf, target, classes, output, loss)
-        xp, dtype = _backend.namespace(leaf), _backend.dtype(leaf)
-        form = recognise(leaf, classes, self.labels if "float" not in dtype else "dense")
-        checked = form.check(xp, leaf)
+    def _encode(self, label, keep_ids):
+        if not label.is_label:
+            return label.y
+        y, classes = self._read(label)
+        xp, is_float = _backend.namespace(y), "float" in _backend.dtype(y)
+        form = recognise(y, classes, "dense" if is_float else self.labels)
+        checked = form.check(xp, y)
         return checked if keep_ids else form.encode(xp, checked)
 
 
@@ -214,7 +230,8 @@ def check_integers(shape, dtype, output, loss):
                 received,
                 "One-hot encode labels for each position in the data, as float.",
             )
-    elif len(output) != 2 or output[-1] in (1, None):
+        return
+    if len(output) != 2 or output[-1] in (1, None):
         _checks.fail(
             "Integer labels are class ids and are one-hot encoded before mixing, which needs an output (B, C) with C "
             "> 1.",

@@ -24,7 +24,7 @@ class State:
 
     def __init__(self, trainer, layers, one_alpha):
         self._trainer, self._by_layer = trainer, {}
-        self.alphas = []
+        self.alphas: list[keras.Variable] = []
         settings = {"shape": (), "trainable": False, "autocast": False, "aggregation": "only_first_replica"}
         with _backend.beside_the_plan():
             self.step = trainer.add_weight(dtype="int", initializer="zeros", name="step", **settings)

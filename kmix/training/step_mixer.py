@@ -34,6 +34,7 @@ class StepMixer:
         self.labels = check_form(agreed("labels", labels, layers), self.num_classes)
         self.target = agreed("target", check_target(target), layers)
         self._class_weight = agreed("class_weight", None, layers)
+        self.form = self.num_classes, self.labels, self.target
 
     def reader(self, loss):
         """The `LabelReader` for a compiled loss."""

@@ -24,14 +24,13 @@ class MixTrainer(keras.Model):
     are those of the bare model, whose weights are trained in place.
 
     Args:
-        model: A Keras model. Mixing layers inside of it (`MixUp`, `EmbeddingMixup`) all mix with the plan
-            of the step.
+        model: A Keras model. Mixing layers inside it (`MixUp`, `EmbeddingMixup`) all mix with the plan of the step.
         mix: The layer that mixes the inputs, any of kmix; for a model without mixing layers.
         at: Names of layers behind which to mix instead, for a functional or Sequential model; `"input"` for
             the inputs, `"backbone/conv2"` for a layer of a nested model. `mix` is then a `MixUp` or an
             `EmbeddingMixup`.
-        num_classes: Number of classes of integer labels. Defaults to that of the mixing layer, then to the
-            columns of the output that the labels belong to.
+        num_classes: Number of classes of integer labels, or a structure of numbers that matches the labels. Defaults
+            to that of the mixing layer, then to the columns of the output, if the loss shows that they are classes.
         labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to that of the mixing layer.
         target: What `y` is, see `MixUp`. Defaults to that of the mixing layer.
         pairing: `"batch"` draws partners from the whole batch; `"shard"` from the part that is on the same
@@ -47,16 +46,15 @@ class MixTrainer(keras.Model):
         alpha: Alpha of the mixing layers: a weight in training, so that a compiled step sees it change.
 
     Raises:
-        ValueError: if there is nothing that mixes, or more than one of the three ways is taken; if names in
-            `at` are not those of layers; if the mixing layers of a model disagree, follow each other, or
-            are none that can stand in a model; at compile, if a loss or metric takes class ids alone; in
-            `fit`, if labels are missing, or are integers whose number of classes nobody tells, or if a
-            sub-classed model mixes nothing.
-        TypeError: if `model` is no Keras model or `mix` no mixing layer.
+        ValueError: if nothing mixes, or more than one of the three ways is taken; if `at` does not name layers; if
+            the mixing layers of a model disagree, follow each other, or cannot stand in a model; at compile, if a
+            loss or metric takes class ids alone; in `fit`, if labels are missing, or do not tell what they are, or
+            if the model does not call its mixing layers.
+        TypeError: if `model` is no Keras model, overrides a part of the training loop, or `mix` is no mixing layer.
 
     Warns:
-        UserWarning: if some of what the outputs are computed from passes by a layer of `at`, or by all the mixing
-            layers of the model: it is not mixed, but the labels are.
+        UserWarning: if some of what the outputs are computed from bypasses a layer of `at`, or all mixing layers of
+            the model: it is not mixed, but the labels are.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412;
@@ -99,9 +97,7 @@ class MixTrainer(keras.Model):
         self._mixer = StepMixer(
             model, mixing_layers, mix is not None and not at, self.at, num_classes, labels, target, pairing, self.seed
         )
-        self.num_classes, self.labels, self.target = (
-            getattr(self._mixer, name) for name in ("num_classes", "labels", "target")
-        )
+        self.num_classes, self.labels, self.target = self._mixer.form
         # As a function, so that Keras does not track the layers twice.
         graph = manifold.with_places(model, self.at) if self.at else placement.check_sequence(model, placed)
         self._network = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
@@ -112,6 +108,7 @@ class MixTrainer(keras.Model):
 
     @property
     def step(self):
+        """Number of the next training step: a weight."""
         return self._state.step
 
     def refresh(self):
@@ -202,8 +199,8 @@ class MixTrainer(keras.Model):
         self._held = HeldWeights(self)
 
     def build(self, input_shape=None):
-        # A sub-classed model builds its layers when it is first called.
-        if isinstance(self.model, keras.Sequential) and not self.model.built:
+        # A sub-classed model without a `build` of its own builds its layers when it is first called.
+        if type(self.model).build is not keras.Model.build and not self.model.built:
             self.model.build(input_shape)
         self.built = True
 
@@ -212,7 +209,7 @@ class MixTrainer(keras.Model):
         return network(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if y is None and self.loss is not None:
+        if self.loss is not None:
             require_labels(y)
         # A loss that reads class ids gets them, as from the bare model: one-hot encoded they may round differently.
         keep_ids = all(isinstance(loss, SoftLabelCrossentropy) for loss in tree.flatten(self.loss)) and all(
@@ -256,20 +253,13 @@ class MixTrainer(keras.Model):
         self.model.set_weights(weights)
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
-        """Save the weights to a file that the bare model loads, too; step, alpha and the optimizer go along.
-
-        Args:
-            filepath, overwrite, **kwargs: As for `keras.Model.save_weights`.
-        """
+        """Save weights as `keras.Model.save_weights`, for the bare model, too; step, alpha and optimizer go along."""
         self.refresh()
         self.model.save_weights(filepath, overwrite, **kwargs)
         self._state.save(filepath, self.optimizer)
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         """Load a file of a trainer, or of the bare model, which leaves step and alpha as they are.
-
-        Args:
-            filepath, skip_mismatch, **kwargs: As for `keras.Model.load_weights`.
 
         Warns:
             UserWarning: if the file changes an alpha that the trainer was built with, and was written by a trainer
