@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import keras
+
 import kmix
 
 
@@ -22,6 +24,7 @@ class Rows(NamedTuple):
         return xp.where(row < xp.along(self.first, x), x, xp.take(x, permutation))
 
 
+@keras.saving.register_keras_serializable(package="outside")
 class RowMix(kmix.layers.MixLayer):
     """Pastes the lower rows of the partner."""
 
@@ -35,6 +38,7 @@ class RowMix(kmix.layers.MixLayer):
         return drawn._replace(lam=first / rows, region=Rows(xp.cast(first, "int32")))
 
 
+@keras.saving.register_keras_serializable(package="outside")
 class Strong(kmix.layers.MixLayer):
     """Blends samples with partners that never outweigh them."""
 

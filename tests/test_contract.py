@@ -5,8 +5,11 @@ import keras
 import numpy as np
 import pytest
 from contract import check_mixer
+from test_losses_metrics import gradient
 
 import kmix
+from kmix.layers.step import Step, run, running
+from kmix.mixing import mix_inputs
 
 N, CLASSES = 7, 5
 
@@ -336,3 +339,38 @@ def test_a_target_without_a_formula_is_named():
     layer = kmix.MixUp(0.7, target="counted", seed=11)
     with pytest.raises(AssertionError, match="give the formula of 'counted'"):
         contract.check_values(layer, (images(), soft()))
+
+
+# The contract between a trainer and what mixes inside its model, `kmix/layers/step.py`.
+
+
+def test_a_step_misses_places_that_the_model_did_not_pass():
+    """Whichever of them was drawn: the next step may draw the other."""
+    plan = mixup().plan(0, N)._replace(place=np.int32(0))
+    with pytest.raises(ValueError, match="the inputs were not"), run(Step(plan, places=2)):
+        running().note(0)
+    with run(Step(plan, places=2)):
+        running().note(0)
+        running().note(1)
+
+
+def test_a_mask_alone_does_not_count_as_mixed():
+    inputs = keras.Input((4,), dtype="bool", name="mask")
+    model = keras.Model(inputs, keras.layers.Lambda(lambda mask: keras.ops.cast(mask, "float32"))(inputs))
+    trainer = kmix.MixTrainer(model, mix=embedding(num_classes=None), at=["input"])
+    plan = embedding().plan(0, N)._replace(place=np.int32(0))
+    with pytest.raises(ValueError, match="the inputs were not"), run(Step(plan, places=1)):
+        trainer(np.ones((N, 4), bool), training=True)
+
+
+def test_the_gradient_of_a_plan_that_is_no_permutation():
+    """Two samples have one partner, which gets a gradient from both."""
+    lam = np.array([0.25, 0.75, 0.5], "float32")
+    partners = np.array([2, 2, 0])
+    plan = kmix.MixPlan(keras.ops.convert_to_tensor(lam), keras.ops.convert_to_tensor(partners))
+    x, upstream = images((4,))[:3], images((4,))[3:6]
+    loss = lambda upstream, x: keras.ops.sum(mix_inputs(x, plan) * upstream)
+    ours = gradient(loss, keras.ops.convert_to_tensor(upstream), x)
+    matrix = np.diag(lam.astype("float64"))
+    matrix[np.arange(3), partners] += 1 - lam
+    np.testing.assert_allclose(ours, matrix.T @ upstream, atol=1e-6)
