@@ -356,7 +356,7 @@ def test_a_step_misses_places_that_the_model_did_not_pass():
 
 def test_a_mask_alone_does_not_count_as_mixed():
     inputs = keras.Input((4,), dtype="bool", name="mask")
-    model = keras.Model(inputs, keras.layers.Lambda(lambda mask: keras.ops.cast(mask, "float32"))(inputs))
+    model = keras.Model(inputs, keras.ops.cast(inputs, "float32"))
     trainer = kmix.MixTrainer(model, mix=embedding(num_classes=None), at=["input"])
     plan = embedding().plan(0, N)._replace(place=np.int32(0))
     with pytest.raises(ValueError, match="the inputs were not"), run(Step(plan, places=1)):
