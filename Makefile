@@ -7,6 +7,7 @@
 #                labels for very many classes, into RESULTS.md
 # make in-step   the cost of mixing in the training step, on the three backends
 # make mutants   break kmix on purpose and see a test notice, on every road and backend
+# make mutants-short  some of these, on one backend
 
 PYTHON ?= python3
 # The newest PyTorch of the package index brings several GB of CUDA libraries; any version will do.
@@ -22,7 +23,7 @@ PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
 # Each run adds to the coverage of those before it.
 COV := --cov --cov-append --cov-report=
 
-.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed in-step mutants clean
+.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed in-step mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -67,6 +68,9 @@ in-step: .venv/.ready-all
 
 mutants: .venv/.ready-all
 	$(RUN) tests/mutants.py
+
+mutants-short: .venv/.ready-all
+	$(RUN) tests/mutants.py --short --backends jax
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
