@@ -293,7 +293,7 @@ def test_only_what_meets_a_mixing_layer_of_a_nested_model_mixes_twice():
     kmix.MixTrainer(model(keras.Input((4,)), keras.Input((4,))))
     a, outer = keras.Input((4,)), keras.Input((4,))
     inner = keras.Model(a, kmix.EmbeddingMixup(name="inner")(a), name="body")
-    with pytest.raises(ValueError, match=r"one branch.*inner behind outer"):
+    with pytest.raises(ValueError, match=r"one branch.*inner after outer"):
         kmix.MixTrainer(keras.Model(outer, inner(kmix.EmbeddingMixup(name="outer")(outer))))
 
 
@@ -309,7 +309,7 @@ def test_a_warning_names_the_line_of_the_user():
         lambda: kmix.MixTrainer(mixing()),
         lambda: keras.saving.deserialize_keras_object(config),  # which calls kmix from inside Keras
     ):
-        with pytest.warns(UserWarning, match="what takes another way is not mixed") as caught:
+        with pytest.warns(UserWarning, match="what takes another path is not mixed") as caught:
             make()
         assert (caught[0].filename, caught[0].lineno) == (__file__, make.__code__.co_firstlineno)
 

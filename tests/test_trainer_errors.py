@@ -138,7 +138,7 @@ def two_inputs(mixup=None):
     ],
 )
 def test_ways_around_a_place_are_warned_of(make, settings, name):
-    with pytest.warns(UserWarning, match=f"passes '{name}': what takes another way is not mixed"):
+    with pytest.warns(UserWarning, match=f"passes '{name}': what takes another path is not mixed"):
         kmix.MixTrainer(make(), mix=kmix.MixUp() if settings else None, **settings)
 
 
