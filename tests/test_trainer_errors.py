@@ -105,7 +105,7 @@ def test_a_nested_layer_may_be_called_input():
     x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
     with run(Step(plan, places=1)):
         mixed = keras.ops.convert_to_numpy(trainer(x, training=True))
-    # All is linear, so that to mix the outputs is to mix before.
+    # Everything is linear, so mixing the outputs equals mixing before.
     np.testing.assert_allclose(mixed, oracle.mixup(trainer.model.predict(x, verbose=0), *plan[:2]), atol=1e-5)
 
 
