@@ -200,7 +200,7 @@ def check_keys(batch, passthrough):
     lacking = [name for name in (INPUTS, LABELS) if batch.get(name) is None]
     if lacking:
         _checks.fail(
-            f'A dictionary batch must hold the inputs under "{INPUTS}" and the labels under "{LABELS}".',
+            f'A labelled batch in a dictionary must hold the inputs under "{INPUTS}" and the labels under "{LABELS}".',
             f"{found}, without {' and '.join(lacking)}",
             f"Known keys: {known}; keys named in `passthrough=` stay unmixed. Rename yours, or pass a tuple (x, y), "
             "where x may be a dictionary with any keys.",
