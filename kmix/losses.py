@@ -94,7 +94,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             return super().__call__(y_true, y_pred, sample_weight)
         sample_weight = None
         if self.reduction == "mean_with_sample_weight":
-            # Keras multiplies the losses by the weights, and divides their sum by the same weights.
+            # Keras multiplies the losses by these weights before it divides by their sum.
             sample_weight = ops.mean(weights, axis=-1)
             weights = ops.divide_no_nan(weights, ops.expand_dims(sample_weight, -1))
         return _WithClassWeights(self, weights)(y_true, y_pred, sample_weight)

@@ -12,8 +12,8 @@ from kmix.targets import Pasted
 class CutMix(MixLayer):
     """Pastes a box of one example into another and weights the labels by the share of kept pixels.
 
-    The weight of a label is the exact share of the pixels kept after the box is clipped at the
-    borders: if each image is painted with its own one-hot label, the mean of a mixed image is its mixed label.
+    The weight of a label is the exact share of the pixels kept after the box is clipped at the borders. If
+    each image is painted with its own one-hot label, the mean of a mixed image is its mixed label.
 
     Args:
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the

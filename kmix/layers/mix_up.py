@@ -23,7 +23,7 @@ class MixUp(MixLayer):
         target: What `y` is, and therefore how it follows the plan: `"labels"`; `"union"`, the larger value of the
             partners, for tags such as sounds heard together; `"keep"` for what belongs to the sample alone; a
             callable `(y, plan) -> y`; or a structure of these that matches `y`. Defaults to labels, but `y` that may
-            be something else raises an error. In a dictionary batch, it describes `"labels"`.
+            be something else raises an error. In a dictionary batch, `target` describes `"labels"`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         class_weight: Dictionary from class numbers to weights. It multiplies the sample weights before they are

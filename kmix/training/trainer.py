@@ -18,10 +18,10 @@ tree = keras.tree
 class MixTrainer(keras.Model):
     """Trains a model on mixed batches, and otherwise behaves like that model.
 
-    Each training step draws one plan, mixes the labels and sample weights with it, and mixes in one of
-    three places: the inputs (`mix=`), the mixing layers inside the model, or after one of the layers
-    named in `at`, drawn for each step (Manifold Mixup). `evaluate`, `predict` and `export` use the bare
-    model. Its weights are trained in place.
+    Each training step draws one plan and mixes the labels and sample weights with it. It mixes the inputs
+    (`mix=`), or mixes in the mixing layers inside the model, or mixes after one of the layers named in
+    `at`, drawn for each step (Manifold Mixup). `evaluate`, `predict` and `export` use the bare model. Its
+    weights are trained in place.
 
     Args:
         model: A Keras model. Mixing layers inside it (`MixUp`, `EmbeddingMixup`) all mix with the plan of the step.
