@@ -46,6 +46,9 @@ class Constant(Schedule):
     Args:
         value: A number >= 0.
 
+    Raises:
+        ValueError: if the value is negative or not finite.
+
     Example:
     >>> kmix.schedules.Constant(0.4)(1000)
     0.4
@@ -70,6 +73,9 @@ class Polynomial(Schedule):
         transition_steps: Length of the transition in steps, an integer >= 1.
         transition_begin: Step at which it begins. Defaults to 0.
         power: Exponent >= 0. Defaults to 1, the straight line.
+
+    Raises:
+        ValueError: if a value is negative, or the steps are not as described.
 
     Example:
     >>> kmix.schedules.Polynomial(1.0, 0.0, transition_steps=10, power=2.0)(5)
@@ -194,6 +200,9 @@ class Piecewise(Join):
     Args:
         values: Numbers >= 0, at least one.
         boundaries: The steps at which the second, third, ... value begins, in increasing order.
+
+    Raises:
+        ValueError: if a value is negative, or the steps are not as described.
 
     Example:
     >>> alpha = kmix.schedules.Piecewise([0.2, 0.4, 0.0], boundaries=[10, 20])

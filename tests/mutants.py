@@ -71,7 +71,7 @@ MUTANTS = {
     "labels not permuted": pipeline(
         "test_mixup_is_the_formula",
         "targets.labels:Dense.mix",
-        "xp.asarray(plan.permutation)",
+        "plan.permutation",
         "xp.arange(xp.size(y, 0))",
     ),
     "label weight off by one pixel": pipeline(
@@ -117,14 +117,12 @@ MUTANTS = {
     ),
     "labels ignore the weights": pipeline("test_weighted_pair_of_losses", _SHARES, "weight is None", "True"),
     "pairs not permuted": pipeline(
-        "test_pairs_are_the_dense_labels", _PAIRS, "xp.where(keep, y, xp.take(y, xp.asarray(plan.permutation)))", "y"
+        "test_pairs_are_the_dense_labels", _PAIRS, "xp.where(keep, y, xp.take(y, plan.permutation))", "y"
     ),
     "pairs with the weight of the partner": pipeline(
         "test_pairs_are_the_dense_labels", _PAIRS, _SHARE, "xp.where(keep, 1.0, 1.0 - share)"
     ),
-    "pairs ignore the sample weights": pipeline(
-        "test_pairs_are_the_dense_labels", _PAIRS, _SHARE, "xp.asarray(plan.lam)"
-    ),
+    "pairs ignore the sample weights": pipeline("test_pairs_are_the_dense_labels", _PAIRS, _SHARE, "plan.lam"),
     "kept pairs have no weight of their own": pipeline(
         "test_pairs_that_are_off_are_the_class_alone", _PAIRS, _SHARE, "share"
     ),
@@ -233,7 +231,7 @@ MUTANTS = {
     "step: labels unmixed": step(
         "test_steps_on_mixed_inputs",
         "targets.labels:Dense.mix",
-        "combine(xp, keep, a, b, y, xp.asarray(plan.permutation))",
+        "combine(xp, keep, a, b, y, plan.permutation)",
         "xp.cast(y, 'float32')",
     ),
     "step: weights unmixed": step(

@@ -12,6 +12,7 @@ from keras import ops
 
 import kmix
 from kmix.layers.step import Step, run, running
+from kmix.targets.padding_masks import mix_masks
 from kmix.training import graph, manifold, placement
 
 # Padding on both sides and in between, so that the union has more positions than each mask.
@@ -193,7 +194,7 @@ def test_masks_that_are_added_to_scores_are_united():
     plan = kmix.MixPlan(lam=np.array([0.75, 1.0, 0.5], "float32"), permutation=np.array([1, 2, 1]))
     mask = np.array([[0, -1e9], [-1e9, 0], [-1e9, -1e9]], "float32")
     expected = np.array([[0, 0], [-1e9, 0], [-1e9, 0]], "float32")
-    np.testing.assert_array_equal(manifold.unite(mask, plan), expected)
+    np.testing.assert_array_equal(mix_masks(mask, plan), expected)
 
 
 def test_a_mask_is_united_once_for_all_layers_and_does_not_count_as_mixed():

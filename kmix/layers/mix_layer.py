@@ -18,6 +18,10 @@ class MixLayer(BatchLayer):
         rate: Probability in [0, 1] that a sample is mixed at all.
         **kwargs: `num_classes`, `labels`, `target`, `class_weight`, `passthrough`, `seed`, and `name` and `dtype`.
 
+    Raises:
+        ValueError: if `alpha` is negative, `per` unknown, or `rate` outside [0, 1].
+        TypeError: if an argument has the wrong type.
+
     Example: a mixer that pastes the bottom rows of the partner.
 
     >>> from typing import Any, NamedTuple

@@ -10,7 +10,19 @@ tree = keras.tree
 
 
 class Inputs:
-    """How the inputs of a mixer follow its plan. Every array of `x` is treated alike."""
+    """How the inputs of a mixer follow its plan. Every array of `x` is treated alike.
+
+    Example: inputs of another dtype than those that `Blended` takes.
+
+    >>> class Complex(kmix.targets.Inputs):
+    ...     def dtype(self, leaf):
+    ...         return "complex64"
+    ...     def mix(self, leaf, plan):
+    ...         lam = plan.lam.reshape(-1, 1)
+    ...         return lam * leaf + (1 - lam) * leaf[plan.permutation]
+    >>> Complex().mix(np.ones((4, 2), "complex64"), kmix.MixUp(seed=1).plan(0, 4)).dtype
+    dtype('complex64')
+    """
 
     def check(self, x):
         """Raise unless the static shapes and dtypes of the arrays allow mixing."""
@@ -37,6 +49,14 @@ class Blended(Inputs):
 
     Args:
         dtype: Name of their dtype after mixing.
+
+    Raises:
+        ValueError: in `check`, if an array holds other integers, or booleans.
+
+    Example:
+    >>> plan = kmix.MixUp(seed=1).plan(0, 4)
+    >>> kmix.targets.Blended("float16").mix(np.ones((4, 2), "uint8"), plan).dtype
+    dtype('float16')
     """
 
     def __init__(self, dtype):
@@ -54,7 +74,20 @@ class Blended(Inputs):
 
 
 class Embeddings(Blended):
-    """Float embeddings or hidden states, blended, and boolean padding masks, united."""
+    """Float embeddings or hidden states, blended, and boolean padding masks, united.
+
+    Args:
+        dtype: Name of the dtype of the floats after mixing.
+
+    Raises:
+        ValueError: in `check`, if an array holds integers, or there are masks alone.
+
+    Example:
+    >>> plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 2)
+    >>> kmix.targets.Embeddings("float32").mix(np.array([[True, False], [True, True]]), plan)
+    array([[ True,  True],
+           [ True,  True]])
+    """
 
     def check(self, x):
         kinds = [_backend.dtype(leaf) for leaf in tree.flatten(x)]
@@ -63,8 +96,8 @@ class Embeddings(Blended):
                 _checks.fail(
                     "EmbeddingMixup blends float embeddings or hidden states.",
                     f"x of dtype {dtype}",
-                    "Token ids cannot be interpolated: put it after the Embedding layer. Masks are boolean; lengths "
-                    "become one with `np.arange(T) < lengths[:, None]`.",
+                    "Token ids cannot be interpolated: put it after the Embedding layer. Turn lengths into a "
+                    "boolean mask: `np.arange(T) < lengths[:, None]`.",
                 )
         if all(dtype == "bool" for dtype in kinds):
             _checks.fail("x must hold float tensors.", "boolean tensors alone")
@@ -82,6 +115,14 @@ class Pasted(Inputs):
     Args:
         data_format: `"channels_last"` or `"channels_first"`.
         confirmed: Whether float inputs of rank 3 are known to be sequences `(B, T, C)`.
+
+    Raises:
+        ValueError: in `check`, if there are no spatial axes, or the arrays have different spatial sizes.
+
+    Example:
+    >>> plan = kmix.CutMix(seed=1).plan(0, 2, spatial_shape=(4, 4))
+    >>> kmix.targets.Pasted().mix(np.zeros((2, 4, 4, 1), "int64"), plan).dtype
+    dtype('int64')
     """
 
     def __init__(self, data_format="channels_last", confirmed=True):

@@ -29,6 +29,9 @@ class Target:
         settings: Names of the layer arguments that the constructor takes.
         is_key: Whether a dictionary batch may hold the target under its name.
 
+    Raises:
+        ValueError: if the static shapes and dtypes show that `y` cannot be mixed.
+
     Example: angles in degrees, mixed along the circle.
 
     >>> @kmix.targets.register("angles")
@@ -129,7 +132,15 @@ def kind(name):
 
 
 def names():
-    """The names of all kinds of targets."""
+    """The names of all kinds of targets.
+
+    Returns:
+        A sorted list of strings.
+
+    Example:
+    >>> "labels" in kmix.targets.names()
+    True
+    """
     return sorted(_KINDS)
 
 
