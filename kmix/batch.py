@@ -139,8 +139,9 @@ class Batch:
     def mix(self, xp, values, plan, inputs=None):
         """The encoded values, mixed with a plan: each part by its own rules."""
         flat = tree.flatten(values.sample_weight)
-        arrays = {name: getattr(plan, name) for name in ("lam", "permutation", "box")}
-        plan = plan._replace(**{name: xp.asarray(array) for name, array in arrays.items() if array is not None})
+        # NumPy draws for eager tensors; a target or a region gets arrays of its own framework.
+        drawn = {name: getattr(plan, name) for name in ("lam", "permutation", "box", "region")}
+        plan = plan._replace(**{name: tree.map_structure(xp.asarray, a) for name, a in drawn.items() if a is not None})
 
         def mix_target(target, part, indices):
             weights = [None if index is None else flat[index] for index in tree.flatten(indices)]

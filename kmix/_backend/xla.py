@@ -25,7 +25,8 @@ def fused(tf, function, *structures):
         array = dict(zip(leaves, arrays, strict=True))
         mixed = function(*keras.tree.map_structure(lambda leaf: array.get(id(leaf), leaf), structures))
         shapes.clear()
-        return keras.tree.map_structure(unshaped, mixed)
+        # In the order of `flatten`: on PyTorch `map_structure` visits a dictionary in another one.
+        return keras.tree.pack_sequence_as(mixed, list(map(unshaped, keras.tree.flatten(mixed))))
 
     mixed = tf.function(on_leaves, jit_compile=True, autograph=False)(*leaves.values())
     pairs = zip(keras.tree.flatten(mixed), shapes, strict=True)

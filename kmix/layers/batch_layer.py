@@ -227,9 +227,12 @@ class BatchLayer(keras.layers.Layer):
                 batches.check_keys(batch, self.passthrough)
             if self.fits_in_models:
                 self.inputs.check(batch)
-            return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), batch)
+            return _symbols(batch)
         if isinstance(batch, dict):
             batches.check_keys(batch, self.passthrough)
+            # Keras needs new tensors, also for what is passed through.
+            new = {name: _symbols(value) if name in self.passthrough else value for name, value in batch.items()}
+            batch = type(batch)(new)
         batch = Batch.read(batch, self.settings, self.inputs)
         return batch.write(batch.spec(self.inputs))
 
@@ -250,7 +253,11 @@ class BatchLayer(keras.layers.Layer):
         return super().from_config({name: _deserialize(value) for name, value in config.items()})
 
     def __reduce__(self):
-        return _rebuild, (type(self), self.arguments(), self._counter.count())
+        return _rebuild, (type(self), _plain(self.arguments()), self._counter.count())
+
+
+def _symbols(structure):
+    return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), structure)
 
 
 def _as_batch(x, y, sample_weight):
@@ -274,6 +281,13 @@ def _deserialize(value):
     if isinstance(value, dict) and "class_name" in value:
         return keras.saving.deserialize_keras_object(value)
     return {key: _deserialize(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _plain(value):
+    """A setting as plain lists and dictionaries: Keras makes its own of attributes, which cannot be pickled."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _rebuild(cls, arguments, count):

@@ -83,7 +83,7 @@ class Embeddings(Blended):
         ValueError: in `check`, if an array holds integers, or there are masks alone.
 
     Example:
-    >>> plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 2)
+    >>> plan = kmix.EmbeddingMixup(1.0, seed=2).plan(0, 2)
     >>> kmix.targets.Embeddings("float32").mix(np.array([[True, False], [True, True]]), plan)
     array([[ True,  True],
            [ True,  True]])
