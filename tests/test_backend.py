@@ -86,6 +86,7 @@ TABLE = [
     ("sigmoid", (array([0, -200, 200]),), [0.5, 0, 1]),
     ("size", (X, 1), 3),
     ("size", (X, -2), 2),
+    ("sum", (X, 1), X.sum(1)),
     ("stack", ([X[0], X[1]],), X),
     ("stack", ([X[0], X[1]], 1), X.T),
     ("switch", (array(1, "int32"), Of(lambda xp: [lambda: xp.asarray(X), lambda: xp.asarray(X + 1)])), X + 1),

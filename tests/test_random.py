@@ -101,7 +101,7 @@ def test_draws_are_uncorrelated():
     a = lams(_backend.NUMPY, 0.4)
     others = [lams(_backend.NUMPY, 0.4, step=12), lams(_backend.NUMPY, 0.4, seed=4), np.roll(a, 1)]
     others.append(np.asarray(plan.sample_mixup(3, 11, 0.4, DRAWS, replica=1).lam))
-    others.append(np.asarray(plan.sample_mixup(3, 11, 0.4, DRAWS, stream=plan.CUTMIX).lam))
+    others.append(np.asarray(plan.sample_mixup(3, 11, 0.4, DRAWS, stream=plan.streams.CUTMIX).lam))
     for other in others:
         assert abs(np.corrcoef(a, other)[0, 1]) < 0.01
     # The measure detects dependent draws: here another alpha uses the same bits.

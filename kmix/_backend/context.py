@@ -41,10 +41,10 @@ def replica():
     return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
-def is_mapped(name, *arrays):
-    """Whether the layer `name` gets TensorFlow graph tensors outside any other layer, as in `ds.map(layer)`."""
+def is_mapped(*arrays):
+    """Whether a layer gets TensorFlow tensors of a graph outside any other layer, as in `ds.map(layer)`."""
     tf = kinds.tensorflow()
     if not any(kinds.is_tensorflow(x) and kinds.is_symbolic(x) for x in arrays):
         return False
-    # A layer that calls another opens a name scope around it.
-    return keras.backend.backend() != "tensorflow" or tf.get_current_name_scope() in ("", name)
+    # Each layer opens a name scope of its own, within that of the layer that calls it.
+    return keras.backend.backend() != "tensorflow" or "/" not in tf.get_current_name_scope()

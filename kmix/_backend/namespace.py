@@ -21,7 +21,6 @@ class Namespace(abc.ABC):
         "expm1",
         "floor",
         "log",
-        "logical_not",
         "maximum",
         "minimum",
         "sin",

@@ -104,7 +104,7 @@ class BatchLayer(keras.layers.Layer):
         if isinstance(x, dict) and plan is None:
             batches.check_keys(x, self.passthrough)
         batches.check_inputs_alone(x)
-        if not training and sample_weight is None and not _backend.is_mapped(self.name, *tree.flatten(x)):
+        if not training and sample_weight is None and not _backend.is_mapped(*tree.flatten(x)):
             return x
         if plan is None or sample_weight is not None or not self.fits_in_models:
             _checks.fail(

@@ -16,7 +16,7 @@ def masks_of(x):
     found: dict[str, Any] = {}
     for position, leaf in enumerate(tree.flatten(x)):
         if keras.ops.is_tensor(leaf) and not _backend.is_foreign(leaf):
-            reader = _Reader(dtype=_backend.dtype(leaf))
+            reader = _Reader(name="mask_reader", dtype=_backend.dtype(leaf))
             reader(leaf)
             if reader.found[0] is not None:
                 found[str(position)] = reader.found[0]
@@ -26,7 +26,7 @@ def masks_of(x):
 def set_masks(x, masks):
     """The tensors of a structure, with the masks that `masks_of` would find."""
     leaves = [
-        _Writer(masks[str(position)], dtype=_backend.dtype(leaf))(leaf) if str(position) in masks else leaf
+        _Writer(masks[str(position)], name="mask_writer", dtype=_backend.dtype(leaf))(leaf) if str(position) in masks else leaf
         for position, leaf in enumerate(tree.flatten(x))
     ]
     return tree.pack_sequence_as(x, leaves)
