@@ -1,28 +1,29 @@
-# make demo      train the same network plainly, with MixUp and with CutMix, and draw a picture
+# make demo      train the same network without mixing, with MixUp and with CutMix, and draw a picture
 # make test      the tests on the TensorFlow backend
 # make test-all  the tests on TensorFlow, JAX and PyTorch, with the coverage of the first two
 # make lint      ruff and mypy
-# make compare   kmix beside keras.layers.MixUp and CutMix, problem by problem
-# make speed     throughput in tf.data beside Keras, KerasCV, and the formulas of torchvision and timm, and the cost of
-#                labels for very many classes, into RESULTS.md
-# make in-step   the cost of mixing in the training step, on the three backends
-# make mutants   break kmix on purpose and see a test notice, on every road and backend
+# make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem
+# make speed     measure throughput in tf.data next to Keras, KerasCV, and the formulas of torchvision and timm, and the
+#                cost of labels for very many classes; write both to RESULTS.md
+# make in-step   measure the cost of mixing in the training step, on the three backends
+# make mutants   break kmix on purpose and check that a test notices, on every road and backend
+# make mutants-short  some of these mutants, on one backend
 
 PYTHON ?= python3
-# The newest PyTorch of the package index brings several GB of CUDA libraries; any version will do.
+# The newest PyTorch from the package index brings several GB of CUDA libraries; any version works.
 TORCH ?= torch==2.13.0
 OLDEST_KERAS ?= keras==3.12.0
 BACKENDS ?= tensorflow jax torch
 
 BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
-# Workers side by side; each needs a core and some 2 GB.
+# Parallel workers; each needs a core and about 2 GB of memory.
 WORKERS ?= 2
 PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
-# Each run adds to the coverage of those before it.
+# Each run adds to the coverage of the previous runs.
 COV := --cov --cov-append --cov-report=
 
-.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed in-step mutants clean
+.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed in-step mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -37,7 +38,7 @@ test-jax: .venv/.ready-all
 test-torch: .venv/.ready-all
 	KERAS_BACKEND=torch $(PYTEST)
 
-# What `make test` skips for want of the packages.
+# The tests that `make test` skips because packages are missing.
 test-extras: .venv/.ready-all
 	KERAS_BACKEND=tensorflow $(PYTEST) tests -k "keras_cv or torch_loader" $(COV)
 
@@ -67,6 +68,9 @@ in-step: .venv/.ready-all
 
 mutants: .venv/.ready-all
 	$(RUN) tests/mutants.py
+
+mutants-short: .venv/.ready-all
+	$(RUN) tests/mutants.py --short --backends jax
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

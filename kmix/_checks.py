@@ -1,4 +1,4 @@
-"""Validation, and the one wording of every error: what was expected, what was received, what to write instead."""
+"""Validation, and the wording of every error: what was expected, what was received, what to write instead."""
 
 import math
 import numbers
@@ -11,12 +11,12 @@ _HERE = os.path.dirname(__file__) + os.sep
 
 
 def fail(expected, received, hint="", error: type[Exception] = ValueError) -> NoReturn:
-    """Raise `error` in the one wording that all of kmix shares."""
+    """Raise `error` with the wording that all of kmix shares."""
     raise error(f"{expected} Received: {received}." + (f" {hint}" if hint else ""))
 
 
 def warn(message):
-    """Warn with a `UserWarning` that names the line of the user's code, outside kmix and Keras, that led here."""
+    """Give a `UserWarning` that names the line of the user's code, outside kmix and Keras, that led here."""
     level, frame = 1, sys._getframe()
     while frame.f_back and (frame.f_code.co_filename.startswith(_HERE) or _module(frame) == "keras"):
         level, frame = level + 1, frame.f_back
@@ -46,7 +46,7 @@ def alpha(value):
         fail(
             "`alpha` must be a number >= 0 or a schedule (a callable of the step).",
             f"alpha={value!r} of type {type(value).__name__}",
-            "For example `alpha=0.2`, or `alpha=kmix.schedules.Linear(0.0, 0.4, 1000)`.",
+            "For example, write `alpha=0.2` or `alpha=kmix.schedules.Linear(0.0, 0.4, 1000)`.",
             TypeError,
         )
     return real(value, "alpha")
@@ -93,7 +93,7 @@ def sequence(value, name):
 
 
 def probabilities(weights, count):
-    """Return `count` weights, equal by default, scaled to the sum 1, or raise."""
+    """Return `count` weights, equal by default, scaled to sum to 1, or raise."""
     weights = [1.0] * count if weights is None else [real(weight, "weights") for weight in sequence(weights, "weights")]
     if len(weights) != count or not sum(weights) > 0:
         fail(

@@ -1,7 +1,7 @@
 """A batch as a value: its named parts, read from a tuple or a dictionary, mixed, and written back in the same form.
 
-The way of a batch, all of it in `Batch`: `read` recognises the parts, each of which checks and encodes itself; a plan
-is drawn; each part mixes itself; `write` puts them back.
+`Batch` does it all: `read` recognises the parts, `check` and `encode` prepare each part, `mix` mixes each part with a
+plan, and `write` puts them back.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ INPUTS, LABELS, WEIGHTS = "images", "labels", "sample_weight"
 
 
 class Values(NamedTuple):
-    """The arrays of a batch by part; `targets` by name, `"labels"` for those of a tuple."""
+    """The arrays of a batch by part. `targets` are by name; a tuple has only `"labels"`."""
 
     inputs: Any
     targets: dict[str, Any]
@@ -33,7 +33,7 @@ class Values(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a layer or a trainer knows about the batches that it mixes: their arguments of the same names."""
+    """What a layer or a trainer knows about the batches it mixes: its arguments of the same names."""
 
     target: Any = None
     num_classes: Any = None
@@ -50,17 +50,17 @@ def is_labelled(batch):
 
 
 class Batch:
-    """The parts of one batch, recognised and statically checked.
+    """The parts of one batch, recognised, with static shapes and dtypes checked.
 
     Args:
         values: The `Values` of the batch.
         settings: The `Settings` of the layer or trainer that mixes it.
-        inputs: The `kmix.targets.Inputs` of the mixer; None where the inputs are mixed inside a model.
+        inputs: The `kmix.targets.Inputs` of the mixer; None if the inputs are mixed inside a model.
         write: A function that gives mixed `Values` the form of the batch.
 
     Raises:
-        ValueError: if a part cannot be mixed, or the parts do not belong together.
-        TypeError: if something is no array.
+        ValueError: if a part cannot be mixed, or the parts do not match.
+        TypeError: if a leaf is not an array.
     """
 
     def __init__(self, values, settings, inputs=None, write=tuple):
@@ -73,7 +73,7 @@ class Batch:
         if inputs is not None:
             inputs.check(x)
             pasted = inputs.pasted(x)
-        # The parts of a dictionary say what they are by their keys; `target=` is about its labels.
+        # In a dictionary, the keys say what the parts are; `target=` describes only its labels.
         by_key = {name: settings.target if name == LABELS else name for name in targets}
         given = {**settings._asdict(), "num_classes": {LABELS: settings.num_classes}}
         self._targets = assign(by_key, targets, given, pasted)
@@ -95,7 +95,7 @@ class Batch:
         return cls(Values(batch[INPUTS], targets, batch.get(WEIGHTS)), settings, inputs, write)
 
     def _match_weights(self, targets, sample_weight):
-        """For each array of the targets the index of its sample weights, or None, in the structure of the targets."""
+        """For each array of the targets, the index of its sample weights or None, in the structure of the targets."""
         y = targets[LABELS] if list(targets) == [LABELS] else targets
         flat, indices = tree.flatten(sample_weight), sample_weights.match(y, sample_weight)
         indices = [None if index is None or flat[index] is None else index for index in indices]
@@ -109,15 +109,15 @@ class Batch:
         if self._class_weight is not None:
             if tree.is_nested(y):
                 _checks.fail(
-                    "`class_weight` weighs the classes of a single array of labels.",
+                    "`class_weight` needs a single array of labels.",
                     f"labels {outline(y)}",
-                    "Leave it out, and pass sample weights for each of them.",
+                    "Leave it out, and pass sample weights for each array.",
                 )
             indices = [0]
         return tree.pack_sequence_as(targets, indices)
 
     def check(self, xp):
-        """The values as tensors, each part checked as far as its values can be seen."""
+        """The values as tensors, with each part checked as far as its values can be read."""
 
         def as_tensors(part):
             return tree.map_structure(lambda leaf: None if leaf is None else xp.asarray(leaf), part)
@@ -128,7 +128,7 @@ class Batch:
         return checked
 
     def encode(self, xp, values):
-        """The checked values in the form in which they are mixed."""
+        """The checked values, encoded for mixing."""
         targets = map_targets(lambda target, part: target.encode(xp, part), self._targets, values.targets)
         sample_weight = values.sample_weight
         if self._class_weight is not None:
@@ -137,7 +137,7 @@ class Batch:
         return Values(values.inputs, targets, sample_weight)
 
     def mix(self, xp, values, plan, inputs=None):
-        """The encoded values, mixed with a plan: each part once, by its own rules."""
+        """The encoded values, mixed with a plan: each part by its own rules."""
         flat = tree.flatten(values.sample_weight)
         arrays = {name: getattr(plan, name) for name in ("lam", "permutation", "box")}
         plan = plan._replace(**{name: xp.asarray(array) for name, array in arrays.items() if array is not None})
@@ -154,7 +154,7 @@ class Batch:
         return Values(x, targets, tree.map_structure(mix_weights, values.sample_weight))
 
     def spec(self, inputs):
-        """What `write` gets, as `KerasTensor`s."""
+        """The mixed `Values` as `KerasTensor`s."""
         x, targets, sample_weight = self.values
         x = tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=inputs.dtype(leaf)), x)
         if self._class_weight is not None and sample_weight is None:
@@ -171,7 +171,7 @@ def _like(batch, mixed):
     parts = (mixed.inputs, mixed.targets[LABELS], mixed.sample_weight)
     length = len(batch) if mixed.sample_weight is None else 3
     if len(batch) < length:
-        # Class weights made sample weights, for which a named tuple may have no field.
+        # Class weights created sample weights, and a named tuple may have no field for them.
         return list(parts) if isinstance(batch, list) else parts
     return getattr(type(batch), "_make", type(batch))(parts[:length])
 
@@ -182,28 +182,28 @@ def inputs_of(batch):
 
 
 def with_inputs(batch, x):
-    """A labelled batch in its form with other inputs."""
+    """A labelled batch in the same form with other inputs."""
     if isinstance(batch, dict):
         return type(batch)({**batch, INPUTS: x})
     return getattr(type(batch), "_make", type(batch))((x, *batch[1:]))
 
 
 def known_keys():
-    """The keys of a dictionary batch that are read."""
+    """The keys of a dictionary batch that kmix reads."""
     return [INPUTS, *kinds.dictionary_keys(), WEIGHTS]
 
 
 def check_keys(batch, passthrough):
-    """Raise unless a dictionary is a batch, all of whose keys are mixed or passed through by name."""
+    """Raise unless a dictionary is a labelled batch and all its keys are known or in `passthrough`."""
     known = known_keys()
     found = f"keys {sorted(map(str, batch))}"
     lacking = [name for name in (INPUTS, LABELS) if batch.get(name) is None]
     if lacking:
         _checks.fail(
-            f'A labelled batch as a dictionary holds the inputs under "{INPUTS}" and the labels under "{LABELS}".',
+            f'A labelled batch in a dictionary must hold the inputs under "{INPUTS}" and the labels under "{LABELS}".',
             f"{found}, without {' and '.join(lacking)}",
-            f"Known keys: {known}; keys named in `passthrough=` stay unmixed. Rename yours, or pass a tuple (x, y), in "
-            "which x may be a dictionary of any keys.",
+            f"Known keys: {known}; keys named in `passthrough=` stay unmixed. Rename yours, or pass a tuple (x, y), "
+            "where x may be a dictionary with any keys.",
         )
     unknown = [key for key in batch if key not in (*known, *passthrough)]
     if unknown:
@@ -215,12 +215,12 @@ def check_keys(batch, passthrough):
 
 
 def check_inputs_alone(batch):
-    """Raise where inputs without labels look like a batch in a form that is not read as one."""
+    """Raise if inputs without labels look like a batch in a form that kmix does not read."""
     if isinstance(batch, tuple) and len(batch) > 3:
         _checks.fail("A batch is (x, y) or (x, y, sample_weight).", f"a tuple of {len(batch)}")
     if isinstance(batch, list) and any("int" in str(getattr(leaf, "dtype", "")) for leaf in batch):
         _checks.fail(
-            "A list stands for several inputs, without labels.",
+            "A list stands for several inputs without labels.",
             "a list with an integer tensor",
-            "For a batch of inputs and labels write `layer(*batch)`.",
+            "For a batch of inputs and labels, write `layer(*batch)`.",
         )

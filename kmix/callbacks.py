@@ -12,20 +12,20 @@ __all__ = ["AlphaScheduler"]
 class AlphaScheduler(keras.callbacks.Callback):
     """Sets the alpha of mixing layers or trainers from a schedule, and reports it in the logs as `alpha`.
 
-    List it before callbacks that read the logs, such as `CSVLogger` and `TensorBoard`. With a prefetched
-    data pipeline the batches that wait in the buffer keep the alpha they were drawn with; a schedule
-    passed to the layer itself, `alpha=schedule`, is exact to the step. A deep copy, as tuners make one for
-    each trial, sets the same targets and counts on its own.
+    List it before callbacks that read the logs, such as `CSVLogger` and `TensorBoard`. In a prefetched
+    data pipeline, batches that wait in the buffer keep the alpha they were drawn with; a schedule
+    passed to the layer itself, `alpha=schedule`, is exact to the step. A deep copy, which tuners make for
+    each trial, sets the same targets but counts on its own.
 
     Args:
-        target: A mixing layer or a `MixTrainer`, or a list of them. For `RandomChoice` pass its `layers`.
+        target: A mixing layer or a `MixTrainer`, or a list of them. For `RandomChoice`, pass its `layers`.
         schedule: A callable of the epoch or batch number, from `kmix.schedules` or your own.
-        unit: `"epoch"` sets alpha at the start of each epoch, counting as `fit` does from
-            `initial_epoch`; `"batch"` before each batch of the training, counting from 0 on across epochs
+        unit: `"epoch"` sets alpha at the start of each epoch, and counts from `initial_epoch` like
+            `fit`. `"batch"` sets it before each training batch, and counts from 0 across epochs
             (with `steps_per_execution`, before each execution).
 
     Raises:
-        ValueError: if a target follows a schedule of its own; if the unit is unknown; in training, if the
+        ValueError: if a target follows its own schedule; if the unit is unknown; in training, if the
             schedule returns a negative number or NaN.
         TypeError: if a target has no alpha, or the schedule is not callable.
 
@@ -42,14 +42,14 @@ class AlphaScheduler(keras.callbacks.Callback):
         self.targets = list(target) if isinstance(target, (list, tuple)) else [target]
         self.schedule = schedule
         self.unit = _checks.one_of(unit, "unit", ("epoch", "batch"))
-        # Keras then keeps calling the batch hooks off the training loop's path.
+        # Lets Keras call the batch hooks asynchronously, without delaying the training loop.
         self.async_safe = unit == "epoch"
         self._executions, self._alpha = 0, None
         if not callable(schedule):
             _checks.fail(
                 "`schedule` must be a callable of the step.",
                 f"schedule={schedule!r}",
-                "For example `kmix.schedules.Linear(0.4, 0.0, 20)`, or `lambda epoch: 0.4 if epoch < 90 else 0.0`.",
+                "For example, `kmix.schedules.Linear(0.4, 0.0, 20)` or `lambda epoch: 0.4 if epoch < 90 else 0.0`.",
                 TypeError,
             )
         if not self.targets:
@@ -64,7 +64,7 @@ class AlphaScheduler(keras.callbacks.Callback):
             layer.check_alpha(0.0)
 
     def __deepcopy__(self, memo):
-        # A copied target would be one that nobody trains with.
+        # Share the targets: no training would use copies of them.
         shared = {id(item): item for item in (*self.targets, self.model)}
         twin = copy.copy(self)
         twin.__dict__.update(copy.deepcopy(self.__dict__, {**memo, **shared}))

@@ -9,16 +9,16 @@ __all__ = ["Numbering"]
 
 
 class Numbering(keras.callbacks.Callback):
-    """Numbers the batches of a `tf.data.Dataset` 0, 1, 2, ... on across epochs.
+    """Numbers the batches of a `tf.data.Dataset` 0, 1, 2, ... across epochs.
 
     `ds.enumerate()` begins at 0 again in every epoch of `fit`, which would repeat the plans. A numbering
-    goes on. It is a callback as well, and belongs into `fit(callbacks=[...])`: `fit` draws batches before
-    it trains, and the callback tells the pipeline where training begins. In a loop of your own, without
-    the callback, the numbers go on from the last batch that was produced.
+    continues. It is also a callback: pass it to `fit(callbacks=[...])`. `fit` draws batches before
+    it trains, and the callback tells the pipeline where training begins. In your own loop, without
+    the callback, the numbers continue from the last batch produced.
 
     Args:
         start: Number of the first batch, an int >= 0. To resume, pass the number of batches trained on
-            so far. With `fit(initial_epoch=...)` on data of known length leave it at 0: the skipped epochs
+            so far. With `fit(initial_epoch=...)` and data of known length, leave it at 0: the skipped epochs
             are counted.
 
     Call arguments:
@@ -29,7 +29,7 @@ class Numbering(keras.callbacks.Callback):
 
     Raises:
         TypeError: if `dataset` is not a `tf.data.Dataset`.
-        ValueError: if `start` is negative, or the numbering is used for a second data set.
+        ValueError: if `start` is negative, or if you call the numbering on a second data set.
 
     Example:
     >>> import tensorflow as tf
@@ -58,14 +58,14 @@ class Numbering(keras.callbacks.Callback):
             _checks.fail(
                 "`Numbering` numbers the batches of a `tf.data.Dataset`.",
                 f"a {type(dataset).__name__}",
-                "For other loaders write `for step, batch in enumerate(loader): batch = layer.at_step(step, batch)`; "
-                "with Grain `dataset.map_with_index(layer.at_step)`.",
+                "For other loaders, write `for step, batch in enumerate(loader): batch = layer.at_step(step, batch)`; "
+                "with Grain, `dataset.map_with_index(layer.at_step)`.",
                 TypeError,
             )
         if self._managed is not None:
-            _checks.fail("A numbering belongs to one data set.", "a second data set", "Make a second `Numbering()`.")
-        # Both are (generation, number). Only this callback writes the first one, only the pipeline the second,
-        # so that an iterator left over from before training cannot disturb the numbers.
+            _checks.fail("A numbering belongs to one data set.", "a second data set", "Create a second `Numbering()`.")
+        # Both are (generation, number). Only this callback writes `managed`, and only the pipeline writes `produced`,
+        # so an iterator left over from before training cannot disturb the numbers.
         managed = self._managed = _backend.Resource(np.array([0, self.start], "int64"))
         produced = self._produced = _backend.Resource(np.array([0, self.start], "int64"))
         cardinality = dataset.cardinality()
@@ -103,7 +103,7 @@ class Numbering(keras.callbacks.Callback):
         steps, first_of_fit = self._steps(), self._offset is None
         if self._offset is None:
             self._offset = max(self.start, self._done - epoch * steps)
-        # With steps_per_epoch an iterator lives on across epochs, and numbers by itself.
+        # With steps_per_epoch, one iterator lasts across epochs and continues the numbers by itself.
         if first_of_fit or steps == self._length > 0:
             self._generation += 1
             self._managed.assign(np.array([self._generation, self._offset + epoch * steps]))
@@ -115,5 +115,5 @@ class Numbering(keras.callbacks.Callback):
             self._done = int(self._produced.read()[1])
 
     def _steps(self):
-        """Batches in an epoch, 0 where nobody knows."""
+        """Batches in an epoch, or 0 if unknown."""
         return self.params.get("steps") or self._length

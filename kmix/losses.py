@@ -11,15 +11,15 @@ __all__ = ["SoftLabelCrossentropy"]
 
 @keras.saving.register_keras_serializable(package="kmix")
 class SoftLabelCrossentropy(keras.losses.Loss):
-    """Cross-entropy that takes soft labels and integer class ids alike.
+    """Cross-entropy that accepts both soft labels and integer class ids.
 
-    One compiled loss serves mixed training data and plain validation data. Labels with one axis less
+    One compiled loss works for mixed training data and plain validation data. Labels with one axis fewer
     than the predictions, or with a last axis of 1, are class ids; labels with a last axis of 3 are pairs
     if there are more than 3 classes (see `labels="pair"` of the layers). Neither is one-hot encoded.
     Everything is computed in float32.
 
-    Like every cross-entropy it is linear in `y_true` (with `subtract_entropy`, up to a term that does not
-    depend on the predictions). The loss of a mixed label is then exactly the mix of the losses of its two
+    Like every cross-entropy, it is linear in `y_true` (with `subtract_entropy`, up to a term that does not
+    depend on the predictions). The loss of a mixed label is therefore exactly the mix of the losses of its two
     labels, as in the paper. Keras' categorical and binary cross-entropies, `CategoricalFocalCrossentropy`
     and `Poisson` are linear as well; `KLDivergence` and `MeanSquaredError` are linear up to such a term, so
     their gradients are those of the pair. `BinaryFocalCrossentropy`, the hinge losses, `MeanAbsoluteError`,
@@ -28,32 +28,32 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 
     Args:
         from_logits: Whether `y_pred` holds logits rather than probabilities. Defaults to `False`.
-        label_smoothing: Share in [0, 1] of each label that is spread evenly over the classes.
+        label_smoothing: Share in [0, 1] of each label to spread evenly over the classes.
         multi_label: Whether the classes are independent: a binary cross-entropy for each, averaged. The
-            loss then also takes a sample weight for each class, 0 where a label is unknown.
-        subtract_entropy: Whether to report the Kullback-Leibler divergence from the labels, whose
-            minimum is 0 for soft labels, too. The gradients are the same. Defaults to `False`.
+            loss then also accepts a sample weight for each class, 0 if a label is unknown.
+        subtract_entropy: Whether to report the Kullback-Leibler divergence from the labels. Its
+            minimum is 0 even for soft labels. The gradients are the same. Defaults to `False`.
         reduction: `"sum_over_batch_size"` (the default), `"sum"`, `"mean"`,
             `"mean_with_sample_weight"` or `None`, as in Keras.
         name: Name of the loss.
-        dtype: Accepted for Keras' config; the loss computes in float32 whatever the policy.
+        dtype: Accepted for Keras' config. The loss computes in float32 under any policy.
 
     Call arguments:
         y_true: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)`.
         y_pred: Predictions `(..., C)`.
         sample_weight: Optional weights that broadcast to the shape of the losses, `(...)`. With
-            `multi_label` also weights of the classes, `(..., C)`: the loss of a sample is the mean over the
-            classes of weight times binary cross-entropy, so that weights that are equal over the classes
-            count as weights `(...)` do. A label of weight 0 is not looked at and may be NaN.
+            `multi_label`, also weights of the classes, `(..., C)`: the loss of a sample is the mean over the
+            classes of weight times binary cross-entropy. Weights that are equal over the classes therefore
+            act like weights `(...)`. A label of weight 0 is ignored and may be NaN.
             `reduction="mean_with_sample_weight"` divides the sum of these losses by the sum of the mean
             weights of the samples, which gives the weighted mean over all entries.
 
     Returns:
         float32: a scalar, or the losses of shape `(...)` with `reduction=None`. A class id that is
-        no whole number in `[0, C)` gives NaN.
+        not a whole number in `[0, C)` gives NaN.
 
     Raises:
-        ValueError: if the shapes of `y_true` and `y_pred` do not match; if there is one class only and
+        ValueError: if the shapes of `y_true` and `y_pred` do not match; if there is only one class and
             `multi_label` is not set; if there are weights of the classes and `multi_label` is not set.
 
     Reference:
@@ -94,20 +94,20 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             return super().__call__(y_true, y_pred, sample_weight)
         sample_weight = None
         if self.reduction == "mean_with_sample_weight":
-            # Keras multiplies the losses by what it divides their sum by.
+            # Keras multiplies the losses by these weights before it divides by their sum.
             sample_weight = ops.mean(weights, axis=-1)
             weights = ops.divide_no_nan(weights, ops.expand_dims(sample_weight, -1))
         return _WithClassWeights(self, weights)(y_true, y_pred, sample_weight)
 
     def call(self, y_true, y_pred, class_weights=None):
-        """The losses `(...)` without the reduction, with weights of the classes `(..., C)` under `multi_label`."""
+        """The losses `(...)` before reduction; with `multi_label`, also for weights of the classes `(..., C)`."""
         y_pred = ops.cast(y_pred, "float32")
         classes = y_pred.shape[-1]
         if classes == 1 and not self.multi_label:
             _checks.fail(
-                "With a single output column the softmax is always 1.",
+                "With a single output column, the softmax is always 1.",
                 f"y_pred of shape {tuple(y_pred.shape)}",
-                "Write `multi_label=True` for a binary cross-entropy.",
+                "For a binary cross-entropy, write `multi_label=True`.",
             )
         ids, y = read_labels(y_true, y_pred)
         even = self.label_smoothing and self.label_smoothing * (0.5 if self.multi_label else 1.0 / classes)
@@ -125,7 +125,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         return -total / ops.cast(ops.shape(y_pred)[-1], "float32") if self.multi_label else -total
 
     def _logs(self, y_pred, ids=None):
-        """Log-probabilities of the classes `ids` (`None`: of all): of yes, and of no where they are independent."""
+        """Log-probabilities of the classes `ids` (`None`: all); for independent classes, of both yes and no."""
         some = y_pred if ids is None else _backend.namespace(y_pred).pick(y_pred, ids)
         epsilon = keras.config.epsilon()
         if self.multi_label and self.from_logits:
@@ -136,12 +136,12 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             return (ops.log(ops.maximum(some / ops.sum(y_pred, axis=-1, keepdims=True), epsilon)),)
         if ids is None:
             return (ops.log_softmax(y_pred, axis=-1),)
-        # The softmax of the other classes is not needed. Without the largest logit nothing is lost to rounding.
+        # The softmax of the other classes is not needed. Subtracting the largest logit keeps the precision.
         largest = ops.stop_gradient(ops.max(y_pred, axis=-1, keepdims=True))
         return (some - largest - ops.log(ops.sum(ops.exp(y_pred - largest), axis=-1, keepdims=True)),)
 
     def _terms(self, y, logs):
-        """What each class adds to the log-likelihood of labels `y`, less their entropy where that is asked for."""
+        """The term of each class in the log-likelihood of labels `y`; with `subtract_entropy`, plus their entropy."""
         terms = [_product(share, log) for share, log in zip((y, 1.0 - y), logs, strict=False)]
         if self.subtract_entropy:
             terms += [-_entropy_terms(share) for share, _ in zip((y, 1.0 - y), logs, strict=False)]
@@ -158,7 +158,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 
 
 class _WithClassWeights(keras.losses.Loss):
-    """A `SoftLabelCrossentropy` of one batch with weights of the classes, reduced and masked by Keras."""
+    """A `SoftLabelCrossentropy` for one batch with weights of the classes. Keras reduces and masks it."""
 
     def __init__(self, loss, weights):
         super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)

@@ -1,4 +1,4 @@
-"""Metrics for soft labels and class ids alike."""
+"""Metrics for both soft labels and class ids."""
 
 import keras
 from keras import ops
@@ -13,8 +13,8 @@ __all__ = ["ExpectedCalibrationError", "SoftLabelAccuracy"]
 class SoftLabelAccuracy(keras.metrics.Mean):
     """The label mass at the predicted class: plain accuracy for hard labels, expected accuracy for soft ones.
 
-    Takes class ids, soft labels and pairs alike, so one compiled metric serves mixed training data and plain
-    validation data. (`"accuracy"` is resolved once, from the training labels, and then reports 0.0 on
+    It accepts class ids, soft labels and pairs, so one compiled metric works for mixed training data and plain
+    validation data. (Keras resolves `"accuracy"` once, from the training labels, and it then reports 0.0 on
     integer validation labels.)
 
     Args:
@@ -23,12 +23,12 @@ class SoftLabelAccuracy(keras.metrics.Mean):
 
     Call arguments:
         y_true: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)`.
-        y_pred: Predictions `(..., C)`, probabilities or logits. A single column must be the probability
-            of the positive class, predicted above 0.5.
+        y_pred: Predictions `(..., C)`, probabilities or logits. A single column must hold the probability
+            of the positive class; the metric predicts that class above 0.5.
         sample_weight: Optional weights of shape `(...)`.
 
     Raises:
-        ValueError: if the shapes of `y_true` and `y_pred` do not match, or there are weights `(..., C)`.
+        ValueError: if the shapes of `y_true` and `y_pred` do not match, or the weights have the shape `(..., C)`.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
@@ -69,13 +69,13 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         sample_weight: Optional weights of shape `(...)`.
 
     Raises:
-        ValueError: if `num_bins < 1`; if the shapes of `y_true` and `y_pred` do not match; if there are weights
-            `(..., C)`.
+        ValueError: if `num_bins < 1`; if the shapes of `y_true` and `y_pred` do not match; if the weights have the
+            shape `(..., C)`.
 
     Reference:
         C. Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
 
-    Example: four predictions at a confidence of 0.8, three of them right.
+    Example: four predictions with a confidence of 0.8, three of them correct.
 
     >>> metric = kmix.metrics.ExpectedCalibrationError(num_bins=10)
     >>> round(float(metric(np.array([0, 0, 0, 1]), np.array([[0.8, 0.2]] * 4))), 3)
@@ -104,7 +104,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
             for _ in range(len(y_pred.shape) - 1 - len(given.shape)):
                 given = ops.expand_dims(given, -1)
             weight = ops.reshape(ops.broadcast_to(given, ops.shape(y_pred)[:-1]), (-1,))
-        # A confidence on the edge of two bins belongs to the lower one, as in the paper.
+        # A confidence on the edge between two bins belongs to the lower bin, as in the paper.
         bin_index = ops.ceil(confidence * self.num_bins) - 1
         bin_index = ops.clip(ops.cast(bin_index, "int32"), 0, self.num_bins - 1)
         gap = ops.segment_sum(weight * (accuracy - confidence), bin_index, num_segments=self.num_bins)
@@ -124,10 +124,10 @@ class ExpectedCalibrationError(keras.metrics.Metric):
 
 
 def confidence_and_accuracy(y_true, y_pred):
-    """Confidence `(...)` and label mass `(...)` of the predicted class, for labels and predictions as above."""
+    """Confidence `(...)` and label mass `(...)` of the predicted class, for the same arguments as the metrics."""
     ids, shares = read_labels(y_true, y_pred)
     if y_pred.shape[-1] == 1:
-        # One column: the probability of yes.
+        # One column: the probability of the positive class.
         shares, y_pred = (ops.concatenate([1.0 - values, values], axis=-1) for values in (shares, y_pred))
     predicted = ops.expand_dims(ops.argmax(y_pred, axis=-1), -1)
     confidence = ops.take_along_axis(y_pred, predicted, axis=-1)

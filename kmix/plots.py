@@ -1,6 +1,6 @@
-"""Pictures of what enters the network, and of how well its confidence is calibrated.
+"""Plots of what enters the network, and of how well its confidence is calibrated.
 
-Matplotlib is imported when a picture is drawn, not with kmix.
+A plot imports Matplotlib when it is drawn; importing kmix does not.
 """
 
 import numpy as np
@@ -16,21 +16,21 @@ def mixed_batch(x, y, class_names=None, count=8, columns=None, figure=None):
 
     Args:
         x: Images `(B, H, W)`, `(B, H, W, 1)` or `(B, H, W, 3)` of any framework and any range of values:
-            black is the smallest value of the shown images, white the largest.
-        y: Their labels: soft `(B, C)`, or class ids `(B,)` or `(B, 1)`. Shares that round to 0.00 are
-            left out, and all but the three largest.
-        class_names: Names of the C classes. The class ids by default.
-        count: Number of images to show, the first ones of the batch. Defaults to 8, or to the batch size
-            where that is smaller.
-        columns: Number of images in a row. All in one row by default, at most 8.
-        figure: Matplotlib `Figure` or `SubFigure` to draw into. A new one by default.
+            the smallest value of the shown images is black, the largest is white.
+        y: Their labels: soft `(B, C)`, or class ids `(B,)` or `(B, 1)`. Titles show at most the three largest
+            shares, and none that rounds to 0.00.
+        class_names: Names of the C classes. Defaults to the class ids.
+        count: Number of images to show, from the start of the batch. Defaults to 8, or to the batch size
+            if that is smaller.
+        columns: Number of images in a row. Defaults to all images in one row, but at most 8.
+        figure: Matplotlib `Figure` or `SubFigure` to draw into. Defaults to a new figure.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
-        ValueError: if `x` holds no images, `y` no labels for them, or `class_names` not C names; if `count`
-            or `columns` is less than 1.
+        ValueError: if `x` does not hold images, `y` does not hold a label for each, or `class_names` does not hold
+            C names; if `count` or `columns` is less than 1.
         ImportError: if Matplotlib is not installed.
 
     Example:
@@ -48,7 +48,7 @@ def mixed_batch(x, y, class_names=None, count=8, columns=None, figure=None):
         _checks.fail(
             "`x` must hold images (B, H, W), (B, H, W, 1) or (B, H, W, 3).",
             f"x of shape {x.shape}",
-            "With channels first write `np.moveaxis(x, 1, -1)`.",
+            "With channels first, write `np.moveaxis(x, 1, -1)`.",
         )
     soft = y.ndim == 2 and y.shape[1] > 1
     if y.ndim not in (1, 2) or len(y) != len(x) or not (soft or "int" in y.dtype.name):
@@ -77,18 +77,18 @@ def mixed_batch(x, y, class_names=None, count=8, columns=None, figure=None):
 
 
 def reliability_diagram(y_true, y_pred, num_bins=15, ax=None, label=None, **kwargs):
-    """Plot accuracy against confidence: below the diagonal a model is overconfident, above underconfident.
+    """Plot accuracy against confidence: below the diagonal a model is overconfident, above it underconfident.
 
-    Predictions are sorted into bins of confidence as in `kmix.metrics.ExpectedCalibrationError`; a point
-    is the mean confidence and the accuracy of one bin, and its area grows with the share of predictions
-    in the bin. Bins without predictions have no point. Call it again with the same `ax` to compare models.
+    The predictions are sorted into bins of confidence, as in `kmix.metrics.ExpectedCalibrationError`. Each point
+    shows the mean confidence and the accuracy of one bin, and its area grows with the share of predictions
+    in the bin. Bins without predictions have no point. To compare models, call it again with the same `ax`.
 
     Args:
-        y_true: Labels: class ids `(...)` or `(..., 1)`, or soft `(..., C)`, for which accuracy is the label
-            mass at the predicted class.
+        y_true: Labels: class ids `(...)` or `(..., 1)`, or soft labels `(..., C)`. For soft labels, accuracy is the
+            label mass at the predicted class.
         y_pred: Predicted probabilities `(..., C)`. A single column is the probability of the positive class.
         num_bins: Number of bins `(lo, hi]` of equal width on [0, 1]. Defaults to 15.
-        ax: Matplotlib `Axes` to draw into. A new figure by default.
+        ax: Matplotlib `Axes` to draw into. Defaults to a new figure.
         label: Text for the legend. Defaults to the calibration error, such as "ECE 0.050".
         **kwargs: Passed to `ax.plot`, such as `color`.
 
@@ -97,13 +97,13 @@ def reliability_diagram(y_true, y_pred, num_bins=15, ax=None, label=None, **kwar
 
     Raises:
         ValueError: if `num_bins < 1`; if the shapes of `y_true` and `y_pred` do not match; if `y_pred`
-            does not hold probabilities, or holds none.
+            is empty or does not hold probabilities.
         ImportError: if Matplotlib is not installed.
 
     Reference:
         C. Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
 
-    Example: four predictions at a confidence of 0.8, three of them right.
+    Example: four predictions with a confidence of 0.8, three of them correct.
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
@@ -118,13 +118,13 @@ def reliability_diagram(y_true, y_pred, num_bins=15, ax=None, label=None, **kwar
         _checks.fail(
             "`y_pred` must hold probabilities.",
             f"values from {y_pred.min():g} to {y_pred.max():g}" if y_pred.size else "no predictions",
-            "Of logits take the softmax first: `keras.ops.softmax(logits)`.",
+            "First take the softmax of logits: `keras.ops.softmax(logits)`.",
         )
     error = ExpectedCalibrationError(num_bins)
     if label is None:
         label = f"ECE {float(error(y_true, y_pred)):.3f}"
     confidence, accuracy = (_backend.values(part).ravel() for part in confidence_and_accuracy(y_true, y_pred))
-    # The bins of the metric, in its own float32 arithmetic.
+    # The same bins as the metric, in float32 arithmetic like its own.
     index = np.clip(np.ceil(confidence * np.float32(error.num_bins)).astype(int) - 1, 0, error.num_bins - 1)
     size, confidence, accuracy = (
         np.bincount(index, weights, error.num_bins) for weights in (np.ones_like(confidence), confidence, accuracy)
@@ -147,12 +147,12 @@ def _pyplot():
     try:
         import matplotlib.pyplot
     except ImportError as error:
-        raise ImportError("kmix.plots draws with Matplotlib. Install it: `pip install matplotlib`.") from error
+        raise ImportError("kmix.plots needs Matplotlib. Install it: `pip install matplotlib`.") from error
     return matplotlib.pyplot
 
 
 def _mixture(label, names):
-    """A label mixture in words: the largest shares first, a label that is one class by its name alone."""
+    """A label mixture in words: the largest shares first; only the name if the label is a single class."""
     classes = [c for c in np.argsort(-label, kind="stable")[:3] if label[c] >= 0.005]
     if len(classes) == 1 and label[classes[0]] >= 0.995:
         return str(names[classes[0]])

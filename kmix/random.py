@@ -1,8 +1,8 @@
 """Counter-based randomness: the same numbers on every framework, as a pure function of (seed, step).
 
-Nothing here has state. `key` makes two 32-bit words of a seed and a step, `bits` hashes positions and
+Nothing here has state. `key` turns a seed and a step into two 32-bit words; `bits` hashes positions and
 stream numbers with them. Equal arguments give equal integers on TensorFlow, JAX, PyTorch and NumPy.
-The functions take the array namespace `xp` of `kmix._backend` first.
+The first argument of each function is the array namespace `xp` of `kmix._backend`.
 """
 
 import math
@@ -25,14 +25,14 @@ def _hash(xp, x):
 
 
 def key(xp, seed, step):
-    """Two words that are a bijection of (seed, step), so that no two of the 2**64 pairs share a key.
+    """Two words, a bijection of (seed, step), so that no two of the 2**64 pairs share a key.
 
     Args:
         seed: Python int in `[0, 2**32)`.
         step: Number of the batch, a Python int or an integer tensor, taken modulo `2**32`.
 
     Returns:
-        The two words: Python ints for a Python step, else scalar tensors.
+        The two words: Python ints if the step is a Python int, else scalar tensors.
     """
     if isinstance(step, int):
         xp = NUMPY
@@ -44,7 +44,7 @@ def key(xp, seed, step):
 def bits(xp, key, first, streams, n, replica=0):
     """Random 32-bit words of shape `(streams, n)`: row `s` is stream `first + s`.
 
-    Within a stream all words differ (position -> word is a bijection), so that sorting them never ties.
+    Within a stream, all words differ (position -> word is a bijection), so sorting them never ties.
     """
     k0, k1 = (xp.word(word) for word in key)
     stream = xp.words(streams) + (xp.word(first) + xp.word(replica) * xp.word(_REPLICA))
@@ -59,10 +59,10 @@ def uniform(xp, bits):
 
 
 def symmetric_beta(xp, u, alpha):
-    """Beta(alpha, alpha) draws from four uniforms each, without rejection, for any alpha; 1 where alpha <= 0.
+    """Beta(alpha, alpha) draws from four uniforms each, without rejection, for any alpha; 1 if alpha <= 0.
 
     Ulrich's polar method gives `r` with `(1 + r) / 2 ~ Beta(alpha + 1, alpha + 1)`. The boost
-    `Gamma(alpha) = Gamma(alpha + 1) * U**(1 / alpha)`, taken on the logit, leads from there to alpha,
+    `Gamma(alpha) = Gamma(alpha + 1) * U**(1 / alpha)` then leads to alpha. It is applied to the logit,
     so that nothing underflows.
 
     Args:
@@ -77,7 +77,7 @@ def symmetric_beta(xp, u, alpha):
     """
     one, alpha = xp.cast(1.0, "float32"), xp.cast(alpha, "float32")
     positive = alpha > 0
-    # The floor only keeps the division below from overflowing.
+    # The lower limit only keeps the division below from overflowing.
     alpha = xp.where(positive, xp.math.maximum(alpha, xp.cast(1e-30, "float32")), one)
     log_radius = 2.0 / (2.0 * alpha + 1.0) * xp.math.log(u[0])
     radius = xp.math.sqrt(-xp.math.expm1(log_radius))

@@ -1,8 +1,8 @@
 """Alpha schedules: callables of the step, on Python numbers and on tensors of any framework.
 
-Arguments are named as in optax. Pass one as `alpha` of a layer, where it is evaluated for each batch in
-the data pipeline itself, or to `kmix.callbacks.AlphaScheduler`. Keras' own
-`LearningRateSchedule`s and plain functions of the step are welcome in both places, too.
+Arguments are named as in optax. Pass a schedule as `alpha` of a layer, which evaluates it for each batch
+inside the data pipeline, or pass it to `kmix.callbacks.AlphaScheduler`. Both also accept Keras' own
+`LearningRateSchedule`s and plain functions of the step.
 """
 
 import math
@@ -90,7 +90,7 @@ class Polynomial(Schedule):
         return self.end_value + (self.init_value - self.end_value) * left
 
     def _remaining(self, xp, progress):
-        """The share of the way that is left, 1 to 0, at a progress of 0 to 1."""
+        """The remaining share of the transition, 1 to 0, at a progress of 0 to 1."""
         return (1.0 - progress) ** self.power
 
 
@@ -145,10 +145,10 @@ class Join(Schedule):
 
     Args:
         schedules: Schedules (any callables of the step) or plain numbers, at least one.
-        boundaries: The steps at which the second, third, ... begin, in rising order.
+        boundaries: The steps at which the second, third, ... schedule begins, in increasing order.
 
     Raises:
-        ValueError: if there is not one boundary fewer than schedules, or they do not rise.
+        ValueError: if there is not exactly one boundary fewer than schedules, or the boundaries do not increase.
 
     Example: warm up for 5 epochs, hold, and train on clean data from epoch 90.
 
@@ -164,8 +164,8 @@ class Join(Schedule):
         self.boundaries = [_checks.integer(boundary, "boundaries", 1) for boundary in boundaries]
         if len(self.boundaries) != len(self.schedules) - 1 or self.boundaries != sorted(set(self.boundaries)):
             _checks.fail(
-                "`boundaries` must be rising steps, one fewer than there are values or schedules.",
-                f"{len(self.schedules)} of those with boundaries={self.boundaries}",
+                "`boundaries` must be increasing steps, one fewer than the values or schedules.",
+                f"{len(self.schedules)} values or schedules with boundaries={self.boundaries}",
             )
 
     def _value(self, xp, step):
@@ -193,7 +193,7 @@ class Piecewise(Join):
 
     Args:
         values: Numbers >= 0, at least one.
-        boundaries: The steps at which the second, third, ... value begins, in rising order.
+        boundaries: The steps at which the second, third, ... value begins, in increasing order.
 
     Example:
     >>> alpha = kmix.schedules.Piecewise([0.2, 0.4, 0.0], boundaries=[10, 20])
@@ -216,7 +216,7 @@ class Piecewise(Join):
 
 
 def _progress(xp, step, begin, steps):
-    """How far `step` is between `begin` and `begin + steps`, in [0, 1]."""
+    """The progress of `step` from `begin` to `begin + steps`, in [0, 1]."""
     if not hasattr(step, "dtype"):
         return min(max((step - begin) / steps, 0.0), 1.0)
     # Subtract as signed integers: an unsigned step before `begin` would wrap.

@@ -1,4 +1,4 @@
-"""Ways to send a batch to a layer, and what it means that a layer refuses one."""
+"""Ways to send a batch to a layer, and what it means for a layer to refuse one."""
 
 import re
 
@@ -9,7 +9,7 @@ import roads
 import tensorflow as tf
 from roads import to_native, to_numpy
 
-# The values of symbolic tensors are seen when the graph runs, and TensorFlow then raises its own error.
+# The values of symbolic tensors are known when the graph runs, and TensorFlow then raises its own error.
 REFUSALS = (ValueError, tf.errors.InvalidArgumentError)
 
 
@@ -19,19 +19,19 @@ def data(n=6, shape=(8, 8, 3), seed=0):
 
 
 def ids(n=6, classes=3, seed=1):
-    """Class ids, every class there."""
+    """Class ids that include every class."""
     return np.random.default_rng(seed).permutation(np.arange(n) % classes)
 
 
 def native(batch):
-    """A batch of Keras' backend. JAX holds 32 bits."""
+    """A batch of Keras' backend. JAX has only 32 bits."""
     if keras.backend.backend() == "jax":
         batch = tf.nest.map_structure(lambda a: a.astype("float32") if a.dtype == "float64" else a, batch)
     return to_native(batch)
 
 
 def ways(layer, batch):
-    """Every way to send a batch, a tuple or a dictionary, to a layer: functions without arguments."""
+    """Every way to send a batch, a tuple or a dictionary, to a layer, as functions without arguments."""
     ds = tf.data.Dataset.from_tensors(batch)
     layer.fuse = False
     return {
@@ -46,9 +46,9 @@ def ways(layer, batch):
 
 
 def refused(layer, batch, *words, good=None, every_way=True):
-    """Assert that a layer refuses a batch on every way (or with NumPy alone), with these words, and counts nothing.
+    """Assert that a layer refuses a batch on every way (or only with NumPy), with these words, and counts nothing.
 
-    `good` is a batch (x, y) that it takes.
+    `good` is a batch (x, y) that it accepts.
     """
     for name, way in list(ways(layer, batch).items())[: None if every_way else 2]:
         if name == "ds.map(layer)" and good is not None:
@@ -59,13 +59,13 @@ def refused(layer, batch, *words, good=None, every_way=True):
 
 
 def counts_from_zero(layer, good):
-    """Assert that a layer has not counted a batch yet."""
+    """Assert that a layer has not yet counted a batch."""
     for ours, expected in zip(*map(keras.tree.flatten, (layer(*good), layer.at_step(0, good))), strict=True):
         np.testing.assert_array_equal(ours, expected, err_msg="a refused batch was counted")
 
 
 def raises(function, *words, name="", errors=REFUSALS):
-    """Assert that a function raises one of `errors`, with these words (regular expressions) in whatever case."""
+    """Assert that a function raises one of `errors`, with these words (regular expressions) in any case."""
     text = returned = None
     try:
         returned = function()
@@ -79,7 +79,7 @@ def raises(function, *words, name="", errors=REFUSALS):
 
 
 def at_step(road, layer, step, batch, fuse=False):
-    """`layer.at_step(step, batch)` on a road, as NumPy. Few ask for XLA, which takes long to compile."""
+    """`layer.at_step(step, batch)` on a road, as NumPy. Few callers use XLA, which is slow to compile."""
     layer.fuse = fuse
     return roads.at_step(road, layer, step, batch)
 

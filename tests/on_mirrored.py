@@ -1,4 +1,4 @@
-"""Two replicas of `tf.distribute.MirroredStrategy`. Run by test_devices.py, in a process of its own."""
+"""Two replicas of `tf.distribute.MirroredStrategy`. test_devices.py runs it in a separate process."""
 
 import keras
 import numpy as np

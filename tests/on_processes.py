@@ -1,4 +1,4 @@
-"""Two processes of two devices each, on JAX. Run by test_devices.py, as each of the two."""
+"""Two processes of two devices each, on JAX. test_devices.py runs it twice, once as each process."""
 
 import os
 

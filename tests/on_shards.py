@@ -1,4 +1,4 @@
-"""Four devices under `keras.distribution` on JAX. Run by test_devices.py, in a process of its own."""
+"""Four devices under `keras.distribution` on JAX. test_devices.py runs it in a separate process."""
 
 import re
 
@@ -22,7 +22,7 @@ def devices():
 
 
 def assert_steps(trainer, way, w, **settings):
-    """Four steps of training on a global batch are those of NumPy."""
+    """Four training steps on a global batch match NumPy."""
     x, y, _ = steps.batch(N)
     expected = steps.weights_of(trainer)
     history = steps.fit(trainer, x, y, w, **settings)
@@ -54,7 +54,7 @@ def test_shards_divide_the_batch():
 
 
 def moves(trainer):
-    """What the devices send each other in a compiled training step: kinds of messages and their shapes."""
+    """What the devices send each other in a compiled training step: the kinds of messages and their shapes."""
     import jax
 
     def laid(array):

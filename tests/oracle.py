@@ -1,4 +1,4 @@
-"""Plain NumPy from the formulas of the papers: what mixing must give. Knows nothing of kmix."""
+"""What mixing must give, in plain NumPy from the formulas of the papers. It does not use kmix."""
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def cutmix(x, box, permutation, data_format="channels_last"):
 
 
 def kept_share(box, spatial_shape):
-    """The share of the pixels outside of each box."""
+    """The share of the pixels outside each box."""
     axes = len(spatial_shape)
     return 1 - np.prod((box[:, axes:] - box[:, :axes]) / np.asarray(spatial_shape, "float64"), axis=1)
 

@@ -1,4 +1,4 @@
-"""The roads on which a batch can meet a layer. All of them must give the same answer."""
+"""The roads by which a batch can reach a layer. All of them must give the same result."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ def call(road, layer, batch):
 
 
 def pipeline(function, batches, start=0, parallel=None):
-    """`function(number, batch)` mapped over batches in tf.data; each batch of a shape of its own."""
+    """`function(number, batch)` mapped over batches in tf.data. Each batch may have its own shape."""
     numbers = tf.data.Dataset.range(start, start + len(batches))
     if len(batches) == 1:
         return tf.data.Dataset.zip(numbers, tf.data.Dataset.from_tensors(batches[0])).map(function)

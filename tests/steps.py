@@ -1,4 +1,4 @@
-"""A small model whose training step plain NumPy computes, for the tests on many devices."""
+"""A small model and its training step in plain NumPy, for the tests on many devices."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def batch(n):
 
 
 def trainer_of(way, alpha=0.7, pairing="batch", **settings):
-    """A compiled trainer that mixes the inputs, with a layer in the model, or at one of three places."""
+    """A compiled trainer that mixes the inputs, mixes with a layer in the model, or mixes at one of three places."""
     mix = kmix.MixUp(alpha, seed=3) if way == "mix" else kmix.EmbeddingMixup(alpha, seed=5)
     inputs = keras.Input((5,))
     tensor = keras.layers.Dense(6, activation="tanh", use_bias=False, name="hidden")(inputs)
@@ -47,7 +47,7 @@ def step(way, weights, x, y, w, plan):
 
 
 def fit(trainer, x, y, w=None, steps=4, **settings):
-    """Train on one batch, one step an epoch."""
+    """Train on one batch, with one step per epoch."""
     return trainer.fit(
         x, y, sample_weight=w, batch_size=len(x), epochs=steps, shuffle=False, verbose=0, **settings
     ).history

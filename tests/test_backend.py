@@ -1,4 +1,4 @@
-"""The three twins of the array namespace: each operation, the same answer, on tensors of its own framework."""
+"""The three twins of the array namespace: each operation gives the same result, as a tensor of its own framework."""
 
 import ast
 import pathlib
@@ -17,7 +17,7 @@ BACKEND = keras.backend.backend()
 
 
 class Of:
-    """An argument that is made from the namespace."""
+    """An argument created from the namespace."""
 
     def __init__(self, make):
         self.make = make
@@ -33,7 +33,7 @@ def in_graph(function):
     return tf.function(function, autograph=False)
 
 
-# name: (the twin, how a function is compiled)
+# name: (the twin, how to compile a function)
 TWINS = {"numpy": (NUMPY, None), "tensorflow": (TENSORFLOW, None), "tensorflow graph": (TENSORFLOW, in_graph)}
 if BACKEND != "tensorflow":
     TWINS["native"] = (NATIVE, None)
@@ -55,7 +55,7 @@ ROWS = array([[0, 1], [10, 11], [20, 21], [30, 31]])
 ODD = 0x846CA68B
 YES, NO = array(True, bool), array(False, bool)
 
-# (operation, arguments, the right answer); NumPy arrays among the arguments become tensors.
+# (operation, arguments, the correct result). NumPy arrays among the arguments become tensors.
 TABLE = [
     ("all", (array([[1, 0]], bool),), False),
     ("all", (array([[1, 1], [1, 1]], bool),), True),
@@ -108,9 +108,9 @@ TABLE = [
     ("rows", (array([1, 0, 2], "int32"),), [1, 0, 2]),
     ("rows", (array([[1, 0], [0, 1], [1, 1]], "int32"),), [1, 0, 2, 3, 5, 5]),
 ]
-# Those whose answer may be a number for Python.
+# Operations whose result may be a Python number.
 NUMBERS = ("size", "word")
-# Those that have tests of their own below.
+# Operations with separate tests below.
 BY_EFFECT = ("require", "require_equal_sizes")
 APART = ("math", "integer", "custom_gradient", *BY_EFFECT)
 
@@ -155,7 +155,7 @@ def test_no_tensor_of_pytorch_is_handed_to_numpy(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("NumPy has read a tensor")
 
-    # Its functions give tensors back, so that the type of an answer does not tell.
+    # Its functions return tensors in any case, so the type of a result proves nothing.
     monkeypatch.setattr(torch.Tensor, "__array__", refuse)
     with pytest.raises(AssertionError, match="NumPy has read"):
         np.exp(torch.tensor(X))
@@ -203,7 +203,7 @@ def test_math_names_what_is_used():
 
 def test_custom_gradient_is_used():
     def function(x):
-        # Not the true gradient, to be told from it.
+        # Not the true gradient, to tell the two apart.
         return x * 3, lambda *arguments, upstream=None: 7 * (arguments[0] if upstream is None else upstream)
 
     assert NUMPY.custom_gradient(function)(X).tolist() == (X * 3).tolist()

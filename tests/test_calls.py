@@ -159,7 +159,7 @@ def test_a_layer_in_a_model_is_the_identity_until_it_trains(index, tmp_path):
     np.testing.assert_array_equal(model.predict(X, verbose=0), plain.predict(X, verbose=0))
     with pytest.raises(ValueError, match="inputs without labels, in training"):
         model.fit(X, Y, verbose=0)
-    if keras.backend.backend() != "jax":  # A failed first step leaves a JAX model without weights, in plain Keras too.
+    if keras.backend.backend() != "jax":  # A failed first step leaves a JAX model without weights, even in plain Keras.
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
         np.testing.assert_array_equal(loaded.predict(X, verbose=0), plain.predict(X, verbose=0))

@@ -1,4 +1,4 @@
-"""Batches that users of other libraries reported, sent to the layers: mixed right, or refused on every road."""
+"""Batches that users of other libraries reported, sent to the layers: mixed correctly, or refused on every road."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ def cutmix(**settings):
 
 
 def choice(**settings):
-    """Half of the batches are pasted."""
+    """Pastes half of the batches."""
     return kmix.RandomChoice([mixup(**settings), cutmix(**settings)], seed=6)
 
 
@@ -77,7 +77,7 @@ def plan_of(layer, step=0, n=6, spatial=(8, 8)):
 
 
 def mixed_inputs(x, plan):
-    """What the formulas of the papers make of inputs with channels last."""
+    """The result of the formulas of the papers for inputs with channels last."""
     if plan.box is None:
         return oracle.mixup(x, plan.lam, plan.permutation)
     return oracle.cutmix(x, plan.box, plan.permutation)
@@ -143,7 +143,7 @@ def test_case_1_a_model_with_a_layer_may_be_mapped_over_inputs(make):
     np.testing.assert_array_equal(model.predict(x, verbose=0), x)
 
 
-# Case 2: targets with the spatial axes of what CutMix cuts.
+# Case 2: targets with the spatial axes that CutMix cuts.
 
 
 SPATIAL = {
@@ -232,7 +232,7 @@ def test_case_2_integer_masks_are_refused_by_a_blend_too(make):
     refused(make(), SPATIAL["integer mask"], "target=", good=SOFT)
 
 
-# Case 3: boxes, and float labels of many axes that are no probabilities.
+# Case 3: boxes, and float labels with many axes that are not probabilities.
 
 
 def boxes(classes="classes", n=6):
@@ -316,7 +316,7 @@ def test_case_3_probabilities_and_columns_to_regress_need_no_target(road):
         assert_near(at_step(road, mixup(), 0, (x, y))[1], oracle.mixup(y, plan.lam, plan.permutation))
 
 
-# target=: what is known of it.
+# target=: what it accepts.
 
 
 NAMES = "labels", "keep", "union"
@@ -466,7 +466,7 @@ def test_keep_leaves_labels_as_they_are(make, road):
     keras.tree.assert_same_structure(ours[1], y)
     for one, other in zip(keras.tree.flatten(ours[1]), keras.tree.flatten(y), strict=True):
         np.testing.assert_array_equal(one, other)
-        # JAX holds 32 bits; no layer sees the others.
+        # JAX has only 32 bits; no layer sees the others.
         assert one.dtype == other.dtype or ((BACKEND, road) == ("jax", "native") and other.dtype == "int64")
 
 
@@ -528,7 +528,7 @@ def test_keep_of_a_whole_branch():
 
 
 def union(y, lam, permutation):
-    """The larger of the partners where both have a share, else that of the one which has it all."""
+    """The larger value of the partners if both have a share, else the value of the one that has it all."""
     y = np.asarray(y, "float64")
     lam = oracle.rows(lam, y)
     return np.where(lam == 1, y, np.where(lam == 0, y[permutation], np.maximum(y, y[permutation])))
@@ -602,7 +602,7 @@ def framework(tensor):
 
 
 def partner(y, plan):
-    """The labels of the partners, with what their framework has."""
+    """The labels of the partners, by functions of their framework."""
     if tf.is_tensor(y):
         return tf.gather(y, plan.permutation)
     return y[plan.permutation]
@@ -629,7 +629,7 @@ def test_callable_gets_tensors_of_the_batch_and_the_plan(make, road):
 
 @every_road
 def test_callable_is_given_the_labels_as_they_came(road):
-    """Of any dtype and shape, and what it returns is what comes out."""
+    """It gets any dtype and shape, and its result comes out unchanged."""
     x, y = data(), ids(24).reshape(6, 2, 2).astype("int32")
     layer = mixup(target=partner)
     ours = at_step(road, layer, 0, (x, y))[1]
@@ -677,7 +677,7 @@ def test_callable_of_a_registered_function_survives_config():
     assert_near(copy.at_step(1, (x, y)), layer.at_step(1, (x, y)), atol=0)
 
 
-# Case 9: class weights, multiplied in before the mix.
+# Case 9: class weights, applied before mixing.
 
 
 CLASS_WEIGHT = {0: 1.0, 1: 3.0, 2: 0.5}
@@ -825,7 +825,7 @@ STRUCTURES = {
 
 
 def encoded(y, num_classes):
-    """Class ids one-hot encoded, of each leaf by its own number of classes."""
+    """Class ids, one-hot encoded with a separate number of classes for each leaf."""
     if isinstance(y, dict):
         return {name: encoded(y[name], num_classes.get(name) if num_classes else None) for name in y}
     if isinstance(y, tuple):
@@ -940,7 +940,7 @@ def test_case_10_in_fit(make):
     assert logged == pytest.approx(sum(losses), rel=1e-4)
 
 
-# Case 11: ids that stand for no class.
+# Case 11: ids that do not stand for a class.
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("uint8", 255), ("int32", -1), ("int64", -100)])
@@ -952,7 +952,7 @@ def test_case_11_ids_of_no_class_name_what_is_to_come(dtype, value):
 
 
 def test_case_11_rows_of_zeros_have_no_class():
-    """What one can write until then: a sample without a class has no share in any."""
+    """What to write until then: a sample without a class has no share in any class."""
     y, w = one_hot(ids()), np.ones(6, "float32")
     y[[1, 4]], w[[1, 4]] = 0, 0
     for road in ROADS:
@@ -985,7 +985,7 @@ def test_case_12_a_loss_takes_a_weight_for_each_class(settings, shape, reduction
         "mean_with_sample_weight": terms.sum() / w.sum(),
     }[reduction]
     np.testing.assert_allclose(to_numpy(loss(y, predicted, sample_weight=w)), expected, rtol=1e-4)
-    # Weights that are the same for all classes are those of the samples.
+    # Weights that are the same for all classes act like weights of the samples.
     same = np.broadcast_to(w[..., :1], shape)
     by_sample = to_numpy(loss(y, predicted, sample_weight=w[..., 0]))
     np.testing.assert_allclose(to_numpy(loss(y, predicted, sample_weight=same)), by_sample, rtol=1e-5)
@@ -1072,16 +1072,16 @@ def test_case_14_the_cast_does_what_it_says(make, road):
         assert_near(at_step(road, make(), 0, (data(), y))[1], expected)
 
 
-# Case 15 and 34b: what CutMix takes for channels.
+# Cases 15 and 34b: what CutMix reads as channels.
 
 
 def bare(**settings):
-    """CutMix as one writes it, without `data_format`."""
+    """CutMix as users write it, without `data_format`."""
     return kmix.CutMix(**{"alpha": 1.0, "seed": 5, **settings})
 
 
 def warned(function):
-    """The texts of the warnings of users that a function gives."""
+    """The texts of the user warnings that a function gives."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         function()
@@ -1100,7 +1100,7 @@ def warned(function):
 def test_case_15_inputs_without_channels_are_warned_of(shape, dtype):
     batch = data(6, shape).astype(dtype), one_hot(ids())
     for name in ways(bare(), batch) if shape == (28, 28) else ["call with NumPy", "ds.map(layer)"]:
-        # A warning may come once for a layer, so that each way has one of its own.
+        # A warning may come only once per layer, so each way has its own layer.
         texts = warned(ways(bare(), batch)[name])
         assert texts, name
         for word in ("x[..., None]", 'data_format="channels_last"'):
@@ -1235,7 +1235,7 @@ def text_layers():
 
 
 def pooled(embed, plan):
-    """The mean of the mixed embeddings over the positions where one of the partners has a token."""
+    """The mean of the mixed embeddings over positions where one of the partners has a token."""
     table = np.asarray(to_numpy(embed.embeddings.value))
     mask = TOKENS != 0
     united = mask | (mask[plan.permutation] & (plan.lam < 1)[:, None])
@@ -1334,7 +1334,7 @@ def test_case_23_a_mask_is_united_in_a_training_step_of_ones_own():
     assert logs["sum"][0] == pytest.approx(np.sum(pooled(model.embed, model.mix.plan(1, 6)) ** 2), rel=1e-4)
 
 
-# Case 30: what both partners share.
+# Case 30: values that both partners share.
 
 
 SHARED = [-10.0, -99.0, -0.1, 0.3, 77.0, 1e30, 1e-30]
@@ -1362,7 +1362,7 @@ def test_case_30_what_both_partners_share_comes_back_exactly(make, dtype, road):
 @blending
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_case_30_shared_infinities_come_back_too(value, make, road):
-    """Logits are masked so. The difference of two is not a number."""
+    """Logits are masked with this. The difference of two such values is NaN."""
     x = data(64, (5, 2))
     x[:, 2:] = value
     np.testing.assert_array_equal(at_step(road, make(), 0, (x, one_hot(ids(64))))[0][:, 2:], x[:, 2:])
@@ -1370,7 +1370,7 @@ def test_case_30_shared_infinities_come_back_too(value, make, road):
 
 @every_road
 def test_case_30_ragged_padding_is_there_where_both_have_it(road):
-    """Series of their own lengths, as `Masking` reads them."""
+    """Series of different lengths, as `Masking` reads them."""
     lengths = np.arange(32) % 7 + 1
     padded = np.arange(9) >= lengths[:, None]
     for value in (-10.0, -0.1):
@@ -1404,7 +1404,7 @@ def test_case_30_a_sample_that_is_kept_is_not_touched_by_its_partner(make, road)
     np.testing.assert_array_equal(at_step(road, layer, 0, (x, one_hot(ids(64))))[0][kept], x[kept])
 
 
-# Case 31: a mask or lengths beside a wave.
+# Case 31: a mask or lengths along with a wave.
 
 
 @pytest.mark.parametrize(
@@ -1467,7 +1467,7 @@ def test_case_34_a_data_set_that_was_not_batched_is_still_told_so():
     raises(lambda: ds.map(mixup()), "batched")
 
 
-# Nothing is counted when a check fails, where the graph runs as well.
+# Nothing is counted when a check fails, not even while the graph runs.
 
 
 @pytest.mark.parametrize("make", [mixup, cutmix, choice], ids=["MixUp", "CutMix", "RandomChoice"])
@@ -1480,7 +1480,7 @@ def test_a_refused_batch_of_a_running_graph_is_not_counted(make):
     assert_near(next(batches), to_numpy(layer.at_step(1, (x, ids()))))
 
 
-# What was right before.
+# What was already correct.
 
 
 @every_layer_and_road
@@ -1495,7 +1495,7 @@ def test_one_hot_labels_with_an_axis_more(make, road):
 @pytest.mark.parametrize("make", [mixup, cutmix], ids=["MixUp", "CutMix"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_of_large_images_and_many_classes(make, dtype):
-    """300 x 300 pixels and class 999 are more than a half precision counts exactly."""
+    """Half precision cannot count 300 x 300 pixels or class 999 exactly."""
     x = data(2, (300, 300, 1))
     y = np.array([999, 998])
     layer = make(num_classes=1000, dtype=dtype)

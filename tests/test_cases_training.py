@@ -1,4 +1,4 @@
-"""Trainings that users of other libraries reported: what MixTrainer computes is right, or it refuses before a step."""
+"""Training runs that users of other libraries reported: MixTrainer is correct, or refuses before a step."""
 
 import contextlib
 import itertools
@@ -39,7 +39,7 @@ def network(columns=CLASSES, activation="softmax", shape=(5,), hidden=()):
     return keras.Model(inputs, keras.layers.Dense(columns, activation=activation, name="top")(tensor))
 
 
-# What XLA compiles takes half of the time of these tests; other files have it.
+# Compiling with XLA would take half of the time of these tests; other files test it.
 PLAIN = False if BACKEND == "tensorflow" else "auto"
 
 
@@ -53,7 +53,7 @@ def trainer_of(
     jit_compile=PLAIN,
     **settings,
 ):
-    """A compiled trainer. With the rate 0 nothing moves, so that the loss of a step can be computed by hand."""
+    """A compiled trainer. At a learning rate of 0 no weight changes, and one can compute the loss of a step by hand."""
     mix = mixup() if mix is None and not settings.get("placed") else mix
     settings.pop("placed", None)
     trainer = kmix.MixTrainer(network() if model is None else model, mix=mix, **settings)
@@ -83,7 +83,7 @@ def predictions(model, x):
 
 
 def mixed_loss(trainer, x, y, step=0, weights=None):
-    """The cross-entropy of a step on mixed inputs and labels, in NumPy, with the predictions of the model as it is."""
+    """The cross-entropy of a step on mixed inputs and labels, in NumPy, from the current predictions of the model."""
     plan = trainer.plan(step, len(x))
     p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))
     if weights is None:
@@ -101,7 +101,7 @@ def no_weight_changes(model):
 
 
 def right_or_refused(model, function, expected, *words):
-    """Assert that a function gives the expected logs, or raises, with these words, before a weight has changed."""
+    """Assert that a function returns the expected logs, or raises with these words before a weight changes."""
     before, text, logs = model.get_weights(), None, {}
     try:
         logs = function()
@@ -117,7 +117,7 @@ def right_or_refused(model, function, expected, *words):
     return True
 
 
-# Cases 4 and 16: code of the user's own that a trainer would not run.
+# Cases 4 and 16: user code that a trainer would not run.
 
 
 HOOKS = (
@@ -133,7 +133,7 @@ HOOKS = (
 
 
 def overriding(*names, base=keras.Model):
-    """A model class with methods of its own, each of which does what Keras' does."""
+    """A model class that overrides methods. Each override does what Keras' own method does."""
 
     def method(name):
         def run(self, *args, **kwargs):
@@ -152,7 +152,7 @@ def functional_of(cls):
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_case_4_a_model_with_a_step_or_loss_of_its_own_is_refused(name):
-    # Keras makes a class that is called with inputs and outputs a functional one.
+    # Keras turns a class that is called with inputs and outputs into a functional model.
     child = type("Child", (overriding(name),), {})
     for model in (functional_of(overriding(name)), functional_of(child), subclassed(overriding(name))):
         raises(lambda model=model: kmix.MixTrainer(model, mix=mixup()), rf"\b{name}\b", r"ds\.map", errors=TypeError)
@@ -216,7 +216,7 @@ def test_case_4_what_keras_has_of_its_own_and_other_methods_are_welcome():
 
 
 def task(preprocessor):
-    """A model that preprocesses what it is fitted on, as the tasks of KerasHub do."""
+    """A model that preprocesses its training data, as the tasks of KerasHub do."""
 
     class PipelineModel(keras.Model):
         def preprocess_samples(self, x, y=None, sample_weight=None):
@@ -307,7 +307,7 @@ THRESHOLDS = {
 
 
 class OwnRecall(keras.metrics.Recall):
-    """A metric of the user's own, of a kind that thresholds."""
+    """A user's metric that subclasses one that thresholds."""
 
 
 THRESHOLDS["sub-classed"] = lambda: OwnRecall(name="own")
@@ -331,7 +331,7 @@ def of_keras(make, y, p, weights=None):
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")  # BinaryIoU of Keras on JAX
 @pytest.mark.parametrize("columns", ["one column", "one-hot"])
 def test_case_5_metrics_see_hard_labels_in_a_training_step(columns):
-    """All of them at once. In evaluate they see the labels as they are."""
+    """All of them at once. In `evaluate` they get the labels unchanged."""
     x, y = binary_batch()
     if columns == "one-hot":
         y = one_hot(ids(32))
@@ -614,7 +614,7 @@ def test_case_7_a_file_of_another_model_is_still_refused(tmp_path):
 
 
 def loaded_with(alpha, path):
-    """A trainer built with an alpha, after it has read a file, and the warnings that it gave."""
+    """A trainer built with an alpha, after it has loaded a file, and the warnings it gave."""
     trainer = trainer_of(deep(), mix=mixup(alpha=alpha))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -635,7 +635,7 @@ def test_case_8_a_file_that_changes_the_alpha_of_the_constructor_warns(tmp_path)
 def test_case_8_a_file_of_the_same_training_does_not_warn(tmp_path):
     path = str(tmp_path / "trainer.weights.h5")
     first = trainer_of(deep(), mix=mixup(alpha=0.4))
-    for alpha in (0.4, 0.1):  # set in training, by a schedule for example
+    for alpha in (0.4, 0.1):  # set during training, for example by a schedule
         first.alpha = alpha
         first.save_weights(path)
         trainer, texts = loaded_with(0.4, path)
@@ -755,7 +755,7 @@ def test_target_on_each_of_the_three_ways(way):
     settings = {"placed": {"placed": True}, "at": {"mix": embedding(), "at": ["input"]}, "mix": {}}[way]
     trainer = trainer_of(model, target="keep", **settings)
     logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 12)
-    # All before the mixing layer of `placed` is linear, so that to mix there is to mix the inputs.
+    # Everything before the mixing layer of `placed` is linear, so mixing there equals mixing the inputs.
     p = predictions(deep() if way != "placed" else model, oracle.mixup(x, *plan[:2]))
     assert logged == pytest.approx(oracle.crossentropy(y, p).mean(), rel=1e-4)
 
@@ -807,7 +807,7 @@ def test_case_9_class_weights_of_the_layer_in_a_step():
 
 @on_tensorflow
 def test_case_15_the_step_as_a_number_under_mirrored_strategy():
-    """`int(trainer.step)` is refused by TensorFlow's own variable; this is what to write."""
+    """TensorFlow's own variable refuses `int(trainer.step)`; this is what to write."""
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         trainer = trainer_of()
         fit(trainer, data(6, (5,)), ids(), batch_size=3)
@@ -850,7 +850,7 @@ def test_case_15_early_stopping_restores_the_model_and_not_the_step(stops):
     assert int(trainer.step) == 3 * epochs + 3
 
 
-# Case 25: masks that the user makes of the ids.
+# Case 25: masks that the user computes from the ids.
 
 
 TOKENS = np.array(
@@ -859,7 +859,7 @@ TOKENS = np.array(
 
 
 class Pool(keras.layers.Layer):
-    """The mean over the positions that count, with a mask by the name that KerasHub gives it."""
+    """The mean over the positions that count. The mask has the name that KerasHub uses."""
 
     def call(self, x, padding_mask=None, attention_mask=None):
         mask = ops.cast(padding_mask if attention_mask is None else attention_mask, "float32")[..., None]
@@ -886,7 +886,7 @@ def with_own_mask(form, mixing):
 
 
 def united_loss(trainer, y):
-    """The loss of the first step, with the masks of the partners united."""
+    """The loss of the first step with united masks."""
     table, kernel, bias = trainer.model.get_weights()
     plan, mask = trainer.plan(0, len(y)), TOKENS != 0
     mask = mask | mask[plan.permutation]
@@ -914,7 +914,7 @@ def test_case_25_masks_of_ones_own_are_united_or_the_way_is_named(form):
 
 @pytest.mark.parametrize("form", ["padding", "integer", "input"])
 def test_case_25_and_18_the_way_unites_masks_of_every_form(form):
-    """With `at=` instead, and an integer mask is read as `mask != 0`."""
+    """The same with `at=`. An integer mask is read as `mask != 0`."""
     y = ids()
     x = [TOKENS, TOKENS != 0] if form == "input" else TOKENS
     trainer = trainer_of(with_own_mask(form, lambda tensor: tensor), mix=embedding(), at=["embed"])
@@ -972,7 +972,7 @@ def test_case_26_values_to_regress_stay_values():
         assert logged == pytest.approx(np.mean((oracle.mixup(y, *plan[:2]) - p) ** 2), rel=1e-4)
 
 
-# Case 27: labels whose form changes from call to call.
+# Case 27: labels whose form changes between calls.
 
 
 FORMS = {
@@ -983,13 +983,13 @@ FORMS = {
 }
 
 
-# The others trace each form anew.
+# The other backends trace each form separately.
 ORDERS = list(itertools.permutations(FORMS, 2))[:: 1 if BACKEND == "tensorflow" else 4]
 
 
 @pytest.mark.parametrize(("first", "second"), ORDERS)
 def test_case_27_every_order_of_the_forms(first, second):
-    """TensorFlow traces the second with an unknown last axis."""
+    """TensorFlow traces the second form with an unknown last axis."""
     x, y = data(6, (5,)), one_hot(ids())
     trainer = trainer_of(metrics=["accuracy"])
     p = predictions(trainer.model, x)
@@ -1026,7 +1026,7 @@ def test_case_27_labels_of_a_python_function(known, form):
     )
 
 
-# Case 28: a model that is not built yet.
+# Case 28: a model that is not yet built.
 
 
 def unbuilt():
@@ -1051,7 +1051,7 @@ def test_case_28_weights_are_loaded_after_build(tmp_path):
     first = trainer_of(unbuilt(), rate=0.5, num_classes=CLASSES)
     fit(first, x, y, batch_size=4)
     first.save_weights(path)
-    # As tuners do: build a new one, load what was best.
+    # As tuners do: build a new trainer and load the best weights.
     again = trainer_of(unbuilt(), num_classes=CLASSES)
     again.build((None, 5))
     again.load_weights(path)
@@ -1119,11 +1119,11 @@ def test_case_30_masking_behind_mixed_inputs(value):
     assert logged == pytest.approx(oracle.crossentropy(oracle.mixup(one_hot(y), *plan[:2]), p).mean(), rel=1e-4)
 
 
-# Case 32: columns that are no classes.
+# Case 32: columns that are not classes.
 
 
 def metric_loss(y_true, y_pred):
-    """Of embeddings and the classes of their pairs: those of one class shall be near."""
+    """A loss on embeddings and one-hot labels: embeddings of one class should be close."""
     near = ops.matmul(y_true, ops.transpose(y_true))
     return ops.mean((ops.matmul(y_pred, ops.transpose(y_pred)) - near) ** 2, axis=-1)
 
@@ -1166,7 +1166,7 @@ def test_case_32_with_the_number_the_labels_have_it():
 @pytest.mark.parametrize("name", TELLING)
 def test_case_32_the_loss_may_tell_that_columns_are_classes(name):
     x, y = data(12, (5,)), ids(12)
-    # What a softmax was computed from Keras takes for the logits of a binary loss, on TensorFlow.
+    # On TensorFlow, Keras takes the input of a softmax for the logits of a binary loss.
     trainer = trainer_of(network(activation="sigmoid" if "binary" in name else "softmax"), TELLING[name]())
     logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 12)
     labels, p = oracle.mixup(one_hot(y), *plan[:2]), predictions(trainer.model, oracle.mixup(x, *plan[:2]))
@@ -1238,7 +1238,7 @@ def test_case_34_tflite(which):
     np.testing.assert_allclose(served, predictions(trainer.model, x), atol=1e-5)
 
 
-# What was right before.
+# What was already correct.
 
 
 class Interrupted(Exception):
@@ -1328,7 +1328,7 @@ def test_swapped_weights_of_a_moving_average():
 
 
 class Mixed(keras.utils.PyDataset):
-    """Batches that are mixed by their number, wherever that happens, or were before."""
+    """Batches mixed by their number, on access or in advance."""
 
     def __init__(self, layer, x, y, before=False, **settings):
         super().__init__(**settings)

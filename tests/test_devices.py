@@ -1,4 +1,4 @@
-"""Training on many devices, in processes of their own: the number of devices is fixed when a framework starts."""
+"""Training on many devices, in separate processes: the number of devices is fixed when a framework starts."""
 
 import os
 import pathlib

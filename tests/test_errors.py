@@ -46,7 +46,7 @@ SOFT = np.eye(3, dtype="float32")[Y]
     ],
 )
 def test_batches(layer, batch, message, convert):
-    # Each test counts from 0, and the seed tells the batches apart.
+    # Each test counts from 0, and the seed makes the two batches differ.
     layer = type(layer).from_config({**layer.get_config(), "seed": 1})
     with pytest.raises(ValueError, match=message):
         layer(*convert(batch))

@@ -1,4 +1,4 @@
-"""In a TensorFlow graph: one compiled program where shapes allow it, plain ops elsewhere, the same batch either way."""
+"""In a TensorFlow graph: one compiled program if shapes allow it, else plain ops, and the same batch either way."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def graph(function, *arguments):
 
 
 def is_compiled(layer, *specs):
-    """Whether the layer hands its work on specs of this kind to XLA."""
+    """Whether the layer uses XLA for specs of this kind."""
     return any("_XlaMustCompile" in op.node_def.attr for op in graph(layer.at_step, tf.constant(0), specs))
 
 
@@ -75,7 +75,7 @@ def test_both_ways_agree_in_every_dtype(kind, dtype):
     batch = (images(dtype), IDS)
     for mixed, expected in zip(steps(make(kind), batch), steps(make(kind, fuse=False), batch), strict=True):
         assert_close(mixed, expected)
-        # A choice promotes what its layers return: CutMix the dtype of the inputs, MixUp that of its policy.
+        # A choice promotes the dtypes of its layers: the dtype of the inputs (CutMix) and of the policy (MixUp).
         wanted = {"cutmix": dtype, "mixup": "float32"}.get(kind) or keras.backend.result_type(dtype, "float32")
         assert mixed[0].dtype.name == wanted
 
@@ -115,7 +115,7 @@ def test_all_sizes_but_that_of_the_batch_must_be_known(x, y, compiled):
     "shape", [(SIZE, 28, 28, 1), (None, 28, 28, 1), (None, 5, 8, 8, 3), (None, 4, 1), (None, 0, 3), (None, 1)]
 )
 def test_the_shape_of_a_batch_stays_known(shape):
-    """Batches go through the program as rows, and come out of it in their shape."""
+    """Batches enter the program as rows and leave it in their own shape."""
     x = tf.random.uniform((SIZE, *shape[1:]))
     for kind in ["mixup"] if 0 in shape or len(shape) < 3 else ["mixup", "cutmix"]:
         specs = spec(*shape), spec(shape[0], dtype="int64")
@@ -159,13 +159,13 @@ def test_eager_tensors_and_training_steps_are_not_compiled():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_little_is_left_outside_of_the_program(kind):
-    """Every operation outside costs a batch some microseconds, and an epoch some tenths of a millisecond."""
+    """Every operation outside the program costs microseconds per batch and tenths of a millisecond per epoch."""
     fused, plain = (graph(make(kind, fuse), images(), tf.constant(IDS)) for fuse in (True, False))
     assert len(fused) < 45 < 150 < len(plain)
 
 
 def test_a_schedule_may_be_anybodys_function():
-    """It is called outside of the compiled program, where TensorFlow can call Python."""
+    """It is called outside the compiled program, where TensorFlow can call Python."""
     seen = []
 
     def schedule(step):
@@ -216,7 +216,7 @@ assert shapes == [6, 6, 6, 4, 5, 4], shapes
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="long, and tf.data compiles alike on every backend")
 @pytest.mark.parametrize("layer", ["mixup", "kmix.RandomChoice([mixup, cutmix])"])
 def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
-    """Batches of 6, 5 and 4, through four epochs and parallel calls: three programs."""
+    """Batches of 6, 5 and 4 samples, over four epochs and parallel calls, need three programs."""
     code = COMPILATIONS.format(folder=tmp_path, layer=layer)
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

@@ -1,4 +1,4 @@
-"""What version 0.1.0 drew is what this version draws: `tests/golden/` holds plans and mixed batches of it."""
+"""This version draws what version 0.1.0 drew: `tests/golden/` holds plans and mixed batches of that version."""
 
 import json
 
@@ -16,7 +16,7 @@ def cases(path):
 
 
 def kinds(given):
-    """The cases by the kind of layer, and apart those of trainers."""
+    """The cases by kind of layer, with those of trainers apart."""
     groups = {}
     for case in given:
         groups.setdefault("MixTrainer" if "trainer" in case else case["layer"][0], []).append(case)
@@ -63,7 +63,7 @@ def test_batches(case, road):
     keras.tree.assert_same_structure(expected, list(mixed) if isinstance(mixed, tuple) else mixed)
     for ours, theirs in zip(keras.tree.flatten(mixed), keras.tree.flatten(expected), strict=True):
         assert ours.dtype == theirs.dtype
-        # A blend adds what lam is off times the range of the values. Across libraries lam may be off by 1e-5 (8 units
-        # in the last place of its logit, see write.py).
+        # The error of a blend is the error of lam times the range of the values. Across libraries, lam may be off by
+        # 1e-5 (8 units in the last place of its logit, see write.py).
         spread = float(np.ptp(theirs.astype("float64"))) if theirs.size else 0.0
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=(2e-6 if road == "numpy" else 2e-5) * max(1.0, spread))

@@ -1,4 +1,4 @@
-"""Graphs that a MixTrainer rebuilds: masks, nested models, warnings. And models that it refuses."""
+"""Graphs that a MixTrainer rebuilds (masks, nested models, warnings), and models that it refuses."""
 
 import contextlib
 import re
@@ -14,14 +14,14 @@ import kmix
 from kmix.layers.step import Step, run, running
 from kmix.training import graph, manifold, placement
 
-# Padding on both sides and in between, so that a union counts more than each of the two.
+# Padding on both sides and in between, so that the union has more positions than each mask.
 IDS = np.array([[1, 2, 3, 0, 0], [0, 0, 0, 4, 9], [5, 0, 7, 0, 0], [0, 2, 0, 1, 0], [3, 8, 0, 0, 5], [0, 0, 0, 0, 6]])
 MASK = IDS != 0
 
 
 @keras.saving.register_keras_serializable("test")
 class Pool(keras.layers.Layer):
-    """The mean over a mask, in whatever form that comes."""
+    """The mean over a mask of any form."""
 
     def call(self, x, padding_mask):
         weight = ops.expand_dims(ops.cast(padding_mask, x.dtype), -1)
@@ -40,7 +40,7 @@ def token_ids():
     return keras.Input((5,), dtype="int32", name="ids")
 
 
-# How a mask gets to where the tokens are pooled. Each takes ids and mixed tokens.
+# How a mask reaches the pooling of the tokens. Each function takes ids and mixed tokens.
 def keyword(ids, tokens):
     return Pool()(tokens, padding_mask=ops.not_equal(ids, 0))
 
@@ -293,7 +293,7 @@ def test_only_what_meets_a_mixing_layer_of_a_nested_model_mixes_twice():
     kmix.MixTrainer(model(keras.Input((4,)), keras.Input((4,))))
     a, outer = keras.Input((4,)), keras.Input((4,))
     inner = keras.Model(a, kmix.EmbeddingMixup(name="inner")(a), name="body")
-    with pytest.raises(ValueError, match=r"one branch.*inner behind outer"):
+    with pytest.raises(ValueError, match=r"one branch.*inner after outer"):
         kmix.MixTrainer(keras.Model(outer, inner(kmix.EmbeddingMixup(name="outer")(outer))))
 
 
@@ -309,12 +309,12 @@ def test_a_warning_names_the_line_of_the_user():
         lambda: kmix.MixTrainer(mixing()),
         lambda: keras.saving.deserialize_keras_object(config),  # which calls kmix from inside Keras
     ):
-        with pytest.warns(UserWarning, match="what takes another way is not mixed") as caught:
+        with pytest.warns(UserWarning, match="what takes another path is not mixed") as caught:
             make()
         assert (caught[0].filename, caught[0].lineno) == (__file__, make.__code__.co_firstlineno)
 
 
-# A training loop of the user's own.
+# A user's own training loop.
 
 
 class Distiller(keras.Model):
@@ -381,7 +381,7 @@ def test_overrides_of_mixins_of_an_instance_and_of_keras_count():
 
 
 def task(preprocessor, **methods):
-    """A model like KerasHub's tasks, whose `fit`, `evaluate` and `predict` preprocess what they get."""
+    """A model like KerasHub's tasks: its `fit`, `evaluate` and `predict` preprocess their data."""
     hub = {"__module__": "keras_hub.src.utils.pipeline_model"}
     pipeline = {name: lambda self, *args, **kwargs: None for name in ("fit", "evaluate", "predict", "train_on_batch")}
     base = type("PipelineModel", (Distiller,), {**pipeline, **hub})

@@ -1,4 +1,4 @@
-"""Metrics that threshold labels, or cast them to bool, see hard labels in a training step, and there alone."""
+"""Metrics that threshold labels or cast them to bool get hard labels in a training step, and only there."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ import kmix
 from kmix.layers.step import Step, run
 from kmix.training.hard_labels import HardLabels, harden
 
-# Keras' BinaryIoU asks JAX for int64.
+# Keras' BinaryIoU requests int64 from JAX.
 pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")
 
 NUMPY = keras.ops.convert_to_numpy
@@ -136,13 +136,13 @@ N = 512
 
 
 def batch(perfect):
-    """Labels of two classes, and a feature that is the probability a classifier gives: right, or by chance."""
+    """Labels of two classes, and a feature: the probability from a classifier that is perfect, or that guesses."""
     y, flip = np.random.default_rng(1).permutation([[0, 0], [0, 1], [1, 0], [1, 1]] * (N // 4)).T[..., None]
     return (y if perfect else flip).astype("float32"), y.astype("float32")
 
 
 def trainer_on(metrics, **kwargs):
-    """A trainer of a model that gives its inputs back and learns nothing."""
+    """A trainer for a model that returns its inputs and learns nothing."""
     inputs = keras.Input((1,))
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
     trainer = kmix.MixTrainer(keras.Model(inputs, layer(inputs)), mix=kmix.MixUp(0.4, seed=3))
@@ -156,7 +156,7 @@ def fit(trainer, x, y, **kwargs):
 
 
 def test_metrics_in_a_training_on_mixed_batches():
-    """keras #16022: what a coin flip and a perfect classifier get, exactly and about."""
+    """keras #16022: the scores of a coin flip and of a perfect classifier, exact and approximate."""
     x, y = batch(perfect=False)
     trainer = trainer_on([metrics.Precision(name="precision"), metrics.BinaryAccuracy(), "Recall"])
     logs = fit(trainer, x, y)

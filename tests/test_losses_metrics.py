@@ -21,7 +21,7 @@ def arrays():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (40, 5)).astype("float32")
     ids, soft = rng.integers(0, 5, 40), rng.dirichlet(np.ones(5) / 2, 40)
-    # Also pairs of one class, and shares of 0 and 1.
+    # Include pairs of one class, and shares of 0 and 1.
     pairs = np.stack([ids, np.roll(ids, 1), np.clip(rng.uniform(-0.2, 1.2, 40), 0, 1)], axis=1).astype("float32")
     return logits, ids, soft, pairs, rng.uniform(0, 2, 40)
 
@@ -118,7 +118,7 @@ def test_gradient_is_prediction_minus_label(subtract_entropy):
 @pytest.mark.parametrize("subtract_entropy", [False, True])
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_pairs_are_soft_labels(multi_label, subtract_entropy, smoothing, from_logits):
-    """Values and gradients; class ids take the same way as pairs."""
+    """Values and gradients. Class ids use the same code as pairs."""
     assert (PAIRS[:, 0] == PAIRS[:, 1]).any()
     assert {0, 1} < set(PAIRS[:, 2].tolist())
     loss = SoftLabelCrossentropy(from_logits, smoothing, multi_label, subtract_entropy, reduction=None)
@@ -149,7 +149,7 @@ def test_pairs_against_the_oracle():
 @given(st.data())
 @settings(deadline=None, max_examples=25, derandomize=True)
 def test_any_pairs_are_soft_labels(data):
-    # Few shapes, since JAX compiles anew for each.
+    # Few shapes, since JAX compiles for each.
     classes = data.draw(st.sampled_from([4, 50]))
     ids = st.integers(0, classes - 1)
     rows = st.tuples(ids, ids, st.floats(0, 1, width=32, allow_subnormal=False))
@@ -162,7 +162,7 @@ def test_any_pairs_are_soft_labels(data):
 
 
 def test_large_logits_of_pairs_and_ids():
-    """What is masked with -inf has no gradient; large logits lose nothing to rounding."""
+    """Logits masked with -inf have no gradient, and large logits keep their precision."""
     logits = np.array([[1e4, 1e4 + 1, -np.inf, -1e4], [0, -np.inf, 3, 1]], "float32")
     pairs = np.array([[0, 1, 0.25], [2, 2, 0.5]], "float32")
     loss = SoftLabelCrossentropy(from_logits=True, reduction="sum")
@@ -265,7 +265,7 @@ def test_calibration_of_binary_and_sequence_predictions():
 
 
 def test_weighted_metrics_in_fit():
-    """With batches whose size is not known when the step is compiled."""
+    """With batches of unknown size when the step is compiled."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=(10, 4)).astype("float32")
     w = rng.uniform(0, 2, 10).astype("float32")
@@ -279,7 +279,7 @@ def test_weighted_metrics_in_fit():
 
 
 def test_one_loss_and_metric_for_soft_training_and_integer_validation():
-    """The peers' "accuracy" is resolved from the soft labels and reports 0.0 on the integer ones."""
+    """Keras resolves "accuracy" from soft labels, and it then reports 0.0 on integer labels."""
     x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("int32")
     model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
@@ -291,7 +291,7 @@ def test_one_loss_and_metric_for_soft_training_and_integer_validation():
 
 
 def test_one_loss_and_metric_for_pairs_and_integer_validation():
-    """Training on pairs is training on dense labels; the validation data keep their ids."""
+    """Training on pairs equals training on dense labels; the validation data keep their ids."""
     x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("int32") + 2 * (x[:, 1] > 0)
     histories = []
@@ -312,7 +312,7 @@ LABEL_FORMS = {"ids": IDS, "column": IDS[:, None], "pairs": PAIRS, "soft": SOFT}
 
 
 def class_weights_for(seed=3):
-    """Weights of the classes, a third of them 0: one row of nothing else."""
+    """Weights of the classes. A third of them are 0, with one row of zeros."""
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0, 2, (40, 5)) * (rng.random((40, 5)) > 0.3)
     weights[7] = 0
@@ -320,7 +320,7 @@ def class_weights_for(seed=3):
 
 
 def reduced(losses, weights, reduction):
-    """What Keras makes of the weighted `losses` `(B,)`, with the mean weights of the samples."""
+    """Keras' reduction of the weighted `losses` `(B,)`, with the mean weights of the samples."""
     if reduction is None:
         return losses
     divisor = {"sum": 1.0, "mean_with_sample_weight": weights.sum()}.get(reduction, float(len(losses)))
@@ -351,7 +351,7 @@ def test_weights_of_the_classes(reduction, form):
 @pytest.mark.parametrize("form", LABEL_FORMS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_equal_weights_of_the_classes_are_weights_of_the_samples(reduction, form, masked):
-    """With a mask of Keras', too."""
+    """Also with a Keras mask."""
     loss = SoftLabelCrossentropy(multi_label=True, reduction=reduction)
     values = []
     for weights in (WEIGHTS, WEIGHTS[:, None], np.repeat(WEIGHTS[:, None], 5, axis=1)):
@@ -447,7 +447,7 @@ def test_weights_of_the_classes_in_fit_and_evaluate():
     assert all((change[[0, 2, 3]] > 0).all() and change[1] == 0 for change in changed)
 
 
-# In TensorFlow an order of label forms decides how `fit` is traced.
+# In TensorFlow, the order of label forms decides how `fit` is traced.
 FORMS = {
     "ids": IDS.astype("float32"),
     "column": IDS[:, None].astype("float32"),
@@ -466,7 +466,7 @@ EXPECTED = {
 
 
 def fixed_model(**kwargs):
-    """A model that gives its inputs back, learns nothing, and has the loss and the accuracy of kmix."""
+    """A model that returns its inputs and learns nothing, with the loss and the accuracy of kmix."""
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5, "softmax", kernel_initializer="identity")])
     model.compile(
         keras.optimizers.SGD(0.0),
@@ -493,13 +493,13 @@ def check_form(model, method, name, y=None):
     np.testing.assert_allclose(logs["expected_calibration_error"], calibration, rtol=1e-4, err_msg=name)
 
 
-# Every first and second form; what follows in an order meets the shapes that these two left unknown.
+# Every first and second form. The later forms meet the shapes that these two left unknown.
 ORDERS = [(*pair, *(name for name in FORMS if name not in pair)) for pair in itertools.permutations(FORMS, 2)]
 
 
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_every_order_of_label_forms(method):
-    """tensorflow #47394: TensorFlow traces anew with an unknown last axis or an unknown rank."""
+    """tensorflow #47394: TensorFlow traces again, with an unknown last axis or an unknown rank."""
     for order in ORDERS if keras.backend.backend() == "tensorflow" else ORDERS[:2]:
         model = fixed_model()
         for name in order:
@@ -531,7 +531,7 @@ def test_orders_of_integer_class_ids(order):
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("name", FORMS)
 def test_labels_of_unknown_rank(name, method):
-    """As a `tf.py_function` in the data set gives them."""
+    """As a `tf.py_function` in the data set returns them."""
     import tensorflow as tf
 
     ds = tf.data.Dataset.from_tensor_slices((LOGITS, FORMS[name])).batch(20)
@@ -586,7 +586,7 @@ def test_settled_labels_have_a_static_shape():
         function = tf.function(lambda y, rank=rank: settle(y, rank), input_signature=[tf.TensorSpec(spec, "int64")])
         np.testing.assert_array_equal(function(ids).numpy().reshape(40, 5), one_hot(IDS, 5))
     assert shapes == [[None, 5], [None, 5], [4, None, 5]]
-    # Three columns of three classes are soft labels, one column is the probability of yes.
+    # Three columns of three classes are soft labels; one column is the probability of the positive class.
     for classes, y in ((3, SOFT[:, :3]), (1, SOFT[:, :1]), (1, SOFT[:, 0])):
         function = tf.function(
             lambda y, classes=classes: settle_labels(y, classes, 2),

@@ -1,4 +1,4 @@
-"""NumPy arrays (Grain, plain loaders): as the oracle says, without copies of the batch beside the result."""
+"""NumPy arrays (Grain, plain loaders): the result of the oracle, with no copy of the batch besides it."""
 
 import importlib
 import tracemalloc
@@ -29,7 +29,7 @@ def mix_labels(y, drawn):
 
 
 def beyond_the_result(function):
-    """Bytes that `function` holds at its peak, without those of its result."""
+    """Peak memory of `function` in bytes, without its result."""
     tracemalloc.start()
     try:
         result = function()
@@ -49,7 +49,7 @@ def test_memory(dtype):
 
 
 def test_the_memory_test_can_fail(monkeypatch):
-    """With one block for all samples, that is in plain NumPy expressions, the batch is held several times over."""
+    """With one block for all samples, as in plain NumPy expressions, memory holds the batch several times."""
     x = images((64, 64, 64, 3))
     drawn, _ = plans(64)
     monkeypatch.setattr(importlib.import_module("kmix.mixing.blend"), "_BLOCK", x.size)
@@ -74,7 +74,7 @@ def test_blocks_are_the_formula(shape, dtype):
 
 
 def test_rounded_once():
-    """In half precision a weight of 0.0004 beside 1 would be lost, and the sum of rounded products is off."""
+    """Half precision would lose a weight of 0.0004 next to 1, and the sum of rounded products would be off."""
     x = np.random.default_rng(0).normal(size=(500, 40)).astype("float16")
     drawn, _ = plans(500)
     wide = x.astype("float32")
@@ -118,7 +118,7 @@ def test_one_number_for_each_sample(size):
 
 
 def test_kept_samples_are_kept_beside_mixed_ones():
-    """0 * nan is nan: in one block with others, a sample that is kept is not touched."""
+    """0 * nan is nan: a kept sample stays unchanged, even in one block with others."""
     x = images((4, 5))
     x[1] = np.nan, np.inf, -np.inf, 3e38, 7
     drawn = plan.MixPlan(np.array([1, 0.25, 0.5, 1], "float32"), np.array([1, 0, 3, 1]))

@@ -1,4 +1,4 @@
-"""The draws: equal on every framework, and of the right distribution."""
+"""The draws: equal on every framework, and from the correct distribution."""
 
 import keras
 import numpy as np
@@ -73,7 +73,7 @@ def test_plans_agree(xp, alpha):
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_key_is_a_bijection(seed, step):
-    """Each word can be computed back to the step and the seed, so that no two pairs share a key."""
+    """The step and the seed can be computed from the words, so no two pairs share a key."""
     k0, k1 = random.key(_backend.NUMPY, seed, step)
     mask = 0xFFFFFFFF
 
@@ -104,7 +104,7 @@ def test_draws_are_uncorrelated():
     others.append(np.asarray(plan.sample_mixup(3, 11, 0.4, DRAWS, stream=plan.CUTMIX).lam))
     for other in others:
         assert abs(np.corrcoef(a, other)[0, 1]) < 0.01
-    # The measure sees draws that depend on each other: here the same bits serve another alpha.
+    # The measure detects dependent draws: here another alpha uses the same bits.
     assert np.corrcoef(a, lams(_backend.NUMPY, 0.41))[0, 1] > 0.99
 
 

@@ -1,4 +1,4 @@
-"""The code of the README runs as it stands."""
+"""The code in the README runs as written."""
 
 import pathlib
 import re
@@ -30,7 +30,7 @@ def test_the_code_runs():
     for block in blocks:
         names.update(x=images[:8], y=ids[:8])
         if "set_distribution" in block and keras.backend.backend() != "jax":
-            continue  # Keras distributes on JAX alone.
+            continue  # Keras distributes only on JAX.
         exec(re.sub(r"epochs=\d+", "epochs=1", block), names)
         if "set_distribution" in block:
             keras.distribution.set_distribution(None)

@@ -1,4 +1,4 @@
-"""One plan, every road, one answer: NumPy, native tensors, tf.data, against the NumPy oracle."""
+"""One plan, every road, one result: NumPy, native tensors and tf.data against the NumPy oracle."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def test_mixup_is_the_formula(road, step):
     assert np.abs(plan.lam - 0.5).max() > 0.1
 
 
-# Short lines, which are pasted by samples, and long ones, which are pasted by lines.
+# Short lines are pasted sample by sample, and long ones line by line.
 @pytest.mark.parametrize("spatial", [(13, 6), (6, 13)])
 @pytest.mark.parametrize("step", STEPS)
 def test_cutmix_is_the_formula(road, step, spatial):
@@ -126,7 +126,7 @@ def test_pairs_that_are_off_are_the_class_alone(road):
 
 
 def test_every_step_has_its_own_plan(road):
-    """Also steps 256 and 65536 apart, and beyond 2**31."""
+    """Includes steps 256 and 65536 apart, and beyond 2**31."""
     x, y = batch()
     steps = (0, 1, 2, 256, 512, 65536, 2**31 + 5, 2**31 + 6, 2**32 - 1)
     if road == "tfdata":
@@ -149,7 +149,7 @@ def test_alpha_takes_effect_on_the_next_batch(road):
     layer = mixup_layer()
     if road == "tfdata":
         batches = iter(pipeline(layer.at_step, [(x, y)] * 24))
-        # tf.data may prefetch on its own: what waits in the buffer keeps its alpha.
+        # tf.data may prefetch by itself: batches in the buffer keep their alpha.
         draw = lambda: [to_numpy(next(batches)) for _ in range(8)][-1]
     else:
         draw = lambda: at_step(road, layer, 0, (x, y))
@@ -187,7 +187,7 @@ def test_rate_is_the_share_of_mixed_samples(road, layer):
     for rate in (0.0, 0.3, 1.0):
         mixed = at_step(road, layer(rate=rate, num_classes=None), 1, (x, y))[1]
         share = (np.diag(mixed) < 1).mean()
-        # At rate 1, CutMix leaves the samples whose box is less than a pixel; MixUp those paired with themselves.
+        # At rate 1, CutMix leaves samples whose box is smaller than a pixel, and MixUp samples paired with themselves.
         assert abs(share - rate) <= (0.0 if rate == 0 else 0.1)
 
 
@@ -216,7 +216,7 @@ def test_random_choice_takes_every_branch(road):
     ],
 )
 def test_dtypes(road, dtype, policy):
-    """Inputs in the compute dtype, labels and lam in float32 whatever the policy."""
+    """Inputs in the compute dtype; labels and lam in float32 under any policy."""
     import ml_dtypes
 
     x, y = batch((9, 8, 8, 3), dtype="uint8")
@@ -279,7 +279,7 @@ def test_nested_inputs_and_labels_share_one_plan(road):
 
 @pytest.mark.parametrize("off", [{"alpha": 0.0}, {"rate": 0.0}])
 def test_off_is_exactly_the_identity(road, off):
-    """Also where 0 * partner is not 0."""
+    """Even where 0 * partner is not 0."""
     x, y = batch()
     x[0, 0], x[1, 1], x[2, 2] = np.nan, np.inf, -np.inf
     w = np.random.default_rng(0).uniform(0, 1, 9).astype("float32")

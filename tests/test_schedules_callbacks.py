@@ -151,7 +151,7 @@ def test_a_deep_copy_sets_the_same_targets(in_a_list):
     for batch in range(1, 4):
         twin.on_train_batch_begin(batch)
         assert layers[0].alpha == layers[1].alpha == pytest.approx(0.1 * batch)
-    # The first one goes on from where it was, and so does its schedule.
+    # The first one continues where it was, and so does its schedule.
     scheduler.on_train_batch_begin(1)
     assert layers[0].alpha == pytest.approx(0.1)
     assert (scheduler.schedule.calls, twin.schedule.calls) == (2, 4)
@@ -160,7 +160,7 @@ def test_a_deep_copy_sets_the_same_targets(in_a_list):
 
 
 def test_a_deep_copy_trains_as_the_scheduler_does():
-    """Of one target, of a trainer, with a schedule that belongs to the target, and after a training."""
+    """For one target, for a trainer, for a schedule that belongs to the target, and after training."""
     layer = kmix.MixUp(0.2, num_classes=2)
     model, ds = model_and_data(layer)
     scheduler = AlphaScheduler(layer, schedules.Linear(0.4, 0.0, 2))
@@ -203,7 +203,7 @@ def test_bad_schedulers():
 
 
 class Recorder(keras.Model):
-    """Learns nothing, but notes the first feature of each batch it is trained on."""
+    """Learns nothing, but records the first feature of each training batch."""
 
     def __init__(self):
         super().__init__()
@@ -254,7 +254,7 @@ def test_numbers_go_on_across_epochs_and_fits(prefetch):
     assert train(model, ds, numbering, initial_epoch=7, epochs=8) == list(range(35, 40))
 
 
-# Keras says so at the end of every data set of unknown length.
+# Keras warns at the end of every data set of unknown length.
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
 @pytest.mark.parametrize("kind", ["start", "steps", "endless", "unknown"])
 def test_numbers_of_other_data_sets(kind):

@@ -175,7 +175,7 @@ def test_under_a_distribution_strategy():
 
 
 def test_fused_and_plain_ops_agree():
-    """A batch of known spatial size goes through one XLA kernel, others through plain ops."""
+    """A batch of known spatial size runs through one XLA program, others through plain ops."""
     x, y = content(data(1))[0]
     for layer in layers().values():
         eager = layer.at_step(tf.constant(0), (tf.constant(x), tf.constant(y)))

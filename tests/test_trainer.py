@@ -1,4 +1,4 @@
-"""MixTrainer: one step is the step of the papers' formulas, computed in plain NumPy."""
+"""MixTrainer: one step matches the formulas of the papers in plain NumPy."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def output_gradient(logits, y, w):
 
 
 def step_of_linear(kernel, x, y, w, plan):
-    """One SGD step of `softmax(x @ kernel)` on inputs that are mixed already."""
+    """One SGD step of `softmax(x @ kernel)` on inputs that are already mixed."""
     y, w = targets(plan, y, w)
     return kernel - RATE * x.T @ output_gradient(x @ kernel, y, w)
 

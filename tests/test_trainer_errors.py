@@ -105,7 +105,7 @@ def test_a_nested_layer_may_be_called_input():
     x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
     with run(Step(plan, places=1)):
         mixed = keras.ops.convert_to_numpy(trainer(x, training=True))
-    # All is linear, so that to mix the outputs is to mix before.
+    # Everything is linear, so mixing the outputs equals mixing before.
     np.testing.assert_allclose(mixed, oracle.mixup(trainer.model.predict(x, verbose=0), *plan[:2]), atol=1e-5)
 
 
@@ -138,7 +138,7 @@ def two_inputs(mixup=None):
     ],
 )
 def test_ways_around_a_place_are_warned_of(make, settings, name):
-    with pytest.warns(UserWarning, match=f"passes '{name}': what takes another way is not mixed"):
+    with pytest.warns(UserWarning, match=f"passes '{name}': what takes another path is not mixed"):
         kmix.MixTrainer(make(), mix=kmix.MixUp() if settings else None, **settings)
 
 

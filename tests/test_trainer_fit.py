@@ -219,7 +219,7 @@ def test_many_inputs_and_outputs(as_dict):
     logs = trainer.fit(
         {"image": X, "text": tokens}, y, sample_weight=sample_weight, batch_size=24, shuffle=False, verbose=0
     ).history
-    # Nothing moved, so the loss of the step can be computed by hand: one plan for both branches and both heads.
+    # No weight changed, so the loss of the step can be computed by hand: one plan for both branches and both heads.
     plan = trainer.plan(0, 24)
     picture = flat(oracle.mixup(X, plan.lam, plan.permutation))
     words = oracle.mixup(model.get_layer("table").get_weights()[0][tokens], plan.lam, plan.permutation).mean(axis=1)
@@ -340,7 +340,7 @@ def test_evaluate_and_predict_are_those_of_the_bare_model():
     )
     assert of_ids[0] == of_ids[1]
     assert of_soft[0] == of_soft[1]
-    # Two programs, whose sums XLA may round differently.
+    # Two programs: XLA may round their sums differently.
     assert of_ids[0] == pytest.approx(of_soft[0], rel=1e-6)
     assert int(trainer.step) == 3
 

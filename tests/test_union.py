@@ -1,4 +1,4 @@
-"""The target "union": the larger of the partners' labels where both have a share."""
+"""The target "union": the larger label of the partners if both have a share."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ every_layer = pytest.mark.parametrize("make", [mixup, cutmix, choice])
 
 
 def union(y, lam, permutation):
-    """What is there of each of the partners."""
+    """The larger value of the partners, or the value of the one with the whole share."""
     pairs = zip(np.asarray(y, "float64"), np.asarray(y, "float64")[permutation], lam, strict=True)
     return [own if lam == 1 else partner if lam == 0 else np.maximum(own, partner) for own, partner, lam in pairs]
 
@@ -47,7 +47,7 @@ def test_union_is_the_larger_of_those_that_are_there(make, road):
         lam = plan.lam if plan.box is None else oracle.kept_share(plan.box, (4, 4))
         assert {labels.dtype.name for labels in mixed.values()} == {"float32"}
         assert_near(mixed, {name: np.stack(union(labels, lam, plan.permutation)) for name, labels in y.items()})
-        # As bits, with weights and without: no share has a part in it.
+        # As bits, with and without weights: the shares have no influence.
         assert set(np.unique(mixed["bool"])) == {0.0, 1.0}
         np.testing.assert_array_equal(at_step(road, layer, step, (x, y["bool"]))[1], mixed["bool"])
         assert_near(weights, oracle.mixup(w, lam, plan.permutation))

@@ -2,7 +2,7 @@
 
 `namespace(...)` picks one of three twins by the type of the arrays: TensorFlow ops for TensorFlow
 tensors (whatever backend Keras runs on, so that a layer works inside `tf.data`), `keras.ops` for
-tensors of the JAX and PyTorch backends, NumPy for everything else. No framework is imported that is
+tensors of the JAX and PyTorch backends, NumPy for everything else. It imports no framework that is
 not already in use.
 """
 
@@ -67,7 +67,7 @@ def namespace(*arrays):
 
 
 def plan_namespace(xp, step, batch):
-    """The namespace and the step that a plan is drawn with: NumPy where nothing is symbolic.
+    """The namespace and the step to draw a plan with: NumPy if nothing is symbolic.
 
     A plan takes a hundred tiny operations, which eager frameworks dispatch one by one.
     """

@@ -10,7 +10,7 @@ from kmix._backend import kinds
 
 
 def as_written(function, *args, **kwargs):
-    """Call `function` without AutoGraph, which would rewrite it although it never branches on tensors."""
+    """Call `function` without AutoGraph, which would rewrite it even though it never branches on tensors."""
     tf = kinds.tensorflow()
     if tf is None or tf.executing_eagerly():
         return function(*args, **kwargs)
@@ -18,7 +18,7 @@ def as_written(function, *args, **kwargs):
 
 
 def device_of(x):
-    """A scope that keeps new arrays beside `x` (needed on PyTorch alone)."""
+    """A scope that puts new arrays on the device of `x` (only PyTorch needs it)."""
     torch: Any = sys.modules.get("torch")
     if keras.backend.backend() == "torch" and isinstance(x, torch.Tensor):
         return keras.device(str(x.device))
@@ -26,15 +26,15 @@ def device_of(x):
 
 
 def beside_the_plan():
-    """A scope for the step and alpha of a training step: where its plan is drawn.
+    """A scope that keeps the step and alpha of a training step where its plan is drawn.
 
-    PyTorch draws plans with NumPy, and a number on the accelerator would make every step wait for it.
+    On PyTorch, NumPy draws the plans, and every step would have to wait for a number on the accelerator.
     """
     return keras.device("cpu") if keras.backend.backend() == "torch" else contextlib.nullcontext()
 
 
 def replica():
-    """Index of the replica that runs under `tf.distribute`, 0 without."""
+    """Index of the current replica under `tf.distribute`, else 0."""
     tf = kinds.tensorflow()
     if tf is None or not tf.distribute.has_strategy():
         return 0
@@ -42,7 +42,7 @@ def replica():
 
 
 def is_mapped(name, *arrays):
-    """Whether the layer `name` gets TensorFlow tensors of a graph outside any other layer, as in `ds.map(layer)`."""
+    """Whether the layer `name` gets TensorFlow graph tensors outside any other layer, as in `ds.map(layer)`."""
     tf = kinds.tensorflow()
     if not any(kinds.is_tensorflow(x) and kinds.is_symbolic(x) for x in arrays):
         return False

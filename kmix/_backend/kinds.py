@@ -1,4 +1,4 @@
-"""What a tensor is: of which framework, of which kind, and what of it can be seen now."""
+"""What a tensor is: its framework, its kind, and what can be read from it now."""
 
 import sys
 from typing import Any
@@ -46,7 +46,7 @@ def irregular(x):
 
 
 def values(x):
-    """`x` as a NumPy array where its values can be seen, else None."""
+    """`x` as a NumPy array if its values can be read, else None."""
     if is_symbolic(x):
         return None
     return x.numpy() if is_tensorflow(x) else np.asarray(keras.ops.convert_to_numpy(x))
@@ -66,7 +66,7 @@ def dtype(x):
 
 
 def static_shape(x):
-    """The shape of `x`, None where unknown; None alone where even the rank is unknown."""
+    """The shape of `x`, with None for each unknown size; None if even the rank is unknown."""
     if is_tensorflow(x) and x.shape.rank is None:
         return None
     return tuple(x.shape)

@@ -1,4 +1,4 @@
-"""What a twin must offer: the few array operations that the rest of kmix is written in."""
+"""What a twin must implement: the few array operations that the rest of kmix uses."""
 
 import abc
 
@@ -8,13 +8,13 @@ MASK = 0xFFFFFFFF
 
 
 class Namespace(abc.ABC):
-    """The operations of a twin. Arrays are those of its framework; `B` is the batch.
+    """The operations of a twin, on arrays of its framework. `B` is the batch size.
 
-    A twin without one of the abstract operations cannot be made. The others (`rows`, `by_rows`, `fused`,
-    `require`) are right as they are for every framework; a twin overrides them where it can do better.
+    A twin that lacks an abstract operation cannot be instantiated. The others (`rows`, `by_rows`, `fused`,
+    `require`) are correct for every framework; a twin overrides them where it can do better.
     """
 
-    # What kmix asks of `math`; the first argument of each is an array.
+    # What kmix uses of `math`. The first argument of each function is an array.
     MATH = (
         "cos",
         "exp",
@@ -29,7 +29,7 @@ class Namespace(abc.ABC):
         "square",
     )
 
-    # Making and casting arrays.
+    # Creating and casting arrays.
 
     @property
     @abc.abstractmethod
@@ -43,21 +43,21 @@ class Namespace(abc.ABC):
 
     @abc.abstractmethod
     def asarray(self, x):
-        """`x`, an array of any framework or Python numbers, as an array of this one."""
+        """`x`, an array of any framework or Python numbers, as an array of this framework."""
 
     @abc.abstractmethod
     def cast(self, x, dtype):
-        """`x` `(...)`, an array or a Python number, as an array `(...)` of the dtype with this name."""
+        """`x` `(...)`, an array or a Python number, as an array `(...)` of the named dtype."""
 
     @abc.abstractmethod
     def arange(self, n):
         """The int32 numbers 0, 1, ..., n - 1 as `(n,)`, for an int or a scalar `n`."""
 
-    # 32-bit words for random numbers. Sums and products of two words must not be used before `word` has cut them.
+    # 32-bit words for random numbers. Pass the sum or product of two words through `word` before you use it.
 
     @abc.abstractmethod
     def word(self, x):
-        """`x` modulo 2**32, of any shape; for a Python int a number that may meet words in arithmetic."""
+        """`x` modulo 2**32, of any shape. A Python int gives a number that arithmetic with words accepts."""
 
     @abc.abstractmethod
     def words(self, n):
@@ -65,7 +65,7 @@ class Namespace(abc.ABC):
 
     @abc.abstractmethod
     def shift(self, x, n):
-        """Words `x` `(...)` shifted right by `n` bits, zeros moving in."""
+        """Words `x` `(...)` shifted right by `n` bits and filled with zeros."""
 
     # Elementwise.
 
@@ -97,19 +97,19 @@ class Namespace(abc.ABC):
 
     @abc.abstractmethod
     def size(self, x, axis):
-        """The size of an axis: an int where it is known, else a scalar."""
+        """The size of an axis: an int if it is known, else a scalar."""
 
     @abc.abstractmethod
     def reshape(self, x, shape):
-        """The values of `x` as an array of this shape, whose sizes may be scalars, one of them -1."""
+        """`x` in this shape. Its sizes may be scalars, and one of them may be -1."""
 
     @abc.abstractmethod
     def stack(self, arrays, axis=0):
-        """Arrays `(...)` of one shape as one, with a new axis that counts them."""
+        """Arrays `(...)` of one shape, stacked along a new axis."""
 
     @abc.abstractmethod
     def unstack(self, x):
-        """The rows of `x` `(n, ...)`, something to slice and to index with Python ints."""
+        """The rows of `x` `(n, ...)`, in a form to slice and to index with Python ints."""
 
     @abc.abstractmethod
     def along(self, coefficients, like):
@@ -117,11 +117,11 @@ class Namespace(abc.ABC):
 
     @abc.abstractmethod
     def argsort(self, x):
-        """int32 `(..., n)`: what sorts the last axis of `x` `(..., n)`, whose values never tie."""
+        """The int32 indices `(..., n)` that sort the last axis of `x` `(..., n)`, whose values never tie."""
 
     @abc.abstractmethod
     def take(self, x, indices):
-        """Rows `(n, ...)` of `x` `(B, ...)` at indices `(n,)`; with `(shards, n)` those of each shard on its own."""
+        """Rows `(n, ...)` of `x` `(B, ...)` at indices `(n,)`. Indices `(shards, n)` count within each shard."""
 
     @abc.abstractmethod
     def pick(self, x, ids):
@@ -131,14 +131,14 @@ class Namespace(abc.ABC):
 
     @abc.abstractmethod
     def custom_gradient(self, function):
-        """`function` without the gradient that it returns beside its result.
+        """A function that returns the result of `function`, and has the gradient that `function` returns beside it.
 
-        That is `gradient(*arguments, upstream=None)`: what comes from the result is `upstream`, or the only argument.
+        That is `gradient(*arguments, upstream=None)`: the upstream gradient is `upstream`, or the only argument.
         """
 
     @abc.abstractmethod
     def switch(self, index, branches):
-        """`branches[index]()` for an int or a scalar; all branches give one shape and dtype."""
+        """`branches[index]()` for an int or a scalar. All branches return the same shape and dtype."""
 
     @abc.abstractmethod
     def apply_if(self, condition, function, x):
@@ -146,16 +146,16 @@ class Namespace(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, function, step):
-        """A schedule at `step`, a scalar, as a float32 scalar; it may return a number or a tensor of any framework."""
+        """A schedule at a scalar `step`, as a float32 scalar. It may return a number or a tensor of any framework."""
 
     @abc.abstractmethod
     def require_equal_sizes(self, axes, message):
-        """Raise unless all `(array, axis)` have one size; the static ones have been compared before."""
+        """Raise unless all `(array, axis)` have the same size. Static sizes have been compared before."""
 
-    # Optional: right as they are for every framework.
+    # Optional: these are correct for every framework.
 
     def rows(self, indices):
-        """Indices `(B,)` of rows; with indices `(shards, n)` those of the shards, counted through the batch."""
+        """Indices `(B,)` of rows. Indices `(shards, n)` within the shards become indices into the whole batch."""
         if len(indices.shape) == 1:
             return indices
         first = self.size(indices, 1) * self.reshape(self.arange(self.size(indices, 0)), (-1, 1))
@@ -166,10 +166,10 @@ class Namespace(abc.ABC):
         return function(x)
 
     def fused(self, function, *structures):
-        """`function(*structures)` in one pass over the memory, where the framework leaves that to the caller."""
+        """`function(*structures)` in one pass over the memory, if the framework does this only on request."""
         return function(*structures)
 
     def require(self, condition, message):
-        """Raise unless all of `condition` holds, where that can be seen without waiting for an accelerator."""
+        """Raise unless all of `condition` holds, if that can be read without waiting for an accelerator."""
         if kinds.on_host(condition) and not kinds.values(condition).all():
             raise ValueError(message)

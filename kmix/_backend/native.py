@@ -31,7 +31,7 @@ class Native(Namespace):
 
     @property
     def _word(self):
-        # JAX has no 64-bit integers by default, PyTorch no arithmetic on unsigned words.
+        # JAX has no 64-bit integers by default, and PyTorch has no arithmetic on unsigned words.
         return "uint32" if keras.backend.backend() == "jax" else "int64"
 
     def arange(self, n):
@@ -63,7 +63,7 @@ class Native(Namespace):
     def take(self, x, indices):
         if len(indices.shape) == 1:
             return x[indices]
-        # Mapped over the shards, which stay where they are: no device needs the rows of another.
+        # Mapped over the shards, which stay where they are: no device needs rows from another.
         shards = keras.ops.reshape(x, (indices.shape[0], -1, *x.shape[1:]))
         rows = keras.ops.vectorized_map(lambda pair: keras.ops.take(*pair, axis=0), (shards, indices))
         return keras.ops.reshape(rows, (-1, *x.shape[1:]))
@@ -76,7 +76,7 @@ class Native(Namespace):
 
     def apply_if(self, condition, function, x):
         if kinds.is_symbolic(condition):
-            # With a conditional XLA could not fuse the function with what is around it, which costs more than it saves.
+            # A conditional would keep XLA from fusing the function with its surroundings, and cost more than it saves.
             return keras.ops.where(condition, function(x), x)
         return function(x) if condition else x
 

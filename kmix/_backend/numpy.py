@@ -30,7 +30,7 @@ class NumPy(Namespace):
         return np.arange(n, dtype="int32")
 
     def word(self, x):
-        """Numbers become Python ints, since NumPy warns where scalars wrap."""
+        """Scalars become Python ints, since NumPy warns when they wrap."""
         return x.astype("int64", copy=False) & MASK if np.ndim(x) else int(x) & MASK
 
     def words(self, n):

@@ -1,4 +1,4 @@
-"""What lives on between batches: numbers that traced functions, compiled steps and workers read anew."""
+"""State between batches: numbers that traced functions, compiled steps and workers read each time."""
 
 import contextlib
 import multiprocessing
@@ -15,7 +15,7 @@ from kmix._backend.tensorflow import TensorFlow
 
 
 class Resource:
-    """A TensorFlow resource on the CPU, where tf.data runs, outside the reach of variable scopes."""
+    """A TensorFlow resource on the CPU, where tf.data runs, and out of reach of variable scopes."""
 
     def __init__(self, value):
         tf = kinds.tensorflow()
@@ -38,10 +38,10 @@ class Resource:
 
 
 class Cell:
-    """A float that traced tf.data functions and compiled training steps read anew for every batch.
+    """A float that traced tf.data functions and compiled training steps read for every batch.
 
-    A Keras variable would be frozen in tf.data when Keras runs on JAX or PyTorch, so the value has a
-    TensorFlow twin as soon as a TensorFlow tensor asks for it. In the training step it is a weight.
+    When Keras runs on JAX or PyTorch, tf.data would freeze a Keras variable. The value therefore gets a
+    TensorFlow copy when TensorFlow first reads it. In the training step it is a weight.
     """
 
     def __init__(self, value):
@@ -49,12 +49,12 @@ class Cell:
         self._value, self._weights = value, []
 
     def share(self, weight, refresh):
-        """Keep the value in a weight, too. `refresh`, a method, brings the weight up to date; it is held weakly."""
+        """Keep the value in a weight as well. The method `refresh`, held weakly, brings that weight up to date."""
         weight.assign(self.value)
         self._weights.append((weight, weakref.WeakMethod(refresh)))
 
     def _refreshed(self):
-        """The weights of the trainers that live, up to date."""
+        """The weights of all trainers that still exist, brought up to date."""
         self._weights = [(weight, refresh) for weight, refresh in self._weights if refresh() is not None]
         for weight, refresh in self._weights:
             refresh()()
@@ -63,7 +63,7 @@ class Cell:
     @property
     def value(self):
         for weight in self._refreshed():
-            # A checkpoint may have been loaded. What was assigned is kept as it was, not as float32.
+            # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
             held = kinds.values(weight.value)
             if np.float32(self._value) != held:
                 self._value = float(held)
@@ -87,7 +87,7 @@ class Cell:
 
 
 class Counter:
-    """Counts calls 0, 1, 2, ... and never gives a number twice, in parallel tf.data maps too."""
+    """Counts calls 0, 1, 2, ... and never gives a number twice, even in parallel tf.data maps."""
 
     def __init__(self, start=0, copied=False):
         self._lock, self._resource, self._next = threading.Lock(), None, start
@@ -100,7 +100,7 @@ class Counter:
     def next(self, xp):
         if os.getpid() != self._process or (self._copied and multiprocessing.parent_process() is not None):
             _checks.fail(
-                "In a worker process a layer cannot count its calls, since every worker would draw the same plans.",
+                "In a worker process, a layer cannot count its calls: every worker would draw the same plans.",
                 "a call without a step in a copy of the layer",
                 "Write `layer.at_step(step, batch)` with the number of the batch, or mix in the main process: "
                 "`for step, batch in enumerate(loader): batch = layer.at_step(step, batch)`.",
@@ -112,7 +112,7 @@ class Counter:
                 self._next += 1
                 return self._next - 1
         tf = kinds.tensorflow()
-        # The one op that reads and advances in one go (a variable's assign_add is not atomic); it counts by 256.
+        # The only op that reads and advances atomically (a variable's assign_add does not). It counts by 256.
         with _after_checks(tf) if isinstance(xp, TensorFlow) else tf.init_scope():
             state = tf.raw_ops.RngReadAndSkip(resource=self._resource.handle, alg=1, delta=np.uint64(1))
             number = tf.bitwise.right_shift(state[0], np.int64(8))
@@ -120,7 +120,7 @@ class Counter:
 
 
 def _after_checks(tf):
-    """A scope whose operations run after the assertions of the graph so far: a batch that is refused is not counted."""
+    """A scope whose operations run after all assertions in the graph so far: a refused batch is not counted."""
     if tf.executing_eagerly():
         return contextlib.nullcontext()
     operations = tf.compat.v1.get_default_graph().get_operations()

@@ -89,7 +89,7 @@ class TensorFlow(Namespace):
         return self.tf.gather(x, self.rows(indices) if len(kinds.static_shape(indices) or ()) == 2 else indices)
 
     def pick(self, x, ids):
-        # Its gradient writes but the entries that were picked; `keras.ops` and `tf.gather` pass over all of x for it.
+        # Its gradient writes only the picked entries; the gradients of `keras.ops` and `tf.gather` pass over all of x.
         return self.tf.gather_nd(x, ids[..., None], batch_dims=x.shape.rank - 1)
 
     def custom_gradient(self, function):
@@ -114,22 +114,22 @@ class TensorFlow(Namespace):
             # Keras' own schedules compute on the backend, which cannot run inside a TensorFlow graph.
             value = self.tf.numpy_function(lambda s: np.float32(kinds.values(function(int(s)))), [step], "float32")
             return self.tf.ensure_shape(value, ())
-        # As a float, since TensorFlow multiplies no integer with a float.
+        # As a float, since TensorFlow does not multiply an integer by a float.
         return self.tf.cast(function(self.tf.cast(step, "float32")), "float32")
 
     def by_rows(self, function, x):
         sizes = () if x.shape.rank is None else tuple(x.shape[1:])
         if not kinds.is_symbolic(x) or len(sizes) < 2 or not {0, None}.isdisjoint(sizes):
             return function(x)
-        # As rows `(B, n)`: XLA loops over every axis, and makes scalar code of short ones.
+        # As rows `(B, n)`: XLA loops over every axis, and turns short axes into scalar code.
         return self.tf.reshape(function(self.tf.reshape(x, (-1, math.prod(sizes)))), (-1, *sizes))
 
     def fused(self, function, *structures):
-        """`function(*structures)` as one XLA program in a graph: plain ops would pass over the batch once for each."""
+        """`function(*structures)` as one XLA program in a graph: plain ops would each pass over the batch."""
         return xla.fused(self.tf, function, *structures)
 
     def require(self, condition, message):
-        """Raise unless `condition` holds: at once where it can be seen, else when the graph runs."""
+        """Raise unless `condition` holds: at once if its values can be read, else when the graph runs."""
         if kinds.is_symbolic(condition):
             # The bare op: `tf.debugging.Assert` wraps it in a conditional, which costs more than the check.
             self.tf.raw_ops.Assert(condition=self.tf.reduce_all(condition), data=[message])

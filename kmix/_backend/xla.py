@@ -6,7 +6,7 @@ from kmix._backend import kinds
 
 
 def fused(tf, function, *structures):
-    """`function(*structures)` as one XLA program in a graph, where shapes allow it; else the plain call.
+    """`function(*structures)` as one XLA program in a graph if the shapes allow it, else the plain call.
 
     XLA compiles once for each size of the batch, so all other sizes must be known. It drops assertions.
     """
@@ -16,7 +16,7 @@ def fused(tf, function, *structures):
         return function(*structures)
 
     def unshaped(leaf):
-        """What is reshaped last: XLA may copy the batch to add an axis, which costs nothing outside the program."""
+        """The tensor before a final reshape: XLA may copy the batch to add an axis, which is free outside."""
         reshaped = leaf is not None and leaf.op.type == "Reshape" and {0, None}.isdisjoint(leaf.shape[1:])
         shapes.append(leaf.shape[1:] if reshaped else None)
         return leaf.op.inputs[0] if reshaped else leaf
@@ -34,6 +34,6 @@ def fused(tf, function, *structures):
 
 
 def _compiles(x):
-    """Whether XLA takes the TensorFlow tensor `x`, and would not compile anew for sizes other than the first."""
+    """Whether XLA accepts the TensorFlow tensor `x`, and compiles again only if the first size changes."""
     known = x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool or x.dtype.is_complex
     return known and x.shape.rank is not None and None not in x.shape[1:]

@@ -1,4 +1,4 @@
-"""The mixing layers, and the classes to build one of your own on."""
+"""The mixing layers, and the class on which to build your own."""
 
 from kmix.layers.cut_mix import CutMix
 from kmix.layers.embedding_mixup import EmbeddingMixup

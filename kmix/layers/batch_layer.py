@@ -21,12 +21,13 @@ tree = keras.tree
 class BatchLayer(keras.layers.Layer):
     """A layer that maps a labelled batch to a labelled batch, one numbered step at a time.
 
-    A subclass offers `inputs`, `sample_plan`, `alphas` and `mix_values`; `MixLayer` does so for mixers with one alpha.
+    A subclass implements `inputs`, `sample_plan`, `alphas` and `mix_values`. `MixLayer` does this for mixers with one
+    alpha.
 
     Attributes:
-        fuse: Whether XLA compiles the mixing in a TensorFlow graph, as in tf.data, where it can. Set it to
-            `False` before the data set is mapped to have plain TensorFlow ops.
-        fits_in_models: Whether a `MixTrainer` may find it inside a model.
+        fuse: Whether XLA compiles the mixing in a TensorFlow graph, as in tf.data, if it can. Set it to
+            `False` before you map the data set to get plain TensorFlow ops.
+        fits_in_models: Whether the layer may stand inside a model that a `MixTrainer` trains.
     """
 
     fuse = True
@@ -43,17 +44,17 @@ class BatchLayer(keras.layers.Layer):
         seed=None,
         **kwargs,
     ):
-        # Autocasting would cast labels, too, to the compute dtype.
+        # Autocasting would also cast labels to the compute dtype.
         super().__init__(autocast=False, **kwargs)
         self.num_classes = check_num_classes(num_classes)
         self.labels = check_form(labels, self.num_classes)
         self.target = check_target(target)
         self.class_weight = check_class_weight(class_weight)
         self.passthrough = _checks.names(passthrough, "passthrough")
-        # From Python's generator, as Keras draws its seeds, so that keras.utils.set_random_seed governs it.
+        # From Python's generator, like Keras' own seeds, so that keras.utils.set_random_seed controls it.
         self.seed = random.randint(1, int(1e9)) if seed is None else _checks.seed(seed)
         self._counter = _backend.Counter()
-        # There is nothing to build; Keras would try to, by tracing `call`, where a layer stands in another.
+        # There is nothing to build. Keras would try, by tracing `call`, when another layer holds this one.
         self.built = True
 
     @property
@@ -62,11 +63,11 @@ class BatchLayer(keras.layers.Layer):
         raise NotImplementedError
 
     def sample_plan(self, xp, key, batch_size, spatial_shape=None) -> MixPlan:
-        """The plan of one step, for a `StepKey`, in the array namespace `xp`."""
+        """The plan of the step with a `StepKey`, in the array namespace `xp`."""
         raise NotImplementedError
 
     def alphas(self, xp, key, leaf):
-        """Alpha by layer, for each layer that may draw the plan of a batch with the array `leaf`."""
+        """Alpha by layer, for each layer that may draw the plan. `leaf` is an array of the batch."""
         raise NotImplementedError
 
     def mix_values(self, xp, key, batch, values):
@@ -75,14 +76,14 @@ class BatchLayer(keras.layers.Layer):
 
     @property
     def settings(self):
-        """The arguments that say how batches are read: a `kmix.batch.Settings`."""
+        """The arguments that say how to read batches: a `kmix.batch.Settings`."""
         return Settings(*(getattr(self, name) for name in Settings._fields))
 
     def __call__(self, *args, **kwargs):
         return _backend.as_written(self._route, *args, **kwargs)
 
     def _route(self, *args, **kwargs):
-        """Answer batches that are not Keras' own at once, since Keras would convert them to its backend."""
+        """Pass batches of other frameworks directly to `call`, since Keras would convert them to its backend."""
         arrays = [leaf for leaf in tree.flatten((args, kwargs)) if hasattr(leaf, "dtype")]
         if any(map(_backend.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays)):
             return self.call(*args, **kwargs)
@@ -97,7 +98,7 @@ class BatchLayer(keras.layers.Layer):
         return self._mix_inputs_alone(batch, sample_weight, training)
 
     def _mix_inputs_alone(self, x, sample_weight, training):
-        """Inside a model that a `MixTrainer` trains: the inputs mixed with the plan of the step. Else the identity."""
+        """Mix inputs with the plan of the step inside a model that a `MixTrainer` trains. Else the identity."""
         step = running()
         plan = None if step is None else step.plan
         if isinstance(x, dict) and plan is None:
@@ -110,14 +111,14 @@ class BatchLayer(keras.layers.Layer):
                 "Inputs are mixed together with their labels.",
                 "inputs without labels, in training",
                 "Call it on labelled batches: `ds.map(layer)` on a data set of (x, y), or `x, y = layer(x, y)`. "
-                "Plain `fit` of a model with a mixing layer in it would mix the inputs and leave the labels as they "
-                "are: write `kmix.MixTrainer(model)` and fit that.",
+                "Plain `fit` of a model with a mixing layer would mix the inputs but not the labels: write "
+                "`kmix.MixTrainer(model)` and fit that.",
             )
         if plan.place is not None:
             _checks.fail(
-                "Mix in one way: behind the layers named in `at`, or with the mixing layers inside the model.",
+                "Mix in one way: after the layers named in `at`, or with the mixing layers inside the model.",
                 f"`at` and a model with {self.name}",
-                "Take that layer out of the model, or leave out `mix` and `at`.",
+                "Remove that layer from the model, or leave out `mix` and `at`.",
             )
         self.inputs.check(x)
         for leaf in tree.flatten(x):
@@ -133,8 +134,8 @@ class BatchLayer(keras.layers.Layer):
             batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with `"images"` and `"labels"`.
 
         Returns:
-            The mixed batch in the same structure, on the framework of the batch: NumPy for NumPy arrays
-            (and for tensors of a framework that is neither TensorFlow nor Keras' backend).
+            The mixed batch in the same structure and framework: NumPy for NumPy arrays (and for tensors of a
+            framework that is neither TensorFlow nor Keras' backend).
 
         Raises:
             ValueError: if the batch has no labels, or cannot be mixed (see the class).
@@ -165,17 +166,17 @@ class BatchLayer(keras.layers.Layer):
         return self.mix_batch(StepKey(step), batch)
 
     def plan(self, step, batch_size, spatial_shape=None, replica=0):
-        """The plan of one step as NumPy arrays: what a batch with that number is, or was, mixed with.
+        """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
 
         Args:
             step: Number of the batch, an int >= 0.
             batch_size: Number of samples in the batch.
-            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed where CutMix mixes.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
             replica: Index of the replica under data parallelism.
 
         Returns:
-            A `kmix.MixPlan`, for the alpha that the layer has now. `RandomChoice` adds `choice`, the index of
-            the layer that was drawn.
+            A `kmix.MixPlan` for the current alpha of the layer. `RandomChoice` adds `choice`, the index of
+            the layer it drew.
 
         Example:
         >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
@@ -187,9 +188,9 @@ class BatchLayer(keras.layers.Layer):
         return self.sample_plan(_backend.NUMPY, StepKey(step, replica), batch_size, spatial_shape)
 
     def mix_batch(self, key, batch):
-        """Mix a labelled batch: with the `StepKey` of a step, or with the next number that the layer counts.
+        """Mix a labelled batch with the `StepKey` of a step, or with the next number that the layer counts.
 
-        Nothing has changed, and nothing was counted, if a check fails.
+        If a check fails, nothing has changed and no call was counted.
         """
         if isinstance(batch, dict):
             batches.check_keys(batch, self.passthrough)
@@ -197,9 +198,9 @@ class BatchLayer(keras.layers.Layer):
         leaves = batch.values.arrays()
         if key is None and any(map(_backend.is_jax_tracer, leaves)):
             _checks.fail(
-                "Inside a function that JAX compiles a layer cannot count its calls.",
+                "Inside a function that JAX compiles, a layer cannot count its calls.",
                 "a call without a step",
-                "Write `layer.at_step(step, (x, y))` with a step that is an argument of the function.",
+                "Write `layer.at_step(step, (x, y))` and make the step an argument of the function.",
             )
         numbers = [key.step] if key is not None and hasattr(key.step, "dtype") else []
         xp = _backend.namespace(*leaves, *numbers)
@@ -207,7 +208,7 @@ class BatchLayer(keras.layers.Layer):
             values = batch.check(xp)
             key = StepKey(self._counter.next(xp)) if key is None else key
             plan_xp, step = _backend.plan_namespace(xp, key.step, leaves[0])
-            # Out here: a schedule is anybody's function, and XLA would take what alpha is now for a constant.
+            # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
             alphas = self.alphas(plan_xp, key._replace(step=step), leaves[0])
             layers = list(alphas)
 
@@ -221,7 +222,7 @@ class BatchLayer(keras.layers.Layer):
     def compute_output_spec(self, x, y=None, sample_weight=None, training=None):
         batch = _as_batch(x, y, sample_weight)
         if training is False or not is_labelled(batch):
-            # Hidden states may be a dictionary, but not one that was meant as a batch.
+            # Hidden states may be a dictionary, unless it looks like a batch.
             if isinstance(batch, dict) and (not self.fits_in_models or not {*batch}.isdisjoint(batches.known_keys())):
                 batches.check_keys(batch, self.passthrough)
             if self.fits_in_models:
@@ -253,7 +254,7 @@ class BatchLayer(keras.layers.Layer):
 
 
 def _as_batch(x, y, sample_weight):
-    """The batch that the arguments of a call stand for."""
+    """The arguments of a call as a batch."""
     if sample_weight is not None:
         return x, y, sample_weight
     return x if y is None else (x, y)
@@ -276,7 +277,7 @@ def _deserialize(value):
 
 
 def _rebuild(cls, arguments, count):
-    """Unpickle or copy a layer. In a worker process it may mix at a given step, but not count."""
+    """Unpickle or copy a layer. In a worker process it can mix at a given step, but not count."""
     layer = cls.from_config(arguments)
     layer._counter = _backend.Counter(count, copied=True)
     return layer

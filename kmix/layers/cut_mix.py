@@ -10,33 +10,34 @@ from kmix.targets import Pasted
 
 @keras.saving.register_keras_serializable(package="kmix")
 class CutMix(MixLayer):
-    """Pastes a box of one example into another and weighs the labels by the share of kept pixels.
+    """Pastes a box of one example into another and weights the labels by the share of kept pixels.
 
-    The weight of a label is the exact share of the pixels that stay after the box is clipped at the
-    borders: an image painted with its own one-hot label has the mixed label as its mean.
+    The weight of a label is the exact share of the pixels kept after the box is clipped at the borders. If
+    each image is painted with its own one-hot label, the mean of a mixed image is its mixed label.
 
     Args:
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
             step); the box has `1 - lam` of the area. 0 is the identity. Defaults to 1.0, as in the paper.
         num_classes: Number of classes, or a structure, see `MixUp`. Needed if the labels are integer class ids.
         labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`.
-        target: What `y` is, see `MixUp`. Labels with the spatial axes of the inputs raise: they would have to be
-            pasted.
+        target: What `y` is, see `MixUp`. Labels with the spatial axes of the inputs raise an error, because they would
+            have to be pasted.
         per: `"sample"` draws one box for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         class_weight: Weights of the classes, see `MixUp`.
-        data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' own setting.
-            Written out it confirms that float inputs of rank 3 are sequences `(B, T, C)`.
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' own setting. Set it to confirm
+            that float inputs of rank 3 are sequences `(B, T, C)`.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
         **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         x: Inputs of any dtype with one to three spatial axes: sequences `(B, T, C)`, images
-            `(B, H, W, C)`, volumes and video `(B, D, H, W, C)`. The box has every spatial axis: it cuts video in
-            time, too. To cut space alone fold time into the channels, `(B, H, W, T * C)`. Clips
-            `(B, T, C, H, W)` have their channels in neither place: transpose them. A nested structure must share its
-            spatial sizes. Instead of x and y also one tuple, or a dictionary with `"images"` and `"labels"`.
+            `(B, H, W, C)`, volumes and video `(B, D, H, W, C)`. The box spans every spatial axis, so it also
+            cuts video in time. To cut in space alone, fold time into the channels, `(B, H, W, T * C)`. Clips
+            `(B, T, C, H, W)` have their channels in neither place: transpose them. The tensors of a nested structure
+            must share their spatial sizes. Instead of x and y, pass one tuple, or a dictionary with `"images"` and
+            `"labels"`.
         y, sample_weight, training: As for `MixUp`.
 
     Attributes:
@@ -46,12 +47,12 @@ class CutMix(MixLayer):
         The batch in the same structure: inputs in their own dtype, labels and sample weights in float32.
 
     Raises:
-        ValueError: if the inputs have no spatial axis, or more than three; and as `MixUp`, except that
-            integer inputs are welcome.
+        ValueError: if the inputs have no spatial axis, or more than three; and as for `MixUp`, except that
+            integer inputs are allowed.
         TypeError: if an argument is of the wrong type.
 
     Warns:
-        UserWarning: if float inputs of rank 3 have more than 4 channels and `data_format` is not written out: images
+        UserWarning: if float inputs of rank 3 have more than 4 channels and `data_format` is not set: images
             without a channel axis would be cut in full-width stripes.
 
     Reference:
@@ -83,7 +84,7 @@ class CutMix(MixLayer):
     ):
         settings = {"num_classes": num_classes, "labels": labels, "target": target, "class_weight": class_weight}
         super().__init__(alpha, per=per, rate=rate, passthrough=passthrough, seed=seed, **settings, **kwargs)
-        # Written out, it also says that sequences (B, T, C) are meant, not images without channels.
+        # Setting it also confirms that sequences (B, T, C) are meant, not images without channels.
         self._confirmed = data_format is not None
         self.data_format = _checks.one_of(
             data_format or keras.config.image_data_format(), "data_format", ("channels_last", "channels_first")
@@ -101,10 +102,10 @@ class CutMix(MixLayer):
 
 
 def check_spatial_shape(sizes):
-    """Return the spatial sizes that a box is drawn for, or raise unless they are given."""
+    """Return the spatial sizes to draw a box for, or raise."""
     if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
         _checks.fail(
-            "CutMix draws a box, which needs the sizes of one to three spatial axes.",
+            "To draw a box, CutMix needs the sizes of one to three spatial axes.",
             f"spatial_shape={sizes}",
             "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
         )

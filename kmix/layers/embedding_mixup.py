@@ -11,10 +11,10 @@ from kmix.targets import Embeddings
 
 @keras.saving.register_keras_serializable(package="kmix")
 class EmbeddingMixup(MixLayer):
-    """Blends embeddings or hidden states of pairs of examples, and their labels. Padding masks are united.
+    """Blends embeddings or hidden states of pairs of examples, and their labels. Unites padding masks.
 
-    Inside a model that a `MixTrainer` trains it stands behind an `Embedding` layer (wordMixup), behind
-    the pooling of a sentence encoder (senMixup), or behind any hidden layer. In inference it is the
+    In a model that a `MixTrainer` trains, place it after an `Embedding` layer (wordMixup), after
+    the pooling of a sentence encoder (senMixup), or after any hidden layer. In inference it is the
     identity.
 
     Args:
@@ -32,8 +32,8 @@ class EmbeddingMixup(MixLayer):
 
     Call arguments:
         x: Float tensors: token embeddings `(B, T, D)`, vectors `(B, D)`, hidden states `(B, ...)`, or a
-            nested structure of them. The Keras mask of x goes on as `mask | mask[permutation]`. Boolean
-            tensors in a structure are masks of your own and are mixed the same way.
+            nested structure of them. The Keras mask of x becomes `mask | mask[permutation]`. Boolean
+            tensors in a structure are your own masks and are united in the same way.
         y, sample_weight, training: As for `MixUp`. In a model x stands alone.
 
     Attributes:
@@ -44,7 +44,7 @@ class EmbeddingMixup(MixLayer):
         in float32.
 
     Raises:
-        ValueError: if x holds integers, or stands alone in training outside of a `MixTrainer`; and as
+        ValueError: if x holds integers, or has no labels in training outside a `MixTrainer`; and as for
             `MixUp`.
         TypeError: if an argument is of the wrong type.
 
@@ -99,12 +99,12 @@ class EmbeddingMixup(MixLayer):
         masks = masks_of(x)
         if not masks:
             return super().mix_batch(key, batch)
-        # The masks that Keras holds for tensors are mixed along with them, in the same program.
+        # Mix the masks that Keras holds for tensors along with them, in the same program.
         mixed = super().mix_batch(key, with_inputs(batch, {"x": x, "masks": masks}))
         return with_inputs(mixed, set_masks(**inputs_of(mixed)))
 
     def compute_mask(self, inputs, previous_mask):
-        # A labelled batch has its masks by now.
+        # `mix_batch` has set the masks of a labelled batch.
         if is_labelled(inputs):
             return None
         return keras.tree.map_structure(lambda mask: None if mask is None else self._mask(mask), previous_mask)

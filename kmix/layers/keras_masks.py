@@ -1,4 +1,4 @@
-"""The padding masks that Keras holds for tensors: read and set through layers, which is the public way."""
+"""The padding masks that Keras holds for tensors. Layers, which are public API, read and set them."""
 
 from typing import Any
 
@@ -60,8 +60,8 @@ class _Writer(keras.layers.Layer):
 class MixMask(keras.layers.Layer):
     """The padding mask of what an `EmbeddingMixup` mixed.
 
-    Keras computes masks when it builds a graph. That is why this mask is the output of a layer, which reads the
-    plan when it runs.
+    Keras computes masks when it builds a graph. This mask is therefore the output of a layer, which reads the plan
+    when it runs.
     """
 
     def __init__(self, **kwargs):

@@ -10,7 +10,7 @@ tree = keras.tree
 
 
 class MixLayer(BatchLayer):
-    """A layer that draws its plan with one alpha. A subclass offers `sample` and `inputs`.
+    """A layer that draws its plan with one alpha. A subclass implements `sample` and `inputs`.
 
     Args:
         alpha: Parameter of the Beta distribution, a float >= 0 or a schedule.
@@ -18,7 +18,7 @@ class MixLayer(BatchLayer):
         rate: Probability in [0, 1] that a sample is mixed at all.
         **kwargs: `num_classes`, `labels`, `target`, `class_weight`, `passthrough`, `seed`, and `name` and `dtype`.
 
-    Example: a mixer that pastes the lower rows of the partner.
+    Example: a mixer that pastes the bottom rows of the partner.
 
     >>> from typing import Any, NamedTuple
     >>> class Rows(NamedTuple):
@@ -55,11 +55,11 @@ class MixLayer(BatchLayer):
             step: Number of the batch: int or integer scalar tensor.
             alpha: Float or float32 scalar tensor.
             batch_size: Number of samples, an int or a scalar tensor.
-            spatial_shape: Sizes of the spatial axes, which `inputs` gives; None where there are none.
+            spatial_shape: Sizes of the spatial axes, from `inputs`; None if there are none.
             per, rate, replica, shards, xp: As in `kmix.plan.sample_mixup`.
 
         Returns:
-            A `kmix.MixPlan`, whose `lam` is the share of the sample in its label.
+            A `kmix.MixPlan`. Its `lam` is the share of the sample in its label.
         """
         raise NotImplementedError
 
@@ -67,9 +67,9 @@ class MixLayer(BatchLayer):
     def alpha(self):
         """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
 
-        A new number takes effect with the next batch that is drawn, in a traced `tf.data` pipeline, too;
-        batches that were prefetched before keep theirs. A function compiled by `jax.jit` would not see it,
-        so setting it raises there.
+        A new number takes effect with the next batch drawn, even in a traced `tf.data` pipeline; batches
+        already prefetched keep the old one. A function compiled by `jax.jit` would not see the new number:
+        once `jax.jit` has compiled the layer, setting a different alpha raises an error.
         """
         return self._alpha.value if isinstance(self._alpha, _backend.Cell) else self._alpha
 
@@ -82,13 +82,13 @@ class MixLayer(BatchLayer):
             self._alpha.assign(value)
 
     def check_alpha(self, value):
-        """Return `value` as the alpha that it would be set to, or raise."""
+        """Return `value` as the alpha to set, or raise."""
         value = _checks.alpha(value)
         if not isinstance(self._alpha, _backend.Cell):
             _checks.fail(
                 "`alpha` of this layer follows a schedule, which sets it for each step.",
                 f"alpha={value!r}",
-                "Build the layer with a number to set alpha yourself.",
+                "To set alpha yourself, build the layer with a number.",
             )
         if callable(value):
             if self._traced:
@@ -106,8 +106,8 @@ class MixLayer(BatchLayer):
         return value
 
     def share_alpha(self, weight, refresh):
-        """Keep alpha in a weight of a trainer, too, which `refresh` brings up to date."""
-        # A schedule would come too late for a training step that is compiled.
+        """Keep alpha in a weight of a trainer as well. `refresh` brings that weight up to date."""
+        # A schedule would come too late for a compiled training step.
         self._traced = True
         self._alpha.share(weight, refresh)
 
@@ -124,7 +124,7 @@ class MixLayer(BatchLayer):
         return {self: self._alpha_at(xp, key.step)}
 
     def _alpha_at(self, xp, step):
-        """Alpha as it is, or the value of the schedule, with the one wording of what can go wrong in it."""
+        """Alpha as it is, or the value of the schedule. Any error in the schedule gets the same wording."""
         if isinstance(self._alpha, _backend.Cell):
             return self._alpha.read(xp)
         try:
@@ -132,8 +132,8 @@ class MixLayer(BatchLayer):
         except Exception as error:
             raise ValueError(
                 f"`alpha={self._alpha!r}` could not be evaluated at a step of type {type(step).__name__}: {error}. In "
-                "a graph a schedule is arithmetic on the step, without Python's `if`, `min` or `max`. Those of "
-                "`kmix.schedules` work everywhere; `Join` puts pieces together."
+                "a graph, a schedule must be arithmetic on the step, without Python's `if`, `min` or `max`. The "
+                "schedules in `kmix.schedules` work everywhere; `Join` combines them."
             ) from error
         if len(alpha.shape):
             _checks.fail("A schedule must return a single number.", f"alpha of shape {tuple(alpha.shape)}")

@@ -14,45 +14,45 @@ class MixUp(MixLayer):
     Args:
         alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the
             step). 0 is the identity, 0.1 to 0.4 keeps most of each image, 1 is uniform. Defaults to 0.2.
-        num_classes: Number of classes. Needed if the labels are integer class ids. For several labels a structure
-            that matches them: `{"root": 7, "vowel": 3}`; what is missing has no class ids.
-        labels: `"dense"`, or `"pair"` for very many classes: labels `(B, 3)`, the class of a sample, that of
-            its partner, and the label weight of the first, in place of `(B, num_classes)`.
-            `SoftLabelCrossentropy` and the metrics of kmix read both. Needs class ids, and
-            3 < `num_classes` <= `2**24`, up to which float32 holds every id exactly.
-        target: What `y` is, and so how it follows the plan: `"labels"`; `"union"` for tags that are heard together,
-            the larger value of the partners; `"keep"` for what belongs to the sample alone; a callable
-            `(y, plan) -> y`; or a structure of these that matches `y`. By default labels, but what may be something
-            else raises. In a dictionary batch the target of `"labels"`.
+        num_classes: Number of classes. Needed if the labels are integer class ids. For several labels, a structure
+            that matches them: `{"root": 7, "vowel": 3}`. Labels without an entry are not class ids.
+        labels: `"dense"`, or `"pair"` for very many classes. Pairs are labels `(B, 3)` instead of
+            `(B, num_classes)`: the class of the sample, the class of its partner, and the label weight of the
+            sample. `SoftLabelCrossentropy` and the metrics of kmix read both. Pairs need class ids, and
+            3 < `num_classes` <= `2**24`; up to there float32 holds every id exactly.
+        target: What `y` is, and therefore how it follows the plan: `"labels"`; `"union"`, the larger value of the
+            partners, for tags such as sounds heard together; `"keep"` for what belongs to the sample alone; a
+            callable `(y, plan) -> y`; or a structure of these that matches `y`. Defaults to labels, but `y` that may
+            be something else raises an error. In a dictionary batch, `target` describes `"labels"`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
-        class_weight: Dictionary of class numbers and weights, by which sample weights are multiplied before they are
-            mixed (and made where there were none). Classes that it lacks weigh 1.
+        class_weight: Dictionary from class numbers to weights. It multiplies the sample weights before they are
+            mixed, and creates them if there are none. Classes without an entry have the weight 1.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
         **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         x: Inputs: tensors `(B, ...)` of any rank, float or uint8, or a nested structure of them. Instead
-            of x and y also one tuple, or a dictionary with `"images"` and `"labels"`.
-        y: Labels. Class ids `(B,)` or `(B, 1)` are one-hot encoded, float and multi-hot labels mixed as
-            they are. Any structure.
-        sample_weight: Sample weights `(B,)`, mixed so that a loss linear in `y` is the weighted pair.
-        training: `False` returns the batch as it is. By default a batch with labels is mixed.
+            of x and y, pass one tuple, or a dictionary with `"images"` and `"labels"`.
+        y: Labels, in any structure. Class ids `(B,)` or `(B, 1)` are one-hot encoded; float and multi-hot labels
+            are mixed as they are.
+        sample_weight: Sample weights `(B,)`, mixed so that a loss linear in `y` is the weighted pair of losses.
+        training: `False` returns the batch as it is. By default, a batch with labels is mixed.
 
     Attributes:
-        fuse: True. Set to `False` before a data set is mapped, it keeps XLA out of tf.data: plain TensorFlow
-            ops mix, slower, to the same batch.
+        fuse: Whether XLA may compile the mixing in tf.data. Defaults to `True`. Set it to `False` before you map
+            a data set to mix with plain TensorFlow ops: slower, but the same batch.
 
     Returns:
         The batch in the same structure: inputs in the compute dtype of the layer (float32 by default),
         labels and sample weights in float32.
 
     Raises:
-        ValueError: if inputs are integers other than uint8 or come without labels in training; if ids
-            come without `num_classes` or lie outside of it (where that can be seen); if labels may be something else,
-            and `target` does not say what they are; if the batch sizes differ, or there is no batch axis; if a tensor
-            is ragged or sparse.
+        ValueError: if inputs are integers other than uint8, or come without labels in training; if class ids
+            come without `num_classes`, or lie outside `[0, num_classes)` (if their values can be read); if labels may
+            be something else and `target` does not say what they are; if the batch sizes differ, or there is no batch
+            axis; if a tensor is ragged or sparse.
         TypeError: if an argument is of the wrong type.
 
     Reference:

@@ -1,4 +1,4 @@
-"""RandomChoice: one of several mixing layers per batch."""
+"""RandomChoice: one of several mixing layers for each batch."""
 
 import keras
 
@@ -18,10 +18,10 @@ class RandomChoice(BatchLayer):
     """Mixes each batch with one of several layers, drawn at random.
 
     Args:
-        layers: Mixing layers of kmix, with the same `num_classes` and form of `labels`. To leave some
-            batches unmixed, add `kmix.MixUp(0.0)`.
-        weights: Numbers >= 0, one for each layer; their ratios are the odds. Equal by default.
-        seed: Integer in `[0, 2**32)`, for the choice alone: each layer keeps its own seed. Drawn from
+        layers: Mixing layers of kmix with the same `num_classes`, `labels`, `target` and `class_weight`. To leave
+            some batches unmixed, add `kmix.MixUp(0.0)`.
+        weights: Numbers >= 0, one for each layer, in proportion to their probabilities. Equal by default.
+        seed: Integer in `[0, 2**32)` for the choice alone: each layer keeps its own seed. Drawn from
             Python's `random` by default.
         **kwargs: `name`, as for every Keras layer.
 
@@ -29,15 +29,15 @@ class RandomChoice(BatchLayer):
         x, y, sample_weight, training: As for the layers.
 
     Attributes:
-        fuse: Whether XLA may compile the mixing in tf.data, see `MixUp`. That of the layers does not count.
+        fuse: Whether XLA may compile the mixing in tf.data, see `MixUp`. The `fuse` of the layers is ignored.
 
     Returns:
-        The batch in the same structure. Where the layers return different dtypes (`CutMix` keeps uint8,
-        `MixUp` does not) they are promoted, so that every batch has the same.
+        The batch in the same structure. If the layers return different dtypes (`CutMix` keeps uint8,
+        `MixUp` does not), they are promoted, so that every batch has the same dtype.
 
     Raises:
         ValueError: if there are no layers, the weights do not match them, or the layers disagree on
-            `num_classes` or `labels`; and as the layers.
+            `num_classes`, `labels`, `target` or `class_weight`; and as for the layers.
         TypeError: if one of `layers` is not a mixing layer.
 
     Example:
@@ -65,15 +65,15 @@ class RandomChoice(BatchLayer):
         shared = {setting: getattr(layers[0], setting) for setting in _SHARED}
         super().__init__(**shared, passthrough=names, seed=seed, **kwargs)
         self.layers = layers
-        # A choice among choices draws from a stream of its own, so that one seed may serve both.
+        # A choice among choices draws from a separate stream, so that both may share one seed.
         self.depth: int = 1 + max(getattr(layer, "depth", 0) for layer in layers)
-        # `weights` is taken by Keras, for the variables of a layer.
+        # Keras uses the name `weights` for the variables of a layer.
         self.probabilities = _checks.probabilities(weights, len(layers))
 
     @property
     def alpha(self):
-        """Not to be read or set: each of the layers has its own."""
-        raise AttributeError("RandomChoice has no alpha of its own. Use that of its layers: `choice.layers[0].alpha`.")
+        """Not available: each of the layers has its own."""
+        raise AttributeError("RandomChoice has no alpha of its own. Use that of a layer: `choice.layers[0].alpha`.")
 
     @alpha.setter
     def alpha(self, value):

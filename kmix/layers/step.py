@@ -1,7 +1,7 @@
 """The training step that is running: the whole contract between a `MixTrainer` and the layers inside its model.
 
-The trainer opens the step with the plan that it drew. A layer asks `running()`, mixes with its `plan`, and notes that
-it did. The trainer closes the step, which raises if the labels were mixed and the inputs were not.
+The trainer opens the step with the plan it drew. A layer asks `running()` for the step, mixes with its `plan`, and
+notes that it did. Closing the step raises an error if the labels were mixed and the inputs were not.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from kmix import _checks
 
 
 class StepKey(NamedTuple):
-    """What the plan of one batch is a function of, besides the settings of the layer that draws it.
+    """What the plan of one batch depends on, besides the settings of the layer that draws it.
 
     Attributes:
         step: Number of the batch, an int or an integer scalar tensor.
         replica: Index of the replica under data parallelism.
         seed: Seed that replaces the layer's own.
         shards: Number of equal parts of the batch within which partners stay.
-        alphas: The alpha of layers in this step, where something else than the layer itself holds it.
+        alphas: Alpha by layer in this step, for layers that do not hold it themselves.
     """
 
     step: Any
@@ -32,7 +32,7 @@ class StepKey(NamedTuple):
     alphas: Mapping[keras.layers.Layer, Any] = {}
 
     def seed_of(self, layer):
-        """The seed that counts for a layer."""
+        """The seed that a layer draws with."""
         return layer.seed if self.seed is None else self.seed
 
 
@@ -40,9 +40,8 @@ class Step:
     """A training step that is running.
 
     Attributes:
-        plan: The plan to mix with inside the model. None where the inputs of the model are mixed already.
-        places: Number of the places of Manifold Mixup, all of which the model must pass. 0 where layers inside the
-            model mix.
+        plan: The plan to mix with inside the model. None if the inputs of the model are already mixed.
+        places: Number of places of Manifold Mixup. The model must pass all of them. 0 if layers inside the model mix.
     """
 
     def __init__(self, plan=None, places=0):
@@ -50,11 +49,11 @@ class Step:
         self._noted = set()
 
     def note(self, place=None):
-        """Say that a tensor of the model, not just a mask, was mixed: by a layer, or in the places `place`."""
+        """Note that a tensor of the model, not just a mask, was mixed by a layer, or passed the place `place`."""
         self._noted.add(place)
 
     def has_mixed(self):
-        """Whether the model mixed what its labels are mixed with."""
+        """Whether the model mixed with the plan that mixed its labels."""
         if self.plan is None:
             return True
         return self._noted >= set(range(self.places)) if self.places else bool(self._noted)
@@ -70,7 +69,7 @@ def running():
 
 @contextlib.contextmanager
 def run(step):
-    """Run a training step. Raises at its end if its labels were mixed and the inputs of the model were not."""
+    """Run a training step. Raises at the end if the labels were mixed and the inputs of the model were not."""
     token = _RUNNING.set(step)
     try:
         yield

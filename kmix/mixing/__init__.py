@@ -1,4 +1,4 @@
-"""How arrays follow a plan: pure functions, without randomness."""
+"""How arrays follow a plan: pure functions without randomness."""
 
 import keras
 
@@ -10,19 +10,19 @@ __all__ = ["check_blendable", "combine", "mix_inputs", "spatial_axes"]
 
 
 def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
-    """Mix one batch of inputs: blend it, or paste regions where the plan has them.
+    """Mix one batch of inputs: blend it, or paste if the plan has boxes or a region.
 
     Args:
-        x: Tensor `(B, ...)`, float or uint8. For a plan with boxes or a region any dtype, with the spatial axes
-            that the plan was drawn for.
+        x: Tensor `(B, ...)`, float or uint8. For a plan with boxes or a region, a tensor of any dtype with the
+            spatial axes that the plan was drawn for.
         plan: A `MixPlan` for a batch of `B`.
         data_format: `"channels_last"` or `"channels_first"`: where the spatial axes are. Only matters
-            to a paste.
-        dtype: Name of the dtype of the result. Defaults to that of `x`, float32 for uint8; a paste
-            always keeps that of `x`.
+            for a paste.
+        dtype: Name of the dtype of the result. Defaults to the dtype of `x`, or float32 for uint8. A paste
+            always keeps the dtype of `x`.
 
     Returns:
-        A new tensor of the same shape, `lam * x + (1 - lam) * x[permutation]`. With boxes:
+        A new tensor of the same shape, `lam * x + (1 - lam) * x[permutation]`. With boxes,
         `x[permutation]` inside the box and `x` outside. A sample with `lam = 1` comes back exactly.
 
     Example:

@@ -4,7 +4,7 @@ import numpy as np
 
 from kmix import _backend, _checks
 
-# Values of a block of samples that NumPy works on at a time: with their partners they fit in the cache of a core.
+# Number of values that NumPy mixes at a time: a block of samples and their partners fit in the cache of a core.
 _BLOCK = 2**15
 
 
@@ -14,14 +14,14 @@ def check_blendable(dtype):
         _checks.fail(
             "x must be float, or uint8 images.",
             "dtype bool",
-            "A padding mask goes beside float sequences into `EmbeddingMixup`, which unites the masks of partners.",
+            "Pass a padding mask with its float sequences to `EmbeddingMixup`, which unites the masks of partners.",
         )
     if not (dtype == "uint8" or "float" in dtype):
         _checks.fail(
             "x must be float, or uint8 images.",
             f"dtype {dtype}",
             "Ids cannot be interpolated: mix after the Embedding layer, one-hot encode them, or cast to float if these "
-            "are measurements. Lengths of sequences become a boolean mask for `EmbeddingMixup`, "
+            "are measurements. Turn sequence lengths into a boolean mask for `EmbeddingMixup`: "
             "`np.arange(T) < lengths[:, None]`.",
         )
 
@@ -29,7 +29,7 @@ def check_blendable(dtype):
 def blend(xp, x, permutation, lam, dtype, bijective=False):
     """The convex combination of each sample and its partner.
 
-    Written as `partner + lam * (x - partner)`: what the two share, such as a padding value, comes back exactly.
+    Computed as `partner + lam * (x - partner)`, so that a value that both share, such as padding, comes back exactly.
 
     Args:
         xp: Array namespace.
@@ -37,8 +37,8 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
         permutation: Partners, `(B,)` or by shard.
         lam: float `(B,)`. A sample with `lam = 1` comes back exactly.
         dtype: Name of the dtype of the result.
-        bijective: Whether `permutation` holds each index once. The gradient then gathers from where each sample went,
-            since the gradient of a gather scatters, which is slower.
+        bijective: Whether `permutation` holds each index once. The gradient can then gather, by the inverse
+            permutation, instead of scatter, which is slower.
 
     Returns:
         Tensor of the shape of `x`.
@@ -54,7 +54,7 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
         return xp.cast(xp.where(weight == 1.0, own, partner + weight * (own - partner)), dtype)
 
     def shared(x):
-        """`mixed`, also where the partners share an infinity, whose difference is none."""
+        """`mixed`, but also right where the partners share an infinity, whose difference is NaN."""
         return xp.where(x == xp.take(x, permutation), xp.cast(x, dtype), mixed(x))
 
     def with_gradient(x):
@@ -70,7 +70,7 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
 
 
 def combine(xp, keep, a, b, y, permutation):
-    """`a * y + b * y[permutation]` in float32, and `y` where it is kept: `0 * nan` and `0 * inf` are not 0."""
+    """`a * y + b * y[permutation]` in float32, and `y` where `keep` holds, since `0 * nan` and `0 * inf` are not 0."""
     if xp is _backend.NUMPY:
         return _by_blocks(_combined_block, keep, (a, b), y, permutation, "float32")
     mixed = _sum(xp, a, b, y, permutation, "float32")
@@ -78,7 +78,7 @@ def combine(xp, keep, a, b, y, permutation):
 
 
 def _wide(dtype):
-    """The dtype to combine in, to round once: half precision would round the coefficients themselves."""
+    """The dtype to combine in, so as to round only once: half precision would round the coefficients too."""
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -93,7 +93,7 @@ def _blended_block(own, partner, lam, wide):
     block *= lam
     block += partner
     if not np.isfinite(block.sum()):
-        # The difference of infinities is none: what the partners share comes back, and what one has alone stays.
+        # The difference of infinities is NaN. Shared values come back; an infinity of one partner alone stays.
         shares = lam * own + (1 - lam) * partner
         np.copyto(block, np.where(own == partner, own, shares), where=~np.isfinite(block))
     return block
@@ -106,7 +106,7 @@ def _combined_block(own, partner, a, b, wide):
 
 
 def _by_blocks(function, keep, coefficients, x, permutation, dtype):
-    """Mix with NumPy, whose every operation passes over the memory, a block of samples at a time."""
+    """Mix with NumPy, one block of samples at a time, since every NumPy operation passes over the memory."""
     mixed, permutation = np.empty(x.shape, dtype), _backend.NUMPY.rows(permutation)
     samples = max(1, _BLOCK // max(1, x[:1].size))
     keep, *coefficients = (_backend.NUMPY.along(array, x) for array in (keep, *coefficients))

@@ -8,7 +8,7 @@ import numpy as np
 
 from kmix import _backend
 
-# Loops over fewer values than these XLA unrolls into scalar code.
+# XLA unrolls loops over fewer values than this into scalar code.
 _UNROLLED = 30
 
 
@@ -27,8 +27,8 @@ def paste(xp, x, permutation, box, axes):
         box: int `(B, 2 * k)`, half open.
         axes: The `k` spatial axes of `x`, a range.
 
-    By lines, the stretches of memory along the last spatial axis: one that misses the box is its own partner, so that
-    its memory is read but once. Where XLA would unroll short ones, the whole sample is one line.
+    Works line by line, along the last spatial axis. A line outside the box is its own partner, so that its memory is
+    read only once. Where XLA would unroll short lines, the whole sample is one line.
     """
     if xp is _backend.NUMPY:
         return _windows(x, permutation, box, axes)
@@ -39,7 +39,7 @@ def paste(xp, x, permutation, box, axes):
     lines, length = math.prod(sizes[1:first]), math.prod(sizes[first:])
 
     def inside(axis, value):
-        """Whether values of a sample, counted from its first, lie within the box along an axis."""
+        """Whether values of a sample, numbered from its first, lie inside the box along an axis."""
         position, i = value // math.prod(sizes[axis + 1 :]) % sizes[axis], axis - axes[0]
         start, stop = (xp.reshape(box[:, edge], (-1, 1)) for edge in (i, i + len(axes)))
         return (position >= start) & (position < stop)
@@ -56,7 +56,7 @@ def paste(xp, x, permutation, box, axes):
 
 
 def _windows(x, permutation, box, axes):
-    """`paste` for NumPy: copy what lies in the box, sample by sample."""
+    """`paste` for NumPy: copy the box, sample by sample."""
     mixed, permutation, k = x.copy(), _backend.NUMPY.rows(permutation), len(axes)
     # A slice would count negative edges from the end.
     for i, (partner, edges) in enumerate(zip(permutation, np.maximum(box, 0).tolist(), strict=True)):

@@ -1,4 +1,4 @@
-"""The mix plan: everything random about one batch, drawn once. Only this room draws."""
+"""The mix plan: everything random about one batch, drawn once. Only this package draws random numbers."""
 
 from kmix.plan.record import MixPlan
 from kmix.plan.samplers import sample_choice, sample_cutmix, sample_mixup

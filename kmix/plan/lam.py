@@ -1,4 +1,4 @@
-"""The label weights of a plan, and all the random numbers that they come from."""
+"""The lam of a plan, and all random numbers of a plan."""
 
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ class Numbers(NamedTuple):
     """The random numbers of one plan.
 
     Attributes:
-        lam: float32 `(B,)`, Beta distributed, 1 where a sample is not mixed.
-        pairing: Words `(B,)` to sort for a permutation.
-        uniforms: The other uniforms that were asked for, each float32 `(B,)`.
+        lam: float32 `(B,)`, Beta distributed; 1 where a sample is not mixed.
+        pairing: Words `(B,)`; sorting them gives the permutation.
+        uniforms: The other uniforms requested, each float32 `(B,)`.
     """
 
     lam: Any
@@ -23,14 +23,14 @@ class Numbers(NamedTuple):
 
 
 def sample_numbers(seed, step, alpha, batch_size, *, per, rate, replica, stream, xp, others=0):
-    """Draw all bits of a plan in one call: lam after `per` and `rate`, words to pair by, and `others` uniforms."""
+    """Draw all numbers of a plan together: lam, with `per` and `rate` applied, words for the permutation, uniforms."""
     count = _OTHERS + others
     streams.check(stream, count)
     seed = _checks.seed(seed)
     words = random.bits(xp, random.key(xp, seed, step), stream, count, batch_size, replica)
     u = random.uniform(xp, words)
     if per == "batch":
-        # The first sample's draw serves all.
+        # The draw of the first sample applies to all.
         u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
     u = xp.unstack(u)
     lam = random.symmetric_beta(xp, u[: len(_BETA)], alpha)

@@ -6,26 +6,26 @@ from typing import Any, NamedTuple
 class MixPlan(NamedTuple):
     """What happens to the `B` samples of one batch.
 
-    A plan is a pure function of (seed, step, alpha, batch size), the same on every framework. Two
-    settings of a layer enter as well: `per` and `rate`.
+    A plan is a pure function of (seed, step, alpha, batch size), the same on every framework. It also
+    depends on the settings `per` and `rate` of the layer.
 
     Attributes:
-        lam: float32 `(B,)` in [0, 1]: the weight of the original sample. With a box it is the exact
-            share of the pixels that are kept. Exactly 1 where nothing of the partner enters, exactly 0 where it
-            is all that enters.
-        permutation: int32 `(B,)`: the index of each sample's partner. Within a step of a `MixTrainer` that
-            pairs by shard: `(shards, B / shards)`, counted within the shard.
-        box: int32 `(B, 2 * k)` for the `k` spatial axes, CutMix only: half open, all starts, then all
-            stops: `(y0, x0, y1, x1)` for images.
-        choice: int32 scalar: the branch that `RandomChoice` took.
-        place: int32 scalar: the place that Manifold Mixup took.
-        region: What a mixer of your own needs besides: a value with a method
+        lam: float32 `(B,)` in [0, 1]: the weight of the original sample. With a box, it is the exact
+            share of the pixels kept. Exactly 1 if nothing of the partner enters; exactly 0 if only the partner
+            enters.
+        permutation: int32 `(B,)`: the index of each sample's partner. In a step of a `MixTrainer` that
+            pairs by shard, `(shards, B / shards)`, counted within the shard.
+        box: int32 `(B, 2 * k)` for the `k` spatial axes, CutMix only. Half open: all starts, then all
+            stops, `(y0, x0, y1, x1)` for images.
+        choice: int32 scalar: index of the layer that `RandomChoice` drew.
+        place: int32 scalar: index of the place that Manifold Mixup drew.
+        region: For a mixer of your own, what to paste: a value with a method
             `paste(xp, x, permutation, axes)`, which returns `x` with parts of the partners pasted in. `axes`
             are the spatial axes of `x`, and `xp` is the array namespace of `x`.
-        bijective: Whether `permutation` is known to hold each index once, as every plan that kmix samples does.
-            The gradient of a blend may then gather where it would have to scatter.
+        bijective: Whether `permutation` is known to hold each index once, as in every plan that kmix samples.
+            The gradient of a blend can then gather instead of scatter.
 
-    Example: replay by hand what a step does to a batch.
+    Example: repeat by hand what a step does to a batch.
 
     >>> plan = kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4)
     >>> x = np.arange(4.0)

@@ -7,13 +7,13 @@ def boxes(xp, lam, centres, spatial_shape):
     Args:
         xp: Array namespace.
         lam: float32 `(B,)`.
-        centres: For each spatial axis uniforms `(B,)`.
+        centres: Uniforms `(B,)` for each spatial axis.
         spatial_shape: Sizes of the spatial axes.
 
     Returns:
         The boxes, int32 `(B, 2 * k)`, and the share of the pixels outside each, float32 `(B,)`.
     """
-    # A hair more, so that lam = 0 up to rounding cuts the whole image on every framework.
+    # Slightly larger, so that lam = 0 up to rounding cuts the whole image on every framework.
     edge = xp.power(1.0 - lam, 1.0 / len(spatial_shape)) * (1.0 + 1e-6)
     starts, stops, removed = [], [], 1.0
     for axis, size in enumerate(spatial_shape):

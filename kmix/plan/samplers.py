@@ -1,4 +1,4 @@
-"""Plans of whole batches: lam, partners and regions, drawn together."""
+"""Plans for whole batches: lam, permutation and box, drawn together."""
 
 from kmix import _backend, random
 from kmix.plan import pairing, regions, streams
@@ -31,7 +31,7 @@ def sample_mixup(
         rate: Probability that a sample (or the batch) is mixed at all, in [0, 1].
         replica: Index of the replica under data parallelism; replicas draw different plans.
         shards: Number of equal parts of the batch within which partners stay.
-        stream: First of the streams of bits to draw from, from `kmix.plan.reserve`.
+        stream: First of the streams of bits to draw from; `kmix.plan.reserve` returns it.
         xp: Array namespace of the result, from `kmix._backend`.
 
     Returns:
@@ -65,13 +65,13 @@ def sample_cutmix(
     stream=streams.CUTMIX,
     xp=_backend.NUMPY,
 ):
-    """Draw the plan of one CutMix batch: a box for each sample, and the share of the pixels it leaves.
+    """Draw the plan of one CutMix batch: a box for each sample, and the share of the pixels it keeps.
 
     The box has `(1 - lam)` of the area for `lam ~ Beta(alpha, alpha)` and a uniform centre, and is
-    clipped at the borders; `lam` of the plan is then the share that is really kept.
+    clipped at the borders. The `lam` of the plan is the share of the pixels kept after clipping.
 
     Args:
-        spatial_shape: Sizes of the spatial axes, `(H, W)` for images, one to three of them.
+        spatial_shape: Sizes of one to three spatial axes, `(H, W)` for images.
         seed, step, alpha, batch_size, per, rate, replica, shards, stream, xp: As in `sample_mixup`.
 
     Returns:
@@ -99,7 +99,7 @@ def sample_choice(seed, step, weights, *, depth=1, stream=streams.CHOICE, xp=_ba
     Args:
         seed, step, stream, xp: As in `sample_mixup`.
         weights: Python numbers >= 0 with a positive sum.
-        depth: Levels of choices, an int >= 1; each level draws from a stream of its own.
+        depth: Level of nested choices, an int >= 1. Each level draws from its own stream.
 
     Returns:
         int32 scalar.

@@ -1,4 +1,4 @@
-"""Streams of random bits: who draws from which, so that no two kinds of draws ever share one."""
+"""Streams of random bits: which mixer owns which, so that no two kinds of draws share a stream."""
 
 from kmix import _checks
 
@@ -9,11 +9,11 @@ _RESERVED: dict[str, range] = {}
 
 
 def reserve(owner, first, count=16):
-    """Reserve `count` streams for an owner. Layers of different owners with the same seed stay independent.
+    """Reserve `count` streams for an owner. Layers of different owners stay independent even with the same seed.
 
     Args:
         owner: Name of the mixer, such as `"CutMix"`.
-        first: Number of its first stream, an int. Those from 1024 on are free for mixers outside kmix.
+        first: Number of its first stream, an int. Streams from 1024 on are free for mixers outside kmix.
         count: Number of streams. Defaults to 16.
 
     Returns:
@@ -34,7 +34,7 @@ def reserve(owner, first, count=16):
     for other, taken in _RESERVED.items():
         if other != owner and wanted.start < taken.stop and taken.start < wanted.stop:
             _checks.fail(
-                "Streams may belong to one owner only, or two mixers would draw the same numbers.",
+                "A stream must belong to only one owner: otherwise two mixers would draw the same numbers.",
                 f"streams {wanted.start} to {wanted.stop - 1} for {owner!r}, some of which belong to {other!r}",
                 "Choose another `first`, from 1024 on.",
             )
@@ -46,7 +46,7 @@ def check(first, count):
     """Raise unless the `count` streams from `first` on are reserved for one owner."""
     if not any(taken.start <= first and first + count <= taken.stop for taken in _RESERVED.values()):
         _checks.fail(
-            "A plan is drawn from streams that are reserved.",
+            "A plan must be drawn from reserved streams.",
             f"streams {first} to {first + count - 1}",
             "Write `stream = kmix.plan.reserve(name, first, count)` and pass that.",
         )

@@ -1,4 +1,4 @@
-"""Which kind of target each part of `y` is, as `target=` says."""
+"""Which kind of target each part of `y` is, according to `target=`."""
 
 import keras
 
@@ -40,10 +40,10 @@ def assign(target, y, settings, pasted=None):
         pasted: As for `kmix.targets.Target`.
 
     Returns:
-        A structure of `Target`s like that of `target`.
+        `Target`s in the structure of `target`.
 
     Raises:
-        ValueError: if `target` does not match `y`, or a part of `y` cannot be mixed as what it is.
+        ValueError: if `target` does not match `y`, or a part of `y` cannot be mixed as its kind of target.
     """
     if isinstance(target, (dict, list, tuple)):
         check_match(target, y, "target", complete=True)
@@ -68,22 +68,22 @@ def assign(target, y, settings, pasted=None):
 
 
 def _refuse_boxes(target, y):
-    """Raise for what KerasCV and Keras call bounding boxes, unless it is said to be labels."""
+    """Raise for bounding boxes in the format of KerasCV and Keras, unless `target` says that they are labels."""
     if target is not None or not isinstance(y, (dict, list, tuple)):
         return
     if isinstance(y, dict) and "boxes" in y:
         _checks.fail(
             'A dictionary with "boxes" holds bounding boxes, which are not mixed yet.',
             f"labels {outline(y)}",
-            'Say what it is with `target=`: `target="keep"` leaves it as it is, `target="labels"` blends it like '
-            "labels, a callable `(y, plan) -> y` mixes it your way.",
+            'Say what it is with `target=`: `target="keep"` leaves it unchanged, `target="labels"` blends it like '
+            "labels, and a callable `(y, plan) -> y` mixes it your way.",
         )
     for part in y.values() if isinstance(y, dict) else y:
         _refuse_boxes(target, part)
 
 
 def map_targets(function, targets, *structures):
-    """`function(target, part, ...)` for each `Target` of a structure and the parts of others that belong to it."""
+    """`function(target, part, ...)` for each `Target` of a structure and the matching parts of the others."""
     first = structures[0]
     if isinstance(targets, dict):
         mapped = {

@@ -1,4 +1,4 @@
-"""Targets that a function of the user's mixes."""
+"""Targets mixed by a function of the user."""
 
 import keras
 
@@ -9,9 +9,9 @@ tree = keras.tree
 
 
 class Custom(Target):
-    """A target that `function(y, plan)` mixes, with tensors of the framework of the batch.
+    """A target mixed by `function(y, plan)`, which gets tensors of the framework of the batch.
 
-    Example: keypoints `(B, N, 2)` of the partner that shows more of itself.
+    Example: keep the keypoints `(B, N, 2)` of the partner with the larger share.
 
     >>> def stronger(points, plan):
     ...     return np.where(plan.lam[:, None, None] < 0.5, points[plan.permutation], points)
@@ -29,6 +29,6 @@ class Custom(Target):
         mixed = self.function(y, plan)
         if mixed is None:
             _checks.fail(
-                "A callable as `target` returns the mixed target.", f"None from {self.function!r}", "Return it."
+                "A callable `target` must return the mixed target.", f"None from {self.function!r}", "Return it."
             )
         return tree.map_structure(xp.asarray, mixed)

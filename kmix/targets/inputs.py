@@ -1,4 +1,4 @@
-"""Inputs: what a mixer takes for `x`, how that follows the plan, and what comes out."""
+"""Inputs: what a mixer accepts as `x`, how `x` follows the plan, and what comes out."""
 
 import keras
 
@@ -13,18 +13,18 @@ class Inputs:
     """How the inputs of a mixer follow its plan. Every array of `x` is treated alike."""
 
     def check(self, x):
-        """Raise unless the arrays can be mixed, by their static shapes and dtypes."""
+        """Raise unless the static shapes and dtypes of the arrays allow mixing."""
 
     def pasted(self, x):
-        """Static sizes of the spatial axes that are pasted; None where the inputs are blended."""
+        """Static sizes of the spatial axes to paste along; None if the inputs are blended."""
         return
 
     def spatial_shape(self, xp, x):
-        """The sizes that a region is drawn for; None where there is no region."""
+        """The spatial sizes to draw a box for; None if there is none."""
         return
 
     def dtype(self, leaf):
-        """The dtype in which an array comes back."""
+        """The dtype of an array after mixing."""
         raise NotImplementedError
 
     def mix(self, leaf, plan):
@@ -33,10 +33,10 @@ class Inputs:
 
 
 class Blended(Inputs):
-    """Floats or uint8 images of any rank, interpolated.
+    """Floats or uint8 images of any rank, blended.
 
     Args:
-        dtype: Name of the dtype in which they come back.
+        dtype: Name of their dtype after mixing.
     """
 
     def __init__(self, dtype):
@@ -54,7 +54,7 @@ class Blended(Inputs):
 
 
 class Embeddings(Blended):
-    """Float embeddings or hidden states, interpolated, and boolean padding masks, united."""
+    """Float embeddings or hidden states, blended, and boolean padding masks, united."""
 
     def check(self, x):
         kinds = [_backend.dtype(leaf) for leaf in tree.flatten(x)]
@@ -77,7 +77,7 @@ class Embeddings(Blended):
 
 
 class Pasted(Inputs):
-    """Inputs of any dtype with one to three spatial axes, into which regions are pasted.
+    """Inputs of any dtype with one to three spatial axes, with boxes or regions of the partners pasted in.
 
     Args:
         data_format: `"channels_last"` or `"channels_first"`.
@@ -93,9 +93,9 @@ class Pasted(Inputs):
             shape = _backend.static_shape(leaf)
             if len(shape) == 3 and "float" in _backend.dtype(leaf) and (shape[2] or 0) > 4:
                 _checks.warn(
-                    f"CutMix reads x of shape {shape} as sequences (B, T, C), of which it pastes stretches of time "
-                    'with all their channels. Write `data_format="channels_last"` to confirm that, or '
-                    '"channels_first" for (B, C, T). Images without channels need an axis for them: `x[..., None]`.'
+                    f"CutMix reads x of shape {shape} as sequences (B, T, C), and pastes stretches of time with all "
+                    'their channels. Write `data_format="channels_last"` to confirm this, or "channels_first" for '
+                    "(B, C, T). Images without channels need a channel axis: `x[..., None]`."
                 )
 
     def pasted(self, x):
@@ -125,7 +125,7 @@ class Pasted(Inputs):
 
 
 class OneOf(Inputs):
-    """Inputs for one of several mixers, whose dtypes are promoted so that every batch has the same.
+    """Inputs for one of several mixers. Their dtypes are promoted, so that every batch has the same dtype.
 
     Args:
         kinds: The `Inputs` of the mixers.
@@ -152,21 +152,21 @@ def check_spatial(shape):
     """Raise unless a static shape has a batch axis, one to three spatial axes, and channels."""
     if shape is None:
         _checks.fail(
-            "CutMix needs the rank of its inputs to be known.", "x of unknown rank", "Call `x.set_shape(...)` first."
+            "CutMix needs the rank of its inputs to be known.", "x of unknown rank", "First call `x.set_shape(...)`."
         )
     if not 3 <= len(shape) <= 5:
         _checks.fail(
             "CutMix needs one to three spatial axes between the batch and the channels: (B, T, C), (B, H, W, C) or "
             "(B, D, H, W, C).",
             f"x of shape {tuple(shape)}",
-            "For tabular data use MixUp. For images without channels add an axis: `x[..., None]`. " + BATCH_FIRST,
+            "For tabular data, use MixUp. For images without channels, add an axis: `x[..., None]`. " + BATCH_FIRST,
         )
 
 
 BATCH_SIZES = "All tensors of a batch must have the same batch size."
 BATCH_FIRST = "Was the data set batched? Write `ds.batch(32).map(layer)`, not `ds.map(layer).batch(32)`."
 UNEQUAL = (
-    "A list stands for several inputs, one tensor for each. To mix examples of unequal length pad them to one array "
+    "A list stands for several inputs, one tensor for each. To mix examples of unequal length, pad them to one array "
     "(B, T)."
 )
 
@@ -187,7 +187,7 @@ def check_arrays(structure):
 
 
 def check_batch_sizes(x, others):
-    """Raise unless all arrays have a batch axis of one size, as far as static shapes tell."""
+    """Raise if static shapes show that an array has no batch axis, or that batch sizes differ."""
     shapes = [_backend.static_shape(leaf) for leaf in (*tree.flatten(x), *others)]
     known = [tuple(shape) for shape in shapes if shape is not None]
     received = f"tensors of shapes {', '.join(map(str, known[:8]))}" + (", ..." if len(known) > 8 else "")
@@ -204,7 +204,7 @@ def check_batch_of_plan(leaf, plan):
     shape, lam = _backend.static_shape(leaf), _backend.static_shape(plan.lam)
     if shape is not None and (not shape or (None not in (shape[0], lam[0]) and shape[0] != lam[0])):
         _checks.fail(
-            "A mixing layer inside a model pairs the samples of the batch, which must be the first axis.",
+            "A mixing layer inside a model pairs the samples of a batch, so the batch must be the first axis.",
             f"a tensor of shape {tuple(shape)} in a step on {lam[0]} samples",
             "Place the layer where the batch is not folded with another axis.",
         )

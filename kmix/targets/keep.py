@@ -1,4 +1,4 @@
-"""Targets that stay as they are: those of the sample, whatever its partner brings."""
+"""Targets that stay unchanged: the sample keeps its own, whatever its partner has."""
 
 from kmix.targets.target import Target, register
 

@@ -1,4 +1,4 @@
-"""The forms in which losses and metrics meet labels: soft, class ids, and pairs."""
+"""The forms of labels in losses and metrics: soft labels, class ids and pairs."""
 
 from keras import ops
 
@@ -9,15 +9,15 @@ def class_weights(sample_weight, y_pred, allowed=False):
     """Sample weights as weights of the classes, or None if they are weights of the samples.
 
     Args:
-        sample_weight: Weights of the samples, `(...)` or `(..., 1)`, or weights of the classes `(..., C)`, or None.
+        sample_weight: Weights of the samples, `(...)` or `(..., 1)`; weights of the classes `(..., C)`; or None.
         y_pred: Predictions `(..., C)`.
-        allowed: Whether there may be weights of the classes.
+        allowed: Whether weights of the classes are allowed.
 
     Returns:
         float32 weights of the shape of `y_pred`, or None.
 
     Raises:
-        ValueError: if there are weights of the classes and they are not allowed, or not of the shape of `y_pred`.
+        ValueError: if weights of the classes are not allowed, or do not have the shape of `y_pred`.
 
     Example:
     >>> from kmix.targets.label_forms import class_weights
@@ -35,9 +35,9 @@ def class_weights(sample_weight, y_pred, allowed=False):
     received = f"sample_weight of shape {given} and y_pred of shape {prediction}"
     if not allowed:
         _checks.fail(
-            "Sample weights must have the shape of the losses: (...) where the predictions have (..., C).",
+            "Sample weights must have the shape of the losses: (...) for predictions of shape (..., C).",
             received,
-            "Only `SoftLabelCrossentropy(multi_label=True)` takes weights of the classes.",
+            "Only `SoftLabelCrossentropy(multi_label=True)` accepts weights of the classes.",
         )
     if not _may_equal(given, prediction):
         _checks.fail("Weights of the classes must have the shape of `y_pred`, (..., C).", received)
@@ -48,13 +48,13 @@ def read_labels(y_true, y_pred):
     """Labels as the classes that have a share, and their shares.
 
     Args:
-        y_true: Soft labels `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)` where C > 3.
-        y_pred: Predictions `(..., C)`. With C = 1 labels are never ids.
+        y_true: Soft labels `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)` if C > 3.
+        y_pred: Predictions `(..., C)`. With C = 1, labels are never ids.
 
     Returns:
-        int32 ids `(..., k)` and float32 shares `(..., k)`, with k = 1 for class ids and 2 for pairs. For
-        soft labels, and for labels in a TensorFlow graph whose shape does not tell their form, `None` and
-        the shares of all classes `(..., C)`. The shares at an id that is no whole number in `[0, C)` are NaN.
+        int32 ids `(..., k)` and float32 shares `(..., k)`, with k = 1 for class ids and 2 for pairs. For soft
+        labels, and for labels in a TensorFlow graph whose form is not known from their shape, `None` and
+        the shares of all classes `(..., C)`. An id that is not a whole number in `[0, C)` has a share of NaN.
 
     Raises:
         ValueError: if the shapes do not match.
@@ -65,7 +65,7 @@ def read_labels(y_true, y_pred):
     >>> np.asarray(ids).tolist(), np.asarray(shares).tolist()
     ([[70, 8], [5, 5]], [[0.75, 0.25], [1.0, 0.0]])
     """
-    # Losses hand class ids over as float32, too.
+    # Losses may pass class ids as float32.
     y_true, y_pred = ops.cast(ops.convert_to_tensor(y_true), "float32"), ops.convert_to_tensor(y_pred)
     prediction = tuple(y_pred.shape)
     classes = prediction[-1]
@@ -88,25 +88,25 @@ def read_labels(y_true, y_pred):
 
 
 def settle_labels(y, classes, rank):
-    """Labels whose shape does not tell their form, as soft labels.
+    """Turn labels whose form is not known from their shape into soft labels.
 
-    TensorFlow compiles `fit` and `evaluate` for labels of an unknown last axis, or an unknown rank, once it has
-    seen labels of two forms (or where a `tf.py_function` made them). Their form is then decided when the values
-    are there. All other labels come back as they are.
+    TensorFlow compiles `fit` and `evaluate` for labels with an unknown last axis, or of unknown rank, once it has
+    seen labels of two forms (or if a `tf.py_function` made the labels). Their form is then decided when the graph
+    runs. All other labels come back unchanged.
 
     Args:
-        y: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)` where C > 3.
+        y: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)` if C > 3.
         classes: The number of classes C of the predictions.
         rank: The number of axes of the predictions, `(..., C)`.
 
     Returns:
-        `y` where its static shape tells the form, else float32 labels `(..., C)` of that static rank and last
-        axis, NaN for a class id that is no whole number in `[0, C)`.
+        `y` if its static shape shows the form, else float32 labels `(..., C)` with that static rank and last
+        axis, and NaN for a class id that is not a whole number in `[0, C)`.
 
     Raises:
-        ValueError: if the form is unknown and so is the number of classes.
-        tf.errors.InvalidArgumentError: when the graph runs on labels of another shape. XLA drops the check; the
-            labels are NaN then.
+        ValueError: if neither the form nor the number of classes is known.
+        tf.errors.InvalidArgumentError: if the graph runs on labels of another shape. XLA drops this check, and
+            the labels are then NaN.
 
     Example:
     >>> import tensorflow as tf
@@ -120,7 +120,7 @@ def settle_labels(y, classes, rank):
         return y
     if classes is None:
         _checks.fail(
-            "To tell class ids from soft labels the shape of the labels or the number of classes must be known.",
+            "To tell class ids from soft labels, the shape of the labels or the number of classes must be known.",
             f"y_true of shape {shape} and predictions of an unknown last axis",
             "Call `y.set_shape([None, 1])` on class ids, or `y.set_shape([None, C])` on soft labels.",
         )
@@ -129,7 +129,7 @@ def settle_labels(y, classes, rank):
     y = tf.cast(y, "float32")
     sizes = tf.shape(y)
     if shape is None:
-        # By arithmetic with sizes, which XLA knows: it takes no conditional with branches of unlike ranks.
+        # Arithmetic on sizes, which XLA knows: it accepts no conditional whose branches differ in rank.
         sizes = tf.concat([sizes, tf.ones(tf.where(tf.size(sizes) == rank - 1, 1, 0), "int32")], 0)
     # A scalar has no last axis.
     last = tf.concat([[0], sizes], 0)[-1]
@@ -141,7 +141,7 @@ def settle_labels(y, classes, rank):
         return tf.reshape(y, (-1, width))
 
     def unlike():
-        # XLA drops the requirement above. What fits nowhere is not to be counted as something.
+        # XLA drops the requirement above. Labels of no valid form must not count as valid labels.
         return tf.fill((tf.reduce_prod(sizes[:-1]), classes), float("nan"))
 
     branches = [
@@ -155,22 +155,22 @@ def settle_labels(y, classes, rank):
 
 
 LABEL_SHAPES = (
-    "`y_true` must have the shape of `y_pred`, (..., C), or hold class ids (...) or (..., 1), or with C > 3 pairs "
+    "`y_true` must have the shape of `y_pred`, (..., C), or hold class ids (...) or (..., 1), or, if C > 3, pairs "
     "(..., 3)."
 )
 
 
 def _may_equal(shape, other):
-    """Whether two static shapes are the same as far as they are known."""
+    """Whether two static shapes agree as far as they are known."""
     return len(shape) == len(other) and all(a == b or None in (a, b) for a, b in zip(shape, other, strict=True))
 
 
 def _shares(y, pairs, classes):
-    """Class ids `(..., 1)`, or `pairs` `(..., 3)`, as int32 ids and their shares, NaN where an id is none."""
+    """Class ids `(..., 1)`, or `pairs` `(..., 3)`, as int32 ids and their shares; NaN where an id is not valid."""
     xp = _backend.namespace(y)
     ids, shares = y, 1.0
     if pairs:
-        # One class may have both shares.
+        # Both partners may have the same class.
         first = xp.where(y[..., 0] == y[..., 1], 1.0, y[..., 2])
         ids, shares = y[..., :2], xp.stack([first, 1.0 - first], axis=-1)
     valid = (ids >= 0) & (ids < classes) & (ids == xp.math.floor(ids))

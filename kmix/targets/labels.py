@@ -1,4 +1,4 @@
-"""Labels: class ids, multi-hot, soft, or values to regress, weighted by the shares of the partners."""
+"""Labels: class ids, multi-hot or soft labels, or values to regress, weighted by the shares of the partners."""
 
 import keras
 
@@ -13,14 +13,14 @@ tree = keras.tree
 
 @register("labels")
 class Labels(Target):
-    """Labels that are weighted by the shares of the partners, in float32.
+    """Labels weighted by the shares of the partners, in float32.
 
     Args:
-        y: Labels, or a structure of labels. Of an integer dtype: class ids `(B,)` or `(B, 1)`, or multi-hot
-            `(B, C)`. Float: soft labels, or values to regress.
+        y: Labels, or a structure of labels. Integers are class ids `(B,)` or `(B, 1)`, or multi-hot labels
+            `(B, C)`. Floats are soft labels, or values to regress.
         num_classes: Number of classes of class ids, or a structure of such numbers that matches `y`.
         labels: `"dense"`, or `"pair"` for labels `(B, 3)`, see `kmix.MixUp`.
-        guarded: Whether what may be something else than labels raises: `target="labels"` is not written out.
+        guarded: Whether to raise for `y` that may not be labels: if the user did not write `target="labels"`.
         pasted: As for `Target`.
     """
 
@@ -60,7 +60,7 @@ class Dense:
     """Float labels: soft, multi-hot, or values to regress.
 
     Args:
-        classes: Number of classes, None where there are none.
+        classes: Number of classes, or None.
         guarded: Whether the values must look like shares.
     """
 
@@ -94,12 +94,12 @@ class Dense:
         shape = _backend.static_shape(y)
         if shape is None or len(shape) != 2 or shape[1] in (1, None):
             _checks.fail(
-                "`class_weight` weighs classes, which needs class ids, or soft labels (B, C).",
+                "`class_weight` needs class ids, or soft labels (B, C).",
                 f"labels of shape {shape}",
                 "Leave it out, or pass sample weights.",
             )
         table = _table(xp, class_weight, shape[1])
-        # Summed without a matrix product, which may be of lower precision on an accelerator.
+        # A sum, not a matrix product, which may have lower precision on an accelerator.
         return xp.sum(y * table, axis=1)
 
 
@@ -113,9 +113,9 @@ class ClassIds(Dense):
         ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
         xp.require(
             (ids >= 0) & (ids < self.classes),
-            f"Class ids must lie in [0, num_classes) with num_classes={self.classes}. Received ids outside it. Check "
-            "`num_classes`, and that the first class is 0. Ids to ignore, such as 255 or -1, have no `ignore_class` "
-            "yet: give those samples any valid id and a sample weight of 0.",
+            f"Class ids must lie in [0, num_classes) with num_classes={self.classes}. Received: ids outside it. Check "
+            "`num_classes`, and that the first class is 0. There is no `ignore_class` yet for ids to ignore, such as "
+            "255 or -1: give those samples any valid id and a sample weight of 0.",
         )
         return ids
 
@@ -136,8 +136,8 @@ class MultiHot(Dense):
         numbers = xp.cast(y, xp.integer)
         xp.require(
             (numbers == 0) | (numbers == 1),
-            "Integer labels (B, C) with C > 1 are read as multi-hot, so every value must be 0 or 1. Received other "
-            "values: cast to float to have them interpolated (regression), or pass one column of class ids.",
+            "Integer labels (B, C) with C > 1 are read as multi-hot, so every value must be 0 or 1. Received: other "
+            "values. Cast them to float to blend them (regression), or pass one column of class ids.",
         )
         return numbers
 
@@ -146,14 +146,14 @@ class MultiHot(Dense):
 
 
 class Pairs(ClassIds):
-    """Class ids that are mixed to pairs `(B, 3)`: the class of the sample, that of its partner, the first share."""
+    """Class ids mixed to pairs `(B, 3)`: the class of the sample, the class of its partner, and the first share."""
 
     def encode(self, xp, y):
         return y
 
     def mix(self, xp, y, plan, weight):
         keep, share, _ = label_shares(xp, y, plan, weight)
-        # A sample that is kept is its own partner, whatever class the other one has.
+        # A kept sample is its own partner, whatever the class of the other sample.
         pair = y, xp.where(keep, y, xp.take(y, plan.permutation)), xp.where(keep, 1.0, share)
         return xp.stack([xp.cast(column, "float32") for column in pair], axis=1)
 
@@ -168,31 +168,31 @@ class Pairs(ClassIds):
 
 
 def _table(xp, class_weight, classes):
-    """The weight of each class, 1 where none was given."""
+    """The weight of each class, by default 1."""
     beyond = [number for number in class_weight if number >= classes]
     if beyond:
         _checks.fail(
-            "`class_weight` maps class numbers to weights.", f"class {beyond[0]} of {classes} classes", "Leave it out."
+            "`class_weight` maps class numbers to weights.", f"class {beyond[0]} of {classes} classes", "Remove it."
         )
     weights = [class_weight.get(number, 1.0) for number in range(classes)]
     return xp.asarray(_backend.NUMPY.cast(weights, "float32"))
 
 
 def _or_nan(xp, y, encoded, valid):
-    """Labels that are NaN where they are not valid: in a compiled step nothing can raise, and the loss must show it."""
+    """Labels with NaN where they are not valid: a compiled step cannot raise, so the loss must show the error."""
     if _backend.on_host(y):
         return encoded
     return xp.where(valid, encoded, xp.cast(float("nan"), "float32"))
 
 
 def check_form(labels, num_classes):
-    """Return `labels`, the form of mixed labels, if labels of `num_classes` (None: not known yet) can have it."""
+    """Return `labels`, the form of mixed labels, if `num_classes` (None: not known yet) allows it, or raise."""
     _checks.one_of(labels, "labels", ("dense", "pair"))
     for classes in tree.flatten(num_classes):
         if labels == "pair" and classes is not None and not 3 < classes <= 2**24:
             _checks.fail(
-                '`labels="pair"` needs more than 3 classes, since (B, 3) labels are dense with 3, and at most 2**24, '
-                "up to which float32 holds class ids exactly.",
+                '`labels="pair"` needs more than 3 classes, since with 3 classes labels (B, 3) are dense, and at most '
+                "2**24, since float32 holds class ids exactly only up to there.",
                 f"num_classes={classes}",
                 'Write `labels="dense"`.',
             )
@@ -200,14 +200,14 @@ def check_form(labels, num_classes):
 
 
 def recognise(y, classes, labels="dense", guarded=False, pasted=None):
-    """The form of one array of labels, by its static shape and dtype. Raises for what labels cannot be.
+    """The form of one array of labels, from its static shape and dtype. Raises if it cannot hold labels.
 
     Args:
-        y: An array of labels, of which the shape and dtype count.
+        y: An array of labels. Only its shape and dtype matter.
         classes: Number of classes, or None.
         labels: `"dense"` or `"pair"`.
-        guarded: Whether what may be something else than labels raises.
-        pasted: Static sizes of the spatial axes of the inputs where they are pasted.
+        guarded: Whether to raise for `y` that may not be labels.
+        pasted: Static sizes of the spatial axes of the inputs if the mixer pastes, else None.
 
     Returns:
         A `Dense`, `ClassIds`, `MultiHot` or `Pairs`.
@@ -219,15 +219,15 @@ def recognise(y, classes, labels="dense", guarded=False, pasted=None):
         _checks.fail(
             'With `labels="pair"` labels must be class ids (B,) or (B, 1) of an integer dtype.',
             received,
-            'Write `labels="dense"` for soft or multi-hot labels, and for regression.',
+            'For soft or multi-hot labels, and for regression, write `labels="dense"`.',
         )
     if pasted is not None and shape is not None and _has_spatial_axes(shape, pasted):
         _checks.fail(
-            "The mixer pastes regions of the inputs, so a target with their spatial axes would have to be pasted, too, "
-            "which labels are not: they are weighted by the share of the pixels.",
+            "This mixer pastes parts of the inputs. A target with the same spatial axes would have to be pasted as "
+            "well, but labels are weighted by the share of the pixels.",
             received,
-            'Say what it is with `target=`: `target="keep"` leaves it as it is, a callable `(y, plan) -> y` mixes it '
-            "your way; segmentation masks are not mixed yet. MixUp blends such targets.",
+            'Say what it is with `target=`: `target="keep"` leaves it unchanged, and a callable `(y, plan) -> y` mixes '
+            "it your way. Segmentation masks are not mixed yet. MixUp blends such targets.",
         )
     if "float" in dtype:
         return _recognise_float(shape, classes, guarded, received)
@@ -238,9 +238,7 @@ def recognise(y, classes, labels="dense", guarded=False, pasted=None):
 
 def _recognise_float(shape, classes, guarded, received):
     if classes is not None and shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-        _checks.fail(
-            "With `num_classes` labels (B,) and (B, 1) are class ids of an integer dtype.", received, FLOAT_IDS_HINT
-        )
+        _checks.fail("With `num_classes`, labels (B,) and (B, 1) must be integer class ids.", received, FLOAT_IDS_HINT)
     return Dense(classes, guarded)
 
 
@@ -249,20 +247,20 @@ def _recognise_integer(shape, classes, labels, received):
         _checks.fail(
             "The rank of integer labels must be known, to tell class ids from multi-hot labels.",
             "labels of unknown rank",
-            "Call `y.set_shape([None])` on them first.",
+            "First call `y.set_shape([None])` on them.",
         )
     if len(shape) >= 3:
         _checks.fail(
             "Integer labels must be class ids (B,) or (B, 1), or multi-hot (B, C).",
             received,
-            "Labels for each step are one-hot encoded as float to be blended. For anything else say what it is with "
+            "To blend labels for each time step, one-hot encode them as float. For anything else, say what it is with "
             "`target=`.",
         )
     if len(shape) == 2 and shape[1] is None:
         _checks.fail(
             "The last dimension of integer labels must be known, to tell class ids (B, 1) from multi-hot (B, C).",
             received,
-            "Call `y.set_shape([None, 1])` on them first.",
+            "First call `y.set_shape([None, 1])` on them.",
         )
     if len(shape) == 2 and shape[1] != 1:
         return MultiHot()
@@ -270,14 +268,14 @@ def _recognise_integer(shape, classes, labels, received):
         _checks.fail(
             "Integer labels are class ids and are one-hot encoded before mixing, which needs `num_classes`.",
             f"{received} with num_classes=None",
-            "Pass `num_classes=`. Cast the labels to float if this is regression, or if they are binary labels 0 and 1 "
-            "for a single sigmoid output.",
+            "Pass `num_classes=`. For regression, or for binary labels 0 and 1 with a single sigmoid output, cast the "
+            "labels to float.",
         )
     return Pairs(classes) if labels == "pair" else ClassIds(classes)
 
 
 def _has_spatial_axes(shape, spatial):
-    """Whether labels of a static shape have the spatial axes of the inputs, next to each other."""
+    """Whether labels of a static shape contain the spatial axes of the inputs, next to each other."""
 
     def agree(size, other):
         return size == other if None not in (size, other) else 1 not in (size, other)
@@ -288,15 +286,13 @@ def _has_spatial_axes(shape, spatial):
 
 
 FLOAT_IDS_HINT = (
-    "Give integers: Keras' own preprocessing layers cast labels to float in tf.data, so map kmix before them, or "
-    "one-hot encode the labels in the data set. If these are probabilities or values to regress, leave out "
-    '`num_classes`, or with several labels write `num_classes={"name": 10}` for those that are class ids.'
+    "Pass integers. Keras' own preprocessing layers cast labels to float in tf.data, so map kmix before them, or "
+    "one-hot encode the labels in the data set. For probabilities or values to regress, leave out `num_classes`; "
+    'with several labels, list only those that are class ids: `num_classes={"name": 10}`.'
 )
-FLOAT_IDS = (
-    f"With `num_classes` labels (B, 1) are class ids of an integer dtype. Received: float labels. {FLOAT_IDS_HINT}"
-)
+FLOAT_IDS = f"With `num_classes`, labels (B, 1) must be integer class ids. Received: float labels. {FLOAT_IDS_HINT}"
 NO_SHARES = (
-    "Float labels with three or more axes must lie in [0, 1], as shares do. Received values outside it, which may be "
-    'no labels at all. Say what they are with `target=`: `target="labels"` blends them, `target="keep"` leaves them as '
-    "they are, a callable `(y, plan) -> y` mixes them your way."
+    "Float labels with three or more axes must lie in [0, 1], like shares. Received: values outside it, which may not "
+    'be labels. Say what they are with `target=`: `target="labels"` blends them, `target="keep"` leaves them '
+    "unchanged, and a callable `(y, plan) -> y` mixes them your way."
 )

@@ -1,4 +1,4 @@
-"""Padding masks: a position counts where it counts for one of the partners."""
+"""Padding masks: a position counts if it counts for one of the partners."""
 
 from kmix import _backend
 
@@ -7,8 +7,8 @@ def mix_masks(mask, plan):
     """Unite the padding masks of mixed sequences.
 
     Args:
-        mask: Tensor `(B, ...)`, true (or not 0) where a position counts. Of masks of floats, which may be added to
-            scores, the greater number counts.
+        mask: Tensor `(B, ...)`, true (or not 0) where a position counts. For float masks, which may be added to
+            scores, the larger value is taken.
         plan: A `MixPlan` for a batch of `B`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Sample weights: mixed so that a loss that is linear in the labels is the weighted pair of losses."""
+"""Sample weights: mixed so that a loss linear in the labels is the weighted pair of losses."""
 
 import keras
 
@@ -16,11 +16,11 @@ def mix_weights(xp, weights, plan):
 
 
 def label_shares(xp, y, plan, weight=None):
-    """The shares of the partners in the labels `y`: `lam` and `1 - lam`, weighted with the sample weights.
+    """The shares of the partners in the labels `y`: `lam` and `1 - lam`, weighted by the sample weights.
 
     Returns:
-        `(keep, a, b)`: where a sample is kept as it is, the share of the sample, and that of its partner. With sample
-        weights `a = lam * w_i / w'` and `b = (1 - lam) * w_j / w'` for `w' = lam * w_i + (1 - lam) * w_j`.
+        `(keep, a, b)`: whether a sample is kept unchanged, the share of the sample, and the share of its partner. With
+        sample weights, `a = lam * w_i / w'` and `b = (1 - lam) * w_j / w'` for `w' = lam * w_i + (1 - lam) * w_j`.
     """
     lam = xp.cast(plan.lam, "float32")
     keep, a, b = lam == 1.0, lam, 1.0 - lam
@@ -31,14 +31,14 @@ def label_shares(xp, y, plan, weight=None):
         w = xp.reshape(w, (-1,))
     lam = xp.along(lam, w)
     a, b = lam * w, (1.0 - lam) * xp.take(w, plan.permutation)
-    # Divide the shares, not the labels: w * y / w is not y. Without any weight the pair counts as usual.
+    # Divide the shares, not the labels: w * y / w may differ from y. If both weights are 0, lam alone counts.
     weightless = a + b == 0
     total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)
     return keep, xp.where(weightless, lam, a / total), xp.where(weightless, 1.0 - lam, b / total)
 
 
 def match(y, sample_weight):
-    """For each array of `y`, which array of the flattened sample weights goes with it: its index, or None.
+    """For each array of `y`, the index of its sample weights in the flattened sample weights, or None.
 
     Raises:
         ValueError: unless the sample weights are one array, or one for each array of `y` in the same structure.
@@ -63,14 +63,16 @@ def match(y, sample_weight):
 
 
 def check_shape(weight, label):
-    """Raise unless sample weights of static shape `weight` go with labels of static shape `label`."""
+    """Raise unless sample weights of static shape `weight` match labels of static shape `label`."""
     if weight is None:
         _checks.fail(
             "The rank of sample weights must be known.", "sample_weight of unknown rank", "Call `w.set_shape([None])`."
         )
     if label is None:
         _checks.fail(
-            "With sample weights the rank of the labels must be known.", "labels of unknown rank", "Call `y.set_shape`."
+            "With sample weights, the rank of the labels must be known.",
+            "labels of unknown rank",
+            "Call `y.set_shape`.",
         )
     column = len(weight) == len(label) + 1 and weight[-1] == 1
     if column or (
@@ -92,12 +94,12 @@ def spec(sample_weight):
 
 
 def check_class_weight(class_weight):
-    """Return `class_weight` as `{class number: weight >= 0}`, or None, or raise. JSON makes strings of the numbers."""
+    """Return `class_weight` as `{class number: weight >= 0}`, or None, or raise. JSON turns numbers into strings."""
     if class_weight is None:
         return None
     if not isinstance(class_weight, dict):
         _checks.fail(
-            "`class_weight` must be a dictionary of class numbers and weights.",
+            "`class_weight` must be a dictionary from class numbers to weights.",
             f"class_weight={class_weight!r}",
             "For example `class_weight={0: 1.0, 1: 3.0}`.",
             TypeError,

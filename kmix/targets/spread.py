@@ -1,4 +1,4 @@
-"""Settings that are one value for all, or a structure that matches another."""
+"""Settings: one value for all, or a structure that matches the labels."""
 
 import keras
 
@@ -11,8 +11,8 @@ def spread(setting, structure, name):
     """The value of a setting for each array of a structure.
 
     Args:
-        setting: A value, or a structure of values that matches the upper levels of `structure`. In a dictionary a key
-            that is missing stands for None.
+        setting: A value, or a structure of values that matches the upper levels of `structure`. A key that a dictionary
+            lacks has the value None.
         structure: A structure of arrays.
         name: Name of the setting, for errors.
 
@@ -40,7 +40,7 @@ def spread(setting, structure, name):
 
 
 def check_match(setting, structure, name, complete=False):
-    """Raise unless the parts of a setting, at its first level, are those of a structure."""
+    """Raise unless the first level of a setting matches a structure."""
     if isinstance(setting, dict):
         keys = sorted(map(str, structure)) if isinstance(structure, dict) else None
         wanted = sorted(map(str, setting))
@@ -51,7 +51,7 @@ def check_match(setting, structure, name, complete=False):
         _checks.fail(
             f"`{name}` must be one value, or match the structure of the labels.",
             f"{name}={setting!r} for labels {outline(structure)}",
-            "Give it the same keys." if isinstance(setting, dict) else "",
+            "Use the same keys." if isinstance(setting, dict) else "",
         )
 
 

@@ -1,4 +1,4 @@
-"""What every kind of target offers, and the registry of kinds by name."""
+"""The interface of every kind of target, and the registry of kinds by name."""
 
 import keras
 
@@ -10,19 +10,19 @@ tree = keras.tree
 class Target:
     """One kind of target: how it is recognised, checked, encoded and mixed, and what comes out.
 
-    A target is made for each batch, from static shapes and dtypes alone, and raises for what it cannot mix. Subclass
-    it, override `mix` and what else differs, and register the subclass under a name: `target=name` then selects it
-    in every layer and in `MixTrainer`, and a dictionary batch may hold it under that key.
+    Each batch creates a target from static shapes and dtypes alone. The target raises if it cannot mix `y`. To add a
+    kind, override `mix` in a subclass, and other methods as needed, and register the subclass under a name.
+    `target=name` then selects it in every layer and in `MixTrainer`, and a dictionary batch may hold it under that key.
 
-    All arrays of one call, those of the plan included, are of one framework. `xp` holds the operations on them:
+    All arrays in one call, including the plan, belong to one framework. `xp` holds the operations on them:
     `cast`, `arange`, `where`, `all`, `any`, `sum`, `size`, `reshape`, `stack`, `take` (rows by index), `along` (append
-    axes to `(B,)`), `require` (raise where values can be seen), and in `xp.math` `cos`, `exp`, `floor`, `log`,
+    axes to `(B,)`), `require` (raise if the values can be read), and in `xp.math` `cos`, `exp`, `floor`, `log`,
     `maximum`, `minimum`, `sin`, `sqrt`, `square`.
 
     Args:
         y: The target of the batch, an array or a structure of arrays.
-        pasted: Static sizes of the spatial axes of the inputs where the mixer pastes (None: not known yet); `None`
-            where it blends.
+        pasted: Static sizes of the spatial axes of the inputs if the mixer pastes (None for a size not known yet);
+            `None` if it blends.
         **settings: The arguments of the layer that the subclass lists in `settings`.
 
     Attributes:
@@ -53,14 +53,14 @@ class Target:
         """Raise if targets of this kind cannot be mixed at all."""
 
     def check(self, xp, y):
-        """Return `y` as tensors of `xp`, or raise where its values show that it cannot be mixed.
+        """Return `y` as tensors of `xp`, or raise if its values show that it cannot be mixed.
 
-        A compiled step has no values to see: there `encode` should return NaN for what is wrong.
+        In a compiled step the values cannot be read: there `encode` should return NaN for wrong values.
         """
         return tree.map_structure(xp.asarray, y)
 
     def encode(self, xp, y):
-        """Return what `check` returned in the form in which it is mixed. Runs in the compiled program."""
+        """Return what `check` returned, encoded for mixing. Runs in the compiled program."""
         return y
 
     def mix(self, xp, y, plan, weights):
@@ -76,26 +76,26 @@ class Target:
         raise NotImplementedError(f"{type(self).__name__} must implement `mix`.")
 
     def spec(self, y):
-        """Return the mixed target as `KerasTensor`s, by default of the shapes and dtypes of `y`."""
+        """Return the mixed target as `KerasTensor`s. By default they have the shapes and dtypes of `y`."""
         return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), y)
 
     def shapes(self, y):
-        """Return for each array of `y` the static shape whose leading axes sample weights have."""
+        """Return the static shape for each array of `y`. Sample weights must have its leading axes."""
         return [_backend.static_shape(leaf) for leaf in tree.flatten(y)]
 
     def weigh_classes(self, xp, y, class_weight):
-        """Return the weight `(B,)` of the class of each sample of the encoded `y`, for `class_weight=` of a layer."""
-        _checks.fail("`class_weight` weighs the classes of labels.", f"a target {type(self).__name__}", "Leave it out.")
+        """Return the class weight `(B,)` of each sample of the encoded `y`, for `class_weight=` of a layer."""
+        _checks.fail("`class_weight` applies only to labels.", f"a target {type(self).__name__}", "Leave it out.")
 
 
 _KINDS: dict[str, type[Target]] = {}
 
 
 def register(name):
-    """Register a subclass of `Target` under a name: a decorator.
+    """Register a subclass of `Target` under a name. Use it as a decorator.
 
     Args:
-        name: What `target=` and the keys of dictionary batches call it.
+        name: The name for `target=` and for the keys of dictionary batches.
 
     Returns:
         A decorator that returns the class.
@@ -113,7 +113,7 @@ def register(name):
 
     def add(kind):
         other = _KINDS.get(name)
-        # A notebook runs its cells again.
+        # A notebook may run a cell again.
         if other is not None and (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
             taken = f"{name!r}, which is {other.__name__}"
             _checks.fail("A name stands for one kind of target.", taken, "Choose another name.")
@@ -124,7 +124,7 @@ def register(name):
 
 
 def kind(name):
-    """The class that is registered under a name."""
+    """The class registered under a name."""
     return _KINDS[name]
 
 
@@ -134,5 +134,5 @@ def names():
 
 
 def dictionary_keys():
-    """The names that are keys of dictionary batches."""
+    """The names that may be keys of dictionary batches."""
     return [name for name in names() if _KINDS[name].is_key]

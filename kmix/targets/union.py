@@ -1,4 +1,4 @@
-"""Tags of what is heard together: those of both partners, whatever their shares."""
+"""Tags, such as sounds heard together: the mixed sample has the tags of both partners, whatever their shares."""
 
 import keras
 
@@ -10,9 +10,9 @@ tree = keras.tree
 
 @register("union")
 class Union(Target):
-    """Multi-hot labels or probabilities `(B, C)`, such as audio tags: the larger of the partners' values, float32.
+    """Multi-hot labels or probabilities `(B, C)`, such as audio tags: the larger value of the partners, in float32.
 
-    A partner without a share (`lam` of 0 or 1) brings none. Sample weights do not weigh the labels.
+    A partner without a share (`lam` of 0 or 1) adds no tags. Sample weights do not affect the labels.
 
     Example:
     >>> mixup = kmix.MixUp(1.0, target="union", seed=6)
@@ -40,7 +40,7 @@ class Union(Target):
         return y
 
     def encode(self, xp, y):
-        # In a compiled step nothing can raise, and the loss must show it.
+        # A compiled step cannot raise, so the loss must show the error.
         return tree.map_structure(lambda leaf: xp.where((leaf >= 0) & (leaf <= 1), leaf, float("nan")), y)
 
     def mix(self, xp, y, plan, weights):
@@ -56,6 +56,6 @@ class Union(Target):
 
 EXPECTED = '`target="union"` takes multi-hot labels, 0 or 1, or probabilities (B, C)'
 HINT = (
-    "One-hot encode class ids, call `y.set_shape([None, C])` where the rank is unknown, and write "
-    '`target="labels"` for values to regress.'
+    "One-hot encode class ids. If the rank is unknown, call `y.set_shape([None, C])`. For values to regress, write "
+    '`target="labels"`.'
 )

@@ -1,11 +1,11 @@
-"""Targets that are known by name and cannot be mixed yet: refused, since to blend them would be wrong in silence."""
+"""Targets that are known by name but cannot be mixed yet: refused, since blending them would be silently wrong."""
 
 from kmix import _checks
 from kmix.targets.target import Target, register
 
 
 class Unsupported(Target):
-    """A target that has no rules yet."""
+    """A target that cannot be mixed yet."""
 
     what = ""
 
@@ -17,8 +17,8 @@ class Unsupported(Target):
         _checks.fail(
             f"{cls.what} are not mixed yet.",
             "a target of that kind",
-            'Leave it out of the batch, or write `target="keep"` to leave it as it is (it will not match the mixed '
-            "inputs), or a callable `(y, plan) -> y` that mixes it.",
+            'Leave it out of the batch; write `target="keep"` to leave it unchanged (it will not match the mixed '
+            "inputs); or pass a callable `(y, plan) -> y` that mixes it.",
         )
 
 

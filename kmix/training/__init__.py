@@ -1,1 +1,1 @@
-"""What a `MixTrainer` trains: a model, mixed in one of three ways, see README.md."""
+"""How a `MixTrainer` trains a model: it mixes in one of three ways, see README.md."""

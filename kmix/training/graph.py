@@ -1,4 +1,4 @@
-"""Walks over the graphs of functional models, and what the tensors of a graph have passed."""
+"""Walks over the graphs of functional models, and tracks what the tensors of a graph have passed."""
 
 import keras
 
@@ -10,7 +10,7 @@ INPUT = "input"
 
 
 def functional(model):
-    """The plain functional model around the layers of a functional or Sequential model, None for others."""
+    """The plain functional model around the layers of a functional or Sequential model; None for other models."""
     if isinstance(model, keras.Sequential):
         plain = hasattr(model, "inputs") and type(model).call is keras.Sequential.call
         return _plain(model.inputs[0], model.outputs[0]) if plain else None
@@ -21,30 +21,30 @@ def functional(model):
 
 
 def _plain(inputs, outputs):
-    # Keras numbers models without a name: this one must not take a number of the user's.
+    # Keras numbers models without a name: this one must not use up a number.
     return keras.Model(inputs, outputs, name=f"kmix_graph_{keras.backend.get_uid('kmix_graph')}")
 
 
 def graph_of(model):
-    """The functional model of `model`, or an error that says what to write."""
+    """The functional model of `model`. Raises for other models."""
     graph = functional(model)
     if graph is None and isinstance(model, keras.Sequential) and not model.built:
         _checks.fail(
-            "`at` needs a model that is built.",
+            "`at` needs a built model.",
             "a Sequential model without an input shape",
             "Begin it with `keras.Input(shape)`.",
         )
     if graph is None:
         _checks.fail(
-            "`at` needs a functional or Sequential model, whose layers have outputs that can be named.",
+            "`at` needs a functional or Sequential model, where it can find the output of each layer.",
             f"a sub-classed model, {type(model).__name__}",
-            "Call a `kmix.EmbeddingMixup(...)` between the layers in its `call`, and write `MixTrainer(model)`.",
+            "In its `call`, call a `kmix.EmbeddingMixup(...)` between the layers, and write `MixTrainer(model)`.",
         )
     return graph
 
 
 def names(model, prefix=""):
-    """The names that `at` can hold, in the order of the layers."""
+    """The names that `at` accepts, in the order of the layers."""
     if not prefix:
         yield INPUT
     for layer in graph_of(model).layers:
@@ -60,25 +60,25 @@ def is_input(layer):
 
 
 def walk(model, call, inputs):
-    """The graph of a functional model around the same layers, each called by `call(layer, *args, **kwargs)`."""
+    """Rebuild the graph of a functional model with the same layers; `call(layer, *args, **kwargs)` calls each."""
     return keras.models.clone_model(model, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
 
 
 def is_tensor(leaf):
-    """Whether a leaf of the arguments of a layer comes from the inputs of the graph, and is no constant."""
+    """Whether a leaf of the arguments of a layer comes from the inputs of the graph and is not a constant."""
     return keras.backend.is_keras_tensor(leaf)
 
 
 def _called_mask(path, dtype):
-    # The arguments of a layer are (args, kwargs). Floats in a dictionary may be data, whatever their key.
+    # The arguments of a layer are (args, kwargs). A float tensor in a dictionary may be data, whatever its key.
     names = [key for key in path if isinstance(key, str) and key.endswith("mask")]
     return bool(names) and ("float" not in dtype or path[:2] == (1, names[0]))
 
 
 def map_masks(function, structure, others=()):
-    """The arguments of a layer, with `function` of each mask.
+    """The arguments of a layer, with `function` applied to each mask.
 
-    Masks are boolean tensors, those that are called a mask, and `others`, known by their identities.
+    Masks are boolean tensors, tensors that an argument names a mask, and `others`, known by their identities.
     """
     leaves = [
         function(leaf) if is_tensor(leaf) and (is_mask(leaf, others) or _called_mask(path, leaf.dtype)) else leaf
@@ -93,54 +93,54 @@ def is_mask(tensor, others=()):
 
 
 def made_of_masks(structure, others=()):
-    """Whether the tensors among the arguments of a layer are masks alone."""
+    """Whether all tensors among the arguments of a layer are masks."""
     tensors = [leaf for leaf in tree.flatten(structure) if is_tensor(leaf)]
     return bool(tensors) and all(is_mask(tensor, others) for tensor in tensors)
 
 
 def inputs_of(structure):
-    """The tensors among the arguments of a layer that are not called a mask."""
+    """The tensors among the arguments of a layer that no argument names a mask."""
     tensors = [(path, leaf) for path, leaf in tree.flatten_with_path(structure) if is_tensor(leaf)]
     return [leaf for path, leaf in tensors if not _called_mask(path, leaf.dtype)]
 
 
 def given_to(graph, inputs):
-    """For each input of a functional model that is called on `inputs` what it is given.
+    """What each input of a functional model gets when the model is called on `inputs`.
 
-    Keras passes a dictionary by name, everything else in order.
+    Keras passes a dictionary by name and everything else in order.
     """
     leaves = tree.flatten(inputs)
     if isinstance(inputs, dict):
         named = isinstance(graph.input, dict)
         leaves = [inputs.get(name) for name in (sorted(graph.input) if named else [t.name for t in graph.inputs])]
-    # Where Keras drops or adds inputs nobody can tell which is which: each may be any of them.
+    # If Keras drops or adds inputs, the match is unknown: each may be any of them.
     return leaves if len(leaves) == len(graph.inputs) else [inputs] * len(graph.inputs)
 
 
 class Passed:
-    """What the tensors of a graph have passed: on some way that leads to them, and on every way.
+    """What the tensors of a graph have passed on some path that leads to them, and on every path.
 
     Args:
-        everything: All that there is to pass.
+        everything: Everything that a tensor can pass.
     """
 
     def __init__(self, everything):
         self.everything = frozenset(everything)
-        # By the identity of the tensor, which stays in the value so that no other tensor takes its identity.
+        # Keyed by the identity of the tensor. The value holds the tensor, so that no other tensor gets its identity.
         self._ways: dict[int, tuple] = {}
 
     def put(self, tensor, some, every):
-        """Say what a tensor has passed."""
+        """Record what a tensor has passed."""
         self._ways[id(tensor)] = tensor, frozenset(some), frozenset(every)
 
     def some(self, structure):
-        """What has been passed on some way to one of the tensors of a structure."""
+        """What has been passed on some path to one of the tensors of a structure."""
         return frozenset().union(*(self._ways[id(leaf)][1] for leaf in self._known(structure)))
 
     def every(self, structure):
-        """What has been passed on every way to all tensors of a structure.
+        """What has been passed on every path to all tensors of a structure.
 
-        Boolean tensors are masks, and carry nothing that could be mixed.
+        Boolean tensors are masks and hold nothing to mix.
         """
         tensors = [leaf for leaf in tree.flatten(structure) if is_tensor(leaf) and leaf.dtype != "bool"]
         known = self._known(tensors)
@@ -153,9 +153,9 @@ class Passed:
 
 
 def warn_of_other_ways(layers):
-    """Warn that some of what the outputs of a model are computed from does not pass the named layers."""
+    """Warn that the outputs of a model also depend on tensors that bypass the named layers."""
     _checks.warn(
-        f"Not every way through the model passes {' and '.join(map(repr, layers))}: what takes another way is not "
-        "mixed, but all labels are. Mix where the ways have met, such as behind the addition that ends a residual "
-        "block, or on each of the ways."
+        f"Not every path through the model passes {' and '.join(map(repr, layers))}: what takes another path is not "
+        "mixed, but all labels are. Mix where the paths have joined, such as after the addition that ends a residual "
+        "block, or on each of the paths."
     )

@@ -1,6 +1,6 @@
-"""Metrics that threshold labels, or cast them to bool, see hard labels in a training step.
+"""Give hard labels in a training step to metrics that threshold labels or cast them to bool.
 
-A mixed label of 0.3 is "positive" for such a metric, so that both partners of a mixed label would count, in silence.
+For such a metric a mixed label of 0.3 is "positive": both partners of a mixed label would silently count.
 """
 
 import functools
@@ -30,14 +30,14 @@ METRICS = (
 
 @keras.saving.register_keras_serializable(package="kmix")
 class HardLabels(keras.metrics.Metric):
-    """A metric that sees hard labels, `y >= 0.5`, in a training step on mixed batches.
+    """A metric that gets hard labels, `y >= 0.5`, in a training step on mixed batches.
 
-    Outside a step, in `evaluate` above all, the metric sees the labels as they are. Everything else is that of the
-    metric: its name, state and result.
+    Outside a step, above all in `evaluate`, the metric gets the labels unchanged. Its name, state and result are those
+    of the wrapped metric.
 
     Args:
         metric: A Keras metric of labels in [0, 1].
-        name: Name of the metric. Defaults to that of `metric`.
+        name: Name of the metric. Defaults to the name of `metric`.
 
     Call arguments:
         y_true: Labels in [0, 1].
@@ -56,7 +56,7 @@ class HardLabels(keras.metrics.Metric):
     def __init__(self, metric, name=None):
         super().__init__(name=name or metric.name, dtype=metric.dtype)
         self.metric = metric
-        # By this attribute Keras' callbacks tell whether more is better.
+        # From this attribute, Keras' callbacks know whether higher is better.
         if hasattr(metric, "_direction"):
             self._direction = metric._direction
 
@@ -80,13 +80,13 @@ class HardLabels(keras.metrics.Metric):
 
 
 def harden(metrics):
-    """What `compile(metrics=...)` takes, with `HardLabels` around metrics that threshold labels or cast them to bool.
+    """Wrap metrics for `compile(metrics=...)` that threshold labels or cast them to bool in `HardLabels`.
 
     Args:
         metrics: None, or a list, tuple or dictionary of metrics, nested or not: names, metrics, classes, functions.
 
     Returns:
-        The same structure. All other metrics are left alone, and those that are `HardLabels` already.
+        The same structure. Other metrics stay unchanged, and so do those that are already `HardLabels`.
 
     Example:
     >>> kmix.training.hard_labels.harden(["AUC", "mse", None])
@@ -99,7 +99,7 @@ def _hardened(metric):
     if isinstance(metric, str):
         if metric.replace("_", "").lower() not in {cls.__name__.lower() for cls in METRICS}:
             return metric
-        # Keras reports a metric under the name that it was asked for by.
+        # Keras reports a metric under the name with which it was requested.
         return HardLabels(keras.metrics.get(metric), name=metric)
     if inspect.isclass(metric):
         return HardLabels(metric()) if issubclass(metric, METRICS) else metric
@@ -117,5 +117,5 @@ def _is_binary_accuracy(function):
 
 
 def _wraps_binary_accuracy(metric):
-    # The configuration would tell, but cannot be had of every function that a user wraps.
+    # The config would tell, but not every function that a user wraps has one.
     return isinstance(metric, keras.metrics.MeanMetricWrapper) and any(map(_is_binary_accuracy, vars(metric).values()))

@@ -1,4 +1,4 @@
-"""Manifold Mixup: places between the layers of a model, one of which mixes in each training step."""
+"""Manifold Mixup: places between the layers of a model. In each training step, one of them mixes."""
 
 import difflib
 import functools
@@ -15,12 +15,12 @@ from kmix.training import graph as graphs
 
 tree = keras.tree
 
-# The place of the mixing layers that stand in a model, and mix in every step.
+# The place of mixing layers inside a model, which mix in every step.
 LAYER = None
 
 
 class Place(keras.layers.Layer):
-    """Mixes with the plan of the training step if that drew one of these `places`; else the identity."""
+    """Mixes with the plan of the training step if the plan drew one of these `places`; else the identity."""
 
     def __init__(self, places, **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -47,7 +47,7 @@ class Place(keras.layers.Layer):
         return _backend.dtype(leaf) == "bool"
 
     def compute_mask(self, inputs, previous_mask):
-        # By a layer of its own: Keras takes the first call of a layer for the one that its outputs come from.
+        # A separate layer: Keras assumes that the outputs of a layer come from its first call.
         place = Place(self.places)
         return tree.map_structure(lambda mask: None if mask is None else place(mask), previous_mask)
 
@@ -56,25 +56,25 @@ class Place(keras.layers.Layer):
 
 
 class MaskPlace(Place):
-    """Unites a mask of any dtype with those of the partners where a `Place` would mix."""
+    """Unites a mask of any dtype with the masks of the partners where a `Place` would mix."""
 
     def _is_mask(self, leaf):
         return True
 
 
 def with_places(model, names):
-    """The graph of a model, around the same layers, with a `Place` behind each of the named ones.
+    """The graph of a model with the same layers, and a `Place` after each named layer.
 
     Args:
         model: A functional or Sequential model.
         names: Names of layers; `"input"` stands for all inputs, `"backbone/conv2"` for a layer of a nested
-            model. Place `i` is that of `names[i]`.
+            model. Place `i` is after the layer `names[i]`.
 
     Returns:
         A functional model that shares all its weights with `model`.
 
     Raises:
-        ValueError: if the model is not a built graph of layers, or a name is not in it or cannot be a place.
+        ValueError: if the model is not a built graph of layers; if a name is not in the model, or not a possible place.
     """
     known = list(graphs.names(model))
     if graphs.INPUT in names and known.count(graphs.INPUT) > 1:
@@ -94,31 +94,31 @@ def with_places(model, names):
 def _check_input(model):
     if not graphs.is_input(graphs.graph_of(model).get_layer(graphs.INPUT)):
         _checks.fail(
-            f"In `at` {graphs.INPUT!r} stands for the inputs of the model.",
-            "a layer of that name, too",
+            f"In `at`, {graphs.INPUT!r} stands for the inputs of the model.",
+            "a layer with the same name",
             "Give the layer another name.",
         )
 
 
 def _check_place(name, dtype):
-    """Raise unless the output `dtype` of layer `name` can be mixed."""
+    """Raise unless an output of the layer `name`, of dtype `dtype`, can be mixed."""
     if "float" not in dtype and dtype != "bool":
         _checks.fail(
             "`at` mixes float tensors.",
             f"{name!r} of dtype {dtype}",
-            "Token ids cannot be interpolated: name the Embedding layer, or a layer behind it. Cast images to float32.",
+            "Token ids cannot be interpolated: name the Embedding layer, or a layer after it. Cast images to float32.",
         )
 
 
 class Rebuilt:
-    """A model around the same layers, with places in it, and with each mask united where its tensor is mixed.
+    """A model rebuilt with the same layers and with places, where each mask is united when its tensor is mixed.
 
     Args:
         model: A functional or Sequential model.
-        places: `{name: index}`, with a slash in the names within nested models.
-        passed: A `Passed` of places, that nested models share.
-        given: For each input of the model what it is given: tensors of the model around it.
-        inputs: The name in `places` that stands for all inputs, and for no layer.
+        places: `{name: index}`. A slash separates the name of a nested model from the name of its layer.
+        passed: A `Passed` of places, shared with nested models.
+        given: For each input of a nested model, the tensors of the outer model that it gets.
+        inputs: The name in `places` that stands for all inputs, not for a layer.
 
     Attributes:
         network: The functional model.
@@ -133,8 +133,8 @@ class Rebuilt:
             outer, slash, inner = name.partition("/")
             if slash:
                 self._nested.setdefault(outer, {})[inner] = index
-        # For an input what takes its place; for a mask, by the places that it lacks, what it is united to; for what
-        # is made of masks alone, such as their number, how.
+        # For each input, its replacement; for each mask and the places it lacks, the united mask; for each tensor
+        # computed only from masks, such as a count, the call that computed it.
         self._instead: dict[int, keras.KerasTensor] = {}
         self._united: dict[tuple, keras.KerasTensor] = {}
         self._made: dict[int, tuple] = {}
@@ -142,11 +142,11 @@ class Rebuilt:
         self.network = graphs.walk(graph, self._call, self._begin(graph, given, places.get(inputs), inputs))
 
     def every(self):
-        """What all outputs have passed on every way."""
+        """What all outputs have passed on every path."""
         return self.passed.every(self.network.outputs)
 
     def _begin(self, graph, given, index, name):
-        """New inputs, mixed in their places."""
+        """New inputs, mixed where the inputs are places."""
         inputs = tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input)
         leaves = tree.flatten(inputs)
         for leaf, outer in zip(leaves, given or [], strict=given is not None):
@@ -163,7 +163,7 @@ class Rebuilt:
         self._instead.update(zip(map(id, leaves), tree.flatten(instead), strict=True))
 
     def _put(self, tensors, name, index):
-        """The tensors behind a place."""
+        """The tensors after a place."""
         for tensor in tree.flatten(tensors):
             _check_place(name, tensor.dtype)
         mixed = Place([index])(tensors)
@@ -183,7 +183,7 @@ class Rebuilt:
         return self._put(outputs, layer.name, self._places[layer.name]) if layer.name in self._places else outputs
 
     def _follow(self, outputs, layer, arguments, inner):
-        """Note what the outputs of a layer have passed, output by output where it is a nested model."""
+        """Record what the outputs of a layer have passed; for a nested model, output by output."""
         if inner:
             self.changed = self.changed or inner.changed
             ways = [(self.passed.some(leaf), self.passed.every(leaf)) for leaf in inner.network.outputs]
@@ -198,7 +198,7 @@ class Rebuilt:
                 self._made[id(leaf)] = layer, arguments, index
 
     def _inner(self, layer, args, kwargs):
-        """A nested model rebuilt, with what its inputs have passed, or None where nothing in it can change."""
+        """A nested model, rebuilt with what its inputs have passed; None if nothing in it can change."""
         graph = graphs.functional(layer) if isinstance(layer, keras.Model) else None
         if graph is None or not (self.passed.some((args, kwargs)) or self._mixes_within(layer)):
             return None
@@ -206,10 +206,10 @@ class Rebuilt:
         return type(self)(layer, self._nested.get(layer.name, {}), self.passed, given=given)
 
     def _with_united_masks(self, arguments):
-        """The arguments of a layer, where a mask from before the places that their tensors have passed is united."""
+        """The arguments of a layer, with masks united that lack places which the tensors have passed."""
         inputs = graphs.inputs_of(arguments)
         through = self.passed.some(inputs)
-        # A mask of no samples, such as a causal one, has another size in front.
+        # A mask without a batch axis, such as a causal mask, has another first size.
         batches = {(None,)} | {leaf.shape[:1] for leaf in inputs if self.passed.some(leaf)}
         return graphs.map_masks(lambda mask: self._unite(mask, through, batches), arguments, self._made)
 
@@ -229,26 +229,26 @@ class Rebuilt:
             self.changed = True
         return self._united[id(mask), missing]
 
-    # What mixes: layers in their places. `placement.Placed` knows mixing layers.
+    # What mixes. Here these are places; `placement.Placed` overrides this for mixing layers.
 
     def _mixes_within(self, layer):
         return layer.name in self._nested
 
     def _added_by(self, layer):
-        """What the outputs of a layer have passed because it mixes, on some way and on every way."""
+        """What the outputs of a layer have passed because the layer mixes, on some path and on every path."""
         return frozenset(), frozenset()
 
     def _missing(self, through, mask):
-        """The places that must unite a mask, since the tensors that it belongs to have passed `through`."""
+        """The places that must unite a mask whose tensors have passed `through`."""
         return tuple(sorted(through - self.passed.some(mask)))
 
     def _check_once(self, layer, args, kwargs):
-        """Raise if a layer mixes what is mixed already."""
+        """Raise if a layer mixes what is already mixed."""
         own = {index for name, index in self._places.items() if name == layer.name}
         own.update(self._nested.get(layer.name, {}).values())
         if own & self.passed.some(graphs.inputs_of((args, kwargs))):
             _checks.fail(
-                "A place that is passed twice would mix twice, and the labels only once.",
-                f"{layer.name!r}, a layer that the model calls on what it has called it on before",
-                "Name a layer that is called once.",
+                "A place that is passed twice would mix twice, but the labels are mixed only once.",
+                f"{layer.name!r}, which the model calls on tensors that have already passed it",
+                "Name a layer that the model calls only once.",
             )

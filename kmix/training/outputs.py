@@ -1,4 +1,4 @@
-"""Which labels go with which output of a model, which form they have, and what metrics are called."""
+"""Which labels belong to which output of a model, their form, and the metrics behind the names."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from kmix.targets.spread import check_num_classes, spread
 
 tree = keras.tree
 
-# Losses of which every column of the output is a class.
+# Losses for which every column of the output is a class.
 _CLASS_LOSSES = (
     SoftLabelCrossentropy,
     keras.losses.BinaryCrossentropy,
@@ -28,7 +28,7 @@ _CLASS_LOSSES = (
 
 
 class Outputs:
-    """The outputs of a model, and the labels that they are compared with.
+    """The outputs of a model, and which labels the loss compares with each.
 
     Args:
         model: The model.
@@ -45,14 +45,14 @@ class Outputs:
         self.by_name = {name: output.shape for name, output in by_name.items()}
 
     def shapes_of(self, y):
-        """For each array of `y` the shape of the output that it is the label of, None where nothing tells."""
+        """For each array of `y`, the shape of its output; None if unknown."""
         if isinstance(y, dict):
             return [self.by_name.get(path[0]) for path, _ in tree.flatten_with_path(y)]
         count = len(tree.flatten(y))
         return self.shapes if count == len(self.shapes) else [None] * count
 
     def losses_of(self, loss, y):
-        """For each array of `y` the loss that compares it, None where nothing tells."""
+        """For each array of `y`, its loss; None if unknown."""
         names = list(self.by_name)
         if isinstance(loss, dict):
             keys = [path[0] for path, _ in tree.flatten_with_path(y)] if isinstance(y, dict) else names
@@ -66,9 +66,9 @@ class Outputs:
         return losses if len(losses) == count else [None] * count
 
     def name_metrics(self, metrics, num_classes, labels):
-        """Metrics with "accuracy" and "crossentropy" made what they mean for soft labels.
+        """Metrics in which "accuracy" and "crossentropy" are replaced by what they mean for soft labels.
 
-        Keras would decide from the shapes of the labels, and may see them before they are encoded.
+        Keras would choose from the shapes of the labels, and may see labels that are not encoded yet.
         """
         columns = [shape[-1] for shape in self.shapes] or [num_classes if isinstance(num_classes, int) else None]
 
@@ -78,7 +78,7 @@ class Outputs:
             if column is None or metric not in ("accuracy", "acc", "crossentropy", "ce"):
                 return metric
             if metric in ("accuracy", "acc"):
-                # Mixed labels never equal a prediction of yes or no, and only kmix reads pairs.
+                # A mixed label never equals a prediction of 0 or 1, and only kmix reads pairs.
                 soft = column == 1 or labels == "pair"
                 return SoftLabelAccuracy(metric) if soft else keras.metrics.CategoricalAccuracy(metric)
             kind = keras.metrics.BinaryCrossentropy if column == 1 else keras.metrics.CategoricalCrossentropy
@@ -97,23 +97,23 @@ class Label(NamedTuple):
     y: Any
     target: Any
     num_classes: int | None
-    output: Any  # shape of the output that is compared with it
+    output: Any  # shape of its output
     loss: Any
 
     @property
     def is_label(self):
-        """Whether it follows a plan as labels do."""
+        """Whether it follows a plan like labels do."""
         return self.y is not None and self.target in (None, "labels")
 
 
 class LabelReader(NamedTuple):
-    """Reads the labels of a training or test step: in which form they come, and of how many classes.
+    """Reads the labels of a training or test step: their form, and their number of classes.
 
     Attributes:
         outputs: The `Outputs` of the model.
         loss: The compiled loss, or a structure of losses.
         target: The argument of the trainer.
-        num_classes: The argument of the trainer, or that of its mixing layer.
+        num_classes: The argument of the trainer or of its mixing layer.
         labels: `"dense"` or `"pair"`.
     """
 
@@ -127,19 +127,19 @@ class LabelReader(NamedTuple):
         """Read labels before anything is mixed.
 
         Returns:
-            The labels, with class ids that came as floats made integers where the loss would read them as ids, and
-            a list of their numbers of classes: given, or told by the outputs and the losses.
+            The labels, where float class ids become integers if the loss reads them as ids; and a list with the number
+            of classes of each, as given, or inferred from the outputs and the losses.
 
         Raises:
-            ValueError: if the labels do not tell what they are.
+            ValueError: if it is not clear what the labels are.
         """
         read = [self._read(label) for label in self._labels(y)]
         return tree.pack_sequence_as(y, [leaf for leaf, _ in read]), [classes for _, classes in read]
 
     def encode(self, y, keep_ids=False):
-        """Labels as losses and metrics compare them: class ids one-hot encoded, or with `keep_ids` only checked.
+        """Labels for losses and metrics: class ids are one-hot encoded, or only checked with `keep_ids`.
 
-        Mixed labels, and targets that are no labels, stay as they are.
+        Mixed labels, and targets that are not labels, stay unchanged.
         """
         return tree.pack_sequence_as(y, [self._encode(label, keep_ids) for label in self._labels(y)])
 
@@ -175,7 +175,7 @@ class LabelReader(NamedTuple):
 
 
 def _settled(y, output):
-    """Labels whose form TensorFlow does not know while it traces, as soft labels."""
+    """Turn labels whose form TensorFlow does not know while it traces into soft labels."""
     return y if output is None or output[-1] in (1, None) else settle_labels(y, output[-1], len(output))
 
 
@@ -184,20 +184,20 @@ def _ids_like(shape):
 
 
 def _as_ids(y, shape, columns, loss):
-    """Class ids that came as floats, where the loss reads them as ids."""
+    """Float class ids as integers, if the loss reads them as ids, else raise."""
     if not isinstance(loss, SoftLabelCrossentropy):
         _checks.fail(
-            "Labels (B,) or (B, 1) for an output of several columns are class ids, of an integer dtype.",
+            "Labels (B,) or (B, 1) for an output with several columns must be integer class ids.",
             f"float labels of shape {shape} for an output of {columns} columns",
             "Cast them to integers, one-hot encode them, or compile with `kmix.losses.SoftLabelCrossentropy`, which "
-            "reads floats as ids, too.",
+            "also reads floats as ids.",
         )
-    # What is no whole number is no class.
+    # A number that is not whole is not a class.
     return ops.cast(ops.where(y == ops.floor(y), y, -1.0), "int32")
 
 
 def tells_classes(loss):
-    """Whether a loss tells that the columns of the output are classes."""
+    """Whether a loss shows that the columns of the output are classes."""
     if loss is None:
         return False
     if isinstance(loss, str):
@@ -212,7 +212,7 @@ def tells_classes(loss):
 
 
 def check_integers(shape, dtype, output, loss):
-    """Raise unless integer labels can be encoded for an output of a shape (or None) that a loss compares."""
+    """Raise unless integer labels can be encoded for an output of the shape `output` (or None) and a loss."""
     received = f"labels of shape {shape} and dtype {dtype}"
     hint = "Pass `MixTrainer(..., num_classes=...)`, or cast the labels to float if this is regression."
     if output is None:
@@ -226,7 +226,7 @@ def check_integers(shape, dtype, output, loss):
     if not _ids_like(shape) and shape is not None:
         if tuple(shape[1:]) != output[1:] and None not in (*shape[1:], *output[1:]):
             _checks.fail(
-                "Integer labels with several columns are multi-hot, one column for each of the output.",
+                "Integer labels with several columns are multi-hot, with one column for each column of the output.",
                 received,
                 "One-hot encode labels for each position in the data, as float.",
             )
@@ -236,23 +236,23 @@ def check_integers(shape, dtype, output, loss):
             "Integer labels are class ids and are one-hot encoded before mixing, which needs an output (B, C) with C "
             "> 1.",
             received,
-            "Cast the labels to float: for a single column they are probabilities of yes, or values to regress. Labels "
-            "for each position are one-hot encoded in the data.",
+            "Cast the labels to float: for a single column they are probabilities of the positive class, or values to "
+            "regress. One-hot encode labels for each position in the data.",
         )
     if not tells_classes(loss):
         _checks.fail(
-            "Integer labels stand for classes, but the loss does not tell that the columns of the output are classes.",
+            "Integer labels stand for classes, but the loss does not show that the columns of the output are classes.",
             f"{received} and loss {getattr(loss, 'name', loss)!r}",
             hint,
         )
 
 
 def check_takes_soft_labels(item, labels):
-    """Raise if a loss or metric, or its name, cannot take mixed labels of the form `labels`."""
+    """Raise if a loss or metric, given by name or not, does not accept mixed labels of the form `labels`."""
     named = isinstance(item, str)
     name = item if named else getattr(item, "__name__", type(item).__name__)
     hint = (
-        "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which take all kinds of "
+        "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which accept all forms of "
         'labels{}, or "accuracy".'
     )
     if "sparse" in name.lower():
@@ -270,11 +270,11 @@ def check_takes_soft_labels(item, labels):
 
 
 def agreed(setting, value, layers):
-    """The value of a setting that the trainer or its mixing layers were given; None where they were not.
+    """The value of a setting of the trainer or its mixing layers; None if none of them has one.
 
     Args:
         setting: `"num_classes"`, `"labels"`, `"target"` or `"class_weight"`.
-        value: That of the trainer, or None.
+        value: The value of the trainer, or None.
         layers: The mixing layers.
     """
     value = check_num_classes(value) if setting == "num_classes" else value

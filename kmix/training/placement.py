@@ -9,7 +9,7 @@ from kmix.layers.mix_layer import MixLayer
 from kmix.training import graph as graphs
 from kmix.training.manifold import LAYER, Rebuilt
 
-# The methods of the training loop; a KerasHub task overrides the latter to preprocess what they get.
+# The methods of the training loop. A KerasHub task overrides `PREPROCESSING` to preprocess the data first.
 PREPROCESSING = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
 HUBS = ("keras_hub", "keras_nlp")
 LOOP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", *PREPROCESSING)
@@ -33,11 +33,11 @@ def placed_layers(model):
 
 
 def check_ways(model, mix, at, placed):
-    """Raise unless exactly one of the three ways to mix is taken, with a model and layers that can.
+    """Raise unless exactly one of the three ways to mix is used, and the model and layers allow it.
 
     Args:
         model: The model to train.
-        mix: The layer that mixes the inputs, or at the places `at`; or None.
+        mix: The layer that mixes the inputs, or mixes at the places `at`; or None.
         at: Names of layers, or None.
         placed: `placed_layers(model)`.
     """
@@ -57,7 +57,7 @@ def check_ways(model, mix, at, placed):
         _checks.fail(
             "Mix in one way: with `mix=`, or with the mixing layers inside the model.",
             f"{given} and a model with {', '.join(layer.name for layer in placed)}",
-            f"Leave out {given}, or take the layers out of the model.",
+            f"Leave out {given}, or remove the layers from the model.",
         )
     if at is not None and (len(at) == 0 or len(set(at)) < len(at)):
         _checks.fail("`at` must hold names of layers, each once.", f"at={list(at)}")
@@ -65,11 +65,11 @@ def check_ways(model, mix, at, placed):
 
 
 def _check_layers(layers):
-    """Raise unless layers can mix behind layers of a model, and agree on the plan."""
+    """Raise unless layers can mix inside a model and agree on the plan."""
     for layer in layers:
         if not layer.fits_in_models:
             _checks.fail(
-                "Behind layers of a model only MixUp and EmbeddingMixup mix.",
+                "Inside a model only MixUp and EmbeddingMixup can mix.",
                 f"{type(layer).__name__} ({layer.name})",
                 f"Mix the inputs with it: `MixTrainer(model, mix=kmix.{type(layer).__name__}(...))`.",
             )
@@ -78,25 +78,25 @@ def _check_layers(layers):
             _checks.fail(
                 f"All mixing layers of a model mix with one plan, so they must agree on `{setting}`.",
                 ", ".join(f"{layer.name}: {getattr(layer, setting)!r}" for layer in layers),
-                "Give them the same settings. The seed of the first one counts.",
+                "Give them the same settings. The first layer determines the seed.",
             )
 
 
 def check_loop(model):
-    """Raise if a model overrides part of the training loop, which a trainer runs in its place."""
+    """Raise if a model overrides part of the training loop, since a trainer runs its own."""
     definers = {name: next((cls for cls in type(model).__mro__ if name in vars(cls)), keras.Model) for name in LOOP}
     own = {name: cls for name, cls in definers.items() if cls not in keras.Model.__mro__ or name in vars(model)}
     preprocessor = getattr(model, "preprocessor", None)
-    # What a KerasHub task overrides these for.
+    # A KerasHub task overrides these to preprocess.
     preprocesses = {name for name in PREPROCESSING if name in own and own[name].__module__.split(".")[0] in HUBS}
     if hasattr(model, "preprocessor") and preprocessor is None:
         own = {name: cls for name, cls in own.items() if name not in preprocesses}
     if own:
         hint = "Mix in the pipeline: `ds.map(kmix.MixUp(...))`, and fit the model itself."
         if preprocesses:
-            hint += " Or preprocess there, too: `ds.map(preprocessor)`, and `preprocessor=None` in the KerasHub task."
+            hint += " Or also preprocess there: `ds.map(preprocessor)`, and `preprocessor=None` in the KerasHub task."
         _checks.fail(
-            "A MixTrainer runs Keras' own training loop, which would leave out what a model overrides of it.",
+            "A MixTrainer runs Keras' own training loop and would ignore the methods that a model overrides.",
             f"{type(model).__name__}, which overrides {', '.join(f'`{name}`' for name in own)}",
             hint,
             TypeError,
@@ -104,21 +104,21 @@ def check_loop(model):
 
 
 def check_sequence(model, placed):
-    """Check how mixing layers follow each other, as far as the graph of the model can tell.
+    """Check whether mixing layers follow each other, as far as the graph of the model shows.
 
     Args:
         model: The model.
         placed: `placed_layers(model)`.
 
     Returns:
-        The functional model to train, where masks from before a mixing layer must be united behind it. None where
-        the model itself does.
+        The functional model to train, if masks from before a mixing layer must be united after it. None if the
+        model itself can be trained.
 
     Raises:
         ValueError: if one mixing layer follows another.
 
     Warns:
-        UserWarning: if some of what the outputs are computed from passes no mixing layer.
+        UserWarning: if the outputs also depend on tensors that pass no mixing layer.
     """
     if not placed or graphs.functional(model) is None:
         return None
@@ -129,14 +129,14 @@ def check_sequence(model, placed):
 
 
 def _mixing(layer):
-    """The mixing layers of what may be one or hold some."""
+    """The mixing layers of a layer: the layer itself, or those inside it."""
     return [layer] if isinstance(layer, BatchLayer) else placed_layers(layer)
 
 
 class Placed(Rebuilt):
-    """A model with mixing layers, with each mask united behind them.
+    """A model with mixing layers, rebuilt with each mask united after them.
 
-    What a tensor has passed on some way are names of mixing layers, to tell them; on every way it is just `LAYER`.
+    `some` holds the names of the mixing layers that a tensor has passed, for errors; `every` holds just `LAYER`.
     """
 
     def _mixes_within(self, layer):
@@ -151,11 +151,11 @@ class Placed(Rebuilt):
 
     def _check_once(self, layer, args, kwargs):
         earlier, inside = sorted(self.passed.some((args, kwargs))), _mixing(layer)
-        # A nested model that can be rebuilt tells for itself which of its inputs meet its mixing layers.
+        # A nested model that can be rebuilt checks by itself which of its inputs reach its mixing layers.
         if earlier and inside and graphs.functional(layer) is None:
             _checks.fail(
-                "Two mixing layers in one branch would mix twice, and the labels only once.",
-                f"{inside[0].name} behind {earlier[0]}",
-                "Take one of them out. To mix at one of several places, drawn anew for each step, write "
+                "Two mixing layers in one branch would mix twice, but the labels are mixed only once.",
+                f"{inside[0].name} after {earlier[0]}",
+                "Remove one of them. To mix at one of several places, drawn for each step, write "
                 '`MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["layer1", "layer2"])`.',
             )

@@ -1,4 +1,4 @@
-"""The step and alpha of a trainer as weights, in its files, and on JAX while `fit` keeps all weights to itself."""
+"""The step and alpha of a trainer as weights: in its files, and on JAX while `fit` holds all weights."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from keras import ops
 
 from kmix import _backend, _checks
 
-# Where the state stands in a file of weights: Keras looks under the names of a model's layers alone.
+# The group of the state in a weights file. Keras reads only the names of the layers of a model.
 _GROUP = "kmix"
 
 
@@ -19,7 +19,7 @@ class State:
     Args:
         trainer: A `MixTrainer`.
         layers: The layers that draw with an alpha.
-        one_alpha: Whether all layers share one weight, so that they cannot come to disagree.
+        one_alpha: Whether all layers share one weight, so that their alphas cannot differ.
     """
 
     def __init__(self, trainer, layers, one_alpha):
@@ -37,14 +37,14 @@ class State:
                     )
                 self._by_layer[layer] = self.alphas[-1]
                 layer.share_alpha(self.alphas[-1], trainer.refresh)
-        # What the trainer was built with: a file that was written with something else changes alpha.
+        # The alphas that the trainer was built with: a file written with others changes alpha.
         self.built_with = self._values()
 
     def _values(self):
         return [float(_backend.values(weight.value)) for weight in self.alphas]
 
     def read(self):
-        """The step, and alpha by layer, as values or as tensors of the step that is being compiled."""
+        """The step, and alpha by layer: as values, or as tensors while a step is compiled."""
 
         def value(weight):
             tensor = _backend.namespace(weight.value).asarray(weight.value)
@@ -59,7 +59,7 @@ class State:
             self.step.assign_add(1)
 
     def save(self, filepath, optimizer):
-        """Add the state, and that of the optimizer, to a file of the weights of the bare model."""
+        """Add this state and the optimizer state to a weights file of the bare model."""
         arrays = {"step": self.step, **{f"alpha/{i}": weight for i, weight in enumerate(self.alphas)}}
         if optimizer is not None and optimizer.built:
             arrays |= {f"optimizer/{i}": variable for i, variable in enumerate(optimizer.variables)}
@@ -73,7 +73,7 @@ class State:
             group["built_with"] = self.built_with
 
     def load(self, filepath, optimizer):
-        """Take the state from a file, if it has one; warn if the file was written with another alpha."""
+        """Load the state from a file, if it has one; warn if the file was written with another alpha."""
         path = _file_of(filepath)
         if not path.endswith(".h5") or not os.path.exists(path):
             return
@@ -94,8 +94,8 @@ class State:
             alike = all(map(math.isclose, built_with, self.built_with))
             if not alike and self._values() != before:
                 _checks.warn(
-                    f"The file sets alpha to {self._values()}, and the trainer was built with {self.built_with}. "
-                    "Set `trainer.alpha` after loading to train with another one."
+                    f"The file sets alpha to {self._values()}, but the trainer was built with {self.built_with}. "
+                    "To train with another alpha, set `trainer.alpha` after loading."
                 )
         saved = group.get("optimizer")
         if optimizer is None or saved is None:
@@ -108,12 +108,12 @@ class State:
 
 
 def _file_of(filepath):
-    """The file that holds the state: that of the weights, or one beside the table of contents of several."""
+    """The file that holds the state: the weights file, or a file beside the index of a sharded one."""
     return str(filepath).replace(".weights.json", ".state.h5")
 
 
 class HeldWeights:
-    """Weights that are put back if the first step on JAX raises: Keras takes them away before it, and loses them.
+    """Weights to restore if the first step on JAX raises: Keras takes them before the step, and would lose them.
 
     Args:
         trainer: A `MixTrainer`.
@@ -126,16 +126,16 @@ class HeldWeights:
             self._held = [(weight, weight.value) for weight in weights]
 
     def restore(self):
-        """Put the weights back."""
+        """Restore the weights."""
         for weight, value in self._held:
             if not value.is_deleted():
                 weight.assign(value)
 
 
 def shards(pairing):
-    """Number of parts of the batch within which partners stay: the devices of the batch axis, or 1."""
+    """Number of equal parts of the batch within which partners stay: the devices of the batch axis, or 1."""
     distribution = keras.distribution.distribution()
-    # On TensorFlow it distributes nothing. Under `tf.distribute` a replica sees its own part of the batch alone.
+    # On TensorFlow, `keras.distribution` has no effect. Under `tf.distribute`, a replica sees only its own batch.
     if pairing == "batch" or distribution is None or keras.backend.backend() == "tensorflow":
         return 1
     mesh = distribution.device_mesh

@@ -1,4 +1,4 @@
-"""How a training step mixes: the plan, the labels, and the inputs where they are mixed before the model."""
+"""How a training step mixes: the plan, the labels, and the inputs if they are mixed before the model."""
 
 import keras
 from keras import ops
@@ -19,8 +19,8 @@ class StepMixer:
     """Mixes the batches of training steps.
 
     Args:
-        model: The bare model, whose outputs tell what labels are.
-        layers: The mixing layers: that which mixes inputs or places, or those of the model. The first one draws.
+        model: The bare model. Its outputs show what the labels are.
+        layers: The layer that mixes the inputs or at the places, or the mixing layers of the model. The first draws.
         inputs: Whether the first layer mixes the inputs.
         at: Names of the places of Manifold Mixup, or None.
         num_classes, labels, target, pairing, seed: The arguments of the trainer.
@@ -65,13 +65,13 @@ class StepMixer:
         """Mix the batch of a step.
 
         Args:
-            data: What `fit` hands to a step.
+            data: What `fit` passes to a step.
             loss: The compiled loss.
             step: Number of the step.
             alphas: Alpha by layer.
 
         Returns:
-            The plan for the model, or None where the inputs are mixed already; and the batch, its labels mixed.
+            The plan for the model, or None if the inputs are already mixed; and the batch with mixed labels.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         require_labels(y)
@@ -93,10 +93,10 @@ class StepMixer:
 
 
 def require_labels(y):
-    """Raise where there are no labels to mix, or to compare with."""
+    """Raise if there are no labels."""
     if y is None:
         _checks.fail(
-            "Mixing mixes labels along with the inputs, and the loss compares with them.",
+            "A MixTrainer mixes labels with the inputs, and the loss compares with them.",
             "data without labels",
             "Write `trainer.fit(x, y)`, or a data set of (x, y).",
         )

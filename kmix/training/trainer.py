@@ -1,4 +1,4 @@
-"""MixTrainer: mixing inside the training step, on the accelerator, with plain `fit`."""
+"""MixTrainer: mix inside the training step, on the accelerator, with plain `fit`."""
 
 import keras
 
@@ -16,45 +16,47 @@ tree = keras.tree
 
 @keras.saving.register_keras_serializable(package="kmix")
 class MixTrainer(keras.Model):
-    """Trains a model on mixed batches, and is that model in everything else.
+    """Trains a model on mixed batches, and otherwise behaves like that model.
 
-    Each training step draws one plan, mixes the labels and sample weights with it, and mixes in one of
-    three places: the inputs (`mix=`), wherever mixing layers stand inside the model, or behind one of
-    the layers named in `at`, drawn anew for each step (Manifold Mixup). `evaluate`, `predict` and `export`
-    are those of the bare model, whose weights are trained in place.
+    Each training step draws one plan and mixes the labels and sample weights with it. It mixes the inputs
+    (`mix=`), or mixes in the mixing layers inside the model, or mixes after one of the layers named in
+    `at`, drawn for each step (Manifold Mixup). `evaluate`, `predict` and `export` use the bare model. Its
+    weights are trained in place.
 
     Args:
         model: A Keras model. Mixing layers inside it (`MixUp`, `EmbeddingMixup`) all mix with the plan of the step.
-        mix: The layer that mixes the inputs, any of kmix; for a model without mixing layers.
-        at: Names of layers behind which to mix instead, for a functional or Sequential model; `"input"` for
-            the inputs, `"backbone/conv2"` for a layer of a nested model. `mix` is then a `MixUp` or an
+        mix: The layer that mixes the inputs, any mixing layer of kmix. For a model without mixing layers.
+        at: Names of layers after which to mix instead, for a functional or Sequential model: `"input"` for
+            the inputs, `"backbone/conv2"` for a layer of a nested model. `mix` must then be a `MixUp` or an
             `EmbeddingMixup`.
         num_classes: Number of classes of integer labels, or a structure of numbers that matches the labels. Defaults
-            to that of the mixing layer, then to the columns of the output, if the loss shows that they are classes.
-        labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to that of the mixing layer.
-        target: What `y` is, see `MixUp`. Defaults to that of the mixing layer.
-        pairing: `"batch"` draws partners from the whole batch; `"shard"` from the part that is on the same
+            to the value of the mixing layer, then to the number of output columns, if the loss shows that they are
+            classes.
+        labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to the value of the mixing layer.
+        target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
+        pairing: `"batch"` draws partners from the whole batch; `"shard"` from the part of the batch on the same
             device under `keras.distribution`, so that mixing moves nothing between devices.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
-            tells what a training step did.
+            shows what a training step did.
         **kwargs: `name`, as for every Keras model.
 
     Attributes:
-        model: The bare model, to go on with after training.
-        step: Number of the next training step: a weight, 0 at first, saved with the others. As a number
-            `int(keras.ops.convert_to_numpy(trainer.step))`.
+        model: The bare model, for use after training.
+        step: Number of the next training step: a weight, initially 0, saved with the others. To read it as a
+            number, write `int(keras.ops.convert_to_numpy(trainer.step))`.
         alpha: Alpha of the mixing layers: a weight in training, so that a compiled step sees it change.
 
     Raises:
-        ValueError: if nothing mixes, or more than one of the three ways is taken; if `at` does not name layers; if
-            the mixing layers of a model disagree, follow each other, or cannot stand in a model; at compile, if a
-            loss or metric takes class ids alone; in `fit`, if labels are missing, or do not tell what they are, or
-            if the model does not call its mixing layers.
-        TypeError: if `model` is no Keras model, overrides a part of the training loop, or `mix` is no mixing layer.
+        ValueError: if nothing mixes, or more than one of the three ways is used; if `at` does not name layers; if
+            the mixing layers of a model disagree, follow each other, or cannot be used inside a model; at compile, if
+            a loss or metric accepts only class ids; in `fit`, if labels are missing, if it is not clear what they
+            are, or if the model does not call its mixing layers.
+        TypeError: if `model` is not a Keras model, or overrides part of the training loop; if `mix` is not a mixing
+            layer.
 
     Warns:
-        UserWarning: if some of what the outputs are computed from bypasses a layer of `at`, or all mixing layers of
-            the model: it is not mixed, but the labels are.
+        UserWarning: if the outputs also depend on tensors that bypass a layer of `at`, or all mixing layers of the
+            model: these tensors are not mixed, but the labels are.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412;
@@ -112,12 +114,12 @@ class MixTrainer(keras.Model):
         return self._state.step
 
     def refresh(self):
-        """Bring the weights up to date: on JAX `fit` keeps them to itself while it runs."""
+        """Bring the weights up to date: on JAX, `fit` holds them while it runs."""
         if keras.backend.backend() == "jax":
             self.jax_state_sync()
 
     def __setattr__(self, name, value):
-        # TensorFlow reads an attribute before it sets it, and alphas that differ cannot be read.
+        # TensorFlow reads an attribute before it sets it, but alphas that differ cannot be read.
         if name == "alpha":
             object.__setattr__(self, name, value)
         else:
@@ -125,9 +127,9 @@ class MixTrainer(keras.Model):
 
     @property
     def alpha(self):
-        """Alpha of the mixing layers, a float or the schedule that they were given.
+        """Alpha of the mixing layers: a float, or the schedule that they were given.
 
-        Setting it writes all of them, and takes effect with the next training step.
+        Setting it changes all of them, and takes effect with the next training step.
         """
         alphas = {layer.name: layer.alpha for layer in self._mixers}
         values = list(alphas.values())
@@ -135,7 +137,7 @@ class MixTrainer(keras.Model):
             _checks.fail(
                 "The mixing layers have different alphas.",
                 f"{alphas}",
-                "Read that of a layer: `choice.layers[0].alpha`.",
+                "Read the alpha of a layer: `choice.layers[0].alpha`.",
             )
         return values[0]
 
@@ -156,12 +158,12 @@ class MixTrainer(keras.Model):
         Args:
             step: Number of the training step, an int >= 0.
             batch_size: Number of samples in the batch.
-            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. Needed where CutMix mixes.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
             replica: Index of the replica under `tf.distribute`.
 
         Returns:
-            A `kmix.MixPlan` for the alpha that the trainer has now, with `place` if there is `at`: the index in
-            it of the layer that was drawn.
+            A `kmix.MixPlan` for the current alpha of the trainer. With `at`, its `place` is the index in `at` of the
+            layer that was drawn.
 
         Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)])
@@ -177,7 +179,7 @@ class MixTrainer(keras.Model):
         return mixed
 
     def train_step(self, *args):
-        # On JAX the state of the trainer comes as an argument and goes as a result.
+        # On JAX, the state of the trainer is an argument and a result.
         *states, data = args
         try:
             if not states:
@@ -199,7 +201,7 @@ class MixTrainer(keras.Model):
         self._held = HeldWeights(self)
 
     def build(self, input_shape=None):
-        # A sub-classed model without a `build` of its own builds its layers when it is first called.
+        # A sub-classed model that does not override `build` builds its layers when it is first called.
         if type(self.model).build is not keras.Model.build and not self.model.built:
             self.model.build(input_shape)
         self.built = True
@@ -211,7 +213,7 @@ class MixTrainer(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if self.loss is not None:
             require_labels(y)
-        # A loss that reads class ids gets them, as from the bare model: one-hot encoded they may round differently.
+        # Pass class ids to a loss that reads them, as the bare model does: one-hot labels may round differently.
         keep_ids = all(isinstance(loss, SoftLabelCrossentropy) for loss in tree.flatten(self.loss)) and all(
             classes in (None, output.shape[-1])
             for classes in tree.flatten(self.num_classes)
@@ -226,7 +228,7 @@ class MixTrainer(keras.Model):
 
     @property
     def output_names(self):
-        """Names of the outputs of the model, by which losses, metrics and labels may be given."""
+        """Names of the outputs of the model, possible keys of losses, metrics and labels."""
         return getattr(self.model, "output_names", None)
 
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
@@ -239,7 +241,7 @@ class MixTrainer(keras.Model):
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     def compile_from_config(self, config):
-        # Keras skips this where `compile` is overridden.
+        # Keras skips this if `compile` is overridden.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
@@ -249,21 +251,20 @@ class MixTrainer(keras.Model):
         return self.model.get_weights()
 
     def set_weights(self, weights):
-        """Set the weights of the bare model; step and alpha stay as they are."""
+        """Set the weights of the bare model; step and alpha stay unchanged."""
         self.model.set_weights(weights)
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
-        """Save weights as `keras.Model.save_weights`, for the bare model, too; step, alpha and optimizer go along."""
+        """Save the weights, step, alpha and optimizer. The bare model can load the weights from this file."""
         self.refresh()
         self.model.save_weights(filepath, overwrite, **kwargs)
         self._state.save(filepath, self.optimizer)
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
-        """Load a file of a trainer, or of the bare model, which leaves step and alpha as they are.
+        """Load a file of a trainer, or of the bare model. The latter leaves step and alpha unchanged.
 
         Warns:
-            UserWarning: if the file changes an alpha that the trainer was built with, and was written by a trainer
-                that was built with another one.
+            UserWarning: if the file changes alpha and was saved by a trainer built with another alpha.
         """
         self.model.load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
         self._state.load(filepath, self.optimizer)

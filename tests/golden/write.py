@@ -1,20 +1,20 @@
 """Write the golden files: plans and mixed batches as version 0.1.0 of kmix drew them.
 
-When may this command run? Never, except for a new major version. The README promises that a seed and a step give the
-same plan in every later version of the same major version. Where `tests/test_golden.py` fails, fix the code, not
-the files. The command refuses to replace files of the major version that it runs under.
+Never run this command, except for a new major version. The README promises that a seed and a step give the same plan
+in every later version of the same major version. If `tests/test_golden.py` fails, fix the code, not the files. The
+command refuses to replace files of the major version it runs under.
 
     PYTHONPATH=. python tests/golden/write.py
 
-It reads kmix through its public names alone, so that it runs under any version. The files must hold on every
-processor and framework, whose `log`, `exp` and `cos` differ in the last bits. So each draw is computed a second time
-in float64, and a case is taken only if
+It uses only public names of kmix, so it runs under any version. The files must hold on every processor and framework,
+although their `log`, `exp` and `cos` differ in the last bits. Each draw is therefore computed again in float64, and a
+case is accepted only if
 
 - eight units in the last place of the terms of the logit of `lam` move `lam` by less than 1e-5, and `lam` in float32 is
-  within 5e-7 of the one in float64;
-- the side of a box, moved by as much and by 1e-4 pixels besides, is rounded to the same pixels.
+  within 5e-7 of `lam` in float64;
+- the side of a box, moved by as much and by another 1e-4 pixels, is rounded to the same pixels.
 
-Where a step fails that, the case takes the next step that passes.
+If a step fails these checks, the case uses the next step that passes.
 """
 
 import itertools
@@ -38,7 +38,7 @@ AT = ("input", "hidden", "top")
 
 
 def layer_of(spec):
-    """The layer of a description `[class name, arguments]`."""
+    """The layer for a description `[class name, arguments]`."""
     name, arguments = spec
     if "layers" in arguments:
         arguments = {**arguments, "layers": [layer_of(inner) for inner in arguments["layers"]]}
@@ -75,7 +75,7 @@ def uniforms(seed, step, stream, n, replica):
 
 
 def is_stable(spec, seed, step, batch_size, spatial_shape, replica, plan):
-    """Whether the plan of a layer with one alpha does not hang on the last bits of float32."""
+    """Whether the plan of a layer with one alpha does not depend on the last bits of float32."""
     name, arguments = spec
     alpha, u = arguments["alpha"], uniforms(seed, step, STREAMS[name], batch_size, replica)
     if arguments.get("per") == "batch":
@@ -101,7 +101,7 @@ def is_stable(spec, seed, step, batch_size, spatial_shape, replica, plan):
     axes = len(spatial_shape)
     for axis, size in enumerate(spatial_shape):
         centre = np.floor(u[6 + axis] * size)
-        # By design a lam that vanishes in float32 cuts the whole image on every framework.
+        # By design, a lam that vanishes in float32 cuts the whole image on every framework.
         whole = high < 2.0**-26
         sides = [(1 - np.where(mixed, share, 1)) ** (1 / axes) * (1 + 1e-6) * size for share in (low, lam, high)]
         halves = [
@@ -117,7 +117,7 @@ def is_stable(spec, seed, step, batch_size, spatial_shape, replica, plan):
 
 
 def leaf_of(spec, seed, step):
-    """The layer with one alpha that a choice takes in a step, and the seed that it draws from."""
+    """The layer with one alpha that a choice draws in a step, and the seed that the layer draws from."""
     while "layers" in spec[1]:
         choice = int(layer_of(spec).plan(step, 1, SHAPES[1]).choice) if seed is None else chosen(spec, seed, step)
         spec = spec[1]["layers"][choice]
@@ -125,12 +125,12 @@ def leaf_of(spec, seed, step):
 
 
 def chosen(spec, seed, step):
-    """The branch that a choice takes where a trainer sets the seed of all draws."""
+    """The branch that a choice draws if a trainer sets the seed of all draws."""
     return int(layer_of([spec[0], {**spec[1], "seed": seed}]).plan(step, 1, SHAPES[1]).choice)
 
 
 def case_of(spec, step, batch_size, spatial_shape=None, replica=0, trainer=None):
-    """The plan of the first stable step from `step` on, as JSON holds it."""
+    """The plan of the first stable step from `step` on, as JSON values."""
     drawer = layer_of(spec) if trainer is None else trainer_of(spec, trainer)
     for step in range(step, step + 100):  # noqa: B020, the first that is stable
         plan = drawer.plan(step, batch_size, spatial_shape, replica)
@@ -141,7 +141,7 @@ def case_of(spec, step, batch_size, spatial_shape=None, replica=0, trainer=None)
         raise ValueError(f"No stable step for {spec}.")
     case = {"layer": spec, "step": step, "batch_size": batch_size, "spatial_shape": spatial_shape, "replica": replica}
     case["trainer"] = trainer
-    # The shortest digits that give the same float32.
+    # The shortest decimal that gives the same float32.
     lam = [float(str(np.float32(share))) for share in plan.lam]
     integers = {name: getattr(plan, name) for name in ("permutation", "box", "choice", "place")}
     drawn = {name: None if value is None else np.asarray(value).tolist() for name, value in integers.items()}
@@ -234,7 +234,7 @@ def mixed(name, spec, batch, number):
 
 
 def write(path, cases):
-    """One case a line, without what is None."""
+    """One case per line, without entries that are None."""
     cases = ({key: value for key, value in case.items() if value is not None} for case in cases)
     lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
     path.write_text(f'{{"version": "{kmix.__version__}", "cases": [\n{lines}\n]}}\n')

@@ -1,0 +1,391 @@
+"""What every mixer must keep, built in or from outside: `check_mixer(layer, batch)` for a batch of NumPy arrays.
+
+Each promise is a function of its own, so that a test can show that it fails for a mixer that breaks the promise.
+"""
+
+import copy
+import json
+import pickle
+
+import keras
+import numpy as np
+from oracle import cutmix, mixup, one_hot, weighted
+from roads import ROADS, at_step, call, to_native, to_numpy
+
+import kmix
+
+tree = keras.tree
+STEP = 3
+PLAIN = {"num_classes": None, "labels": "dense", "class_weight": None, "target": None}
+
+
+def check_mixer(layer, batch, kinds=None):
+    """Assert that a layer keeps all promises for a batch that it takes.
+
+    Args:
+        layer: A mixing layer, whose alpha is a number, and which mixes something in step 3.
+        batch: `(x, y)`, `(x, y, sample_weight)` or a dictionary, NumPy arrays.
+        kinds: For names of targets from outside kmix a function `(y, plan) -> y` of NumPy arrays.
+    """
+    for promise in PROMISES:
+        promise(layer, batch)
+    check_values(layer, batch, kinds)
+
+
+# Batches and layers.
+
+
+def parts(batch):
+    """`(x, y, sample_weight)` of a batch in any form."""
+    if isinstance(batch, dict):
+        return batch["images"], batch["labels"], batch.get("sample_weight")
+    return (*batch, None)[:3]
+
+
+def with_labels(batch, y):
+    """The batch with other labels and without sample weights."""
+    if isinstance(batch, dict):
+        return {name: value for name, value in {**batch, "labels": y}.items() if name != "sample_weight"}
+    return batch[0], y
+
+
+def rebuilt(layer, **settings):
+    """The layer with other arguments, as a new layer that has counted nothing; for a choice those of its layers."""
+    if isinstance(layer, kmix.RandomChoice):
+        layers = [rebuilt(inner, **settings) for inner in layer.layers]
+        return type(layer)(layers, weights=layer.probabilities, seed=layer.seed, name=layer.name)
+    return type(layer).from_config({**layer.get_config(), **settings})
+
+
+def drawing_layers(layer):
+    """The layers that have an alpha: the layer, or for a choice its layers."""
+    if isinstance(layer, kmix.RandomChoice):
+        return [inner for branch in layer.layers for inner in drawing_layers(branch)]
+    return [layer] if hasattr(layer, "alpha") else []
+
+
+def mixed_by(layer, batch, step=STEP):
+    """The mixed batch on the road of NumPy."""
+    return at_step("numpy", layer, step, batch)
+
+
+def plan_of(layer, batch, step=STEP):
+    x = parts(batch)[0]
+    return layer.plan(step, len(tree.flatten(x)[0]), layer.inputs.pasted(x))
+
+
+def assert_same(ours, expected, message=""):
+    """The same structure, dtypes and bits."""
+    tree.assert_same_structure(ours, expected)
+    for one, other in zip(tree.flatten(ours), tree.flatten(expected), strict=True):
+        if other is not None:
+            assert str(one.dtype) == str(other.dtype), message
+            np.testing.assert_array_equal(one, other, err_msg=message)
+
+
+def assert_alike(ours, expected, message=""):
+    """The same structure, dtypes and shapes, and the same values within the rounding of the frameworks."""
+    tree.assert_same_structure(ours, expected)
+    for one, other in zip(tree.flatten(ours), tree.flatten(expected), strict=True):
+        if other is not None:
+            assert str(one.dtype) == str(other.dtype), f"{message}: {one.dtype}, not {other.dtype}"
+            one, other, tolerance = one.astype("float64"), other.astype("float64"), rounding(one)
+            scale = max(1.0, np.abs(other[np.isfinite(other)]).max(initial=0))
+            np.testing.assert_allclose(one, other, atol=tolerance * scale, rtol=0, err_msg=message)
+
+
+def rounding(array):
+    """How much an array may differ from the same on another framework, beside its largest value."""
+    return 1e-2 if "float16" in str(array.dtype) else 1e-4
+
+
+# Promises.
+
+
+def check_roads(layer, batch):
+    """NumPy, native tensors and tf.data, by step and by call, fused and not, mix alike."""
+    expected = {step: mixed_by(layer, batch, step) for step in (0, STEP)}
+    for road in ROADS:
+        assert_alike(at_step(road, layer, STEP, batch), expected[STEP], f"at_step on the road {road}")
+        assert_alike(call(road, rebuilt(layer), batch), expected[0], f"call on the road {road}")
+    plain = rebuilt(layer)
+    plain.fuse = False
+    assert_alike(at_step("tfdata", plain, STEP, batch), expected[STEP], "tf.data without XLA")
+
+
+def check_config(layer, batch):
+    """The config goes through JSON, and the layer that is built from it mixes alike."""
+    expected = mixed_by(layer, batch)
+    config = json.loads(json.dumps(layer.get_config()))
+    assert_same(mixed_by(type(layer).from_config(config), batch), expected, "from_config")
+    serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    scope = {type(layer).__name__: type(layer)}
+    twin = keras.saving.deserialize_keras_object(serialized, custom_objects=scope)
+    assert_same(mixed_by(twin, batch), expected, "keras.saving")
+    assert json.loads(json.dumps(twin.get_config())) == config
+    assert twin.name == layer.name
+    assert twin.dtype_policy.name == layer.dtype_policy.name
+
+
+def check_copies(layer, batch):
+    """A deep copy and an unpickled layer mix alike, and go on counting where the layer was."""
+    expected = mixed_by(layer, batch)
+    original = rebuilt(layer)
+    call("numpy", original, batch)
+    for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert_same(mixed_by(twin, batch), expected, "a copy")
+        assert_same(call("numpy", twin, batch), mixed_by(layer, batch, 1), "the count of a copy")
+
+
+def check_spec(layer, batch):
+    """The symbolic output has the shapes and dtypes of the real one, with a batch size that is not known, too."""
+    real = layer.at_step(STEP, to_native(batch))
+    for known in (True, False):
+
+        def symbol(leaf, known=known):
+            shape = leaf.shape if known else (None, *leaf.shape[1:])
+            return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(leaf.dtype))
+
+        symbols = tree.map_structure(lambda leaf: None if leaf is None else symbol(leaf), to_native(batch))
+        spec = layer(symbols) if isinstance(batch, dict) else layer(*symbols)
+        tree.assert_same_structure(spec, real)
+        for one, other in zip(tree.flatten(spec), tree.flatten(real), strict=True):
+            if other is not None:
+                size = other.shape[:1] if known else (None,)
+                assert tuple(one.shape) == (*size, *other.shape[1:]), f"{one.shape} for {other.shape}"
+                assert one.dtype == keras.backend.standardize_dtype(other.dtype)
+                assert all(one is not given for given in tree.flatten(symbols)), "Keras needs a new tensor"
+
+
+def check_dtypes(layer, batch):
+    """Labels and weights are float32 under every policy; inputs follow the rule of the mixer."""
+    (x, y, _), target = parts(batch), layer.target
+
+    def labels(target, given, mixed):
+        if isinstance(target, (dict, list, tuple)):
+            for key in target if isinstance(target, dict) else range(len(target)):
+                labels(target[key], given[key], mixed[key])
+        elif target in (None, "labels"):
+            assert {str(leaf.dtype) for leaf in tree.flatten(mixed)} == {"float32"}
+        elif target in ("keep", "union"):
+            assert [leaf.dtype for leaf in tree.flatten(mixed)] == [leaf.dtype for leaf in tree.flatten(given)]
+
+    def rule(layer, leaf):
+        if isinstance(layer, kmix.RandomChoice):
+            return keras.backend.result_type(*(rule(inner, leaf) for inner in layer.layers))
+        own = str(leaf.dtype)
+        return own if isinstance(layer.inputs, kmix.targets.Pasted) or own == "bool" else layer.compute_dtype
+
+    mixed_x, mixed_y, mixed_weight = parts(mixed_by(layer, batch))
+    assert [str(leaf.dtype) for leaf in tree.flatten(mixed_x)] == [rule(layer, leaf) for leaf in tree.flatten(x)]
+    labels(target, y, mixed_y)
+    assert {str(leaf.dtype) for leaf in tree.flatten(mixed_weight) if leaf is not None} <= {"float32"}
+
+
+def check_inputs_stay(layer, batch):
+    """No array of the batch is changed in place."""
+    before = copy.deepcopy(batch)
+    for given in (batch, to_native(before)):
+        layer.at_step(STEP, given)
+        fresh = rebuilt(layer)
+        fresh(given) if isinstance(given, dict) else fresh(*given)
+        assert_same(to_numpy(given), to_numpy(to_native(before)) if given is not batch else before, "in place")
+
+
+def check_off(layer, batch):
+    """Without a chance to mix, and with alpha 0, a layer is exactly the identity; with one it is not."""
+    off = {"rate=0": rebuilt(layer, rate=0.0), "alpha 0": rebuilt(layer)}
+    for drawing in drawing_layers(off["alpha 0"]):
+        drawing.alpha = 0.0
+    x = parts(batch)[0]
+    for reason, identity in off.items():
+        plan = plan_of(identity, batch)
+        np.testing.assert_array_equal(plan.lam, 1.0, err_msg=f"{reason}: lam")
+        expected = unmixed(identity, batch)
+        for road in ("numpy", "native"):
+            mixed = at_step(road, identity, STEP, batch)
+            mixed_x, mixed_y, mixed_weight = parts(mixed)
+            for ours, given in zip(tree.flatten(mixed_x), tree.flatten(x), strict=True):
+                np.testing.assert_array_equal(ours, np.asarray(given).astype(ours.dtype), err_msg=reason)
+            assert_same(mixed_y, expected[1], f"{reason}: labels on the road {road}")
+            assert_alike(mixed_weight, expected[2], f"{reason}: weights")
+    changed = parts(mixed_by(layer, batch))[0]
+    assert any(
+        not np.array_equal(ours, np.asarray(given).astype(ours.dtype))
+        for ours, given in zip(tree.flatten(changed), tree.flatten(x), strict=True)
+    ), "the layer mixes nothing in the step that is tested"
+
+
+def unmixed(layer, batch):
+    """The encoded batch: its samples one by one, so that none has a partner."""
+    n = len(tree.flatten(parts(batch)[0])[0])
+    samples = [tree.map_structure(lambda leaf, i=i: None if leaf is None else leaf[i : i + 1], batch) for i in range(n)]
+    encoded = [parts(mixed_by(layer, sample)) for sample in samples]
+    return tree.map_structure(lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *encoded)
+
+
+def check_training(layer, batch):
+    """`training=False` returns the batch as it is, on every framework, and counts nothing."""
+    fresh = rebuilt(layer)
+    for given in (batch, to_native(batch)):
+        result = fresh(given, training=False) if isinstance(given, dict) else fresh(*given, training=False)
+        assert_same(to_numpy(result), to_numpy(given), "training=False")
+    assert_same(call("numpy", fresh, batch), mixed_by(layer, batch, 0), "training=False was counted")
+
+
+def check_counter(layer, batch):
+    """Calls mix with the steps 0, 1, 2, on whatever road they come, and the steps differ."""
+    fresh = rebuilt(layer)
+    expected = [mixed_by(layer, batch, step) for step in range(3)]
+    for road, mixed in zip(("numpy", "native", "numpy"), expected, strict=True):
+        assert_alike(call(road, fresh, batch), mixed, "the count of the calls")
+    plans = [plan_of(layer, batch, step).permutation.tolist() for step in range(3)]
+    assert len(set(map(tuple, plans))) > 1, "every step has the same partners"
+
+
+@kmix.targets.register("counted")
+class Counted(kmix.targets.Target):
+    """Counts how often it was mixed: `y + 1`."""
+
+    is_key = False
+
+    def mix(self, xp, y, plan, weights):
+        return tree.map_structure(lambda leaf: leaf + 1, y)
+
+
+def check_once(layer, batch):
+    """Every array of the labels is mixed exactly once, on every road."""
+    n = len(tree.flatten(parts(batch)[0])[0])
+    y = {"a": np.zeros(n, "float32"), "b": (np.full((n, 2), 5, "int32"),)}
+    counting = rebuilt(layer, **{**PLAIN, "target": "counted"})
+    for road in ROADS:
+        mixed = parts(at_step(road, counting, STEP, with_labels(batch, y)))[1]
+        assert_same(mixed, tree.map_structure(lambda leaf: leaf + 1, y), f"the road {road}")
+
+
+def check_shares(layer, batch):
+    """Inputs painted with the number of their sample show each partner with the share that the plan names."""
+    x = parts(batch)[0]
+    leaves = [leaf for leaf in tree.flatten(x) if leaf.ndim > 1 and leaf.dtype != "bool"]
+    plan = plan_of(layer, batch)
+    n = len(plan.lam)
+    expected = mixup(np.eye(n), plan.lam, plan.permutation)
+    for leaf in leaves:
+        first = any(getattr(inner, "data_format", "") == "channels_first" for inner in drawing_layers(layer))
+        middle = leaf.shape[2:] if first else leaf.shape[1:-1]
+        ones, axes = (1,) * len(middle), tuple(range(2, leaf.ndim) if first else range(1, leaf.ndim - 1))
+        eye = np.eye(n).reshape((n, n, *ones) if first else (n, *ones, n))
+        painted = np.tile(eye, (1, 1, *middle) if first else (1, *middle, 1)).astype(leaf.dtype)
+        mixed = mixed_by(rebuilt(layer, **PLAIN), (painted, np.zeros((n, 2), "float32")))[0]
+        np.testing.assert_allclose(mixed.astype("float64").mean(axis=axes), expected, atol=rounding(mixed))
+
+
+PROMISES = (
+    check_roads,
+    check_config,
+    check_copies,
+    check_spec,
+    check_dtypes,
+    check_inputs_stay,
+    check_off,
+    check_training,
+    check_counter,
+    check_once,
+)
+
+
+def check_values(layer, batch, kinds=None):
+    """Inputs, labels and weights are those that the formulas of the papers give for the plan of the step."""
+    x, y, weight = parts(batch)
+    mixed_x, mixed_y, mixed_weight = parts(mixed_by(layer, batch))
+    plan = plan_of(layer, batch)
+    lam, permutation = plan.lam, plan.permutation
+    weight = weigh(layer, y, weight)
+    for ours, given in zip(tree.flatten(mixed_x), tree.flatten(x), strict=True):
+        expected = input_by_hand(layer, given, plan)
+        if expected is not None:
+            scale = max(1.0, np.abs(expected).max())
+            np.testing.assert_allclose(ours.astype("float64"), expected, atol=rounding(ours) * scale)
+    check_shares(layer, batch)
+    flat = tree.flatten(weight)
+    weights = weight if isinstance(weight, dict) else None
+    for path, leaf, target, classes in leaves_of(y, layer.target, layer.num_classes):
+        w = weights.get(path[0]) if weights is not None else flat[0]
+        ours = at_path(mixed_y, path)
+        expected = label_by_hand(layer, leaf, target, classes, w, plan, kinds or {})
+        np.testing.assert_allclose(ours, expected, atol=1e-4, err_msg=f"labels {path}")
+    for ours, given in zip(tree.flatten(mixed_weight), flat, strict=True):
+        if given is not None:
+            np.testing.assert_allclose(ours, mixup(given, lam, permutation), atol=1e-4, err_msg="weights")
+
+
+def weigh(layer, y, weight):
+    """The sample weights times those of the classes."""
+    if layer.class_weight is None:
+        return weight
+    factor = np.array([layer.class_weight.get(int(number), 1.0) for number in np.reshape(y, -1)])
+    return factor if weight is None else factor * weight
+
+
+def input_by_hand(layer, x, plan):
+    """An array of the inputs, mixed by the formulas; None where a region from outside kmix is pasted."""
+    if plan.region is not None:
+        return None
+    if plan.box is not None:
+        first = next(inner.data_format for inner in drawing_layers(layer) if hasattr(inner, "data_format"))
+        return cutmix(x, plan.box, plan.permutation, first).astype("float64")
+    if x.dtype == "bool":
+        return x | (x[plan.permutation] & (plan.lam < 1).reshape((-1,) + (1,) * (x.ndim - 1)))
+    return mixup(x, plan.lam, plan.permutation)
+
+
+def label_by_hand(layer, y, target, classes, weight, plan, kinds):
+    """An array of the labels, mixed by the formulas."""
+    lam, permutation = plan.lam, plan.permutation
+    if callable(target):
+        return target(y, plan)
+    if target in kinds:
+        return kinds[target](y, plan)
+    if target == "keep":
+        return y
+    if target == "union":
+        share = lam.reshape((-1,) + (1,) * (y.ndim - 1))
+        partner = y[permutation]
+        return np.where(share == 1, y, np.where(share == 0, partner, np.maximum(y, partner)))
+    assert target in (None, "labels"), f"give the formula of {target!r}: `kinds={{{target!r}: ...}}`"
+    if "int" in str(y.dtype) and (y.ndim == 1 or y.shape[1] == 1):
+        ids, y = y.reshape(-1), one_hot(y, classes)
+    share, _ = (y, None) if weight is None else weighted(y, weight, lam, permutation)
+    if layer.labels == "pair":
+        first = lam if weight is None else pair_share(lam, permutation, weight)
+        first = np.where(lam == 1, 1.0, first)
+        return np.stack([ids, np.where(lam == 1, ids, ids[permutation]), first], axis=1)
+    return mixup(y, lam, permutation) if weight is None else share
+
+
+def pair_share(lam, permutation, weight):
+    """The share of the sample in a pair with sample weights."""
+    a, b = lam * weight, (1 - lam) * weight[permutation]
+    return np.where(a + b == 0, lam, a / np.where(a + b == 0, 1, a + b))
+
+
+def leaves_of(y, target, classes, path=()):
+    """`(path, array, target, number of classes)` for each array of the labels."""
+    if not isinstance(y, (dict, list, tuple)):
+        yield path, y, target, classes
+        return
+    for key in y if isinstance(y, dict) else range(len(y)):
+        pick = lambda setting, key=key: (
+            setting.get(key)
+            if isinstance(setting, dict)
+            else setting[key]
+            if isinstance(setting, (list, tuple))
+            else setting
+        )
+        yield from leaves_of(y[key], pick(target), pick(classes), (*path, key))
+
+
+def at_path(structure, path):
+    for key in path:
+        structure = structure[key]
+    return structure

@@ -1,0 +1,222 @@
+"""A kind of target and two mixers from outside kmix, in 40 lines and by public names alone, go down every road."""
+
+import ast
+import pathlib
+
+import keras
+import numpy as np
+import outside
+import pytest
+import tensorflow as tf
+from contract import check_mixer
+from oracle import mixup, one_hot
+from outside import RowMix, Strong
+from roads import ROADS, at_step
+
+import kmix
+
+CLASSES, N = 5, 7
+
+
+CODE = pathlib.Path(outside.__file__).read_text()
+
+
+def lines(code):
+    """The number of lines that are not blank."""
+    return sum(bool(line.strip()) for line in code.splitlines())
+
+
+def private(code):
+    """Names of kmix that are not public, and attributes that are private, in some code."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kmix"):
+            found.append(f"from {node.module}")
+        if not isinstance(node, ast.Attribute):
+            continue
+        # A named tuple's own methods have an underscore to keep clear of its fields.
+        if node.attr.startswith("_") and node.attr not in ("_replace", "_asdict", "_fields", "_make"):
+            found.append(node.attr)
+        path = ast.unparse(node).split(".")
+        if path[0] == "kmix" and all(part.isidentifier() for part in path):
+            owner = kmix
+            for part in path[1:]:
+                found += [] if part in getattr(owner, "__all__", [part]) else [".".join(path)]
+                owner = getattr(owner, part, None)
+    return found
+
+
+def test_forty_public_lines():
+    assert 20 < lines(CODE) <= 40
+    assert private(CODE) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("kmix._checks.fail('')", ["_checks", "kmix._checks.fail", "kmix._checks"]),
+        ("layer._alpha", ["_alpha"]),
+        ("kmix.plan.streams.check(0, 1)", ["kmix.plan.streams.check", "kmix.plan.streams"]),
+        ("from kmix.layers.batch_layer import BatchLayer", ["from kmix.layers.batch_layer"]),
+        ("kmix.layers.MixLayer, plan._replace(lam=0)", []),
+    ],
+)
+def test_the_test_of_public_names_can_fail(code, found):
+    assert sorted(private(code)) == sorted(found)
+
+
+def images(dtype="float32"):
+    values = np.random.default_rng(0).integers(0, 256, (N, 8, 6, 3))
+    return values.astype(dtype) if dtype == "uint8" else (values / 255).astype(dtype)
+
+
+def ids():
+    return np.random.default_rng(1).integers(0, CLASSES, N)
+
+
+def angles(shape=(N,)):
+    return np.random.default_rng(2).uniform(0, 360, shape).astype("float32")
+
+
+def along_the_circle(y, plan):
+    """The mixed angle by complex numbers: turned from that of the sample towards that of the partner."""
+    partner = y[plan.permutation].astype("float64")
+    turn = np.angle(np.exp(1j * np.deg2rad(partner - y)), deg=True)
+    return (y + (1 - plan.lam.reshape((-1,) + (1,) * (y.ndim - 1))) * turn) % 360
+
+
+KINDS = {"outside": along_the_circle}
+WEIGHTS = np.linspace(0.5, 2.0, N).astype("float32")
+MIXERS = {
+    "RowMix": lambda: (RowMix(1.0, num_classes=CLASSES, seed=1), (images(), ids(), WEIGHTS)),
+    "RowMix of uint8, by the batch": lambda: (
+        RowMix(1.0, per="batch", num_classes=CLASSES, seed=2),
+        (images("uint8"), ids()),
+    ),
+    "Strong": lambda: (Strong(1.0, num_classes=CLASSES, seed=3, class_weight={1: 2.0}), (images(), ids())),
+    "a choice of both": lambda: (
+        kmix.RandomChoice([RowMix(seed=1, num_classes=CLASSES), Strong(seed=3, num_classes=CLASSES)], seed=4),
+        (images(), ids(), WEIGHTS),
+    ),
+    "a choice with one of kmix": lambda: (
+        kmix.RandomChoice([RowMix(seed=1, target="outside"), kmix.MixUp(1.0, seed=3, target="outside")], seed=6),
+        (images(), angles()),
+    ),
+    "the target in CutMix": lambda: (
+        kmix.CutMix(1.0, target="outside", seed=5, data_format="channels_last"),
+        (images(), angles(), WEIGHTS),
+    ),
+    "the target beside labels": lambda: (
+        kmix.MixUp(1.0, target={"way": "outside", "kind": "labels"}, num_classes={"kind": CLASSES}, seed=6),
+        (images(), {"way": angles((N, 2)), "kind": ids()}),
+    ),
+    "the target in the mixer": lambda: (RowMix(1.0, target="outside", seed=7), (images(), angles())),
+}
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_what_comes_from_outside_keeps_the_contract(name):
+    layer, batch = MIXERS[name]()
+    check_mixer(layer, batch, KINDS)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_dictionary_holds_the_target_under_its_name(road):
+    layer = RowMix(1.0, num_classes=CLASSES, seed=1)
+    batch = {"images": images(), "labels": ids(), "outside": angles()}
+    mixed = at_step(road, layer, 2, batch)
+    plan = layer.plan(2, N, (8, 6))
+    rows = np.arange(8)[None, :, None, None] < np.asarray(plan.region.first)[:, None, None, None]
+    np.testing.assert_array_equal(mixed["images"], np.where(rows, batch["images"], batch["images"][plan.permutation]))
+    np.testing.assert_allclose(
+        mixed["labels"], mixup(one_hot(batch["labels"], CLASSES), plan.lam, plan.permutation), atol=1e-5
+    )
+    np.testing.assert_allclose(mixed["outside"], along_the_circle(batch["outside"], plan), atol=1e-3)
+
+
+def test_a_data_set_in_parallel_of_sizes_that_are_not_known():
+    signature = (tf.TensorSpec((None, None, None, 3), "float32"), tf.TensorSpec((None,), "int64"))
+    data = tf.data.Dataset.from_generator(lambda: iter([(images(), ids())] * 4), output_signature=signature)
+    layer = RowMix(1.0, num_classes=CLASSES, seed=1)
+    for step, (x, y) in enumerate(data.enumerate().map(layer.at_step, num_parallel_calls=3)):
+        expected = layer.at_step(step, (images(), ids()))
+        np.testing.assert_array_equal(x, expected[0])
+        np.testing.assert_allclose(y, expected[1], atol=1e-5)
+
+
+def network(outputs, place=None, **settings):
+    """A small model, with a mixing layer in it or not, the same one each time."""
+    inputs = keras.Input((8, 6, 3))
+    layers = [keras.layers.Flatten(), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(outputs, **settings)]
+    tensor = inputs
+    for layer in [*([place] if place else []), *layers]:
+        tensor = layer(tensor)
+    model = keras.Model(inputs, tensor)
+    generator = np.random.default_rng(5)
+    model.set_weights([generator.normal(scale=0.1, size=weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def trained(model, loss, *batches):
+    """The weights after a step of gradient descent on each of the batches."""
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    for batch in batches:
+        model.fit(*batch, batch_size=N, shuffle=False, verbose=0)
+    return model.get_weights()
+
+
+TRAINERS = {
+    "the mixer": lambda: (RowMix(1.0, num_classes=CLASSES, seed=1), {}, ids()),
+    "a choice": lambda: (
+        kmix.RandomChoice([RowMix(seed=1, num_classes=CLASSES), Strong(seed=3, num_classes=CLASSES)], seed=4),
+        {},
+        ids(),
+    ),
+    "the target": lambda: (kmix.MixUp(1.0, seed=1), {"target": "outside"}, angles((N, 1))),
+    "the target under a paste": lambda: (kmix.CutMix(1.0, seed=1, target="outside"), {}, angles((N, 1))),
+}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_training_step_is_one_on_the_mixed_batch(name):
+    mix, settings, y = TRAINERS[name]()
+    loss = "mse" if "target" in name else kmix.losses.SoftLabelCrossentropy(from_logits=True)
+    columns = 1 if "target" in name else CLASSES
+    # A model that regresses angles in degrees learns in small steps.
+    scale = 360 if "target" in name else 1
+    model, plain = network(columns), network(columns)
+    trainer = kmix.MixTrainer(model, mix=mix, **settings)
+    trained(trainer, loss, *[(images(), y)] * 3)
+    layer = kmix.MixUp(1.0, seed=1, target="outside") if settings else mix
+    expected = trained(plain, loss, *[layer.at_step(step, (images(), y)) for step in range(3)])
+    for ours, other in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-4 * scale)
+    unmixed = trained(network(columns), loss, *[(images(), y)] * 3)
+    assert np.abs(unmixed[-1] - expected[-1]).max() > 1e-3
+
+
+def test_a_mixer_placed_in_a_model_mixes_in_the_training_step():
+    layer = Strong(1.0, seed=3, num_classes=CLASSES)
+    model, plain = network(CLASSES, place=layer), network(CLASSES)
+    loss = kmix.losses.SoftLabelCrossentropy(from_logits=True)
+    trained(kmix.MixTrainer(model), loss, *[(images(), ids())] * 2)
+    expected = trained(plain, loss, *[layer.at_step(step, (images(), ids())) for step in range(2)])
+    for ours, other in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-5)
+
+
+def test_streams_that_were_not_reserved_are_refused():
+    class Wild(RowMix):
+        stream = 9000
+
+    with pytest.raises(ValueError, match=r"kmix\.plan\.reserve"):
+        Wild(1.0, num_classes=CLASSES, seed=1)(images(), ids())
+
+
+def test_a_target_that_does_not_mix_is_told_so():
+    @kmix.targets.register("unmixed outside")
+    class Nothing(kmix.targets.Target):
+        is_key = False
+
+    with pytest.raises(NotImplementedError, match="Nothing must implement `mix`"):
+        kmix.MixUp(1.0, target="unmixed outside")(images(), angles())
