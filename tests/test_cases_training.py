@@ -382,12 +382,13 @@ def test_case_5_a_perfect_classifier_and_the_toss_of_a_coin():
 
 def test_case_5_with_class_ids_and_a_class_of_its_own():
     x, y = data(32, (5,)), ids(32)
-    make = lambda: keras.metrics.Precision(class_id=1, name="of_one")
+    make = lambda: keras.metrics.Precision(thresholds=0.2, class_id=1, name="of_one")
     trainer = trainer_of(metrics=[make(), "accuracy"])
     logs, plan = fit(trainer, x, y, validation_data=(x, y)), trainer.plan(0, 32)
     p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))
     np.testing.assert_allclose(logs["of_one"], of_keras(make, hard(one_hot(y), plan), p), rtol=1e-4)
     labels = oracle.mixup(one_hot(y), *plan[:2])
+    assert logs["of_one"] != pytest.approx(of_keras(make, labels, p))
     assert logs["accuracy"] == pytest.approx(np.mean(labels.argmax(axis=1) == p.argmax(axis=1)))
     expected = of_keras(make, one_hot(y), predictions(trainer, x))
     for value in (evaluate(trainer, x, y)["of_one"], logs["val_of_one"]):
