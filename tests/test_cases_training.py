@@ -78,7 +78,8 @@ def evaluate(model, x, y, **settings):
 
 
 def predictions(model, x):
-    return model.predict(np.asarray(x, "float32"), batch_size=len(x), verbose=0)
+    """What a model predicts. Eagerly, since to compile `predict` takes long."""
+    return to_numpy(model(ops.convert_to_tensor(np.asarray(x, "float32")), training=False))
 
 
 def mixed_loss(trainer, x, y, step=0, weights=None):
@@ -250,7 +251,7 @@ def test_case_16_a_task_without_a_preprocessor_trains():
     x, y = data(6, (5,)), ids()
     trainer = trainer_of(task(None), metrics=["accuracy"])
     assert fit(trainer, x, y)["loss"] == pytest.approx(mixed_loss(trainer, x, one_hot(y)), rel=1e-4)
-    p = predictions(trainer, x)
+    p = trainer.predict(x, batch_size=6, verbose=0)
     np.testing.assert_array_equal(p, trainer.model.predict(x, batch_size=6, verbose=0))
     assert evaluate(trainer, x, y)["accuracy"] == pytest.approx(np.mean(p.argmax(axis=1) == y))
 
@@ -337,14 +338,15 @@ def test_case_5_metrics_see_hard_labels_in_a_training_step(columns):
         model, loss = network(), "categorical_crossentropy"
     else:
         model, loss = network(1, "sigmoid"), "binary_crossentropy"
-    metrics = [make() for make in THRESHOLDS.values()]
+    makes = list(THRESHOLDS.values())[:: 1 if columns == "one column" else 5]
+    metrics = [make() for make in makes]
     trainer = trainer_of(model, loss, metrics=metrics)
     logs = fit(trainer, x, y)
     plan = trainer.plan(0, 32)
     p = predictions(model, oracle.mixup(x, *plan[:2]))
     clean, scores = predictions(model, x), evaluate(trainer, x, y)
     assert not np.array_equal(oracle.mixup(y, *plan[:2]) > 0, hard(y, plan) > 0)
-    for make, metric in zip(THRESHOLDS.values(), metrics, strict=True):
+    for make, metric in zip(makes, metrics, strict=True):
         np.testing.assert_allclose(logs[metric.name], of_keras(make, hard(y, plan), p), rtol=1e-4, err_msg=metric.name)
         np.testing.assert_allclose(scores[metric.name], of_keras(make, y, clean), rtol=1e-4, err_msg=metric.name)
 
@@ -380,12 +382,13 @@ def test_case_5_a_perfect_classifier_and_the_toss_of_a_coin():
 
 def test_case_5_with_class_ids_and_a_class_of_its_own():
     x, y = data(32, (5,)), ids(32)
-    make = lambda: keras.metrics.Precision(class_id=1, name="of_one")
+    make = lambda: keras.metrics.Precision(thresholds=0.2, class_id=1, name="of_one")
     trainer = trainer_of(metrics=[make(), "accuracy"])
     logs, plan = fit(trainer, x, y, validation_data=(x, y)), trainer.plan(0, 32)
     p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))
     np.testing.assert_allclose(logs["of_one"], of_keras(make, hard(one_hot(y), plan), p), rtol=1e-4)
     labels = oracle.mixup(one_hot(y), *plan[:2])
+    assert logs["of_one"] != pytest.approx(of_keras(make, labels, p))
     assert logs["accuracy"] == pytest.approx(np.mean(labels.argmax(axis=1) == p.argmax(axis=1)))
     expected = of_keras(make, one_hot(y), predictions(trainer, x))
     for value in (evaluate(trainer, x, y)["of_one"], logs["val_of_one"]):
@@ -557,7 +560,7 @@ def mixers(trainer):
     return [layer for layer in trainer.model.layers if isinstance(layer, kmix.EmbeddingMixup)]
 
 
-@pytest.mark.parametrize("kind", ["functional", "placed", "choice"])
+@pytest.mark.parametrize("kind", ["placed", "choice"])
 def test_case_7_training_goes_on_from_a_file_of_weights(kind, tmp_path):
     x, y, path = data(12, (5,)), ids(12), str(tmp_path / "trainer.weights.h5")
     trainer = of_kind(kind)
@@ -893,7 +896,7 @@ def united_loss(trainer, y):
     return oracle.crossentropy(oracle.mixup(one_hot(y), *plan[:2]), oracle.softmax(pooled @ kernel + bias)).mean()
 
 
-@pytest.mark.parametrize("form", ["padding", "attention", "keras", "integer", "input"])
+@pytest.mark.parametrize("form", ["attention", "keras", "integer", "input"])
 def test_case_25_masks_of_ones_own_are_united_or_the_way_is_named(form):
     y = ids()
     x = [TOKENS, TOKENS != 0] if form == "input" else TOKENS
@@ -910,7 +913,7 @@ def test_case_25_masks_of_ones_own_are_united_or_the_way_is_named(form):
         assert "at=" in refusal
 
 
-@pytest.mark.parametrize("form", ["padding", "attention", "keras", "integer", "input"])
+@pytest.mark.parametrize("form", ["padding", "integer", "input"])
 def test_case_25_and_18_the_way_unites_masks_of_every_form(form):
     """The same with `at=`. An integer mask is read as `mask != 0`."""
     y = ids()
@@ -999,8 +1002,10 @@ def test_case_27_every_order_of_the_forms(first, second):
         assert taken or name == "float column", "a form that is right alone is right in every order"
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("known", [None, "rank"])
+@pytest.mark.parametrize(
+    ("form", "known"),
+    [(form, known) for form in FORMS for known in (None, "rank") if BACKEND == "tensorflow" or form == "column"],
+)
 def test_case_27_labels_of_a_python_function(known, form):
     x, labels, y = data(6, (5,)), FORMS[form], one_hot(ids())
 
@@ -1137,7 +1142,7 @@ TELLING = {
     "binary": lambda: keras.losses.BinaryCrossentropy(),
     "binary focal": lambda: keras.losses.BinaryFocalCrossentropy(),
     "hinge": lambda: keras.losses.CategoricalHinge(),
-    "divergence": lambda: "kl_divergence",
+    "divergence": lambda: keras.losses.KLDivergence(),
 }
 
 
