@@ -26,7 +26,9 @@ def masks_of(x):
 def set_masks(x, masks):
     """The tensors of a structure, with the masks that `masks_of` would find."""
     leaves = [
-        _Writer(masks[str(position)], name="mask_writer", dtype=_backend.dtype(leaf))(leaf) if str(position) in masks else leaf
+        _Writer(masks[str(position)], name="mask_writer", dtype=_backend.dtype(leaf))(leaf)
+        if str(position) in masks
+        else leaf
         for position, leaf in enumerate(tree.flatten(x))
     ]
     return tree.pack_sequence_as(x, leaves)

@@ -227,11 +227,6 @@ class MixTrainer(keras.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     @property
-    def inputs(self):
-        """The inputs of the model, from which TensorFlow's converters learn their shapes."""
-        return getattr(self.model, "inputs", None)
-
-    @property
     def output_names(self):
         """Names of the outputs of the model, possible keys of losses, metrics and labels."""
         return getattr(self.model, "output_names", None)
