@@ -25,12 +25,10 @@ def masks_of(x):
 
 def set_masks(x, masks):
     """The tensors of a structure, with the masks that `masks_of` would find."""
-    leaves = [
-        _Writer(masks[str(position)], name="mask_writer", dtype=_backend.dtype(leaf))(leaf)
-        if str(position) in masks
-        else leaf
-        for position, leaf in enumerate(tree.flatten(x))
-    ]
+    leaves = tree.flatten(x)
+    for position, mask in masks.items():
+        leaf = leaves[int(position)]
+        leaves[int(position)] = _Writer(mask, name="mask_writer", dtype=_backend.dtype(leaf))(leaf)
     return tree.pack_sequence_as(x, leaves)
 
 
