@@ -1223,12 +1223,13 @@ def test_case_34_multi_hot_columns_and_floats_are_right():
 
 @on_tensorflow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-def test_case_34_tflite():
-    """Of `trainer.model`: TensorFlow's converter takes no sub-classed Keras 3 model, which a trainer is."""
+@pytest.mark.parametrize("which", ["model", "trainer"])
+def test_case_34_tflite(which):
     x, y = data(6, (5,)), ids()
     trainer = trainer_of(rate=0.5)
     fit(trainer, x, y)
-    content = tf.lite.TFLiteConverter.from_keras_model(trainer.model).convert()
+    converted = trainer.model if which == "model" else trainer
+    content = tf.lite.TFLiteConverter.from_keras_model(converted).convert()
     interpreter = tf.lite.Interpreter(model_content=content)
     interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], (6, 5))
     interpreter.allocate_tensors()

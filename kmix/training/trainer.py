@@ -106,6 +106,9 @@ class MixTrainer(keras.Model):
         self._mixers = tuple(placed if mix is None else placement.leaves(mix))
         self._state = State(self, self._mixers, one_alpha=mix is None)
         self._held = HeldWeights()
+        if model.built and hasattr(model, "operations"):
+            # By its method, so that TensorFlow's converters know the inputs, too.
+            self.build(model.input_shape)
         self.built = model.built
 
     @property
