@@ -95,26 +95,30 @@ class Batch:
         return cls(Values(batch[INPUTS], targets, batch.get(WEIGHTS)), settings, inputs, write)
 
     def _match_weights(self, targets, sample_weight):
-        """For each array of the targets, the index of its sample weights or None, in the structure of the targets."""
-        y = targets[LABELS] if list(targets) == [LABELS] else targets
-        flat, indices = tree.flatten(sample_weight), sample_weights.match(y, sample_weight)
-        indices = [None if index is None or flat[index] is None else index for index in indices]
+        """The index of the sample weights of each array of the targets, or None, in the structure of the targets."""
+        alone = list(targets) == [LABELS]
+        flat, found = (
+            tree.flatten(sample_weight),
+            sample_weights.match(targets[LABELS] if alone else targets, sample_weight),
+        )
+        found = tree.map_structure(lambda index: None if index is None or flat[index] is None else index, found)
+        indices = {LABELS: found} if alone else found
 
         def check(target, part, indices):
             for shape, index in zip(target.shapes(part), tree.flatten(indices), strict=True):
                 if index is not None:
                     sample_weights.check_shape(_backend.static_shape(flat[index]), shape)
 
-        map_targets(check, self._targets, targets, tree.pack_sequence_as(targets, indices))
-        if self._class_weight is not None:
-            if tree.is_nested(y):
-                _checks.fail(
-                    "`class_weight` needs a single array of labels.",
-                    f"labels {outline(y)}",
-                    "Leave it out, and pass sample weights for each array.",
-                )
-            indices = [0]
-        return tree.pack_sequence_as(targets, indices)
+        map_targets(check, self._targets, targets, indices)
+        if self._class_weight is None:
+            return indices
+        if len(tree.flatten(targets)) > 1 or tree.is_nested(targets.get(LABELS)):
+            _checks.fail(
+                "`class_weight` weighs the classes of a single array of labels.",
+                f"labels {outline(targets)}",
+                "Leave it out, and pass sample weights for each of them.",
+            )
+        return {LABELS: 0}
 
     def check(self, xp):
         """The values as tensors, with each part checked as far as its values can be read."""

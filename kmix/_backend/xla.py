@@ -10,28 +10,31 @@ def fused(tf, function, *structures):
 
     XLA compiles once for each size of the batch, so all other sizes must be known. It drops assertions.
     """
-    shapes = []
     leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if kinds.is_tensorflow(leaf)}
     if tf.executing_eagerly() or not tf.test.is_built_with_xla() or not all(map(_compiles, leaves.values())):
         return function(*structures)
-
-    def unshaped(leaf):
-        """The tensor before a final reshape: XLA may copy the batch to add an axis, which is free outside."""
-        reshaped = leaf is not None and leaf.op.type == "Reshape" and {0, None}.isdisjoint(leaf.shape[1:])
-        shapes.append(leaf.shape[1:] if reshaped else None)
-        return leaf.op.inputs[0] if reshaped else leaf
+    results: list = []
 
     def on_leaves(*arrays):
         array = dict(zip(leaves, arrays, strict=True))
         mixed = function(*keras.tree.map_structure(lambda leaf: array.get(id(leaf), leaf), structures))
-        shapes.clear()
-        # In the order of `flatten`: on PyTorch `map_structure` visits a dictionary in another one.
-        return keras.tree.pack_sequence_as(mixed, list(map(unshaped, keras.tree.flatten(mixed))))
+        results[:] = [mixed, *map(_before_reshape, keras.tree.flatten(mixed))]
+        return [leaf for leaf, _ in results[1:]]
 
-    mixed = tf.function(on_leaves, jit_compile=True, autograph=False)(*leaves.values())
-    pairs = zip(keras.tree.flatten(mixed), shapes, strict=True)
-    shaped = [leaf if shape is None else tf.reshape(leaf, (-1, *shape)) for leaf, shape in pairs]
-    return keras.tree.pack_sequence_as(mixed, shaped)
+    flat = tf.function(on_leaves, jit_compile=True, autograph=False)(*leaves.values())
+    # Packed by the structure that was flattened: TensorFlow, and Keras on PyTorch, order dictionaries differently.
+    shapes = [shape for _, shape in results[1:]]
+    shaped = [
+        leaf if shape is None else tf.reshape(leaf, (-1, *shape)) for leaf, shape in zip(flat, shapes, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(results[0], shaped)
+
+
+def _before_reshape(leaf):
+    """The tensor before a final reshape, and its shape: XLA may copy the batch for an axis, which is free outside."""
+    if leaf is None or leaf.op.type != "Reshape" or not {0, None}.isdisjoint(leaf.shape[1:]):
+        return leaf, None
+    return leaf.op.inputs[0], leaf.shape[1:]
 
 
 def _compiles(x):

@@ -43,23 +43,23 @@ def match(y, sample_weight):
     Raises:
         ValueError: unless the sample weights are one array, or one for each array of `y` in the same structure.
     """
-    count = len(tree.flatten(y))
-    if not tree.is_nested(sample_weight):
-        return [None if sample_weight is None else 0] * count
     numbers = list(range(len(tree.flatten(sample_weight))))
-    numbered = tree.pack_sequence_as(sample_weight, numbers)
-    if isinstance(y, dict) and isinstance(sample_weight, dict) and set(sample_weight) <= set(y):
-        by_key = tree.map_structure(lambda leaf: None, y)
-        by_key.update(numbered)
-        numbers = tree.flatten(by_key)
-    elif isinstance(y, dict) or isinstance(sample_weight, dict):
-        numbers = []
-    if len(numbers) != count:
-        _checks.fail(
+    numbered = tree.pack_sequence_as(sample_weight, numbers) if tree.is_nested(sample_weight) else 0
+
+    def each(y, numbered):
+        if not isinstance(numbered, (dict, list, tuple)):
+            return tree.map_structure(lambda _: numbered, y)
+        if isinstance(y, dict) and isinstance(numbered, dict) and set(numbered) <= set(y):
+            return type(y)({key: each(part, numbered.get(key)) for key, part in y.items()})
+        if isinstance(y, (list, tuple)) and isinstance(numbered, (list, tuple)) and len(y) == len(numbered):
+            return getattr(type(y), "_make", type(y))(list(map(each, y, numbered)))
+        return _checks.fail(
             "Sample weights must be one tensor, or one for each tensor of the labels in the same structure.",
-            f"{outline(sample_weight)} for labels {outline(y)}",
+            f"{outline(sample_weight)} for labels {outline(labels)}",
         )
-    return numbers
+
+    labels = y
+    return each(y, numbered)
 
 
 def check_shape(weight, label):

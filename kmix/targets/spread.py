@@ -27,16 +27,18 @@ def spread(setting, structure, name):
     >>> spread({"a": 3}, {"a": (0, 0), "b": 0}, "num_classes")
     [3, 3, None]
     """
+    return tree.flatten(_spread(setting, structure, name))
+
+
+def _spread(setting, structure, name):
+    # In the containers of `structure`, so that both are flattened in the same order on every backend.
     if not isinstance(setting, (dict, list, tuple)):
-        return [setting] * len(tree.flatten(structure))
+        return tree.map_structure(lambda _: setting, structure)
     check_match(setting, structure, name)
     if isinstance(setting, dict):
-        missing = dict.fromkeys(structure)
-        found = {key: spread({**missing, **setting}[key], structure[key], name) for key in structure}
-        # In the order in which the structure is flattened.
-        order = dict.fromkeys(path[0] for path, _ in tree.flatten_with_path(structure))
-        return [value for key in order for value in found[key]]
-    return [value for part, inner in zip(setting, structure, strict=True) for value in spread(part, inner, name)]
+        return type(structure)({key: _spread(setting.get(key), part, name) for key, part in structure.items()})
+    parts = [_spread(*pair, name) for pair in zip(setting, structure, strict=True)]
+    return getattr(type(structure), "_make", type(structure))(parts)
 
 
 def check_match(setting, structure, name, complete=False):

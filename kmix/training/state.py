@@ -25,6 +25,8 @@ class State:
     def __init__(self, trainer, layers, one_alpha):
         self._trainer, self._by_layer = trainer, {}
         self.alphas: list[keras.Variable] = []
+        # The alphas that the trainer was built with: a file written with others changes alpha.
+        self.built_with: list[float] = []
         settings = {"shape": (), "trainable": False, "autocast": False, "aggregation": "only_first_replica"}
         with _backend.beside_the_plan():
             self.step = trainer.add_weight(dtype="int", initializer="zeros", name="step", **settings)
@@ -32,13 +34,12 @@ class State:
                 if callable(layer.alpha):
                     continue
                 if not one_alpha or not self.alphas:
+                    self.built_with.append(layer.alpha)
                     self.alphas.append(
                         trainer.add_weight(dtype="float32", initializer="zeros", name="alpha", **settings)
                     )
                 self._by_layer[layer] = self.alphas[-1]
                 layer.share_alpha(self.alphas[-1], trainer.refresh)
-        # The alphas that the trainer was built with: a file written with others changes alpha.
-        self.built_with = self._values()
 
     def _values(self):
         return [float(_backend.values(weight.value)) for weight in self.alphas]
