@@ -51,11 +51,11 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
     def mixed(x):
         own, partner = xp.cast(x, wide), xp.cast(xp.take(x, permutation), wide)
         weight = xp.along(xp.cast(lam, wide), x)
-        return xp.cast(xp.where(weight == 1.0, own, partner + weight * (own - partner)), dtype)
-
-    def shared(x):
-        """`mixed`, but also right where the partners share an infinity, whose difference is NaN."""
-        return xp.where(x == xp.take(x, permutation), xp.cast(x, dtype), mixed(x))
+        keep = weight == 1.0
+        if bijective is True:
+            # Partners may share an infinity, whose difference is none. (The plain gradient would pass by the partner.)
+            keep = keep | (own == partner)
+        return xp.cast(xp.where(keep, own, partner + weight * (own - partner)), dtype)
 
     def with_gradient(x):
         def gradient(*arguments, upstream=None):
@@ -64,7 +64,7 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
             back = _sum(xp, lam, xp.take(1.0 - lam, inverse), upstream, inverse, wide)
             return xp.cast(back, _backend.dtype(x))
 
-        return shared(x), gradient
+        return mixed(x), gradient
 
     return xp.by_rows(xp.custom_gradient(with_gradient) if bijective is True else mixed, x)
 
