@@ -144,7 +144,8 @@ def test_class_ids_that_keras_layers_cast_to_float_are_refused():
     first = keras.layers.Pipeline([layers()["mixup"], keras.layers.RandomFlip()])
     assert content(ids.map(first))[0]["labels"].shape == (6, CLASSES)
     after = keras.layers.Pipeline([keras.layers.RandomFlip(), layers()["mixup"]])
-    with pytest.raises(ValueError, match="cast labels to float"):
+    # On TensorFlow Keras warns of it first, since it builds the pipeline by calling it.
+    with pytest.raises((ValueError, UserWarning), match="cast labels to float"):
         ids.map(after)
 
 

@@ -42,9 +42,12 @@ def replica():
 
 
 def is_mapped(*arrays):
-    """Whether a layer gets TensorFlow tensors of a graph outside any other layer, as in `ds.map(layer)`."""
+    """Whether a layer gets TensorFlow tensors in `ds.map`, outside any other layer."""
     tf = kinds.tensorflow()
     if not any(kinds.is_tensorflow(x) and kinds.is_symbolic(x) for x in arrays):
         return False
-    # Each layer opens a name scope of its own, within that of the layer that calls it.
-    return keras.backend.backend() != "tensorflow" or "/" not in tf.get_current_name_scope()
+    if keras.backend.backend() != "tensorflow":
+        return True
+    # tf.data names its graphs, and each layer opens a name scope of its own within that of the layer that calls it.
+    in_data_set = tf.compat.v1.get_default_graph().name.startswith("Dataset_")
+    return in_data_set and "/" not in tf.get_current_name_scope()
