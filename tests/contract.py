@@ -165,9 +165,9 @@ def check_dtypes(layer, batch):
         if isinstance(target, (dict, list, tuple)):
             for key in target if isinstance(target, dict) else range(len(target)):
                 labels(target[key], given[key], mixed[key])
-        elif target in (None, "labels"):
+        elif target in (None, "labels", "union"):
             assert {str(leaf.dtype) for leaf in tree.flatten(mixed)} == {"float32"}
-        elif target in ("keep", "union"):
+        elif target == "keep":
             assert [leaf.dtype for leaf in tree.flatten(mixed)] == [leaf.dtype for leaf in tree.flatten(given)]
 
     def rule(layer, leaf):

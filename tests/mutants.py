@@ -174,6 +174,13 @@ MUTANTS = {
         file="test_cases_pipeline",
         short=True,
     ),
+    "tags of a partner without a share": pipeline(
+        "test_union_is_the_larger_of_those_that_are_there",
+        "targets.union:Union.mix",
+        "xp.where(lam < 1, partners, 0.0)",
+        "partners",
+        file="test_union",
+    ),
     "masks not united": pipeline(
         "test_case_31_boolean_masks_are_united",
         "targets.padding_masks:mix_masks",

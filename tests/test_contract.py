@@ -29,6 +29,10 @@ def soft(classes=CLASSES):
     return np.random.default_rng(5).dirichlet(np.ones(classes), N).astype("float32")
 
 
+def tags():
+    return np.random.default_rng(8).integers(0, 2, (N, CLASSES))
+
+
 def weights():
     return np.random.default_rng(6).uniform(0.2, 3.0, N).astype("float32")
 
@@ -106,6 +110,8 @@ LAYERS = {
         (images(), several(), {"root": weights(), "noise": weights()}),
     ),
     "several labels": lambda: (mixup(num_classes=[CLASSES, None]), (images(), (ids(), soft(2)), weights())),
+    "tags": lambda: (mixup(target="union", num_classes=None), (images(), tags(), weights())),
+    "tags, CutMix": lambda: (cutmix(target="union", num_classes=None), (images(dtype="uint8"), tags())),
     "kept": lambda: (cutmix(target="keep"), (images(), images())),
     "class_weight": lambda: (mixup(class_weight={0: 0.5, 3: 4.0}), (images(), ids())),
     "class_weight, weighted": lambda: (cutmix(class_weight={1: 3.0}), (images(), ids(), weights())),
