@@ -190,11 +190,11 @@ MUTANTS = {
     ),
     "padding does not come back exactly": pipeline(
         "test_case_30_what_both_partners_share_comes_back_exactly",
-        "mixing.blend:blend",
-        "partner + weight * (own - partner)",
-        "weight * own + (1.0 - weight) * partner",
+        "_backend.namespace:Namespace.between",
+        "own == partner",
+        "own != own",
         file="test_cases_pipeline",
-    )._replace(roads=("native", "tfdata")),
+    )._replace(roads=("tfdata",)),
     "float ids are taken for values": pipeline(
         "test_case_26|test_case_17",
         "targets.labels:_recognise_float",

@@ -28,8 +28,22 @@ def at_step(road, layer, step, batch):
     if road == "native":
         result = layer.at_step(step, to_native(batch))
         assert all(keras.ops.is_tensor(leaf) for leaf in keras.tree.flatten(result))
+        if layer.fuse:
+            assert_fused_like_plain(result, layer, step, batch)
         return to_numpy(result)
     return to_numpy(next(iter(pipeline(layer.at_step, [batch], start=step))))
+
+
+def assert_fused_like_plain(result, layer, step, batch):
+    """Assert that plain operations give the same result as the short cuts that eager tensors take."""
+    layer.fuse = False
+    plain = layer.at_step(step, to_native(batch))
+    layer.fuse = True
+    for ours, other in zip(*map(keras.tree.flatten, (to_numpy(result), to_numpy(plain))), strict=True):
+        assert ours is None or ours.dtype == other.dtype
+        rounding = 1e-2 if ours is not None and ours.itemsize == 2 else 1e-5
+        if ours is not None:
+            np.testing.assert_allclose(ours.astype("float64"), other.astype("float64"), rounding, rounding)
 
 
 def at_steps(road, layer, steps, batch):

@@ -104,6 +104,9 @@ TABLE = [
     ),
     ("words", (3,), [0, 1, 2]),
     # The optional ones.
+    ("between", (array([1, 4, np.inf]), array([3, 4, np.inf]), array([0.25, 0.3, 0.5])), [2.5, 4, np.inf]),
+    ("between", (array([1, np.inf]), array([-np.inf, 2]), array([0.5, 0.5])), [-np.inf, np.inf]),
+    ("run", (lambda xp, x, y, times: times * (x + y), (X, X), {"times": 2}), X * 4),
     ("by_rows", (lambda x: x + 1, ROWS.reshape(2, 2, 2)), ROWS.reshape(2, 2, 2) + 1),
     ("fused", (lambda pair: pair["a"] * pair["b"], {"a": X, "b": X}), X * X),
     ("rows", (array([1, 0, 2], "int32"),), [1, 0, 2]),
@@ -167,7 +170,7 @@ def test_no_tensor_of_pytorch_is_handed_to_numpy(monkeypatch):
 def test_the_table_holds_every_operation():
     offered = {name for name in vars(Namespace) if not name.startswith("_")} - {"MATH"}
     assert {line[0] for line in TABLE} | set(APART) == offered
-    assert Namespace.__abstractmethods__ == offered - {"rows", "by_rows", "fused", "require"}
+    assert Namespace.__abstractmethods__ == offered - {"rows", "by_rows", "run", "between", "fused", "require"}
 
 
 @pytest.mark.parametrize("twin", [name for name, (_, compiled) in TWINS.items() if not compiled])

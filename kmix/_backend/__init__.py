@@ -9,6 +9,7 @@ not already in use.
 import keras
 
 from kmix._backend.context import as_written, beside_the_plan, device_of, is_mapped, replica
+from kmix._backend.kernels import fusing, kernel
 from kmix._backend.kinds import (
     dtype,
     irregular,
@@ -21,9 +22,10 @@ from kmix._backend.kinds import (
 )
 from kmix._backend.namespace import Namespace
 from kmix._backend.native import Native
-from kmix._backend.numpy import NumPy
+from kmix._backend.numpy import NUMPY, NumPy, in_memory_order
 from kmix._backend.state import Cell, Counter, Resource
 from kmix._backend.tensorflow import TensorFlow
+from kmix._backend.threads import num_threads, over_rows, set_num_threads
 
 __all__ = [
     "NATIVE",
@@ -40,21 +42,27 @@ __all__ = [
     "beside_the_plan",
     "device_of",
     "dtype",
+    "fusing",
+    "in_memory_order",
     "irregular",
     "is_foreign",
     "is_jax_tracer",
     "is_mapped",
     "is_symbolic",
     "is_tensorflow",
+    "kernel",
     "namespace",
+    "num_threads",
     "on_host",
+    "over_rows",
     "plan_namespace",
     "replica",
+    "set_num_threads",
     "static_shape",
     "values",
 ]
 
-NUMPY, NATIVE, TENSORFLOW = NumPy(), Native(), TensorFlow()
+NATIVE, TENSORFLOW = Native(), TensorFlow()
 
 
 def namespace(*arrays):

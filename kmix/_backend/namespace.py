@@ -10,8 +10,8 @@ MASK = 0xFFFFFFFF
 class Namespace(abc.ABC):
     """The operations of a twin, on arrays of its framework. `B` is the batch size.
 
-    A twin that lacks an abstract operation cannot be instantiated. The others (`rows`, `by_rows`, `fused`,
-    `require`) are correct for every framework; a twin overrides them where it can do better.
+    A twin that lacks an abstract operation cannot be instantiated. The others (`rows`, `by_rows`, `run`,
+    `between`, `fused`, `require`) are correct for every framework; a twin overrides them where it can do better.
     """
 
     # What kmix uses of `math`. The first argument of each function is an array.
@@ -163,6 +163,14 @@ class Namespace(abc.ABC):
     def by_rows(self, function, x):
         """`function(x)`, of the shape of `x`, for a function that treats all values of a sample alike."""
         return function(x)
+
+    def run(self, function, arrays, static):
+        """`function(self, *arrays, **static)` for a kernel, see `kernels.py`, on arrays of this framework."""
+        return function(self, *arrays, **static)
+
+    def between(self, own, partner, weight):
+        """`weight * own + (1 - weight) * partner`, exactly `own` where both are equal. May overwrite `partner`."""
+        return self.where(own == partner, own, weight * own + (1.0 - weight) * partner)
 
     def fused(self, function, *structures):
         """`function(*structures)` in one pass over the memory, if the framework does this only on request."""

@@ -1,16 +1,23 @@
 """The twin for the tensors of the JAX and PyTorch backends."""
 
+import functools
+import sys
 from typing import Any
 
 import keras
 import numpy as np
 
-from kmix._backend import kinds
+from kmix._backend import host, kinds
+from kmix._backend.kernels import Programs
 from kmix._backend.namespace import MASK, Namespace
+from kmix._backend.numpy import NUMPY
 
 
 class Native(Namespace):
     """`keras.ops`."""
+
+    def __init__(self):
+        self._programs = Programs(lambda kernel: sys.modules["jax"].jit(kernel))
 
     math: Any = keras.ops
     all: Any = staticmethod(keras.ops.all)
@@ -85,3 +92,24 @@ class Native(Namespace):
 
     def evaluate(self, function, step):
         return keras.ops.cast(function(step), "float32")
+
+    def run(self, function, arrays, static):
+        bound, program = functools.partial(function, self, **static), None
+        if any(map(kinds.is_symbolic, arrays)):
+            return bound(*arrays)
+        if keras.backend.backend() == "jax":
+            program = self._programs.find(bound, arrays, *(x.sharding for x in arrays))
+        views = host.views(arrays) if program is None else None
+        if views is not None:
+            return host.tensor(function(NUMPY, *views, **static), like=arrays[0])
+        return (program or bound)(*arrays)
+
+    def between(self, own, partner, weight):
+        torch: Any = sys.modules.get("torch")
+        if keras.backend.backend() != "torch" or (
+            torch.is_grad_enabled() and (own.requires_grad or partner.requires_grad)
+        ):
+            return super().between(own, partner, weight)
+        # In place: a batch on an accelerator may fill much of its memory.
+        equal = own == partner
+        return torch.where(equal, own, partner.mul_(1.0 - weight).addcmul_(own, weight), out=partner)

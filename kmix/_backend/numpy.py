@@ -24,7 +24,7 @@ class NumPy(Namespace):
     where: Any = staticmethod(np.where)
 
     def cast(self, x, dtype):
-        return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype, copy=False)
+        return np.asarray(x).astype(_dtype(dtype), copy=False)
 
     def arange(self, n):
         return np.arange(n, dtype="int32")
@@ -75,3 +75,19 @@ class NumPy(Namespace):
 
     def evaluate(self, function, step):
         return self.cast(kinds.values(function(step)), "float32")
+
+    def empty_like(self, x, dtype):
+        """A new array of the shape of `x` and with its order in memory."""
+        return np.empty_like(x, dtype=_dtype(dtype))
+
+
+def in_memory_order(x):
+    """`x` `(B, ...)` with its axes after the first in the order of its memory, so that samples are contiguous."""
+    return x.transpose(0, *sorted(range(1, x.ndim), key=lambda axis: -abs(x.strides[axis])))
+
+
+def _dtype(name):
+    return ml_dtypes.bfloat16 if name == "bfloat16" else name
+
+
+NUMPY = NumPy()

@@ -1,16 +1,21 @@
 """The twin for TensorFlow tensors, on whatever backend Keras runs."""
 
+import functools
 import math
 
 import keras
 import numpy as np
 
 from kmix._backend import kinds, xla
+from kmix._backend.kernels import Programs
 from kmix._backend.namespace import MASK, Namespace
 
 
 class TensorFlow(Namespace):
     """TensorFlow ops, eager or in a graph."""
+
+    def __init__(self):
+        self._programs = Programs(lambda kernel: xla.compiled(self.tf, kernel))
 
     @property
     def tf(self):
@@ -123,6 +128,12 @@ class TensorFlow(Namespace):
             return function(x)
         # As rows `(B, n)`: XLA loops over every axis, and turns short axes into scalar code.
         return self.tf.reshape(function(self.tf.reshape(x, (-1, math.prod(sizes)))), (-1, *sizes))
+
+    def run(self, function, arrays, static):
+        bound, program = functools.partial(function, self, **static), None
+        if not any(map(kinds.is_symbolic, arrays)):
+            program = self._programs.find(bound, arrays, *(x.device for x in arrays))
+        return (program or bound)(*arrays)
 
     def fused(self, function, *structures):
         """`function(*structures)` as one XLA program in a graph: plain ops would each pass over the batch."""

@@ -30,6 +30,11 @@ def fused(tf, function, *structures):
     return keras.tree.pack_sequence_as(results[0], shaped)
 
 
+def compiled(tf, function):
+    """`function(*arrays)` for eager tensors, as one XLA program if possible."""
+    return tf.function(lambda *arrays: fused(tf, function, *arrays), autograph=False)
+
+
 def _before_reshape(leaf):
     """The tensor before a final reshape, and its shape: XLA may copy the batch for an axis, which is free outside."""
     if leaf is None or leaf.op.type != "Reshape" or not {0, None}.isdisjoint(leaf.shape[1:]):

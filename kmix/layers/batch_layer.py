@@ -204,7 +204,7 @@ class BatchLayer(keras.layers.Layer):
             )
         numbers = [key.step] if key is not None and hasattr(key.step, "dtype") else []
         xp = _backend.namespace(*leaves, *numbers)
-        with _backend.device_of(leaves[0]):
+        with _backend.device_of(leaves[0]), _backend.fusing(self.fuse):
             values = batch.check(xp)
             key = StepKey(self._counter.next(xp)) if key is None else key
             plan_xp, step = _backend.plan_namespace(xp, key.step, leaves[0])

@@ -6,7 +6,9 @@ from kmix import _backend
 from kmix.mixing.blend import blend, check_blendable, combine
 from kmix.mixing.paste import paste, spatial_axes
 
-__all__ = ["check_blendable", "combine", "mix_inputs", "spatial_axes"]
+set_num_threads = _backend.set_num_threads
+
+__all__ = ["check_blendable", "combine", "mix_inputs", "set_num_threads", "spatial_axes"]
 
 
 def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
@@ -38,8 +40,8 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
         region = keras.tree.map_structure(xp.asarray, plan.region)
         return region.paste(xp, x, permutation, spatial_axes(len(x.shape), data_format))
     if plan.box is not None:
-        return paste(xp, x, permutation, xp.asarray(plan.box), spatial_axes(len(x.shape), data_format))
+        return paste(xp, x, permutation, xp.asarray(plan.box), axes=spatial_axes(len(x.shape), data_format))
     given = _backend.dtype(x)
     check_blendable(given)
     dtype = dtype or ("float32" if given == "uint8" else given)
-    return blend(xp, x, permutation, xp.asarray(plan.lam), dtype, plan.bijective)
+    return blend(xp, x, permutation, xp.asarray(plan.lam), dtype=dtype, bijective=plan.bijective)

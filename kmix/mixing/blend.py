@@ -1,11 +1,14 @@
 """Weighted sums of the samples and their partners."""
 
+import math
+
 import numpy as np
 
 from kmix import _backend, _checks
 
-# Number of values that NumPy mixes at a time: a block of samples and their partners fit in the cache of a core.
-_BLOCK = 2**15
+# Number of values that NumPy mixes at a time: few enough to stay in the cache of a core, and enough that threads seldom
+# wait for each other, since each operation of NumPy takes Python's lock at its end.
+_BLOCK = 2**17
 
 
 def check_blendable(dtype):
@@ -26,10 +29,11 @@ def check_blendable(dtype):
         )
 
 
-def blend(xp, x, permutation, lam, dtype, bijective=False):
+@_backend.kernel
+def blend(xp, x, permutation, lam, *, dtype, bijective=False):
     """The convex combination of each sample and its partner.
 
-    Computed as `partner + lam * (x - partner)`, so that a value that both share, such as padding, comes back exactly.
+    A value that both share, such as padding, comes back exactly.
 
     Args:
         xp: Array namespace.
@@ -45,17 +49,16 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
     """
     lam = xp.cast(lam, "float32")
     if xp is _backend.NUMPY:
-        return _by_blocks(_blended_block, lam == 1.0, (lam,), x, permutation, dtype)
+        return _blended(x, permutation, lam, dtype)
     wide = _wide(dtype)
 
     def mixed(x):
-        own, partner = xp.cast(x, wide), xp.cast(xp.take(x, permutation), wide)
+        own, partner = xp.cast(x, wide), xp.cast(xp.take(x, partners), wide)
         weight = xp.along(xp.cast(lam, wide), x)
-        keep = weight == 1.0
         if bijective is True:
-            # Partners may share an infinity, whose difference is none. (The plain gradient would pass by the partner.)
-            keep = keep | (own == partner)
-        return xp.cast(xp.where(keep, own, partner + weight * (own - partner)), dtype)
+            return xp.cast(xp.between(own, partner, weight), dtype)
+        # The gradient of `between` would pass by partners that are equal.
+        return xp.cast(xp.where(weight == 1.0, own, partner + weight * (own - partner)), dtype)
 
     def with_gradient(x):
         def gradient(*arguments, upstream=None):
@@ -66,13 +69,17 @@ def blend(xp, x, permutation, lam, dtype, bijective=False):
 
         return mixed(x), gradient
 
+    # A sample that is kept is its own partner, so that nothing of the other can enter.
+    own = xp.cast(xp.arange(xp.size(permutation, -1)), _backend.dtype(permutation)) + 0 * permutation
+    partners = xp.where(xp.reshape(lam, (*permutation.shape[:-1], -1)) == 1.0, own, permutation)
     return xp.by_rows(xp.custom_gradient(with_gradient) if bijective is True else mixed, x)
 
 
+@_backend.kernel
 def combine(xp, keep, a, b, y, permutation):
     """`a * y + b * y[permutation]` in float32, and `y` where `keep` holds, since `0 * nan` and `0 * inf` are not 0."""
     if xp is _backend.NUMPY:
-        return _by_blocks(_combined_block, keep, (a, b), y, permutation, "float32")
+        return _combined(keep, a, b, y, permutation)
     mixed = _sum(xp, a, b, y, permutation, "float32")
     return xp.where(xp.along(keep, y), xp.cast(y, "float32"), mixed)
 
@@ -88,33 +95,64 @@ def _sum(xp, a, b, x, permutation, dtype):
     return xp.along(a, x) * x + xp.along(b, x) * partner
 
 
-def _blended_block(own, partner, lam, wide):
-    block = np.subtract(own, partner, dtype=wide)
-    block *= lam
-    block += partner
-    if not np.isfinite(block.sum()):
+# With NumPy, block by block, since every operation passes over the memory. Several threads share the samples.
+
+
+def _blended(x, permutation, lam, dtype):
+    mixed, wide = _backend.NUMPY.empty_like(x, dtype), _wide(dtype)
+    partners = np.where(lam == 1.0, np.arange(len(lam)), _backend.NUMPY.rows(permutation))
+    # Samples as rows `(B, n)`, whatever the order of their axes in memory.
+    size = math.prod(x.shape[1:])
+    own, into = (_backend.in_memory_order(array).reshape(len(x), size) for array in (x, mixed))
+    rows = max(1, _BLOCK // max(1, size))
+
+    def mix(samples):
+        # The same memory for each block: the system hands out large pieces of new memory slowly.
+        scratch = np.empty((1 if mixed.dtype == wide else 2, min(_BLOCK, rows * size)), wide)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for start in range(samples.start, samples.stop, rows):
+                if size > _BLOCK:
+                    partner = partners[start]
+                    for first in range(0, size, _BLOCK):
+                        part = slice(first, first + _BLOCK)
+                        _blend_block(own[start, part], own[partner, part], lam[start], into[start, part], scratch)
+                else:
+                    part = slice(start, min(start + rows, samples.stop))
+                    _blend_block(own[part], own[partners[part]], lam[part, None], into[part], scratch)
+
+    _backend.over_rows(mix, len(x), x.size)
+    return mixed
+
+
+def _blend_block(own, partner, lam, into, scratch):
+    difference, block = (flat[: own.size].reshape(own.shape) for flat in (scratch[0], scratch[-1]))
+    block = into if into.dtype == scratch.dtype else block
+    np.subtract(own, partner, out=difference, dtype=block.dtype)
+    # Into another array: NumPy copies where it broadcasts in place.
+    np.multiply(difference, lam, out=block)
+    np.add(block, partner, out=block)
+    flat = block.reshape(-1)
+    if flat.size and not (np.isfinite(np.minimum.reduce(flat)) and np.isfinite(np.maximum.reduce(flat))):
         # The difference of infinities is NaN. Shared values come back; an infinity of one partner alone stays.
         shares = lam * own + (1 - lam) * partner
         np.copyto(block, np.where(own == partner, own, shares), where=~np.isfinite(block))
-    return block
+    if block is not into:
+        into[...] = block
 
 
-def _combined_block(own, partner, a, b, wide):
-    block = np.multiply(a, own, dtype=wide)
-    block += np.multiply(b, partner, dtype=wide)
-    return block
+def _combined(keep, a, b, y, permutation):
+    mixed, permutation = np.empty(y.shape, "float32"), _backend.NUMPY.rows(permutation)
+    keep, a, b = (_backend.NUMPY.along(array, y) for array in (keep, a, b))
+    rows = max(1, _BLOCK // max(1, y[:1].size))
 
+    def mix(samples):
+        with np.errstate(invalid="ignore", over="ignore"):
+            for start in range(samples.start, samples.stop, rows):
+                chosen = slice(start, min(start + rows, samples.stop))
+                block = np.multiply(a[chosen], y[chosen], out=mixed[chosen], dtype="float32")
+                block += np.multiply(b[chosen], y[permutation[chosen]], dtype="float32")
+                if keep[chosen].any():
+                    np.copyto(block, y[chosen], where=keep[chosen])
 
-def _by_blocks(function, keep, coefficients, x, permutation, dtype):
-    """Mix with NumPy, one block of samples at a time, since every NumPy operation passes over the memory."""
-    mixed, permutation = np.empty(x.shape, dtype), _backend.NUMPY.rows(permutation)
-    samples = max(1, _BLOCK // max(1, x[:1].size))
-    keep, *coefficients = (_backend.NUMPY.along(array, x) for array in (keep, *coefficients))
-    with np.errstate(invalid="ignore", over="ignore"):
-        for start in range(0, len(x), samples):
-            rows = slice(start, start + samples)
-            block = function(x[rows], x[permutation[rows]], *(array[rows] for array in coefficients), _wide(dtype))
-            if keep[rows].any():
-                np.copyto(block, x[rows], where=keep[rows])
-            mixed[rows] = block
+    _backend.over_rows(mix, len(y), y.size)
     return mixed

@@ -17,7 +17,8 @@ def spatial_axes(rank, data_format):
     return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
 
 
-def paste(xp, x, permutation, box, axes):
+@_backend.kernel
+def paste(xp, x, permutation, box, *, axes):
     """The partner inside the box, the sample outside.
 
     Args:
@@ -56,10 +57,16 @@ def paste(xp, x, permutation, box, axes):
 
 
 def _windows(x, permutation, box, axes):
-    """`paste` for NumPy: copy the box, sample by sample."""
-    mixed, permutation, k = x.copy(), _backend.NUMPY.rows(permutation), len(axes)
+    """`paste` for NumPy: copy the samples, then the boxes."""
+    mixed, permutation, k = _backend.NUMPY.empty_like(x, x.dtype), _backend.NUMPY.rows(permutation), len(axes)
     # A slice would count negative edges from the end.
-    for i, (partner, edges) in enumerate(zip(permutation, np.maximum(box, 0).tolist(), strict=True)):
-        window = (*[slice(None)] * (axes.start - 1), *map(slice, edges[:k], edges[k:]))
-        mixed[i, *window] = x[partner, *window]
+    edges = np.maximum(box, 0).tolist()
+
+    def copy(samples):
+        for i in range(samples.start, samples.stop):
+            mixed[i] = x[i]
+            window = (*[slice(None)] * (axes.start - 1), *map(slice, edges[i][:k], edges[i][k:]))
+            mixed[i, *window] = x[permutation[i], *window]
+
+    _backend.over_rows(copy, len(x), x.size)
     return mixed

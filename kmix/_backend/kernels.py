@@ -1,0 +1,81 @@
+"""Kernels: the few functions that pass over a whole batch, each run in as few passes as its framework allows."""
+
+import contextlib
+import contextvars
+import functools
+import math
+import threading
+from collections import OrderedDict
+
+_FUSES: contextvars.ContextVar[bool] = contextvars.ContextVar("kmix_fuses", default=True)
+
+# A batch of fewer values is mixed sooner than its kernel is compiled.
+WORTH_COMPILING = 2**16
+
+
+def kernel(function):
+    """Make `function(xp, *arrays, **static)` a kernel, which its namespace `xp` runs.
+
+    Large eager tensors of JAX and TensorFlow get a compiled program; those of PyTorch in the memory of the host, and
+    small ones of JAX, go through NumPy, on views. Where gradients or symbols pass through, and with `fuse = False`,
+    plain operations run.
+
+    Args:
+        function: Takes the namespace, arrays of its framework, and hashable settings by name. Returns one array, which
+            is none of the given.
+    """
+
+    @functools.wraps(function)
+    def run(xp, *arrays, **static):
+        return xp.run(function, arrays, static) if _FUSES.get() else function(xp, *arrays, **static)
+
+    return run
+
+
+@contextlib.contextmanager
+def fusing(fuse):
+    """A scope in which kernels run as plain operations unless `fuse`."""
+    token = _FUSES.set(_FUSES.get() and fuse)
+    try:
+        yield
+    finally:
+        _FUSES.reset(token)
+
+
+def fuses():
+    """Whether kernels may be compiled and use threads."""
+    return _FUSES.get()
+
+
+class Programs:
+    """Compiled kernels by signature. A signature is compiled when it comes a second time: odd batches come once.
+
+    Args:
+        jit: Compiles a function of arrays.
+        limit: Number of signatures to remember. The one that was not used for longest is forgotten first.
+    """
+
+    def __init__(self, jit, limit=64):
+        self._jit, self._limit, self._lock = jit, limit, threading.Lock()
+        self._known: OrderedDict = OrderedDict()
+
+    def find(self, bound, arrays, *kinds):
+        """The program of the kernel `bound`, a `functools.partial`, for arrays like these; None if it is not compiled.
+
+        Args:
+            bound: The kernel with its settings.
+            arrays: The arrays to run it on.
+            kinds: What else the program depends on, such as the devices.
+        """
+        if math.prod(arrays[0].shape) < WORTH_COMPILING:
+            return None
+        types = [(tuple(x.shape), x.dtype) for x in arrays]
+        signature = (bound.func, *bound.keywords.items(), *types, *kinds)
+        with self._lock:
+            first = signature not in self._known
+            program = None if first else self._known[signature] or self._jit(bound)
+            self._known[signature] = program
+            self._known.move_to_end(signature)
+            if len(self._known) > self._limit:
+                self._known.popitem(last=False)
+        return program
