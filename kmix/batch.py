@@ -177,7 +177,7 @@ def _like(batch, mixed):
     length = len(batch) if mixed.sample_weight is None else 3
     if len(batch) < length:
         # Class weights created sample weights, and a named tuple may have no field for them.
-        return list(parts) if isinstance(batch, list) else parts
+        return parts
     return getattr(type(batch), "_make", type(batch))(parts[:length])
 
 

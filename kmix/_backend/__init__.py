@@ -13,6 +13,7 @@ from kmix._backend.kernels import fusing, kernel
 from kmix._backend.kinds import (
     dtype,
     irregular,
+    is_dataset,
     is_jax_tracer,
     is_symbolic,
     is_tensorflow,
@@ -45,6 +46,7 @@ __all__ = [
     "fusing",
     "in_memory_order",
     "irregular",
+    "is_dataset",
     "is_foreign",
     "is_jax_tracer",
     "is_mapped",

@@ -19,6 +19,12 @@ def is_tensorflow(x):
     return tf is not None and isinstance(x, (tf.Tensor, tf.Variable))
 
 
+def is_dataset(x):
+    """Whether `x` is a `tf.data.Dataset`."""
+    tf = tensorflow()
+    return tf is not None and isinstance(x, tf.data.Dataset)
+
+
 def is_jax_tracer(x):
     """Whether `x` stands for a value inside a JAX transformation."""
     jax = sys.modules.get("jax")

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import threading
+import types
 import uuid
 import weakref
 
@@ -38,20 +39,30 @@ class Resource:
 
 
 class Cell:
-    """A float that traced tf.data functions and compiled training steps read for every batch.
+    """A float that traced tf.data functions, compiled training steps and worker processes read for every batch.
 
     When Keras runs on JAX or PyTorch, tf.data would freeze a Keras variable. The value therefore gets a
-    TensorFlow copy when TensorFlow first reads it. In the training step it is a weight.
+    TensorFlow copy when TensorFlow first reads it. In the training step it is a weight. Worker processes share memory
+    with the process that holds it.
     """
 
-    def __init__(self, value):
+    def __init__(self, value, memory=None):
         self._lock, self._resource = threading.Lock(), None
-        self._value, self._weights = value, []
+        self._memory, self._weights = memory or _shared_memory(value), []
+        # Only the process that made the value may set it.
+        self._process, self._pickled = os.getpid() if memory is None else None, False
 
     def share(self, weight, refresh):
         """Keep the value in a weight as well. The method `refresh`, held weakly, brings that weight up to date."""
         weight.assign(self.value)
         self._weights.append((weight, weakref.WeakMethod(refresh)))
+
+    def pickled(self):
+        """What the pickle of a layer holds beside the value: the memory, if a worker process is being started."""
+        if multiprocessing.context.get_spawning_popen() is not None:
+            return self._memory
+        self._pickled = True
+        return None
 
     def _refreshed(self):
         """The weights of all trainers that still exist, brought up to date."""
@@ -65,13 +76,32 @@ class Cell:
         for weight in self._refreshed():
             # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
             held = kinds.values(weight.value)
-            if np.float32(self._value) != held:
-                self._value = float(held)
-        return self._value
+            if np.float32(self._memory.value) != held:
+                self._memory.value = float(held)
+        return self._memory.value
+
+    def check(self, value):
+        """Raise if a process would not see that the value is set."""
+        if value == self.value:
+            return
+        if os.getpid() != self._process:
+            _checks.fail(
+                "A worker process takes alpha from the process that built the layer.",
+                f"alpha={value!r} instead of {self.value!r}",
+                "Set it there.",
+            )
+        if self._pickled:
+            _checks.fail(
+                "The layer was pickled, as some loaders do for their worker processes, and its copies would keep the "
+                "old alpha.",
+                f"alpha={value!r} instead of {self.value!r}",
+                "Build the layer with a schedule of the step, which every copy follows. To set alpha of this layer "
+                "alone, write `layer = copy.deepcopy(layer)` first.",
+            )
 
     def assign(self, value):
         with self._lock:
-            self._value = value
+            self._memory.value = value
             for weight in self._refreshed():
                 weight.assign(value)
             if self._resource is not None:
@@ -84,6 +114,14 @@ class Cell:
             if self._resource is None:
                 self._resource = Resource(np.float32(self.value))
         return self._resource.read()
+
+
+def _shared_memory(value):
+    """A holder of a float, shared with worker processes where the system can."""
+    try:
+        return multiprocessing.RawValue("d", value)
+    except (ImportError, OSError):
+        return types.SimpleNamespace(value=value)
 
 
 class Counter:
@@ -102,8 +140,9 @@ class Counter:
             _checks.fail(
                 "In a worker process, a layer cannot count its calls: every worker would draw the same plans.",
                 "a call without a step in a copy of the layer",
-                "Write `layer.at_step(step, batch)` with the number of the batch, or mix in the main process: "
-                "`for step, batch in enumerate(loader): batch = layer.at_step(step, batch)`.",
+                "Write `layer.at_step(step, batch)` with the number of the batch: `kmix.data.MixedBatches` numbers the "
+                "batches of a PyTorch loader. Or mix in the main process: `for step, batch in numbering(loader): batch "
+                "= layer.at_step(step, batch)` with `numbering = kmix.data.Numbering()`.",
             )
         with self._lock:
             if isinstance(xp, TensorFlow) and self._resource is None:

@@ -1,5 +1,6 @@
 """What the layers share: the forms of a call, the number of the step, symbolic use, and the config."""
 
+import copy
 import random
 
 import keras
@@ -7,7 +8,8 @@ import keras
 from kmix import _backend, _checks
 from kmix import batch as batches
 from kmix.batch import Batch, Settings, is_labelled
-from kmix.layers.step import StepKey, running
+from kmix.layers.config import deserialize, plain, rebuild, serialize
+from kmix.layers.step import REPLICAS, StepKey, check_number, running
 from kmix.plan import MixPlan
 from kmix.targets.assign import check_target
 from kmix.targets.inputs import Inputs, check_batch_of_plan
@@ -85,6 +87,10 @@ class BatchLayer(keras.layers.Layer):
     def _route(self, *args, **kwargs):
         """Pass batches of other frameworks directly to `call`, since Keras would convert them to its backend."""
         arrays = [leaf for leaf in tree.flatten((args, kwargs)) if hasattr(leaf, "dtype")]
+        if len(args) == 1 and isinstance(args[0], list) and is_labelled(tuple(args[0])):
+            # A batch, as PyTorch's loaders form it. Inside a model, a list stands for several inputs.
+            symbols = any(map(keras.backend.is_keras_tensor, arrays))
+            args = args if symbols or not self._is_outermost() else (tuple(args[0]),)
         if any(map(_backend.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays)):
             return self.call(*args, **kwargs)
         return super().__call__(*args, **kwargs)
@@ -96,6 +102,12 @@ class BatchLayer(keras.layers.Layer):
         if is_labelled(batch):
             return self.mix_batch(None, batch)
         return self._mix_inputs_alone(batch, sample_weight, training)
+
+    def _is_outermost(self):
+        """Whether the layer is about to be called by the user, not by a model."""
+        context = self._get_call_context()
+        self._maybe_reset_call_context()
+        return running() is None and context.entry_layer is self
 
     def _mix_inputs_alone(self, x, sample_weight, training):
         """Mix inputs with the plan of the step inside a model that a `MixTrainer` trains. Else the identity."""
@@ -126,16 +138,18 @@ class BatchLayer(keras.layers.Layer):
         step.note()
         return tree.map_structure(lambda leaf: self.inputs.mix(leaf, plan), x)
 
-    def at_step(self, step, batch):
+    def at_step(self, step, batch, replica=0):
         """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
 
         Args:
-            step: Number of the batch: an integer >= 0 or an integer scalar tensor.
+            step: Number of the batch: an integer >= 0 or an integer scalar tensor. Plans repeat after `2**32` steps.
             batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with `"images"` and `"labels"`.
+            replica: Number of the process in [0, 65536), where several processes load parts of the data and count
+                the same steps: an int or an integer scalar tensor. Replicas draw different plans.
 
         Returns:
             The mixed batch in the same structure and framework: NumPy for NumPy arrays (and for tensors of a
-            framework that is neither TensorFlow nor Keras' backend).
+            framework that is neither TensorFlow nor Keras' backend). A list becomes a tuple, which `fit` takes.
 
         Raises:
             ValueError: if the batch has no labels, or cannot be mixed (see the class).
@@ -146,24 +160,19 @@ class BatchLayer(keras.layers.Layer):
         >>> y.shape
         (4, 3)
         """
-        return _backend.as_written(self._at_step, step, batch)
+        return _backend.as_written(self._at_step, step, batch, replica)
 
-    def _at_step(self, step, batch):
+    def _at_step(self, step, batch, replica):
+        batch = tuple(batch) if isinstance(batch, list) else batch
         if isinstance(batch, dict):
             batches.check_keys(batch, self.passthrough)
-        elif not is_labelled(tuple(batch) if isinstance(batch, list) else batch):
+        elif not is_labelled(batch):
             _checks.fail(
                 'Expected a labelled batch: (x, y), (x, y, sample_weight), or a dictionary with "images" and "labels".',
                 f"a batch of type {type(batch).__name__}",
                 "With tf.data write `ds.enumerate().map(layer.at_step)`.",
             )
-        if not hasattr(step, "dtype"):
-            step = _checks.integer(step, "step")
-        elif "int" not in _backend.dtype(step) or len(step.shape):
-            _checks.fail("`step` must be an integer scalar.", f"dtype {_backend.dtype(step)}, shape {step.shape}")
-        elif not _backend.is_symbolic(step):
-            step = _checks.integer(int(step), "step")
-        return self.mix_batch(StepKey(step), batch)
+        return self.mix_batch(StepKey(check_number(step, "step"), check_number(replica, "replica", REPLICAS)), batch)
 
     def plan(self, step, batch_size, spatial_shape=None, replica=0):
         """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
@@ -172,7 +181,7 @@ class BatchLayer(keras.layers.Layer):
             step: Number of the batch, an int >= 0.
             batch_size: Number of samples in the batch.
             spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
-            replica: Index of the replica under data parallelism.
+            replica: Index of the replica under data parallelism, an int in [0, 65536).
 
         Returns:
             A `kmix.MixPlan` for the current alpha of the layer. `RandomChoice` adds `choice`, the index of
@@ -184,7 +193,7 @@ class BatchLayer(keras.layers.Layer):
         """
         step = _checks.integer(step, "step")
         batch_size = _checks.integer(batch_size, "batch_size", 1)
-        replica = _checks.integer(replica, "replica")
+        replica = _checks.integer(replica, "replica", 0, REPLICAS)
         return self.sample_plan(_backend.NUMPY, StepKey(step, replica), batch_size, spatial_shape)
 
     def mix_batch(self, key, batch):
@@ -246,14 +255,28 @@ class BatchLayer(keras.layers.Layer):
         }
 
     def get_config(self):
-        return {name: _serialize(value) for name, value in self.arguments().items()}
+        return {name: serialize(value) for name, value in self.arguments().items()}
 
     @classmethod
     def from_config(cls, config):
-        return super().from_config({name: _deserialize(value) for name, value in config.items()})
+        return super().from_config({name: deserialize(value) for name, value in config.items()})
+
+    def pickled(self):
+        """What a pickle holds besides the arguments, for `unpickle`."""
+        return
+
+    def unpickle(self, count, held):
+        """Count on from `count`, and take over what `pickled` returned in another process."""
+        self._counter = _backend.Counter(count, copied=True)
 
     def __reduce__(self):
-        return _rebuild, (type(self), _plain(self.arguments()), self._counter.count())
+        return rebuild, (type(self), plain(self.arguments()), self._counter.count(), self.pickled())
+
+    def __copy__(self):
+        return rebuild(type(self), plain(self.arguments()), self._counter.count())
+
+    def __deepcopy__(self, memo):
+        return rebuild(type(self), plain(copy.deepcopy(self.arguments(), memo)), self._counter.count())
 
 
 def _symbols(structure):
@@ -265,33 +288,3 @@ def _as_batch(x, y, sample_weight):
     if sample_weight is not None:
         return x, y, sample_weight
     return x if y is None else (x, y)
-
-
-def _serialize(value):
-    if isinstance(value, (list, tuple)):
-        return [_serialize(item) for item in value]
-    if isinstance(value, dict) and "class_name" not in value:
-        return {str(key): _serialize(item) for key, item in value.items()}
-    return keras.saving.serialize_keras_object(value) if callable(value) else value
-
-
-def _deserialize(value):
-    if isinstance(value, list):
-        return [_deserialize(item) for item in value]
-    if isinstance(value, dict) and "class_name" in value:
-        return keras.saving.deserialize_keras_object(value)
-    return {key: _deserialize(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def _plain(value):
-    """A setting as plain lists and dictionaries: Keras makes its own of attributes, which cannot be pickled."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _rebuild(cls, arguments, count):
-    """Unpickle or copy a layer. In a worker process it can mix at a given step, but not count."""
-    layer = cls.from_config(arguments)
-    layer._counter = _backend.Counter(count, copied=True)
-    return layer

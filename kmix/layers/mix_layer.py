@@ -71,9 +71,10 @@ class MixLayer(BatchLayer):
     def alpha(self):
         """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
 
-        A new number takes effect with the next batch drawn, even in a traced `tf.data` pipeline; batches
-        already prefetched keep the old one. A function compiled by `jax.jit` would not see the new number:
-        once `jax.jit` has compiled the layer, setting a different alpha raises an error.
+        A new number takes effect with the next batch drawn, even in a traced `tf.data` pipeline and in the worker
+        processes of a loader; batches already prefetched keep the old one. A function compiled by `jax.jit` and a
+        pickled copy, as Grain and Ray send to their workers, would not see the new number: from then on, setting a
+        different alpha raises an error. A schedule of the step is exact everywhere.
         """
         return self._alpha.value if isinstance(self._alpha, _backend.Cell) else self._alpha
 
@@ -107,7 +108,17 @@ class MixLayer(BatchLayer):
                 f"alpha={value!r} instead of {self._alpha.value!r}",
                 "Build the layer with a schedule of the step, or call `at_step` outside `jax.jit`.",
             )
+        else:
+            self._alpha.check(value)
         return value
+
+    def pickled(self):
+        return self._alpha.pickled() if isinstance(self._alpha, _backend.Cell) else None
+
+    def unpickle(self, count, memory):
+        super().unpickle(count, memory)
+        if memory is not None:
+            self._alpha = _backend.Cell(memory.value, memory)
 
     def share_alpha(self, weight, refresh):
         """Keep alpha in a weight of a trainer as well. `refresh` brings that weight up to date."""

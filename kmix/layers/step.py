@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 import keras
 
-from kmix import _checks
+from kmix import _backend, _checks
+
+# Above, replicas would share streams of random numbers.
+REPLICAS = 2**16
 
 
 class StepKey(NamedTuple):
@@ -81,3 +84,14 @@ def run(step):
             "a model that does not call its mixing layers in training",
             "Call them in `call`, and do not pass `training=False` to them.",
         )
+
+
+def check_number(value, name, high=None):
+    """Return an integer, or an integer scalar tensor without a value yet, or raise."""
+    if hasattr(value, "dtype"):
+        if "int" not in _backend.dtype(value) or len(value.shape):
+            _checks.fail(f"`{name}` must be an integer scalar.", f"dtype {_backend.dtype(value)}, shape {value.shape}")
+        if _backend.is_symbolic(value):
+            return value
+        value = int(value)
+    return _checks.integer(value, name, 0, high)

@@ -1,0 +1,50 @@
+"""Mixing in the worker processes of a PyTorch loader."""
+
+from kmix import _checks
+
+
+class MixedBatches:
+    """Mixed batches for a PyTorch `DataLoader`, whose worker processes load, collate and mix them.
+
+    An item is a whole batch: `mixed[step, indices]` collates the examples at `indices` and mixes them with the
+    plan of `step`. A numbered batch sampler gives both.
+
+    Args:
+        dataset: A PyTorch data set with `__getitem__`, or a sequence of examples.
+        function: `function(step, batch)` that mixes, such as `layer.at_step`.
+        collate_fn: Makes a batch from a list of examples. `torch.utils.data.default_collate` by default.
+
+    Raises:
+        TypeError: if `function` or `collate_fn` cannot be called.
+
+    Example:
+    >>> import torch  # doctest: +SKIP
+    >>> from torch.utils.data import BatchSampler, DataLoader, RandomSampler  # doctest: +SKIP
+    >>> numbering = kmix.data.Numbering()
+    >>> mixed = kmix.data.MixedBatches(dataset, mixup.at_step)  # doctest: +SKIP
+    >>> batches = BatchSampler(RandomSampler(dataset), batch_size=128, drop_last=True)  # doctest: +SKIP
+    >>> loader = DataLoader(mixed, sampler=numbering(batches), batch_size=None, num_workers=2)  # doctest: +SKIP
+    """
+
+    def __init__(self, dataset, function, collate_fn=None):
+        for name, value in (("function", function), ("collate_fn", collate_fn)):
+            if not callable(value) and (name == "function" or value is not None):
+                hint = "Write `layer.at_step`." if name == "function" else ""
+                _checks.fail(f"`{name}` must be callable.", f"a {type(value).__name__}", hint, TypeError)
+        self.dataset, self.function, self.collate_fn = dataset, function, collate_fn
+
+    def __getitem__(self, numbered):
+        if not (isinstance(numbered, tuple) and len(numbered) == 2 and hasattr(numbered[1], "__iter__")):
+            _checks.fail(
+                "An item of `MixedBatches` is a batch: `mixed[step, indices]`.",
+                f"{numbered!r}",
+                "Write `DataLoader(mixed, sampler=numbering(batch_sampler), batch_size=None)`.",
+            )
+        step, indices = numbered
+        collate = self.collate_fn
+        if collate is None:
+            from torch.utils.data import default_collate as collate
+        return self.function(step, collate([self.dataset[i] for i in indices]))
+
+    def __len__(self):
+        return len(self.dataset)

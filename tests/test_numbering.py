@@ -1,0 +1,507 @@
+"""Numbers that go on in every loader: across epochs, in worker processes, from a checkpoint."""
+
+import copy
+import gc
+import pickle
+
+import keras
+import loaders
+import numpy as np
+import pytest
+import tensorflow as tf
+from loaders import BATCHES, SIZE
+from roads import to_numpy
+from test_schedules_callbacks import Recorder
+
+import kmix
+
+BACKEND = keras.backend.backend()
+torch_workers = pytest.mark.skipif(BACKEND != "torch", reason="JAX and TensorFlow warn of a fork, and start slowly")
+
+
+def mixup(**settings):
+    return kmix.MixUp(**{"alpha": 1.0, "num_classes": 3, "seed": 5, **settings})
+
+
+def assert_steps(batches, layer, first=0, count=3 * BATCHES):
+    """Assert that batches in the order of the data are mixed with the plans of the steps from `first` on."""
+    batches = list(batches)
+    assert len(batches) == count
+    for step, mixed in enumerate(batches, first):
+        expected = layer.at_step(step, loaders.batch(step % BATCHES))
+        for ours, other in zip(mixed, expected, strict=True):
+            np.testing.assert_allclose(to_numpy(ours), other, atol=1e-6)
+
+
+# In a loop of one's own.
+
+
+def torch_loader(workers=0, persistent=False, method=None):
+    data = pytest.importorskip("torch.utils.data")
+    return data.DataLoader(
+        loaders.Examples(),
+        batch_size=SIZE,
+        num_workers=workers,
+        persistent_workers=persistent,
+        multiprocessing_context=method,
+        collate_fn=loaders.collate,
+    )
+
+
+def grain_source():
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    return grain.MapDataset.source(loaders.Examples()).batch(SIZE)
+
+
+LOADERS = {
+    "list": lambda: [loaders.batch(i) for i in range(BATCHES)],
+    "tf.data": lambda: tf.data.Dataset.from_tensor_slices((loaders.X, loaders.Y)).batch(SIZE),
+    "PyDataset": loaders.Batches,
+    "PyTorch": torch_loader,
+    "Grain MapDataset": grain_source,
+    "Grain IterDataset": lambda: grain_source().to_iter_dataset(),
+}
+WORKERS = {
+    "fork": lambda: torch_loader(2, False, "fork"),
+    "spawn, persistent": lambda: torch_loader(2, True, "spawn"),
+    "fork, persistent": lambda: torch_loader(2, True, "fork"),
+}
+every_loader = pytest.mark.parametrize(
+    "make",
+    [*LOADERS.values(), *(pytest.param(make, marks=torch_workers) for make in WORKERS.values())],
+    ids=[*LOADERS, *WORKERS],
+)
+
+
+def own_loop(numbering, loader, layer, epochs=3):
+    for _ in range(epochs):
+        for step, batch in numbering(loader):
+            yield layer.at_step(int(step), to_numpy(batch) if tf.is_tensor(batch[0]) else batch)
+
+
+@every_loader
+def test_a_loop_goes_on_across_epochs(make):
+    if make is LOADERS["tf.data"]:
+        # A data set is numbered once.
+        ds, layer = kmix.data.Numbering()(make()).map(mixup().at_step), mixup()
+        batches = [batch for _ in range(3) for batch in ds]
+    else:
+        layer = mixup()
+        batches = own_loop(kmix.data.Numbering(), make(), layer)
+    assert_steps(batches, layer)
+
+
+@every_loader
+def test_a_loop_resumes_in_the_middle_of_an_epoch(make):
+    loader = make()
+    if make is LOADERS["tf.data"]:
+        first = kmix.data.Numbering()
+        taken = [int(number) for number, _ in first(loader).take(7 % BATCHES)]
+        state, second = first.state_dict(), kmix.data.Numbering()
+        second.load_state_dict(state)
+        assert taken + [int(number) for number, _ in second(loader)] == list(range(2 + BATCHES))
+        return
+    first, second = kmix.data.Numbering(), kmix.data.Numbering()
+    numbers, states = [], []
+    for _ in range(2):
+        for step, _ in first(loader):
+            numbers.append(step)
+            states.append(first.state_dict())
+            if step == 6:
+                break
+    assert numbers == list(range(7))
+    second.load_state_dict(pickle.loads(pickle.dumps(states[-1])))
+    assert [step for step, _ in second(loader)] == list(range(7, 7 + BATCHES))
+
+
+def test_a_state_in_a_running_pipeline():
+    numbering = kmix.data.Numbering()
+    ds = numbering(tf.data.Dataset.range(5))
+    assert [int(number) for number, _ in ds] == [0, 1, 2, 3, 4]
+    numbering.load_state_dict({"version": 1, "step": 3})
+    assert numbering.state_dict() == {"version": 1, "step": 3}
+    assert [int(number) for number, _ in ds] == [3, 4, 5, 6, 7]
+    assert numbering.state_dict() == {"version": 1, "step": 8}
+
+
+def test_generators_and_lengths():
+    numbering = kmix.data.Numbering(start=4)
+    steps = [step for _ in range(3) for step, _ in numbering(loaders.batch(i) for i in range(2))]
+    assert steps == [4, 5, 6, 7, 8, 9]
+    assert len(numbering([1, 2, 3])) == 3
+    numbered = numbering([1, 2])
+    assert [list(numbered), list(numbered)] == [[(10, 1), (11, 2)], [(12, 1), (13, 2)]]
+
+
+@pytest.mark.parametrize("kind", ["list", "PyDataset", "tf.data"])
+def test_a_numbering_for_two_loaders_at_once(kind):
+    first, second = LOADERS[kind](), LOADERS["list"]()
+    numbering = kmix.data.Numbering()
+    numbered = numbering(first)
+    running = iter(numbered)
+    next(running)
+    with pytest.raises(ValueError, match=r"one loader.*second `Numbering"):
+        numbering(second)
+    assert int(next(running)[0]) == 1
+
+
+def test_two_iterations_at_once():
+    numbering, loader = kmix.data.Numbering(), LOADERS["list"]()
+    first, second = iter(numbering(loader)), iter(numbering(loader))
+    assert [next(first)[0], next(second)[0]] == [0, 1]
+    with pytest.raises(ValueError, match="one iteration"):
+        next(first)
+    assert next(second)[0] == 2
+
+
+def test_a_loader_that_is_left_makes_room_for_another():
+    numbering = kmix.data.Numbering()
+    for step, _ in numbering(LOADERS["list"]()):
+        if step == 2:
+            break
+    gc.collect()
+    assert next(iter(numbering(LOADERS["list"]())))[0] == 3
+
+
+@pytest.mark.parametrize("loader", [5, "abc", {"a": 1}, None])
+def test_what_is_no_loader(loader):
+    with pytest.raises(TypeError, match="iterable"):
+        kmix.data.Numbering()(loader)
+
+
+@pytest.mark.parametrize("state", [{}, {"step": 3}, {"version": 2, "step": 3}, {"version": 1}, 5, None])
+def test_a_state_of_another_version(state):
+    numbering = kmix.data.Numbering(2)
+    with pytest.raises(ValueError, match="version 1"):
+        numbering.load_state_dict(state)
+    assert numbering.state_dict() == {"version": 1, "step": 2}
+    for step, error in ((-1, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="step"):
+            numbering.load_state_dict({"version": 1, "step": step})
+
+
+def test_a_copy_steers_the_same_pipeline():
+    numbering = kmix.data.Numbering()
+    ds = numbering(tf.data.Dataset.range(3)).map(lambda n, _: n)
+    copied = copy.deepcopy({"callbacks": [numbering]})["callbacks"][0]
+    copied.load_state_dict({"version": 1, "step": 9})
+    assert [int(n) for n in ds] == [9, 10, 11]
+
+
+# In `fit`.
+
+
+def trained_on(data, callbacks, built=True, **settings):
+    """The numbers of the batches that `fit` trains on, and what data these hold."""
+    model = Pairs()
+    model.compile("sgd", "mse")
+    if built:
+        model(np.zeros((2, 2), "float32"))
+    model.fit(data, callbacks=callbacks, verbose=0, **settings)
+    return [tuple(pair) for pair in model.numbers]
+
+
+class Pairs(Recorder):
+    """Records two features of each training batch."""
+
+    def note(self, _):
+        """See `call`."""
+
+    def call(self, x, training=False):
+        if training:
+            self.note_pair(x)
+        return self.dense(x)
+
+    def note_pair(self, x):
+        add = lambda pair: self.numbers.append([int(value) for value in np.asarray(pair)])
+        if BACKEND == "tensorflow":
+            tf.py_function(lambda pair: add(pair.numpy()), [x[0]], [])
+        elif BACKEND == "jax":
+            import jax
+
+            jax.debug.callback(add, x[0], ordered=True)
+        elif x.device.type != "meta":
+            add(x[0].detach())
+
+
+def expected(first, count):
+    return [(step, step % BATCHES) for step in range(first, first + count)]
+
+
+def test_fit_on_a_py_dataset():
+    numbering = kmix.data.Numbering()
+    train = numbering(loaders.Batches()).map(loaders.number)
+    assert train.num_batches == BATCHES
+    run = lambda **settings: trained_on(train, [numbering], shuffle=False, **settings)
+    assert run(epochs=3) == expected(0, 3 * BATCHES)
+    assert numbering.state_dict() == {"version": 1, "step": 3 * BATCHES}
+    assert run(epochs=1) == expected(3 * BATCHES, BATCHES)
+    resumed = kmix.data.Numbering()
+    resumed.load_state_dict({"version": 1, "step": 2 * BATCHES})
+    train = resumed(loaders.Batches()).map(loaders.number)
+    assert trained_on(train, [resumed], shuffle=False, initial_epoch=2, epochs=4) == expected(2 * BATCHES, 2 * BATCHES)
+
+
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=torch_workers)])
+def test_fit_on_a_py_dataset_with_workers(processes):
+    """Keras itself trains again on the batches that wait in the queue when it has built the model from the first."""
+    train = loaders.Batches(workers=2, use_multiprocessing=processes, max_queue_size=3)
+    numbering = kmix.data.Numbering()
+    pairs = trained_on(numbering(train).map(loaders.number), [numbering], shuffle=False, epochs=4)
+    assert all(step % BATCHES == row for step, row in pairs)
+    assert set(pairs) >= set(expected(0, 2 * BATCHES))
+
+
+def test_fit_builds_the_model_from_a_batch_of_a_py_dataset():
+    numbering = kmix.data.Numbering()
+    train = numbering(loaders.Batches()).map(loaders.number)
+    assert trained_on(train, [numbering], built=False, shuffle=False, epochs=2) == expected(0, 2 * BATCHES)
+
+
+def test_shuffled_batches_of_a_py_dataset_have_numbers_of_their_own():
+    numbering = kmix.data.Numbering()
+    train = numbering(loaders.Batches()).map(loaders.number)
+    pairs = trained_on(train, [numbering], epochs=3)
+    assert sorted(pairs) == expected(0, 3 * BATCHES)
+
+
+def test_an_endless_py_dataset():
+    numbering = kmix.data.Numbering()
+    train = numbering(loaders.Endless()).map(loaders.number)
+    steps = {"shuffle": False, "steps_per_epoch": 3}
+    assert trained_on(train, [numbering], epochs=2, **steps) == expected(0, 6)
+    assert [step for step, _ in trained_on(train, [numbering], epochs=1, **steps)] == [6, 7, 8]
+
+
+def test_a_py_dataset_mixes_in_fit_as_at_step_does():
+    layer, numbering = mixup(), kmix.data.Numbering()
+    train = numbering(loaders.Batches()).map(layer.at_step)
+    assert_steps([batch for _ in range(3) for batch in train], layer)
+    model = keras.Sequential([keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", kmix.losses.SoftLabelCrossentropy())
+    model.fit(train, epochs=2, callbacks=[numbering], verbose=0)
+    assert numbering.state_dict()["step"] == 5 * BATCHES
+
+
+def test_a_py_dataset_without_its_callback():
+    train = kmix.data.Numbering()(loaders.Batches()).map(loaders.number)
+    with pytest.raises(ValueError, match=r"callbacks=\[numbering\]"):
+        trained_on(train, [], epochs=3)
+    numbering = kmix.data.Numbering()
+    train = numbering(loaders.Batches()).map(loaders.number)
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        trained_on(train, [numbering], epochs=3, steps_per_epoch=2)
+    with pytest.raises(TypeError, match="at_step"):
+        kmix.data.Numbering()(loaders.Batches()).map(3)
+
+
+def test_fit_on_a_generator():
+    numbering, loader = kmix.data.Numbering(), LOADERS["list"]()
+
+    def forever():
+        while True:
+            for step, batch in numbering(loader):
+                yield loaders.number(step, batch)
+
+    steps = {"steps_per_epoch": BATCHES - 1}
+    assert trained_on(forever(), [numbering], epochs=3, **steps)[: 3 * BATCHES - 3] == expected(0, 3 * BATCHES - 3)
+    assert numbering.state_dict()["step"] == 3 * BATCHES - 3
+
+
+class Saver(keras.callbacks.Callback):
+    """Saves the state of a numbering after a batch."""
+
+    def __init__(self, numbering, after):
+        super().__init__()
+        self.numbering, self.after, self.state = numbering, after, None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.after -= 1
+        if self.after == 0:
+            self.state = self.numbering.state_dict()
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
+def test_a_state_saved_in_the_middle_of_an_epoch_of_fit(kind):
+    def data(numbering):
+        numbered = numbering(LOADERS[kind]())
+        if kind == "PyDataset":
+            return numbered.map(loaders.number)
+        return numbered.map(lambda n, b: (tf.fill((2, 2), tf.cast(n, "float32")), tf.zeros((2, 1)))).prefetch(4)
+
+    numbering = kmix.data.Numbering()
+    saver = Saver(numbering, BATCHES + 2)
+    trained_on(data(numbering), [numbering, saver], epochs=3)
+    assert saver.state == {"version": 1, "step": BATCHES + 2}
+    resumed = kmix.data.Numbering()
+    resumed.load_state_dict(saver.state)
+    pairs = trained_on(data(resumed), [resumed], initial_epoch=1, epochs=3, shuffle=False)
+    assert [step for step, _ in pairs] == list(range(BATCHES + 2, 3 * BATCHES + 2))
+
+
+# In worker processes.
+
+
+def mixed_loader(numbering, function, workers, persistent=False, method=None):
+    data = pytest.importorskip("torch.utils.data")
+    mixed = kmix.data.MixedBatches(loaders.Examples(), function, loaders.collate)
+    batches = data.BatchSampler(data.SequentialSampler(mixed), SIZE, drop_last=True)
+    return data.DataLoader(
+        mixed,
+        sampler=numbering(batches),
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=persistent,
+        multiprocessing_context=method,
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "persistent", "method"),
+    [
+        (0, False, None),
+        *(pytest.param(2, *how, marks=torch_workers) for how in ((False, "fork"), (True, "fork"), (True, "spawn"))),
+    ],
+)
+@pytest.mark.parametrize("alpha", [1.0, kmix.schedules.Linear(0.0, 1.0, 10)], ids=["float", "schedule"])
+def test_pytorch_workers_mix(workers, persistent, method, alpha):
+    layer, numbering = mixup(alpha=alpha), kmix.data.Numbering()
+    loader = mixed_loader(numbering, layer.at_step, workers, persistent, method)
+    assert len(loader) == BATCHES
+    assert_steps([batch for _ in range(3) for batch in loader], layer)
+    resumed = kmix.data.Numbering(start=2 * BATCHES)
+    assert_steps(mixed_loader(resumed, layer.at_step, workers, False, method), layer, 2 * BATCHES, BATCHES)
+
+
+@torch_workers
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_alpha_reaches_persistent_workers(method):
+    layer = mixup(alpha=0.25)
+    loader = mixed_loader(kmix.data.Numbering(), loaders.Layers(layer), 2, True, method)
+    assert {float(alpha) for alpha, _ in loader} == {0.25}
+    layer.alpha = 0.75
+    assert {float(alpha) for alpha, _ in loader} == {0.75}
+    assert layer.alpha == 0.75
+    choice = kmix.RandomChoice([layer, mixup(alpha=0.5)])
+    loader = mixed_loader(kmix.data.Numbering(), choice.at_step, 1, False, method)
+    assert_steps(loader, choice, count=BATCHES)
+
+
+@torch_workers
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_worker_does_not_set_alpha(method):
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    layer = mixup(alpha=0.25)
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, context, initializer=loaders.keep, initargs=(layer,)) as pool:
+        with pytest.raises(ValueError, match="process that built"):
+            pool.submit(loaders.set_kept_alpha, 0.9).result()
+        pool.submit(loaders.set_kept_alpha, 0.25).result()
+    assert layer.alpha == 0.25
+
+
+def test_a_pickled_layer_keeps_its_alpha():
+    layer = mixup(alpha=0.25)
+    copied, pickled = copy.deepcopy(layer), None
+    copied.alpha = layer.alpha = 0.5
+    pickled = pickle.loads(pickle.dumps(layer))
+    layer.alpha = 0.5
+    with pytest.raises(ValueError, match=r"pickled.*schedule"):
+        layer.alpha = 0.75
+    assert (layer.alpha, pickled.alpha, copied.alpha) == (0.5, 0.5, 0.5)
+    pickled.alpha = copied.alpha = 0.1
+    own = copy.deepcopy(layer)
+    own.alpha = 0.2
+    assert layer.alpha == 0.5
+    # A schedule has no alpha to set, and goes along.
+    pickle.dumps(mixup(alpha=kmix.schedules.Constant(0.3)))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=torch_workers)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_grain_mixes_in_its_workers(workers):
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    layer = mixup(alpha=kmix.schedules.Linear(0.0, 1.0, 10))
+    source = grain_source().repeat(3).map_with_index(layer.at_step).to_iter_dataset()
+    if workers:
+        # Grain reads flags of absl, which a program with `absl.app` parses.
+        pytest.importorskip("absl.flags").FLAGS.mark_as_parsed()
+        source = source.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=workers))
+    batches = iter(source)
+    taken = [next(batches) for _ in range(7)]
+    state = batches.get_state()
+    assert_steps([*taken, *batches], layer)
+    resumed = iter(source)
+    resumed.set_state(state)
+    assert_steps(resumed, layer, 7, 3 * BATCHES - 7)
+
+
+@pytest.mark.parametrize(("function", "collate"), [(None, None), (3, None), (len, 5)])
+def test_bad_mixed_batches(function, collate):
+    with pytest.raises(TypeError, match="callable"):
+        kmix.data.MixedBatches(loaders.Examples(), function, collate)
+
+
+@pytest.mark.parametrize("item", [3, (0, 3), [0, [1, 2]]])
+def test_an_item_of_mixed_batches_is_a_batch(item):
+    mixed = kmix.data.MixedBatches(loaders.Examples(), mixup().at_step, loaders.collate)
+    with pytest.raises(ValueError, match=r"sampler=numbering"):
+        mixed[item]
+
+
+# Replicas.
+
+
+@pytest.mark.parametrize("road", ["numpy", "native", "tf.data"])
+def test_replicas_draw_different_plans(road):
+    layer, given = mixup(), loaders.batch(0)
+
+    def mixed(replica):
+        if road == "tf.data":
+            ds = tf.data.Dataset.from_tensors(given).enumerate(3)
+            return to_numpy(next(iter(ds.map(lambda step, batch: layer.at_step(step, batch, replica=replica)))))
+        batch = given if road == "numpy" else [keras.ops.convert_to_tensor(part) for part in given]
+        return to_numpy(layer.at_step(3, batch, replica=replica))
+
+    for replica in (0, 1, 7):
+        lam, permutation = layer.plan(3, SIZE, replica=replica)[:2]
+        expected = lam[:, None] * given[0] + (1 - lam[:, None]) * given[0][permutation]
+        np.testing.assert_allclose(mixed(replica)[0], expected, atol=1e-5)
+    assert np.abs(mixed(0)[0] - mixed(1)[0]).max() > 0.1
+    np.testing.assert_array_equal(mixed(0)[0], mixed(np.int64(0))[0])
+
+
+@pytest.mark.parametrize(
+    ("replica", "error"), [(-1, ValueError), (2**16, ValueError), (0.5, TypeError), ("1", TypeError)]
+)
+def test_a_wrong_replica(replica, error):
+    with pytest.raises(error, match="replica"):
+        mixup().at_step(0, loaders.batch(0), replica=replica)
+    with pytest.raises(error, match="replica"):
+        mixup().plan(0, 4, replica=replica)
+
+
+# Lists, as PyTorch's loaders form batches.
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_list_is_a_batch(weights):
+    given = [*loaders.batch(0), np.linspace(0.5, 1.5, SIZE, dtype="float32")][: 2 + weights]
+    layer, expected = mixup(), mixup().at_step(0, tuple(given))
+    for mixed in (layer.at_step(0, given), layer(given), mixup()(list(map(keras.ops.convert_to_tensor, given)))):
+        assert type(mixed) is tuple
+        for ours, other in zip(mixed, expected, strict=True):
+            np.testing.assert_allclose(to_numpy(ours), other, atol=1e-6)
+    soft = [given[0], np.eye(3, dtype="float32")[given[1]]]
+    assert np.abs(mixup(num_classes=None)(soft)[0] - given[0]).max() > 0.1
+
+
+def test_a_list_is_several_inputs_inside_a_model():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    mixed = mixup(num_classes=None)(inputs)
+    assert isinstance(mixed, list)
+    model = keras.Model(inputs, keras.layers.Add()(mixed))
+    x = loaders.X[:SIZE]
+    np.testing.assert_allclose(to_numpy(model([x, x])), 2 * x, atol=1e-6)
