@@ -143,18 +143,24 @@ class Batch:
     def mix(self, xp, values, plan, inputs=None):
         """The encoded values, mixed with a plan: each part by its own rules."""
         flat = tree.flatten(values.sample_weight)
-        # NumPy draws for eager tensors; a target or a region gets arrays of its own framework.
-        drawn = {name: getattr(plan, name) for name in ("lam", "permutation", "box", "region")}
-        plan = plan._replace(**{name: tree.map_structure(xp.asarray, a) for name, a in drawn.items() if a is not None})
+
+        def plan_for(part):
+            """The plan, in the framework of the batch unless the part takes it as NumPy drew it."""
+            drawn = {name: getattr(plan, name) for name in ("lam", "permutation", "box", "region")}
+            given = () if part.takes_drawn_plan else [name for name, array in drawn.items() if array is not None]
+            return plan._replace(**{name: tree.map_structure(xp.asarray, drawn[name]) for name in given})
 
         def mix_target(target, part, indices):
             weights = [None if index is None else flat[index] for index in tree.flatten(indices)]
-            return target.mix(xp, part, plan, weights)
+            return target.mix(xp, part, plan_for(target), weights)
 
         def mix_weights(leaf):
             return None if leaf is None else sample_weights.mix_weights(xp, leaf, plan)
 
-        x = values.inputs if inputs is None else tree.map_structure(lambda leaf: inputs.mix(leaf, plan), values.inputs)
+        x = values.inputs
+        if inputs is not None:
+            own = plan_for(inputs)
+            x = tree.map_structure(lambda leaf: inputs.mix(leaf, own), x)
         targets = map_targets(mix_target, self._targets, values.targets, self._weights)
         return Values(x, targets, tree.map_structure(mix_weights, values.sample_weight))
 

@@ -100,13 +100,38 @@ MUTANTS = {
         "None",
     ),
     "at_step ignores the step": pipeline(
-        "test_every_step_has_its_own_plan", "layers.batch_layer:BatchLayer._at_step", "StepKey(step)", "StepKey(0)"
+        "test_every_step_has_its_own_plan", "layers.batch_layer:BatchLayer._at_step", "check_number(step, 'step')", "0"
     ),
     "at_step takes the step modulo 256": pipeline(
         "test_every_step_has_its_own_plan",
         "layers.batch_layer:BatchLayer._at_step",
-        "StepKey(step)",
-        "StepKey(step % 256)",
+        "check_number(step, 'step')",
+        "check_number(step % 256, 'step')",
+    ),
+    "replicas draw alike": pipeline(
+        "test_replicas_draw_different_plans",
+        "layers.batch_layer:BatchLayer._at_step",
+        "check_number(replica, 'replica', REPLICAS)",
+        "0",
+        file="test_numbering",
+    ),
+    "a numbering begins again": Mutant(
+        "test_numbering::test_a_loop_goes_on_across_epochs|test_generators_and_lengths",
+        "data.numbering:Numbering.take",
+        "self._next - 1",
+        "self._next - 1 - self._first",
+    ),
+    "a worker keeps alpha": Mutant(
+        "test_numbering::test_alpha_reaches_persistent_workers|test_a_pickled_layer_keeps_its_alpha",
+        "layers.mix_layer:MixLayer.check_alpha",
+        "self._alpha.check(value)",
+        "None",
+    ),
+    "a kernel is compiled at every call": Mutant(
+        "test_eager::test_a_shape_is_compiled_once",
+        "_backend.kernels:Programs.find",
+        "self._known[signature] or self._jit(bound)",
+        "self._jit(bound)",
     ),
     "weights unmixed": pipeline(
         "test_weighted_pair_of_losses",

@@ -55,7 +55,7 @@ def test_all_forms_mix_alike(index, convert):
     for name, form in forms.items():
         for a, b in zip(to_numpy(tuple(form(layers()[index]))), expected, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
-    assert isinstance(layers()[0].at_step(0, [x, y]), list)
+    assert type(layers()[0].at_step(0, [x, y])) is tuple
     assert isinstance(layers()[0].at_step(0, Batch(x, y)), Batch)
     assert layers()[0].at_step(0, (x, y, None))[2] is None
 

@@ -229,7 +229,7 @@ def test_setting_alpha():
 
 def test_forms_that_are_not_read_as_a_batch():
     with pytest.raises(ValueError, match=r"layer\(\*batch\)"):
-        kmix.MixUp(num_classes=3)([X, Y])
+        kmix.MixUp(num_classes=3)([X, X, X, Y])
     with pytest.raises(ValueError, match="tuple of 4"):
         kmix.MixUp()((X, SOFT, Y, Y))
 

@@ -454,12 +454,12 @@ def test_an_item_of_mixed_batches_is_a_batch(item):
 # Replicas.
 
 
-@pytest.mark.parametrize("road", ["numpy", "native", "tf.data"])
+@pytest.mark.parametrize("road", ["numpy", "native", "tfdata"])
 def test_replicas_draw_different_plans(road):
     layer, given = mixup(), loaders.batch(0)
 
     def mixed(replica):
-        if road == "tf.data":
+        if road == "tfdata":
             ds = tf.data.Dataset.from_tensors(given).enumerate(3)
             return to_numpy(next(iter(ds.map(lambda step, batch: layer.at_step(step, batch, replica=replica)))))
         batch = given if road == "numpy" else [keras.ops.convert_to_tensor(part) for part in given]

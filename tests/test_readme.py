@@ -1,5 +1,6 @@
 """The code in the README runs as written."""
 
+import importlib.util
 import pathlib
 import re
 
@@ -9,6 +10,14 @@ import pytest
 import tensorflow as tf
 
 import kmix
+
+
+class Batches(keras.utils.PyDataset):
+    num_batches = 2
+
+    def __getitem__(self, index):
+        return np.full((8, 8, 8, 1), index, "float32"), np.arange(8)
+
 
 README = (pathlib.Path(kmix.__file__).parent.parent / "README.md").read_text()
 
@@ -22,7 +31,9 @@ def test_the_code_runs():
     model = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")])
     names = {"train": data, "validation": data.take(128), "model": model}
     names["grain_dataset"] = grain.MapDataset.source(list(zip(images, ids, strict=True)))
-    names["torch_loader"] = [(images[:8], ids[:8])]
+    names["torch_loader"] = [[images[:8], ids[:8]]]
+    names["torch_dataset"] = list(zip(images, ids, strict=True))
+    names["py_dataset"] = Batches()
     names.update(x=images[:8], y=ids[:8], sample_weight=np.ones(8, "float32"))
     names.update(x_train=images, y_train=ids, x_val=images[:8], y_val=ids[:8])
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -31,6 +42,8 @@ def test_the_code_runs():
         names.update(x=images[:8], y=ids[:8])
         if "set_distribution" in block and keras.backend.backend() != "jax":
             continue  # Keras distributes only on JAX.
+        if "import torch" in block.replace("from", "import") and not importlib.util.find_spec("torch"):
+            continue  # It is an extra.
         exec(re.sub(r"epochs=\d+", "epochs=1", block), names)
         if "set_distribution" in block:
             keras.distribution.set_distribution(None)

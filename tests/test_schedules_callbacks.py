@@ -301,8 +301,6 @@ def test_shuffling_is_left_alone():
 def test_bad_numberings():
     with pytest.raises(ValueError, match="start"):
         kmix.data.Numbering(-1)
-    with pytest.raises(TypeError, match="enumerate"):
-        kmix.data.Numbering()([1, 2])
     numbering = kmix.data.Numbering()
     with pytest.raises(ValueError, match="no data set"):
         numbering.on_epoch_begin(0)

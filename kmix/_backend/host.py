@@ -11,10 +11,10 @@ from kmix._backend import kinds
 
 
 def views(arrays):
-    """Each array as a read-only NumPy view; None unless all have one."""
+    """Each array as a NumPy array, to read only; None unless all can be."""
     found = []
     for x in arrays:
-        view = _torch_view(x) if keras.backend.backend() == "torch" else _jax_view(x)
+        view = x if isinstance(x, np.ndarray) else _torch_view(x) if _is_torch() else _jax_view(x)
         if view is None:
             return None
         found.append(view)
@@ -23,7 +23,7 @@ def views(arrays):
 
 def tensor(array, like):
     """A NumPy array, which nobody else holds, as a tensor of the framework of `like`."""
-    if keras.backend.backend() == "torch":
+    if _is_torch():
         torch: Any = sys.modules["torch"]
         if array.dtype == ml_dtypes.bfloat16:
             return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
@@ -31,6 +31,10 @@ def tensor(array, like):
     jax: Any = sys.modules["jax"]
     (device,) = like.devices()
     return jax.device_put(array, device) if like.committed else jax.numpy.asarray(array)
+
+
+def _is_torch():
+    return keras.backend.backend() == "torch"
 
 
 def _jax_view(x):

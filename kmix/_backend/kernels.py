@@ -22,12 +22,12 @@ def kernel(function):
 
     Args:
         function: Takes the namespace, arrays of its framework, and hashable settings by name. Returns one array, which
-            is none of the given.
+            is none of the given. The kernel also takes NumPy arrays beside eager tensors.
     """
 
     @functools.wraps(function)
     def run(xp, *arrays, **static):
-        return xp.run(function, arrays, static) if _FUSES.get() else function(xp, *arrays, **static)
+        return xp.run(function, arrays, static) if _FUSES.get() else function(xp, *map(xp.asarray, arrays), **static)
 
     return run
 
@@ -48,15 +48,17 @@ def fuses():
 
 
 class Programs:
-    """Compiled kernels by signature. A signature is compiled when it comes a second time: odd batches come once.
+    """Compiled kernels by signature.
 
     Args:
         jit: Compiles a function of arrays.
+        sights: A signature is compiled when it comes for the `sights`-th time, 1 or 2. With 2, a batch of an odd size
+            that comes once is not worth it.
         limit: Number of signatures to remember. The one that was not used for longest is forgotten first.
     """
 
-    def __init__(self, jit, limit=64):
-        self._jit, self._limit, self._lock = jit, limit, threading.Lock()
+    def __init__(self, jit, sights=2, limit=64):
+        self._jit, self._sights, self._limit, self._lock = jit, sights, limit, threading.Lock()
         self._known: OrderedDict = OrderedDict()
 
     def find(self, bound, arrays, *kinds):
@@ -67,13 +69,13 @@ class Programs:
             arrays: The arrays to run it on.
             kinds: What else the program depends on, such as the devices.
         """
-        if math.prod(arrays[0].shape) < WORTH_COMPILING:
+        if max(math.prod(x.shape) for x in arrays) < WORTH_COMPILING:
             return None
         types = [(tuple(x.shape), x.dtype) for x in arrays]
         signature = (bound.func, *bound.keywords.items(), *types, *kinds)
         with self._lock:
-            first = signature not in self._known
-            program = None if first else self._known[signature] or self._jit(bound)
+            early = signature not in self._known and self._sights > 1
+            program = None if early else self._known.get(signature) or self._jit(bound)
             self._known[signature] = program
             self._known.move_to_end(signature)
             if len(self._known) > self._limit:

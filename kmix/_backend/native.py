@@ -95,14 +95,15 @@ class Native(Namespace):
 
     def run(self, function, arrays, static):
         bound, program = functools.partial(function, self, **static), None
-        if any(map(kinds.is_symbolic, arrays)):
-            return bound(*arrays)
-        if keras.backend.backend() == "jax":
-            program = self._programs.find(bound, arrays, *(x.sharding for x in arrays))
-        views = host.views(arrays) if program is None else None
-        if views is not None:
-            return host.tensor(function(NUMPY, *views, **static), like=arrays[0])
-        return (program or bound)(*arrays)
+        if not any(map(kinds.is_symbolic, arrays)):
+            if keras.backend.backend() == "jax":
+                devices = (getattr(x, "sharding", None) for x in arrays)
+                program = self._programs.find(bound, arrays, *devices)
+            views = host.views(arrays) if program is None else None
+            if views is not None:
+                like = next(x for x in arrays if not isinstance(x, np.ndarray))
+                return host.tensor(function(NUMPY, *views, **static), like)
+        return bound(*map(self.asarray, arrays)) if program is None else program(*arrays)
 
     def between(self, own, partner, weight):
         torch: Any = sys.modules.get("torch")

@@ -15,7 +15,7 @@ class TensorFlow(Namespace):
     """TensorFlow ops, eager or in a graph."""
 
     def __init__(self):
-        self._programs = Programs(lambda kernel: xla.compiled(self.tf, kernel))
+        self._programs = Programs(lambda kernel: xla.compiled(self.tf, kernel), sights=1)
 
     @property
     def tf(self):
@@ -132,8 +132,9 @@ class TensorFlow(Namespace):
     def run(self, function, arrays, static):
         bound, program = functools.partial(function, self, **static), None
         if not any(map(kinds.is_symbolic, arrays)):
-            program = self._programs.find(bound, arrays, *(x.device for x in arrays))
-        return (program or bound)(*arrays)
+            devices = (getattr(x, "device", None) for x in arrays)
+            program = self._programs.find(bound, arrays, *devices)
+        return bound(*map(self.asarray, arrays)) if program is None else program(*arrays)
 
     def fused(self, function, *structures):
         """`function(*structures)` as one XLA program in a graph: plain ops would each pass over the batch."""

@@ -35,13 +35,13 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
            [8.]])
     """
     xp = _backend.namespace(x, plan.lam)
-    x, permutation = xp.asarray(x), xp.asarray(plan.permutation)
+    x = xp.asarray(x)
     if plan.region is not None:
         region = keras.tree.map_structure(xp.asarray, plan.region)
-        return region.paste(xp, x, permutation, spatial_axes(len(x.shape), data_format))
+        return region.paste(xp, x, xp.asarray(plan.permutation), spatial_axes(len(x.shape), data_format))
     if plan.box is not None:
-        return paste(xp, x, permutation, xp.asarray(plan.box), axes=spatial_axes(len(x.shape), data_format))
+        return paste(xp, x, plan.permutation, plan.box, axes=spatial_axes(len(x.shape), data_format))
     given = _backend.dtype(x)
     check_blendable(given)
     dtype = dtype or ("float32" if given == "uint8" else given)
-    return blend(xp, x, permutation, xp.asarray(plan.lam), dtype=dtype, bijective=plan.bijective)
+    return blend(xp, x, plan.permutation, plan.lam, dtype=dtype, bijective=plan.bijective)

@@ -24,6 +24,9 @@ class Inputs:
     dtype('complex64')
     """
 
+    # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
+    takes_drawn_plan = False
+
     def check(self, x):
         """Raise unless the static shapes and dtypes of the arrays allow mixing."""
 
@@ -58,6 +61,8 @@ class Blended(Inputs):
     >>> kmix.targets.Blended("float16").mix(np.ones((4, 2), "uint8"), plan).dtype
     dtype('float16')
     """
+
+    takes_drawn_plan = True
 
     def __init__(self, dtype):
         self._dtype = dtype
@@ -124,6 +129,8 @@ class Pasted(Inputs):
     >>> kmix.targets.Pasted().mix(np.zeros((2, 4, 4, 1), "int64"), plan).dtype
     dtype('int64')
     """
+
+    takes_drawn_plan = True
 
     def __init__(self, data_format="channels_last", confirmed=True):
         self.data_format, self.confirmed = data_format, confirmed

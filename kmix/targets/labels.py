@@ -25,6 +25,7 @@ class Labels(Target):
     """
 
     settings = ("num_classes", "labels")
+    takes_drawn_plan = True
 
     def __init__(self, y, *, num_classes=None, labels="dense", guarded=False, pasted=None):
         super().__init__(y, pasted=pasted)
@@ -152,9 +153,9 @@ class Pairs(ClassIds):
         return y
 
     def mix(self, xp, y, plan, weight):
-        keep, share, _ = label_shares(xp, y, plan, weight)
+        keep, share, _ = map(xp.asarray, label_shares(xp, y, plan, weight))
         # A kept sample is its own partner, whatever the class of the other sample.
-        pair = y, xp.where(keep, y, xp.take(y, plan.permutation)), xp.where(keep, 1.0, share)
+        pair = y, xp.where(keep, y, xp.take(y, xp.asarray(plan.permutation))), xp.where(keep, 1.0, share)
         return xp.stack([xp.cast(column, "float32") for column in pair], axis=1)
 
     def shape(self, shape):

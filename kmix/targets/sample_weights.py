@@ -2,7 +2,7 @@
 
 import keras
 
-from kmix import _checks
+from kmix import _backend, _checks
 from kmix.mixing import combine
 from kmix.targets.spread import outline
 
@@ -11,8 +11,13 @@ tree = keras.tree
 
 def mix_weights(xp, weights, plan):
     """Mix sample weights: `lam * w + (1 - lam) * w[permutation]`, float32 of the same shape."""
-    lam = xp.cast(plan.lam, "float32")
+    lam = _lam(plan)
     return combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(weights, "float32"), plan.permutation)
+
+
+def _lam(plan):
+    """The lam of a plan, in the framework in which it was drawn."""
+    return _backend.namespace(plan.lam).cast(plan.lam, "float32")
 
 
 def label_shares(xp, y, plan, weight=None):
@@ -22,15 +27,15 @@ def label_shares(xp, y, plan, weight=None):
         `(keep, a, b)`: whether a sample is kept unchanged, the share of the sample, and the share of its partner. With
         sample weights, `a = lam * w_i / w'` and `b = (1 - lam) * w_j / w'` for `w' = lam * w_i + (1 - lam) * w_j`.
     """
-    lam = xp.cast(plan.lam, "float32")
+    lam = _lam(plan)
     keep, a, b = lam == 1.0, lam, 1.0 - lam
     if weight is None:
         return keep, a, b
-    w = xp.cast(weight, "float32")
+    lam, permutation, w = xp.asarray(lam), xp.asarray(plan.permutation), xp.cast(weight, "float32")
     if len(w.shape) == len(y.shape) + 1:
         w = xp.reshape(w, (-1,))
     lam = xp.along(lam, w)
-    a, b = lam * w, (1.0 - lam) * xp.take(w, plan.permutation)
+    a, b = lam * w, (1.0 - lam) * xp.take(w, permutation)
     # Divide the shares, not the labels: w * y / w may differ from y. If both weights are 0, lam alone counts.
     weightless = a + b == 0
     total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)

@@ -47,6 +47,8 @@ class Target:
 
     settings: tuple[str, ...] = ()
     is_key = True
+    # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
+    takes_drawn_plan = False
 
     def __init__(self, y, *, pasted=None, **settings):
         self.pasted = pasted
