@@ -58,7 +58,7 @@ def step(test, place, old, new, file="test_trainer", short=False):
 
 _SHARES = "targets.sample_weights:label_shares"
 _PAIRS, _SHARE = "targets.labels:Pairs.mix", "xp.where(keep, 1.0, share)"
-_BOX = "xp.asarray(plan.box)"
+_PASTE = "paste(xp, x, plan.permutation, {}, axes=spatial_axes(len(x.shape), data_format))"
 
 MUTANTS = {
     "lam and 1-lam swapped in the labels": pipeline(
@@ -89,8 +89,8 @@ MUTANTS = {
     "box axes swapped in the paste": pipeline(
         "test_cutmix_is_the_formula",
         "mixing:mix_inputs",
-        _BOX,
-        f"xp.stack([{_BOX}[:, edge] for edge in (1, 0, 3, 2)], axis=1)",
+        _PASTE.format("plan.box"),
+        _PASTE.format("xp.stack([xp.asarray(plan.box)[:, edge] for edge in (1, 0, 3, 2)], axis=1)"),
         short=True,
     ),
     "alpha frozen after tracing": pipeline(
@@ -130,7 +130,7 @@ MUTANTS = {
     "a kernel is compiled at every call": Mutant(
         "test_eager::test_a_shape_is_compiled_once",
         "_backend.kernels:Programs.find",
-        "self._known[signature] or self._jit(bound)",
+        "self._known.get(signature) or self._jit(bound)",
         "self._jit(bound)",
     ),
     "weights unmixed": pipeline(
@@ -142,7 +142,7 @@ MUTANTS = {
     ),
     "labels ignore the weights": pipeline("test_weighted_pair_of_losses", _SHARES, "weight is None", "True"),
     "pairs not permuted": pipeline(
-        "test_pairs_are_the_dense_labels", _PAIRS, "xp.where(keep, y, xp.take(y, plan.permutation))", "y"
+        "test_pairs_are_the_dense_labels", _PAIRS, "xp.where(keep, y, xp.take(y, xp.asarray(plan.permutation)))", "y"
     ),
     "pairs with the weight of the partner": pipeline(
         "test_pairs_are_the_dense_labels", _PAIRS, _SHARE, "xp.where(keep, 1.0, 1.0 - share)"
@@ -227,7 +227,9 @@ MUTANTS = {
         "False",
         file="test_cases_pipeline",
     )._replace(roads=()),
-    "step: inputs unmixed": step("test_steps_on_mixed_inputs", "batch:Batch.mix", "inputs is None", "True", short=True),
+    "step: inputs unmixed": step(
+        "test_steps_on_mixed_inputs", "batch:Batch.mix", "inputs is not None", "False", short=True
+    ),
     "step: layers in the model mix nothing": step(
         "test_steps_on_mixed_embeddings",
         "layers.batch_layer:BatchLayer._mix_inputs_alone",

@@ -11,7 +11,7 @@ import tensorflow as tf
 from roads import to_numpy
 
 import kmix
-from kmix._backend import TENSORFLOW
+from kmix._backend import TENSORFLOW, Kept, xla
 from kmix.batch import Batch
 from kmix.layers.step import StepKey
 
@@ -223,3 +223,87 @@ def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     programs = [path.name for path in tmp_path.glob("*before_optimizations.txt") if "on_leaves" in path.name]
     assert len(programs) == 3, programs
+
+
+def traced(monkeypatch):
+    """The programs that are made, as a list that grows."""
+    made, program = [], xla._Program
+    monkeypatch.setattr(xla, "_Program", lambda *arguments: made.append(program(*arguments)) or made[-1])
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
+    made, layer = traced(monkeypatch), make(kind)
+    expected = steps(make(kind, fuse=False), (images(), IDS))
+    for _ in range(3):
+        for ours, other in zip(steps(layer, (images(), IDS)), expected, strict=True):
+            assert_close(ours, other)
+    assert len(made) == 1
+    steps(layer, (images("uint8"), IDS))
+    steps(layer, (images(), IDS, WEIGHTS))
+    steps(layer, (images(), LABELS["soft"]))
+    assert len(made) == 4
+    batch = {"images": images(), "labels": IDS}
+    for given in (batch, batch, dict(reversed(batch.items()))):
+        for ours, (x, y) in zip(steps(layer, given), expected, strict=True):
+            assert_close(ours, {"images": x, "labels": y})
+
+
+def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
+    made, layer, batch = traced(monkeypatch), make("mixup"), (images(), IDS)
+    steps(layer, batch)
+    layer.alpha = 0.0
+    np.testing.assert_array_equal(steps(layer, batch)[1][0], images())
+    layer.alpha = 0.5
+    assert len(made) == 1
+    for name, value in (("seed", 9), ("rate", 0.0), ("per", "batch"), ("num_classes", 5)):
+        setattr(layer, name, value)
+        plain = kmix.MixUp.from_config(layer.get_config())
+        plain.fuse = False
+        for ours, other in zip(steps(layer, batch), steps(plain, batch), strict=True):
+            assert_close(ours, other)
+    replicas = [
+        to_numpy(next(iter(tf.data.Dataset.from_tensors(batch).map(lambda x, y, r=r: layer.at_step(0, (x, y), r)))))
+        for r in (0, 1, 0)
+    ]
+    assert_close(replicas[2], replicas[0])
+    layer.rate = 1.0
+    steps(layer, batch)
+    assert len(made) == 8
+
+
+def test_code_of_the_user_is_traced_anew(monkeypatch):
+    made, factor = traced(monkeypatch), [1.0]
+    layer = kmix.MixUp(0.5, seed=1, target=lambda y, plan: y * factor[0])
+    batch = (images(), LABELS["soft"])
+    np.testing.assert_array_equal(steps(layer, batch)[0][1], batch[1])
+    factor[0] = 3.0
+    np.testing.assert_array_equal(steps(layer, batch)[0][1], 3 * batch[1])
+
+    class Own(kmix.MixUp):
+        """May depend on anything."""
+
+    own = Own(0.5, num_classes=CLASSES)
+    steps(own, (images(), IDS))
+    steps(own, (images(), IDS))
+    steps(kmix.RandomChoice([own]), (images(), IDS))
+    assert len(made) == 5
+
+
+def test_a_program_with_a_tensor_of_its_graph_is_not_kept():
+    batch, layer = (images(), IDS), make("mixup")
+    for replica in (3, 4):
+        ds = tf.data.Dataset.from_tensors(batch).enumerate(replica)
+        mixed = next(iter(ds.map(lambda step, batch: layer.at_step(0, batch, replica=step))))
+        assert_close(to_numpy(mixed), layer.at_step(0, to_numpy(batch), replica=replica))
+
+
+def test_kept_programs_are_bounded():
+    kept, made = Kept(limit=2), []
+    for signature in (1, 2, 1, 3, 1, 2):
+        kept.find(signature, lambda signature=signature: made.append(signature) or object())
+    assert made == [1, 2, 3, 2]
+    kept.drop(1)
+    kept.find(1, lambda: made.append(1) or object())
+    assert made == [1, 2, 3, 2, 1]

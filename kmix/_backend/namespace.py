@@ -172,8 +172,11 @@ class Namespace(abc.ABC):
         """`weight * own + (1 - weight) * partner`, exactly `own` where both are equal. May overwrite `partner`."""
         return self.where(own == partner, own, weight * own + (1.0 - weight) * partner)
 
-    def fused(self, function, *structures):
-        """`function(*structures)` in one pass over the memory, if the framework does this only on request."""
+    def fused(self, function, *structures, kept=None, key=None):
+        """`function(*structures)` in one pass over the memory, if the framework does this only on request.
+
+        Given a `Kept`, the program serves later calls with an equal `key`: what the function depends on otherwise.
+        """
         return function(*structures)
 
     def require(self, condition, message):

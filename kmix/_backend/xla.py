@@ -1,33 +1,93 @@
 """A function as one compiled program inside a TensorFlow graph."""
 
+import functools
+import threading
+from collections import OrderedDict
+
 import keras
 
 from kmix._backend import kinds
 
 
-def fused(tf, function, *structures):
+class Kept:
+    """Programs that stay compiled across data sets, for as long as a layer lives.
+
+    Args:
+        limit: Number of programs to keep. The one that was not used for longest is dropped first.
+    """
+
+    def __init__(self, limit=16):
+        self._limit, self._lock = limit, threading.Lock()
+        self._programs: OrderedDict = OrderedDict()
+
+    def find(self, signature, make):
+        """The program of a signature, or a new one."""
+        with self._lock:
+            program = self._programs.pop(signature, None) or make()
+            self._programs[signature] = program
+            if len(self._programs) > self._limit:
+                self._programs.popitem(last=False)
+        return program
+
+    def drop(self, signature):
+        """Forget the program of a signature."""
+        with self._lock:
+            self._programs.pop(signature, None)
+
+
+class _Program:
+    """A function of structures as one XLA program of their tensors."""
+
+    def __init__(self, tf, function, structures, leaves):
+        def on_leaves(*arrays):
+            array = dict(zip(leaves, arrays, strict=True))
+            mixed = function(*keras.tree.map_structure(lambda leaf: array.get(id(leaf), leaf), structures))
+            parts = list(map(_before_reshape, keras.tree.flatten(mixed)))
+            self.structure = keras.tree.map_structure(lambda _: None, mixed)
+            self.shapes = [shape for _, shape in parts]
+            return [leaf for leaf, _ in parts]
+
+        self.function = tf.function(on_leaves, jit_compile=True, autograph=False)
+
+
+def fused(tf, function, *structures, kept=None, key=None):
     """`function(*structures)` as one XLA program in a graph if the shapes allow it, else the plain call.
 
     XLA compiles once for each size of the batch, so all other sizes must be known. It drops assertions.
+
+    Args:
+        tf: TensorFlow.
+        function: A function of structures of tensors.
+        structures: Its arguments.
+        kept: A `Kept` that holds the programs of earlier data sets, or None.
+        key: What the function depends on besides its arguments.
     """
     leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if kinds.is_tensorflow(leaf)}
     if tf.executing_eagerly() or not tf.test.is_built_with_xla() or not all(map(_compiles, leaves.values())):
         return function(*structures)
-    results: list = []
-
-    def on_leaves(*arrays):
-        array = dict(zip(leaves, arrays, strict=True))
-        mixed = function(*keras.tree.map_structure(lambda leaf: array.get(id(leaf), leaf), structures))
-        results[:] = [mixed, *map(_before_reshape, keras.tree.flatten(mixed))]
-        return [leaf for leaf, _ in results[1:]]
-
-    flat = tf.function(on_leaves, jit_compile=True, autograph=False)(*leaves.values())
+    make = functools.partial(_Program, tf, function, structures, leaves)
+    signature = kept and (key, *_signature(structures, leaves))
+    program = make() if kept is None else kept.find(signature, make)
+    flat = program.function(*leaves.values())
+    if kept is not None and program.function.get_concrete_function(*leaves.values()).captured_inputs:
+        # A tensor of this graph, which no other has.
+        kept.drop(signature)
     # Packed by the structure that was flattened: TensorFlow, and Keras on PyTorch, order dictionaries differently.
-    shapes = [shape for _, shape in results[1:]]
     shaped = [
-        leaf if shape is None else tf.reshape(leaf, (-1, *shape)) for leaf, shape in zip(flat, shapes, strict=True)
+        leaf if shape is None else tf.reshape(leaf, (-1, *shape))
+        for leaf, shape in zip(flat, program.shapes, strict=True)
     ]
-    return keras.tree.pack_sequence_as(results[0], shaped)
+    return keras.tree.pack_sequence_as(program.structure, shaped)
+
+
+def _signature(structures, leaves):
+    """What tells one structure of tensors from another: names, shapes, dtypes, and tensors that occur twice."""
+    order = list(leaves)
+    for path, leaf in keras.tree.flatten_with_path(structures):
+        if kinds.is_tensorflow(leaf):
+            yield path, order.index(id(leaf)), tuple(leaf.shape), leaf.dtype
+        else:
+            yield path, repr(leaf)
 
 
 def compiled(tf, function):

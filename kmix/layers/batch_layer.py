@@ -11,7 +11,7 @@ from kmix.batch import Batch, Settings, is_labelled
 from kmix.layers.config import deserialize, plain, rebuild, serialize
 from kmix.layers.step import REPLICAS, StepKey, check_number, running
 from kmix.plan import MixPlan
-from kmix.targets.assign import check_target
+from kmix.targets.assign import check_target, is_built_in
 from kmix.targets.inputs import Inputs, check_batch_of_plan
 from kmix.targets.labels import check_form
 from kmix.targets.sample_weights import check_class_weight
@@ -53,9 +53,9 @@ class BatchLayer(keras.layers.Layer):
         self.target = check_target(target)
         self.class_weight = check_class_weight(class_weight)
         self.passthrough = _checks.names(passthrough, "passthrough")
-        # From Python's generator, like Keras' own seeds, so that keras.utils.set_random_seed controls it.
+        # From Python's generator, as Keras' own seeds, so that keras.utils.set_random_seed controls it.
         self.seed = random.randint(1, int(1e9)) if seed is None else _checks.seed(seed)
-        self._counter = _backend.Counter()
+        self._counter, self._kept = _backend.Counter(), _backend.Kept()
         # There is nothing to build. Keras would try, by tracing `call`, when another layer holds this one.
         self.built = True
 
@@ -89,8 +89,8 @@ class BatchLayer(keras.layers.Layer):
         arrays = [leaf for leaf in tree.flatten((args, kwargs)) if hasattr(leaf, "dtype")]
         if len(args) == 1 and isinstance(args[0], list) and is_labelled(tuple(args[0])):
             # A batch, as PyTorch's loaders form it. Inside a model, a list stands for several inputs.
-            symbols = any(map(keras.backend.is_keras_tensor, arrays))
-            args = args if symbols or not self._is_outermost() else (tuple(args[0]),)
+            inside = any(map(keras.backend.is_keras_tensor, arrays)) or not self._is_outermost()
+            args = args if inside else (tuple(args[0]),)
         if any(map(_backend.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays)):
             return self.call(*args, **kwargs)
         return super().__call__(*args, **kwargs)
@@ -211,8 +211,7 @@ class BatchLayer(keras.layers.Layer):
                 "a call without a step",
                 "Write `layer.at_step(step, (x, y))` and make the step an argument of the function.",
             )
-        numbers = [key.step] if key is not None and hasattr(key.step, "dtype") else []
-        xp = _backend.namespace(*leaves, *numbers)
+        xp = _backend.namespace(*leaves, *(() if key is None else (key.step, key.replica)))
         with _backend.device_of(leaves[0]), _backend.fusing(self.fuse):
             values = batch.check(xp)
             key = StepKey(self._counter.next(xp)) if key is None else key
@@ -226,7 +225,18 @@ class BatchLayer(keras.layers.Layer):
                 return self.mix_values(xp, known, batch, batch.encode(xp, values))
 
             arguments = (step, list(alphas.values()), values)
-            return batch.write(xp.fused(mix, *arguments) if self.fuse else mix(*arguments))
+            if not self.fuse:
+                return batch.write(mix(*arguments))
+            constants = self.constants()
+            kept = self._kept if constants else None
+            return batch.write(xp.fused(mix, *arguments, kept=kept, key=(constants, repr(key.replica))))
+
+    def constants(self):
+        """What a compiled program holds of the layer, as text; None if it holds code of the user, which may change."""
+        arguments = self.arguments()
+        arguments.pop("alpha", None)
+        known = type(self).__module__.startswith("kmix.")
+        return repr(arguments) if known and all(map(is_built_in, tree.flatten(self.target))) else None
 
     def compute_output_spec(self, x, y=None, sample_weight=None, training=None):
         batch = _as_batch(x, y, sample_weight)

@@ -114,6 +114,10 @@ class RandomChoice(BatchLayer):
         choice = self._choice(plan_xp, key._replace(step=step))
         return plan_xp.switch(choice, [branch(layer) for layer in self.layers])
 
+    def constants(self):
+        own, layers = super().constants(), [layer.constants() for layer in self.layers]
+        return None if own is None or None in layers else repr((self.probabilities, self.seed, layers))
+
     def _choice(self, xp, key):
         return sample_choice(key.seed_of(self), key.step, self.probabilities, depth=self.depth, xp=xp)
 

@@ -30,6 +30,11 @@ def check_target(target):
     )
 
 
+def is_built_in(target):
+    """Whether a kind of target, not a structure, is one of kmix: not code of the user."""
+    return target is None or (isinstance(target, str) and kinds.kind(target).__module__.startswith("kmix."))
+
+
 def assign(target, y, settings, pasted=None):
     """Make a `Target` for each part of `y`.
 
