@@ -5,6 +5,8 @@
 # make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem
 # make speed     measure throughput in tf.data next to Keras, KerasCV, and the formulas of torchvision and timm, and the
 #                cost of labels for very many classes; write both to RESULTS.md
+# make roads     measure every road by which a batch reaches a layer, on the three backends and in two loaders, next to one
+#                pass over the memory and the formulas of torchvision and timm; write the times and the memory to RESULTS.md
 # make in-step   measure the cost of mixing in the training step, on the three backends
 # make mutants   break kmix on purpose and check that a test notices, on every road and backend
 # make mutants-short  some of these mutants, on one backend
@@ -23,7 +25,7 @@ PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
 # Each run adds to the coverage of the previous runs.
 COV := --cov --cov-append --cov-report=
 
-.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed in-step mutants mutants-short clean
+.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed roads in-step mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -62,6 +64,9 @@ compare: .venv/.ready-all
 speed: .venv/.ready-all
 	$(RUN) benchmarks/speed.py
 	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) benchmarks/pairs.py --save || exit 1; done
+
+roads: .venv/.ready-all
+	$(RUN) benchmarks/roads.py --save
 
 in-step: .venv/.ready-all
 	$(RUN) benchmarks/in_step.py --all-backends --save

@@ -58,6 +58,6 @@ def formulas(kind, alpha, images, labels):
 
     return {
         "torchvision's formula": torchvision,
-        "timm's formula, batch mode, in place": timm,
-        "timm's formula, element mode": timm_by_element,
+        "timm's formula, in place": timm,
+        "timm's formula, by element": timm_by_element,
     }

@@ -168,6 +168,27 @@ class Child:
         runs[road](count)
         return 1e3 * (time.perf_counter() - start) / count
 
+    def starts(self, rounds):
+        """Milliseconds to the first batch in tf.data: of a new layer, of another data set, of another epoch."""
+        import tensorflow as tf
+
+        import kmix
+
+        rows = []
+        for case, kind in itertools.product(CASES, ALPHAS):
+            source = tf.data.Dataset.from_tensors(self.batch(case)).repeat(4)
+            times = [[], [], [], []]
+            for _ in range(rounds):
+                layer = getattr(kmix, kind)(ALPHAS[kind], **CHANNELS.get(kind, {}))
+                first, dataset = first_batch(source.map, layer, 2)
+                another, _ = first_batch(source.map, layer, 2)
+                again, _ = first_batch(dataset)
+                plain, _ = first_batch(source.map, lambda x, y: (x + 1, y), 2)
+                for found, value in zip(times, (first, another, again, plain), strict=True):
+                    found.append(value)
+            rows.append([f"{kind} {case}", *(f"{statistics.median(values):.0f}" for values in times)])
+        return rows
+
     def peak(self, case, kind, road):
         """The most memory that a road takes beyond the batch, in batches."""
         run = self.roads(case, kind)[road]
@@ -193,6 +214,14 @@ class Examples:
 
     def __getitem__(self, i):
         return self.x[i % len(self.x)], self.y[i % len(self.x)]
+
+
+def first_batch(dataset, *arguments):
+    """Milliseconds to the first batch of a data set, or of the one that a function makes, and the data set."""
+    start = time.perf_counter()
+    dataset = dataset(*arguments) if arguments else dataset
+    next(iter(dataset))
+    return 1e3 * (time.perf_counter() - start), dataset
 
 
 def unmixed(step, batch):
@@ -293,6 +322,16 @@ def child(*arguments):
     return [sys.executable, __file__, *arguments], environment
 
 
+def measure_starts(rounds):
+    """The table of the times to the first batch, from a process of TensorFlow."""
+    import results
+
+    command, environment = child("--starts", "tensorflow", str(rounds))
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    header = ["batch", "a new layer", "another data set", "another epoch", "a plain `map`, new"]
+    return results.table(header, json.loads(done.stdout.splitlines()[-1]))
+
+
 def measure_peaks(times):
     """The peak memory of the roads of the larger batch, each in a process of its own."""
     peaks, largest = {}, next(iter(CASES))
@@ -337,6 +376,7 @@ def main():
     parser.add_argument("--save", action="store_true", help="write the section of RESULTS.md")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--starts", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)
@@ -344,6 +384,10 @@ def main():
     if options.peak:
         backend, *arguments = options.peak
         print(json.dumps(Child(backend).peak(*arguments)))
+        return
+    if options.starts:
+        backend, rounds = options.starts
+        print(json.dumps(Child(backend).starts(int(rounds))))
         return
     import results
 
@@ -357,6 +401,11 @@ Milliseconds per batch, medians of {options.rounds} interleaved rounds (minimum 
 over the memory; and the peak memory beyond the batch, in batches.
 
 {tables(times, measure_peaks(times))}
+
+Milliseconds to the first batch in tf.data, from the call of `map` on: with a new layer, with the same layer on another
+data set of equal structure, and in another epoch of the first; and of a map of one addition:
+
+{measure_starts(options.rounds)}
 """
     print(f"\n{text}")
     if options.save:

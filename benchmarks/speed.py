@@ -124,42 +124,8 @@ def run_pipeline(dataset, count):
 
 
 def torch_formulas(batch, kind, calls):
-    """The formulas of torchvision and timm as timed functions, by library; their images are (B, C, H, W)."""
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch[0], -1, 1)))
-    y = torch.from_numpy(batch[1])
-    beta = torch.distributions.Beta(ALPHAS[kind], ALPHAS[kind])
-    height, width = x.shape[2:]
-
-    def box():
-        lam = float(beta.sample())
-        row, column = int(torch.randint(height, ())), int(torch.randint(width, ()))
-        half = 0.5 * (1.0 - lam) ** 0.5
-        rows = slice(max(row - int(half * height), 0), min(row + int(half * height), height))
-        columns = slice(max(column - int(half * width), 0), min(column + int(half * width), width))
-        kept = 1.0 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
-        return kept, (slice(None), slice(None), rows, columns)
-
-    def rolled(x, lam):
-        return x.roll(1, 0).mul_(1.0 - lam).add_(x.mul(lam))
-
-    def torchvision():
-        if kind == "MixUp":
-            lam = float(beta.sample())
-            return rolled(x.float(), lam), rolled(y, lam)
-        lam, window = box()
-        mixed = x.clone()
-        mixed[window] = x.roll(1, 0)[window]
-        return mixed, rolled(y, lam)
-
-    def timm():
-        if kind == "MixUp":
-            lam, images = float(beta.sample()), x.float()
-            images.mul_(lam).add_(images.flip(0).mul_(1.0 - lam))
-        else:
-            lam, window = box()
-            images = x
-            images[window] = x.flip(0)[window]
-        return images, y * lam + y.flip(0) * (1.0 - lam)
+    """The formulas of torchvision and timm as timed functions, by library."""
+    from formulas import formulas
 
     def timed(function):
         def run(count):
@@ -171,7 +137,8 @@ def torch_formulas(batch, kind, calls):
 
         return run
 
-    return {LIBRARIES[4]: timed(torchvision), LIBRARIES[5]: timed(timm)}
+    found = formulas(kind, ALPHAS[kind], *batch)
+    return {LIBRARIES[4]: timed(found["torchvision's formula"]), LIBRARIES[5]: timed(found["timm's formula, in place"])}
 
 
 def runners(case, kind):
