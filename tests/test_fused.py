@@ -11,7 +11,7 @@ import tensorflow as tf
 from roads import to_numpy
 
 import kmix
-from kmix._backend import TENSORFLOW, Kept, xla
+from kmix._backend import TENSORFLOW, xla
 from kmix.batch import Batch
 from kmix.layers.step import StepKey
 
@@ -228,6 +228,7 @@ def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
 def traced(monkeypatch):
     """The programs that are made, as a list that grows."""
     made, program = [], xla._Program
+    monkeypatch.setattr(xla, "KEPT", xla.Kept())
     monkeypatch.setattr(xla, "_Program", lambda *arguments: made.append(program(*arguments)) or made[-1])
     return made
 
@@ -239,6 +240,8 @@ def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
     for _ in range(3):
         for ours, other in zip(steps(layer, (images(), IDS)), expected, strict=True):
             assert_close(ours, other)
+    # A layer with the same settings, too.
+    steps(make(kind), (images(), IDS))
     assert len(made) == 1
     steps(layer, (images("uint8"), IDS))
     steps(layer, (images(), IDS, WEIGHTS))
@@ -300,7 +303,7 @@ def test_a_program_with_a_tensor_of_its_graph_is_not_kept():
 
 
 def test_kept_programs_are_bounded():
-    kept, made = Kept(limit=2), []
+    kept, made = xla.Kept(limit=2), []
     for signature in (1, 2, 1, 3, 1, 2):
         kept.find(signature, lambda signature=signature: made.append(signature) or object())
     assert made == [1, 2, 3, 2]

@@ -27,7 +27,6 @@ from kmix._backend.numpy import NUMPY, NumPy, in_memory_order
 from kmix._backend.state import Cell, Counter, Resource
 from kmix._backend.tensorflow import TensorFlow
 from kmix._backend.threads import num_threads, over_rows, set_num_threads
-from kmix._backend.xla import Kept
 
 __all__ = [
     "NATIVE",
@@ -35,7 +34,6 @@ __all__ = [
     "TENSORFLOW",
     "Cell",
     "Counter",
-    "Kept",
     "Namespace",
     "Native",
     "NumPy",

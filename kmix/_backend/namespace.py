@@ -172,10 +172,10 @@ class Namespace(abc.ABC):
         """`weight * own + (1 - weight) * partner`, exactly `own` where both are equal. May overwrite `partner`."""
         return self.where(own == partner, own, weight * own + (1.0 - weight) * partner)
 
-    def fused(self, function, *structures, kept=None, key=None):
+    def fused(self, function, *structures, key=None):
         """`function(*structures)` in one pass over the memory, if the framework does this only on request.
 
-        Given a `Kept`, the program serves later calls with an equal `key`: what the function depends on otherwise.
+        `key` is what the function depends on besides its arguments; calls with an equal key share a program.
         """
         return function(*structures)
 

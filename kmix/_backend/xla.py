@@ -10,13 +10,13 @@ from kmix._backend import kinds
 
 
 class Kept:
-    """Programs that stay compiled across data sets, for as long as a layer lives.
+    """Programs that stay compiled across data sets.
 
     Args:
         limit: Number of programs to keep. The one that was not used for longest is dropped first.
     """
 
-    def __init__(self, limit=16):
+    def __init__(self, limit=64):
         self._limit, self._lock = limit, threading.Lock()
         self._programs: OrderedDict = OrderedDict()
 
@@ -35,6 +35,9 @@ class Kept:
             self._programs.pop(signature, None)
 
 
+KEPT = Kept()
+
+
 class _Program:
     """A function of structures as one XLA program of their tensors."""
 
@@ -47,10 +50,12 @@ class _Program:
             self.shapes = [shape for _, shape in parts]
             return [leaf for leaf, _ in parts]
 
-        self.function = tf.function(on_leaves, jit_compile=True, autograph=False)
+        function_of_leaves = tf.function(on_leaves, jit_compile=True, autograph=False)
+        # Not the function itself, which would hold the graph of the first data set.
+        self.run = function_of_leaves.get_concrete_function(*leaves.values())
 
 
-def fused(tf, function, *structures, kept=None, key=None):
+def fused(tf, function, *structures, key=None):
     """`function(*structures)` as one XLA program in a graph if the shapes allow it, else the plain call.
 
     XLA compiles once for each size of the batch, so all other sizes must be known. It drops assertions.
@@ -59,19 +64,19 @@ def fused(tf, function, *structures, kept=None, key=None):
         tf: TensorFlow.
         function: A function of structures of tensors.
         structures: Its arguments.
-        kept: A `Kept` that holds the programs of earlier data sets, or None.
-        key: What the function depends on besides its arguments.
+        key: What the function depends on besides its arguments: later calls with an equal key share the program. None
+            if that is not known.
     """
     leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if kinds.is_tensorflow(leaf)}
     if tf.executing_eagerly() or not tf.test.is_built_with_xla() or not all(map(_compiles, leaves.values())):
         return function(*structures)
     make = functools.partial(_Program, tf, function, structures, leaves)
-    signature = kept and (key, *_signature(structures, leaves))
-    program = make() if kept is None else kept.find(signature, make)
-    flat = program.function(*leaves.values())
-    if kept is not None and program.function.get_concrete_function(*leaves.values()).captured_inputs:
+    signature = (key, *_signature(structures, leaves))
+    program = make() if key is None else KEPT.find(signature, make)
+    if program.run.captured_inputs:
         # A tensor of this graph, which no other has.
-        kept.drop(signature)
+        KEPT.drop(signature)
+    flat = program.run(*leaves.values())
     # Packed by the structure that was flattened: TensorFlow, and Keras on PyTorch, order dictionaries differently.
     shaped = [
         leaf if shape is None else tf.reshape(leaf, (-1, *shape))

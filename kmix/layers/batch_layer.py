@@ -55,7 +55,7 @@ class BatchLayer(keras.layers.Layer):
         self.passthrough = _checks.names(passthrough, "passthrough")
         # From Python's generator, as Keras' own seeds, so that keras.utils.set_random_seed controls it.
         self.seed = random.randint(1, int(1e9)) if seed is None else _checks.seed(seed)
-        self._counter, self._kept = _backend.Counter(), _backend.Kept()
+        self._counter = _backend.Counter()
         # There is nothing to build. Keras would try, by tracing `call`, when another layer holds this one.
         self.built = True
 
@@ -228,15 +228,13 @@ class BatchLayer(keras.layers.Layer):
             if not self.fuse:
                 return batch.write(mix(*arguments))
             constants = self.constants()
-            kept = self._kept if constants else None
-            return batch.write(xp.fused(mix, *arguments, kept=kept, key=(constants, repr(key.replica))))
+            return batch.write(xp.fused(mix, *arguments, key=constants and (constants, repr(key.replica))))
 
     def constants(self):
         """What a compiled program holds of the layer, as text; None if it holds code of the user, which may change."""
-        arguments = self.arguments()
-        arguments.pop("alpha", None)
+        arguments = {name: value for name, value in self.arguments().items() if name not in ("name", "alpha")}
         known = type(self).__module__.startswith("kmix.")
-        return repr(arguments) if known and all(map(is_built_in, tree.flatten(self.target))) else None
+        return f"{type(self)} {arguments}" if known and all(map(is_built_in, tree.flatten(self.target))) else None
 
     def compute_output_spec(self, x, y=None, sample_weight=None, training=None):
         batch = _as_batch(x, y, sample_weight)

@@ -116,7 +116,7 @@ class RandomChoice(BatchLayer):
 
     def constants(self):
         own, layers = super().constants(), [layer.constants() for layer in self.layers]
-        return None if own is None or None in layers else repr((self.probabilities, self.seed, layers))
+        return None if own is None or None in layers else repr((self.probabilities, self.seed, self.depth, layers))
 
     def _choice(self, xp, key):
         return sample_choice(key.seed_of(self), key.step, self.probabilities, depth=self.depth, xp=xp)
