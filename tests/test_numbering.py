@@ -374,6 +374,33 @@ def test_pytorch_workers_mix(workers, persistent, method, alpha):
 
 
 @torch_workers
+def test_fit_on_a_loader_whose_workers_mix():
+    loader = mixed_loader(kmix.data.Numbering(), loaders.number, 2)
+    pairs = trained_on(loader, [], epochs=2)
+    assert [row for _, row in pairs] == 2 * list(range(BATCHES))
+    # `fit` begins some iterations and leaves them, so numbers are missing, but none comes twice.
+    steps = [step for step, _ in pairs]
+    assert steps == sorted(set(steps))
+
+
+def test_without_shared_memory_a_worker_is_not_reached(monkeypatch):
+    """Some systems have none."""
+    import multiprocessing
+
+    def refuse(*_):
+        raise OSError
+
+    monkeypatch.setattr(multiprocessing, "RawValue", refuse)
+    layer = mixup(alpha=0.25)
+    layer.alpha = 0.5
+    assert (layer.alpha, layer.plan(0, 4).lam.shape) == (0.5, (4,))
+    monkeypatch.setattr(multiprocessing.context, "get_spawning_popen", lambda: 1)
+    assert pickle.loads(pickle.dumps(layer)).alpha == 0.5
+    with pytest.raises(ValueError, match="pickled"):
+        layer.alpha = 0.75
+
+
+@torch_workers
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_alpha_reaches_persistent_workers(method):
     layer = mixup(alpha=0.25)

@@ -59,7 +59,8 @@ class Cell:
 
     def pickled(self):
         """What the pickle of a layer holds beside the value: the memory, if a worker process is being started."""
-        if multiprocessing.context.get_spawning_popen() is not None:
+        shared = not isinstance(self._memory, types.SimpleNamespace)
+        if shared and multiprocessing.context.get_spawning_popen() is not None:
             return self._memory
         self._pickled = True
         return None
@@ -88,7 +89,7 @@ class Cell:
             _checks.fail(
                 "A worker process takes alpha from the process that built the layer.",
                 f"alpha={value!r} instead of {self.value!r}",
-                "Set it there.",
+                "Set it there. For a layer of this process alone, write `layer = copy.deepcopy(layer)` first.",
             )
         if self._pickled:
             _checks.fail(

@@ -27,8 +27,8 @@ class BatchLayer(keras.layers.Layer):
     alpha.
 
     Attributes:
-        fuse: Whether XLA compiles the mixing in a TensorFlow graph, as in tf.data, if it can. Set it to
-            `False` before you map the data set to get plain TensorFlow ops.
+        fuse: Whether the mixing may be compiled, in a TensorFlow graph and in eager code, and use several threads.
+            Set it to `False`, in tf.data before you map the data set, to get plain operations.
         fits_in_models: Whether the layer may stand inside a model that a `MixTrainer` trains.
     """
 
@@ -136,7 +136,8 @@ class BatchLayer(keras.layers.Layer):
         for leaf in tree.flatten(x):
             check_batch_of_plan(leaf, plan)
         step.note()
-        return tree.map_structure(lambda leaf: self.inputs.mix(leaf, plan), x)
+        with _backend.fusing(self.fuse):
+            return tree.map_structure(lambda leaf: self.inputs.mix(leaf, plan), x)
 
     def at_step(self, step, batch, replica=0):
         """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.

@@ -41,7 +41,7 @@ class CutMix(MixLayer):
         y, sample_weight, training: As for `MixUp`.
 
     Attributes:
-        fuse: Whether XLA may compile the mixing in tf.data, see `MixUp`.
+        fuse: Whether the mixing may be compiled and use several threads, see `MixUp`.
 
     Returns:
         The batch in the same structure: inputs in their own dtype, labels and sample weights in float32.

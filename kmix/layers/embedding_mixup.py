@@ -37,7 +37,7 @@ class EmbeddingMixup(MixLayer):
         y, sample_weight, training: As for `MixUp`. In a model x stands alone.
 
     Attributes:
-        fuse: Whether XLA may compile the mixing in tf.data, see `MixUp`.
+        fuse: Whether the mixing may be compiled and use several threads, see `MixUp`.
 
     Returns:
         The same structure: x in the compute dtype of the layer, masks boolean, labels and sample weights

@@ -37,12 +37,14 @@ class MixUp(MixLayer):
             of x and y, pass one tuple, or a dictionary with `"images"` and `"labels"`.
         y: Labels, in any structure. Class ids `(B,)` or `(B, 1)` are one-hot encoded; float and multi-hot labels
             are mixed as they are.
-        sample_weight: Sample weights `(B,)`, mixed so that a loss linear in `y` is the weighted pair of losses.
+        sample_weight: Sample weights `(B,)`, or with more of the leading axes of the labels, mixed so that a loss
+            linear in `y` is the weighted pair of losses.
         training: `False` returns the batch as it is. By default, a batch with labels is mixed.
 
     Attributes:
-        fuse: Whether XLA may compile the mixing in tf.data. Defaults to `True`. Set it to `False` before you map
-            a data set to mix with plain TensorFlow ops: slower, but the same batch.
+        fuse: Whether the mixing may be compiled, in tf.data and in eager code, and use several threads. Defaults to
+            `True`. Set it to `False`, in tf.data before you map a data set, to mix with plain operations: slower,
+            but the same batch.
 
     Returns:
         The batch in the same structure: inputs in the compute dtype of the layer (float32 by default),

@@ -29,7 +29,8 @@ class RandomChoice(BatchLayer):
         x, y, sample_weight, training: As for the layers.
 
     Attributes:
-        fuse: Whether XLA may compile the mixing in tf.data, see `MixUp`. The `fuse` of the layers is ignored.
+        fuse: Whether the mixing may be compiled and use several threads, see `MixUp`. The `fuse` of the layers
+            is ignored.
 
     Returns:
         The batch in the same structure. If the layers return different dtypes (`CutMix` keeps uint8,

@@ -5,7 +5,7 @@ from keras import ops
 
 from kmix import _backend, _checks
 from kmix.batch import LABELS, Batch, Settings, Values
-from kmix.layers.step import StepKey
+from kmix.layers.step import REPLICAS, StepKey
 from kmix.plan import sample_choice, streams
 from kmix.targets.assign import check_target
 from kmix.targets.labels import check_form
@@ -43,7 +43,10 @@ class StepMixer:
     def plan(self, step, batch_size, spatial_shape=None, replica=0):
         """The plan of one step as NumPy arrays, see `MixTrainer.plan`."""
         key = StepKey(
-            _checks.integer(step, "step"), _checks.integer(replica, "replica"), self.seed, shards(self.pairing)
+            _checks.integer(step, "step"),
+            _checks.integer(replica, "replica", 0, REPLICAS),
+            self.seed,
+            shards(self.pairing),
         )
         batch_size = _checks.integer(batch_size, "batch_size", 1)
         if batch_size % key.shards:
@@ -73,6 +76,10 @@ class StepMixer:
         Returns:
             The plan for the model, or None if the inputs are already mixed; and the batch with mixed labels.
         """
+        with _backend.fusing(self.planner.fuse):
+            return self._mix(data, loss, step, alphas)
+
+    def _mix(self, data, loss, step, alphas):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         require_labels(y)
         y, classes = self.reader(loss).read(y)
