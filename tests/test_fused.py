@@ -15,6 +15,10 @@ from kmix._backend import TENSORFLOW, xla
 from kmix.batch import Batch
 from kmix.layers.step import StepKey
 
+# TensorFlow's graph is the same whatever backend Keras runs on, and XLA takes its time.
+once = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="long, and tf.data compiles alike on every backend"
+)
 SIZE, CLASSES = 6, 3
 KINDS = ("mixup", "cutmix", "choice")
 
@@ -213,7 +217,7 @@ assert shapes == [6, 6, 6, 4, 5, 4], shapes
 """
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="long, and tf.data compiles alike on every backend")
+@once
 @pytest.mark.parametrize("layer", ["mixup", "kmix.RandomChoice([mixup, cutmix])"])
 def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
     """Batches of 6, 5 and 4 samples, over four epochs and parallel calls, need three programs."""
@@ -233,7 +237,8 @@ def traced(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@once
+@pytest.mark.parametrize("kind", ["mixup", "choice"])
 def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
     made, layer = traced(monkeypatch), make(kind)
     expected = steps(make(kind, fuse=False), (images(), IDS))
@@ -253,6 +258,7 @@ def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
             assert_close(ours, {"images": x, "labels": y})
 
 
+@once
 def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
     made, layer, batch = traced(monkeypatch), make("mixup"), (images(), IDS)
     steps(layer, batch)
@@ -276,6 +282,7 @@ def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
     assert len(made) == 8
 
 
+@once
 def test_code_of_the_user_is_traced_anew(monkeypatch):
     made, factor = traced(monkeypatch), [1.0]
     layer = kmix.MixUp(0.5, seed=1, target=lambda y, plan: y * factor[0])

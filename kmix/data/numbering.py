@@ -204,10 +204,10 @@ class Numbering(keras.callbacks.Callback):
         self.fitting = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        steps, first_of_fit = self._steps(), self._offset is None
         if self._managed is None and not self._indexed:
             self._begin_epoch_of_iterable()
             return
+        steps, first_of_fit = self._steps(), self._offset is None
         if self._indexed and self._length not in (0, steps):
             _checks.fail(
                 "A numbered `PyDataset` is trained on in whole epochs.",
