@@ -12,8 +12,10 @@ in it. Where that has moved the script says so and stops; a test of test_project
 
 import argparse
 import ast
+import concurrent.futures
 import copy
 import functools
+import itertools
 import os
 import pathlib
 import shutil
@@ -416,20 +418,25 @@ def main():
     parser.add_argument("--backends", nargs="+", default=["tensorflow", "jax", "torch"])
     parser.add_argument("--only", nargs="+", default=list(MUTANTS))
     parser.add_argument("--short", action="store_true", help="some mutants alone, of tests that are known to pass")
+    parser.add_argument("--workers", type=int, default=2, help="mutants at a time; each needs a core")
     options = parser.parse_args()
     if lost():
         sys.exit("\n".join(lost()))
+    chosen = [name for name in options.only if MUTANTS[name].short or not options.short]
     survived = False
-    for name in options.only:
+
+    def judge(case):
+        name, backend = case
         mutant = MUTANTS[name]
-        if options.short and not mutant.short:
-            continue
-        for backend in options.backends:
-            known = [] if options.short else fail_anyway(mutant.tests, backend)
-            noticed = verdicts(mutant, [test for test in failures(mutant, backend) if test not in known])
+        known = [] if options.short else fail_anyway(mutant.tests, backend)
+        return verdicts(mutant, [test for test in failures(mutant, backend) if test not in known])
+
+    cases = list(itertools.product(chosen, options.backends))
+    with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
+        for (name, backend), noticed in zip(cases, pool.map(judge, cases), strict=True):
             survived |= not all(noticed.values())
             words = [f"{road}: {'noticed' if seen else 'SURVIVED'}" for road, seen in noticed.items()]
-            print(f"{name:48s} {backend:11s} {'  '.join(words):50s} {mutant.tests}", flush=True)
+            print(f"{name:48s} {backend:11s} {'  '.join(words):50s} {MUTANTS[name].tests}", flush=True)
     sys.exit(survived)
 
 

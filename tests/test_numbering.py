@@ -308,6 +308,32 @@ def test_fit_on_a_generator():
     assert numbering.state_dict()["step"] == 3 * BATCHES - 3
 
 
+def numbered_for_fit(numbering, kind):
+    """Numbered data whose inputs tell their numbers."""
+    numbered = numbering(LOADERS[kind]())
+    if kind == "PyDataset":
+        return numbered.map(loaders.number)
+    return numbered.map(lambda n, b: (tf.fill((2, 2), tf.cast(n, "float32")), tf.zeros((2, 1)))).prefetch(4)
+
+
+class Stop(keras.callbacks.Callback):
+    """Breaks training off in the middle of an epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
+def test_fit_goes_on_after_it_was_broken_off(kind):
+    numbering = kmix.data.Numbering()
+    train = numbered_for_fit(numbering, kind)
+    with pytest.raises(KeyboardInterrupt):
+        trained_on(train, [numbering, Stop()], epochs=3)
+    pairs = trained_on(train, [numbering], epochs=2, shuffle=False)
+    assert [step for step, _ in pairs] == list(range(2, 2 + 2 * BATCHES))
+
+
 class Saver(keras.callbacks.Callback):
     """Saves the state of a numbering after a batch."""
 
@@ -323,19 +349,13 @@ class Saver(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
 def test_a_state_saved_in_the_middle_of_an_epoch_of_fit(kind):
-    def data(numbering):
-        numbered = numbering(LOADERS[kind]())
-        if kind == "PyDataset":
-            return numbered.map(loaders.number)
-        return numbered.map(lambda n, b: (tf.fill((2, 2), tf.cast(n, "float32")), tf.zeros((2, 1)))).prefetch(4)
-
     numbering = kmix.data.Numbering()
     saver = Saver(numbering, BATCHES + 2)
-    trained_on(data(numbering), [numbering, saver], epochs=3)
+    trained_on(numbered_for_fit(numbering, kind), [numbering, saver], epochs=3)
     assert saver.state == {"version": 1, "step": BATCHES + 2}
     resumed = kmix.data.Numbering()
     resumed.load_state_dict(saver.state)
-    pairs = trained_on(data(resumed), [resumed], initial_epoch=1, epochs=3, shuffle=False)
+    pairs = trained_on(numbered_for_fit(resumed, kind), [resumed], initial_epoch=1, epochs=3, shuffle=False)
     assert [step for step, _ in pairs] == list(range(BATCHES + 2, 3 * BATCHES + 2))
 
 

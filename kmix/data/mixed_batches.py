@@ -43,7 +43,9 @@ class MixedBatches:
         step, indices = numbered
         collate = self.collate_fn
         if collate is None:
-            from torch.utils.data import default_collate as collate
+            from torch.utils import data
+
+            collate = data.default_collate
         return self.function(step, collate([self.dataset[i] for i in indices]))
 
     def __len__(self):

@@ -47,16 +47,18 @@ class NumberedPyDataset(keras.utils.PyDataset):
     def _made(self, number, batch):
         return (number, batch) if self._function is None else self._function(number, batch)
 
+    def _first_of_epoch(self):
+        return self._first if self._numbering is None else self._numbering.base
+
     def __getitem__(self, index):
-        first = self._numbering.base if self._first is None else self._first
-        return self._made(first + index, self.loader[index])
+        return self._made(self._first_of_epoch() + index, self.loader[index])
 
     def __iter__(self):
         return (self._made(number, batch) for number, batch in self._iterable)
 
     def __getstate__(self):
         # A worker process needs only the number that its epoch begins with.
-        return {**self.__dict__, "_numbering": None, "_iterable": None, "_first": self._numbering.base}
+        return {**self.__dict__, "_numbering": None, "_iterable": None, "_first": self._first_of_epoch()}
 
     @property
     def num_batches(self):

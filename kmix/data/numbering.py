@@ -140,7 +140,7 @@ class Numbering(keras.callbacks.Callback):
                 "To go on from batch n, write `Numbering(start=n)`.",
             )
         step = _checks.integer(state["step"], "step")
-        self._next, self._loaded, self._trained = step, step, None
+        self._next, self._done, self._loaded, self._trained = step, step, step, None
         self._turn += 1
         if self._managed is not None:
             self._generation += 1
@@ -215,7 +215,9 @@ class Numbering(keras.callbacks.Callback):
                 "Leave out `steps_per_epoch`.",
             )
         if self._offset is None:
-            follow = max(self.start, self._done - epoch * steps)
+            # An epoch that was broken off is not done, but its numbers are taken.
+            taken = max(self._done, self._trained or 0)
+            follow = max(self.start, taken - epoch * steps)
             self._offset = follow if self._loaded is None else self._loaded - epoch * steps
             self._loaded = None
         # With steps_per_epoch, one iterator lasts across epochs and continues the numbers by itself.
