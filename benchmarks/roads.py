@@ -372,7 +372,7 @@ def tables(times, peaks):
 def main():
     """Measure, print, and write the section of RESULTS.md if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--save", action="store_true", help="write the section of RESULTS.md")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)

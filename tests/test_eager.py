@@ -3,6 +3,7 @@
 import concurrent.futures
 import functools
 import multiprocessing
+import subprocess
 import sys
 
 import keras
@@ -191,6 +192,18 @@ def test_gradients_pass_through_eager_batches(make):
     for _ in range(3):
         layer.at_step(0, given)
         np.testing.assert_allclose(to_numpy(gradient(layer, *given)), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow is the backend")
+def test_eager_batches_need_no_tensorflow():
+    """Whose import takes seconds and half a gigabyte."""
+    code = (
+        "import sys, keras, kmix, numpy as np; layer = kmix.MixUp(0.2, num_classes=3)\n"
+        "x, y = np.ones((6, 4), 'float32'), np.array([0, 1, 2] * 2)\n"
+        "layer(x, y), layer(keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)), layer.at_step(0, [x, y])\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # Threads.

@@ -175,7 +175,7 @@ class Namespace(abc.ABC):
     def fused(self, function, *structures, key=None):
         """`function(*structures)` in one pass over the memory, if the framework does this only on request.
 
-        `key` is what the function depends on besides its arguments; calls with an equal key share a program.
+        `key()` is what the function depends on besides its arguments; calls with an equal key share a program.
         """
         return function(*structures)
 

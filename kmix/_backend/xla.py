@@ -64,15 +64,16 @@ def fused(tf, function, *structures, key=None):
         tf: TensorFlow.
         function: A function of structures of tensors.
         structures: Its arguments.
-        key: What the function depends on besides its arguments: later calls with an equal key share the program. None
-            if that is not known.
+        key: Gives what the function depends on besides its arguments: later calls with an equal key share the program.
+            Gives None if that is not known. Only called in a graph.
     """
     leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if kinds.is_tensorflow(leaf)}
     if tf.executing_eagerly() or not tf.test.is_built_with_xla() or not all(map(_compiles, leaves.values())):
         return function(*structures)
     make = functools.partial(_Program, tf, function, structures, leaves)
-    signature = (key, *_signature(structures, leaves))
-    program = make() if key is None else KEPT.find(signature, make)
+    constants = None if key is None else key()
+    signature = (constants, *_signature(structures, leaves))
+    program = make() if constants is None else KEPT.find(signature, make)
     if program.run.captured_inputs:
         # A tensor of this graph, which no other has.
         KEPT.drop(signature)

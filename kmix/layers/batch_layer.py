@@ -228,8 +228,8 @@ class BatchLayer(keras.layers.Layer):
             arguments = (step, list(alphas.values()), values)
             if not self.fuse:
                 return batch.write(mix(*arguments))
-            constants = self.constants()
-            return batch.write(xp.fused(mix, *arguments, key=constants and (constants, repr(key.replica))))
+            replica = repr(key.replica)
+            return batch.write(xp.fused(mix, *arguments, key=lambda: (text := self.constants()) and text + replica))
 
     def constants(self):
         """What a compiled program holds of the layer, as text; None if it holds code of the user, which may change."""
