@@ -4,6 +4,7 @@
 plan, and `write` puts them back.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -144,11 +145,15 @@ class Batch:
         """The encoded values, mixed with a plan: each part by its own rules."""
         flat = tree.flatten(values.sample_weight)
 
-        def plan_for(part):
-            """The plan, in the framework of the batch unless the part takes it as NumPy drew it."""
+        @functools.cache
+        def converted():
+            """The plan, in the framework of the batch."""
             drawn = {name: getattr(plan, name) for name in ("lam", "permutation", "box", "region")}
-            given = () if part.takes_drawn_plan else [name for name, array in drawn.items() if array is not None]
-            return plan._replace(**{name: tree.map_structure(xp.asarray, drawn[name]) for name in given})
+            given = {name: array for name, array in drawn.items() if array is not None}
+            return plan._replace(**{name: tree.map_structure(xp.asarray, array) for name, array in given.items()})
+
+        def plan_for(part):
+            return plan if part.takes_drawn_plan else converted()
 
         def mix_target(target, part, indices):
             weights = [None if index is None else flat[index] for index in tree.flatten(indices)]

@@ -26,7 +26,7 @@ from kmix._backend.native import Native
 from kmix._backend.numpy import NUMPY, NumPy, in_memory_order
 from kmix._backend.state import Cell, Counter, Resource
 from kmix._backend.tensorflow import TensorFlow
-from kmix._backend.threads import num_threads, over_rows, set_num_threads
+from kmix._backend.threads import over_rows, set_num_threads
 
 __all__ = [
     "NATIVE",
@@ -54,7 +54,6 @@ __all__ = [
     "is_tensorflow",
     "kernel",
     "namespace",
-    "num_threads",
     "on_host",
     "over_rows",
     "plan_namespace",
