@@ -104,17 +104,18 @@ def _blended(x, permutation, lam, dtype):
     # Samples as rows `(B, n)`, whatever the order of their axes in memory.
     size = math.prod(x.shape[1:])
     own, into = (_backend.in_memory_order(array).reshape(len(x), size) for array in (x, mixed))
-    rows = max(1, _BLOCK // max(1, size))
+    # Blocks of several samples, or equal parts of one.
+    rows, width = max(1, _BLOCK // max(1, size)), -(-size // max(1, round(size / _BLOCK)))
 
     def mix(samples):
         # The same memory for each block: the system hands out large pieces of new memory slowly.
-        scratch = np.empty((1 if mixed.dtype == wide else 2, min(_BLOCK, rows * size)), wide)
+        scratch = np.empty((1 if mixed.dtype == wide else 2, rows * width), wide)
         with np.errstate(invalid="ignore", over="ignore"):
             for start in range(samples.start, samples.stop, rows):
-                if size > _BLOCK:
+                if rows == 1:
                     partner = partners[start]
-                    for first in range(0, size, _BLOCK):
-                        part = slice(first, first + _BLOCK)
+                    for first in range(0, size, width):
+                        part = slice(first, first + width)
                         _blend_block(own[start, part], own[partner, part], lam[start], into[start, part], scratch)
                 else:
                     part = slice(start, min(start + rows, samples.stop))
@@ -128,11 +129,11 @@ def _blend_block(own, partner, lam, into, scratch):
     difference, block = (flat[: own.size].reshape(own.shape) for flat in (scratch[0], scratch[-1]))
     block = into if into.dtype == scratch.dtype else block
     np.subtract(own, partner, out=difference, dtype=block.dtype)
-    # Into another array: NumPy copies where it broadcasts in place.
-    np.multiply(difference, lam, out=block)
-    np.add(block, partner, out=block)
-    flat = block.reshape(-1)
-    if flat.size and not (np.isfinite(np.minimum.reduce(flat)) and np.isfinite(np.maximum.reduce(flat))):
+    # NumPy copies where it broadcasts in place.
+    product = np.multiply(difference, lam, out=difference if np.ndim(lam) == 0 else block)
+    np.add(product, partner, out=block)
+    # The sum is not finite where a value is not; it may also overflow, which only takes time.
+    if not np.isfinite(np.einsum("i->", block.reshape(-1))):
         # The difference of infinities is NaN. Shared values come back; an infinity of one partner alone stays.
         shares = lam * own + (1 - lam) * partner
         np.copyto(block, np.where(own == partner, own, shares), where=~np.isfinite(block))
