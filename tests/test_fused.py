@@ -12,6 +12,7 @@ from roads import to_numpy
 
 import kmix
 from kmix._backend import TENSORFLOW, xla
+from kmix._backend.recent import Recent
 from kmix.batch import Batch
 from kmix.layers.step import StepKey
 
@@ -232,7 +233,7 @@ def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
 def traced(monkeypatch):
     """The programs that are made, as a list that grows."""
     made, program = [], xla._Program
-    monkeypatch.setattr(xla, "KEPT", xla.Kept())
+    monkeypatch.setattr(xla, "KEPT", Recent())
     monkeypatch.setattr(xla, "_Program", lambda *arguments: made.append(program(*arguments)) or made[-1])
     return made
 
@@ -310,7 +311,7 @@ def test_a_program_with_a_tensor_of_its_graph_is_not_kept():
 
 
 def test_kept_programs_are_bounded():
-    kept, made = xla.Kept(limit=2), []
+    kept, made = Recent(limit=2), []
     for signature in (1, 2, 1, 3, 1, 2):
         kept.find(signature, lambda signature=signature: made.append(signature) or object())
     assert made == [1, 2, 3, 2]

@@ -64,7 +64,7 @@ ROOMS = [
         "kmix._backend.namespace",
         "kmix._backend.xla",
     },
-    {"kmix._backend.kinds"},
+    {"kmix._backend.kinds", "kmix._backend.recent"},
     {"kmix._checks"},
 ]
 # Rooms for kinds of targets and mixers: a new file in one of them is imported by its door, and needs no line above.

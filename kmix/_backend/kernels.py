@@ -4,8 +4,8 @@ import contextlib
 import contextvars
 import functools
 import math
-import threading
-from collections import OrderedDict
+
+from kmix._backend.recent import Recent
 
 _FUSES: contextvars.ContextVar[bool] = contextvars.ContextVar("kmix_fuses", default=True)
 
@@ -54,12 +54,11 @@ class Programs:
         jit: Compiles a function of arrays.
         sights: A signature is compiled when it comes for the `sights`-th time, 1 or 2. With 2, a batch of an odd size
             that comes once is not worth it.
-        limit: Number of signatures to remember. The one that was not used for longest is forgotten first.
+        limit: Number of signatures to remember.
     """
 
     def __init__(self, jit, sights=2, limit=64):
-        self._jit, self._sights, self._limit, self._lock = jit, sights, limit, threading.Lock()
-        self._known: OrderedDict = OrderedDict()
+        self._jit, self._sights, self._recent = jit, sights, Recent(limit)
 
     def find(self, bound, arrays, *kinds):
         """The program of the kernel `bound`, a `functools.partial`, for arrays like these; None if it is not compiled.
@@ -73,11 +72,5 @@ class Programs:
             return None
         types = [(tuple(x.shape), x.dtype) for x in arrays]
         signature = (bound.func, *bound.keywords.items(), *types, *kinds)
-        with self._lock:
-            early = signature not in self._known and self._sights > 1
-            program = None if early else self._known.get(signature) or self._jit(bound)
-            self._known[signature] = program
-            self._known.move_to_end(signature)
-            if len(self._known) > self._limit:
-                self._known.popitem(last=False)
-        return program
+        first = self._sights > 1 and signature not in self._recent
+        return self._recent.find(signature, lambda: None if first else self._jit(bound))

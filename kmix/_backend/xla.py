@@ -1,41 +1,14 @@
 """A function as one compiled program inside a TensorFlow graph."""
 
 import functools
-import threading
-from collections import OrderedDict
 
 import keras
 
 from kmix._backend import kinds
+from kmix._backend.recent import Recent
 
-
-class Kept:
-    """Programs that stay compiled across data sets.
-
-    Args:
-        limit: Number of programs to keep. The one that was not used for longest is dropped first.
-    """
-
-    def __init__(self, limit=64):
-        self._limit, self._lock = limit, threading.Lock()
-        self._programs: OrderedDict = OrderedDict()
-
-    def find(self, signature, make):
-        """The program of a signature, or a new one."""
-        with self._lock:
-            program = self._programs.pop(signature, None) or make()
-            self._programs[signature] = program
-            if len(self._programs) > self._limit:
-                self._programs.popitem(last=False)
-        return program
-
-    def drop(self, signature):
-        """Forget the program of a signature."""
-        with self._lock:
-            self._programs.pop(signature, None)
-
-
-KEPT = Kept()
+# Programs that stay compiled across data sets.
+KEPT = Recent()
 
 
 class _Program:

@@ -29,7 +29,7 @@ class StepMixer:
     def __init__(self, model, layers, inputs, at, num_classes, labels, target, pairing, seed):
         self.planner, self._mixes_inputs = layers[0], inputs
         self.at, self.pairing, self.seed = at, pairing, seed
-        self._model = (model,)
+        self._model, self._outputs = (model,), Outputs(model)
         self.num_classes = agreed("num_classes", num_classes, layers)
         self.labels = check_form(agreed("labels", labels, layers), self.num_classes)
         self.target = agreed("target", check_target(target), layers)
@@ -38,7 +38,10 @@ class StepMixer:
 
     def reader(self, loss):
         """The `LabelReader` for a compiled loss."""
-        return LabelReader(Outputs(self._model[0]), loss, self.target, self.num_classes, self.labels)
+        if not self._outputs.shapes:
+            # The model may have been built since.
+            self._outputs = Outputs(self._model[0])
+        return LabelReader(self._outputs, loss, self.target, self.num_classes, self.labels)
 
     def plan(self, step, batch_size, spatial_shape=None, replica=0):
         """The plan of one step as NumPy arrays, see `MixTrainer.plan`."""
