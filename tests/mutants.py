@@ -131,9 +131,9 @@ MUTANTS = {
     ),
     "a kernel is compiled at every call": Mutant(
         "test_eager::test_a_shape_is_compiled_once",
-        "_backend.kernels:Programs.find",
-        "self._known.get(signature) or self._jit(bound)",
-        "self._jit(bound)",
+        "_backend.recent:Recent.find",
+        "self._values.pop(key, None) or make()",
+        "make()",
     ),
     "weights unmixed": pipeline(
         "test_weighted_pair_of_losses",
