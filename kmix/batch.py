@@ -5,6 +5,7 @@ plan, and `write` puts them back.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -41,6 +42,8 @@ class Settings(NamedTuple):
     labels: str = "dense"
     class_weight: dict[int, float] | None = None
     passthrough: tuple[str, ...] = ()
+    # Those that kinds of targets add, by name.
+    arguments: Mapping[str, Any] = {}
 
 
 def is_labelled(batch):
@@ -70,13 +73,16 @@ class Batch:
         targets, sample_weight = values.targets, values.sample_weight
         check_arrays((x, targets, [leaf for leaf in tree.flatten(sample_weight) if leaf is not None]))
         check_batch_sizes(x, Values((), targets, sample_weight).arrays())
+        given = {**kinds.arguments(), **settings.arguments, **settings._asdict()}
+        given |= {"num_classes": {LABELS: settings.num_classes}, "blended": True, "inputs": [], "data_format": None}
         pasted = None
         if inputs is not None:
             inputs.check(x)
             pasted = inputs.pasted(x)
+            given |= {"blended": inputs.blends(x), "data_format": inputs.data_format}
+            given["inputs"] = list(map(_backend.static_shape, tree.flatten(x)))
         # In a dictionary, the keys say what the parts are; `target=` describes only its labels.
         by_key = {name: settings.target if name == LABELS else name for name in targets}
-        given = {**settings._asdict(), "num_classes": {LABELS: settings.num_classes}}
         self._targets = assign(by_key, targets, given, pasted)
         self._weights = self._match_weights(targets, sample_weight)
 
@@ -157,17 +163,26 @@ class Batch:
 
         def mix_target(target, part, indices):
             weights = [None if index is None else flat[index] for index in tree.flatten(indices)]
+            target.spatial_shape = spatial_shape
             return target.mix(xp, part, plan_for(target), weights)
 
-        def mix_weights(leaf):
-            return None if leaf is None else sample_weights.mix_weights(xp, leaf, plan)
+        def mix_weights(target, part, indices):
+            for index in tree.flatten(indices):
+                if index is not None and index not in mixed_weights:
+                    mixed_weights[index] = target.mix_weights(xp, flat[index], plan_for(target))
+            return part
 
-        x = values.inputs
+        x, spatial_shape = values.inputs, None
+        mixed_weights: dict[int, Any] = {}
         if inputs is not None:
-            own = plan_for(inputs)
+            own, spatial_shape = plan_for(inputs), inputs.spatial_shape(xp, x)
             x = tree.map_structure(lambda leaf: inputs.mix(leaf, own), x)
         targets = map_targets(mix_target, self._targets, values.targets, self._weights)
-        return Values(x, targets, tree.map_structure(mix_weights, values.sample_weight))
+        map_targets(mix_weights, self._targets, values.targets, self._weights)
+        sample_weight = values.sample_weight
+        if sample_weight is not None:
+            sample_weight = tree.pack_sequence_as(sample_weight, [mixed_weights.get(i) for i in range(len(flat))])
+        return Values(x, targets, sample_weight)
 
     def spec(self, inputs):
         """The mixed `Values` as `KerasTensor`s."""

@@ -138,8 +138,8 @@ MUTANTS = {
     "weights unmixed": pipeline(
         "test_weighted_pair_of_losses",
         "batch:Batch.mix",
-        "sample_weights.mix_weights(xp, leaf, plan)",
-        "xp.cast(leaf, 'float32')",
+        "target.mix_weights(xp, flat[index], plan_for(target))",
+        "xp.cast(flat[index], 'float32')",
         short=True,
     ),
     "labels ignore the weights": pipeline("test_weighted_pair_of_losses", _SHARES, "weight is None", "True"),
@@ -273,8 +273,8 @@ MUTANTS = {
     "step: weights unmixed": step(
         "test_steps_on_mixed_inputs",
         "batch:Batch.mix",
-        "sample_weights.mix_weights(xp, leaf, plan)",
-        "xp.cast(leaf, 'float32')",
+        "target.mix_weights(xp, flat[index], plan_for(target))",
+        "xp.cast(flat[index], 'float32')",
     ),
     "step: labels ignore the weights": step("test_steps_on_mixed_inputs", _SHARES, "weight is None", "True"),
     "step: does not move": step(

@@ -1,6 +1,5 @@
 """What the layers share: the forms of a call, the number of the step, symbolic use, and the config."""
 
-import copy
 import random
 
 import keras
@@ -8,9 +7,10 @@ import keras
 from kmix import _backend, _checks
 from kmix import batch as batches
 from kmix.batch import Batch, Settings, is_labelled
-from kmix.layers.config import deserialize, plain, rebuild, serialize
+from kmix.layers.config import Configured
 from kmix.layers.step import REPLICAS, StepKey, check_number, running
 from kmix.plan import MixPlan
+from kmix.targets import target as kinds
 from kmix.targets.assign import check_target, is_built_in
 from kmix.targets.inputs import Inputs, check_batch_of_plan
 from kmix.targets.labels import check_form
@@ -20,11 +20,15 @@ from kmix.targets.spread import check_num_classes
 tree = keras.tree
 
 
-class BatchLayer(keras.layers.Layer):
+class BatchLayer(Configured):
     """A layer that maps a labelled batch to a labelled batch, one numbered step at a time.
 
     A subclass implements `inputs`, `sample_plan`, `alphas` and `mix_values`. `MixLayer` does this for mixers with one
     alpha.
+
+    Args:
+        num_classes, labels, target, class_weight, passthrough, seed: See `MixUp`.
+        **kwargs: The arguments that kinds of targets add, and `name` and `dtype`.
 
     Attributes:
         fuse: Whether the mixing may be compiled, in a TensorFlow graph and in eager code, and use several threads.
@@ -46,8 +50,11 @@ class BatchLayer(keras.layers.Layer):
         seed=None,
         **kwargs,
     ):
+        own = kinds.check_arguments({name: kwargs.pop(name) for name in kinds.arguments() if name in kwargs})
         # Autocasting would also cast labels to the compute dtype.
         super().__init__(autocast=False, **kwargs)
+        for name, value in own.items():
+            setattr(self, name, value)
         self.num_classes = check_num_classes(num_classes)
         self.labels = check_form(labels, self.num_classes)
         self.target = check_target(target)
@@ -79,7 +86,9 @@ class BatchLayer(keras.layers.Layer):
     @property
     def settings(self):
         """The arguments that say how to read batches: a `kmix.batch.Settings`."""
-        return Settings(*(getattr(self, name) for name in Settings._fields))
+        return Settings(
+            self.target, self.num_classes, self.labels, self.class_weight, self.passthrough, self.target_arguments
+        )
 
     def __call__(self, *args, **kwargs):
         return _backend.as_written(self._route, *args, **kwargs)
@@ -253,39 +262,6 @@ class BatchLayer(keras.layers.Layer):
             batch = type(batch)(new)
         batch = Batch.read(batch, self.settings, self.inputs)
         return batch.write(batch.spec(self.inputs))
-
-    def arguments(self):
-        """The config with objects (schedules, layers, functions) as they are."""
-        own = ("num_classes", "labels", "target", "class_weight", "seed")
-        return {
-            **super().get_config(),
-            **{name: getattr(self, name) for name in own},
-            "passthrough": list(self.passthrough),
-        }
-
-    def get_config(self):
-        return {name: serialize(value) for name, value in self.arguments().items()}
-
-    @classmethod
-    def from_config(cls, config):
-        return super().from_config({name: deserialize(value) for name, value in config.items()})
-
-    def pickled(self):
-        """What a pickle holds besides the arguments, for `unpickle`."""
-        return
-
-    def unpickle(self, count, held):
-        """Count on from `count`, and take over what `pickled` returned in another process."""
-        self._counter = _backend.Counter(count, copied=True)
-
-    def __reduce__(self):
-        return rebuild, (type(self), plain(self.arguments()), self._counter.count(), self.pickled())
-
-    def __copy__(self):
-        return rebuild(type(self), plain(self.arguments()), self._counter.count())
-
-    def __deepcopy__(self, memo):
-        return rebuild(type(self), plain(copy.deepcopy(self.arguments(), memo)), self._counter.count())
 
 
 def _symbols(structure):

@@ -1,6 +1,11 @@
 """The arguments of a layer in its config, in pickles and in copies."""
 
+import copy
+
 import keras
+
+from kmix import _backend
+from kmix.targets import target as kinds
 
 
 def serialize(value):
@@ -28,8 +33,54 @@ def plain(value):
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def rebuild(cls, arguments, count, held=None):
+def _rebuild(cls, arguments, count, held=None):
     """Unpickle or copy a layer. In a worker process it can mix at a given step, but not count."""
     layer = cls.from_config(arguments)
     layer.unpickle(count, held)
     return layer
+
+
+class Configured(keras.layers.Layer):
+    """The config, pickles and copies of a layer: its arguments, and how many calls it has counted."""
+
+    passthrough: tuple[str, ...]
+
+    @property
+    def target_arguments(self):
+        """The arguments that kinds of targets add, by name."""
+        return {name: getattr(self, name, default) for name, default in kinds.arguments().items()}
+
+    def arguments(self):
+        """The config with objects (schedules, layers, functions) as they are."""
+        own = ("num_classes", "labels", "target", "class_weight", "seed")
+        defaults = kinds.arguments()
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in own},
+            **{name: value for name, value in self.target_arguments.items() if value != defaults[name]},
+            "passthrough": list(self.passthrough),
+        }
+
+    def get_config(self):
+        return {name: serialize(value) for name, value in self.arguments().items()}
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config({name: deserialize(value) for name, value in config.items()})
+
+    def pickled(self):
+        """What a pickle holds besides the arguments, for `unpickle`."""
+        return
+
+    def unpickle(self, count, held):
+        """Count on from `count`, and take over what `pickled` returned in another process."""
+        self._counter = _backend.Counter(count, copied=True)
+
+    def __reduce__(self):
+        return _rebuild, (type(self), plain(self.arguments()), self._counter.count(), self.pickled())
+
+    def __copy__(self):
+        return _rebuild(type(self), plain(self.arguments()), self._counter.count())
+
+    def __deepcopy__(self, memo):
+        return _rebuild(type(self), plain(copy.deepcopy(self.arguments(), memo)), self._counter.count())

@@ -10,7 +10,7 @@ from kmix.targets.inputs import OneOf
 tree = keras.tree
 
 
-_SHARED = ("num_classes", "labels", "target", "class_weight")
+_SHARED = ("num_classes", "labels", "target", "class_weight", "target_arguments")
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -58,12 +58,10 @@ class RandomChoice(BatchLayer):
         for setting in _SHARED:
             given = [getattr(layer, setting) for layer in layers]
             if any(value != given[0] for value in given):
-                _checks.fail(
-                    f"All `layers` must agree on `{setting}`, since every batch has the same labels.",
-                    f"{setting} {given}",
-                )
+                _disagree(setting, given)
         names = {name: None for layer in layers for name in layer.passthrough}
         shared = {setting: getattr(layers[0], setting) for setting in _SHARED}
+        shared |= shared.pop("target_arguments")
         super().__init__(**shared, passthrough=names, seed=seed, **kwargs)
         self.layers = layers
         # A choice among choices draws from a separate stream, so that both may share one seed.
@@ -124,6 +122,15 @@ class RandomChoice(BatchLayer):
 
     def arguments(self):
         arguments = super().arguments()
-        for name in ("passthrough", *_SHARED):
-            del arguments[name]
+        for name in ("passthrough", *_SHARED, *self.target_arguments):
+            arguments.pop(name, None)
         return {**arguments, "layers": list(self.layers), "weights": list(self.probabilities)}
+
+
+def _disagree(setting, given):
+    if setting == "target_arguments":
+        setting = next(name for name in given[0] if any(each[name] != given[0][name] for each in given))
+        given = [each[setting] for each in given]
+    _checks.fail(
+        f"All `layers` must agree on `{setting}`, since every batch has the same labels.", f"{setting} {given}"
+    )

@@ -3,6 +3,28 @@
 from typing import Any, NamedTuple
 
 
+class View(NamedTuple):
+    """A part of a mixed image, which shows one image of the batch, shifted.
+
+    Attributes:
+        source: int `(B,)`: the index of the image that it shows.
+        shift: int `(B, k)` for the `k` spatial axes: how far the image is moved, in pixels.
+        window: int `(B, 2 * k)`: the part, half open: all starts, then all stops.
+        share: float32 `(B,)`: the share of the part in the image.
+
+    Example: the right half of one image of 4 x 4 pixels, which shows the left half of image 2.
+
+    >>> view = kmix.plan.View(np.array([2]), np.array([[0, 2]]), np.array([[0, 2, 4, 4]]), np.array([0.5], "float32"))
+    >>> view.share
+    array([0.5], dtype=float32)
+    """
+
+    source: Any
+    shift: Any
+    window: Any
+    share: Any
+
+
 class MixPlan(NamedTuple):
     """What happens to the `B` samples of one batch.
 
@@ -19,9 +41,10 @@ class MixPlan(NamedTuple):
             stops, `(y0, x0, y1, x1)` for images.
         choice: int32 scalar: index of the layer that `RandomChoice` drew.
         place: int32 scalar: index of the place that Manifold Mixup drew.
-        region: For a mixer of your own, what to paste: a value with a method
-            `paste(xp, x, permutation, axes)`, which returns `x` with parts of the partners pasted in. `axes`
-            are the spatial axes of `x`, and `xp` is the array namespace of `x`.
+        region: What to paste, where a box does not say it: a value with a method `paste(xp, x, permutation, axes)`,
+            which returns `x` with parts of the partners pasted in. `axes` are the spatial axes of `x`, and `xp` is the
+            array namespace of `x`. A region of several partners also has a method `views(xp)`, which returns a `View`
+            for each, and then nothing reads `lam`.
         bijective: Whether `permutation` is known to hold each index once, as in every plan that kmix samples.
             The gradient of a blend can then gather instead of scatter.
 

@@ -41,7 +41,8 @@ def assign(target, y, settings, pasted=None):
     Args:
         target: A name, a callable, None for labels, or a structure of these that matches `y`.
         y: A target, or a structure of targets.
-        settings: The arguments of the layer by name. `num_classes` may be a structure that matches `y`.
+        settings: The arguments of the layer and facts about the batch by name, see `kmix.targets.Target`.
+            `num_classes` may be a structure that matches `y`.
         pasted: As for `kmix.targets.Target`.
 
     Returns:
@@ -65,7 +66,7 @@ def assign(target, y, settings, pasted=None):
     if callable(target):
         return Custom(y, target, pasted=pasted)
     kind = kinds.kind(target or "labels")
-    given = {name: settings[name] for name in kind.settings}
+    given = {name: settings[name] for name in (*kind.settings, *kind.arguments)}
     if kind is kinds.kind("labels"):
         _refuse_boxes(target, y)
         given["guarded"] = target is None

@@ -26,6 +26,8 @@ class Inputs:
 
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     takes_drawn_plan = False
+    # Where the channels are, if it matters.
+    data_format: str | None = None
 
     def check(self, x):
         """Raise unless the static shapes and dtypes of the arrays allow mixing."""
@@ -33,6 +35,10 @@ class Inputs:
     def pasted(self, x):
         """Static sizes of the spatial axes to paste along; None if the inputs are blended."""
         return
+
+    def blends(self, x):
+        """Whether a plan may blend the inputs."""
+        return self.pasted(x) is None
 
     def spatial_shape(self, xp, x):
         """The spatial sizes to draw a box for; None if there is none."""
@@ -181,6 +187,7 @@ class OneOf(Inputs):
 
     def __init__(self, kinds):
         self.kinds = kinds
+        self.data_format = next((kind.data_format for kind in kinds if kind.data_format is not None), None)
 
     def check(self, x):
         for kind in self.kinds:
@@ -188,6 +195,9 @@ class OneOf(Inputs):
 
     def pasted(self, x):
         return next((sizes for kind in self.kinds if (sizes := kind.pasted(x)) is not None), None)
+
+    def blends(self, x):
+        return any(kind.blends(x) for kind in self.kinds)
 
     def dtype(self, leaf):
         return keras.backend.result_type(*(kind.dtype(leaf) for kind in self.kinds))

@@ -1,8 +1,12 @@
 """The interface of every kind of target, and the registry of kinds by name."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 
 from kmix import _backend, _checks
+from kmix.targets import sample_weights
 
 tree = keras.tree
 
@@ -23,11 +27,17 @@ class Target:
         y: The target of the batch, an array or a structure of arrays.
         pasted: Static sizes of the spatial axes of the inputs if the mixer pastes (None for a size not known yet);
             `None` if it blends.
-        **settings: The arguments of the layer that the subclass lists in `settings`.
+        **settings: What the subclass lists in `settings` and `arguments`.
 
     Attributes:
-        settings: Names of the layer arguments that the constructor takes.
+        arguments: Arguments that this kind adds to every layer and to `MixTrainer`, by name, with their defaults. The
+            constructor takes them, see also `check_arguments`.
+        settings: What else the constructor takes: arguments that all layers have, such as `num_classes`, and facts
+            about the batch: `inputs`, the static shapes of the inputs; `blended`, whether the mixer may also blend
+            (a choice may do both); `data_format`, where the channels of the inputs are.
         is_key: Whether a dictionary batch may hold the target under its name.
+        spatial_shape: In `mix`, where the mixer pastes: sizes of the spatial axes of the inputs, ints or scalar
+            tensors.
 
     Raises:
         ValueError: if the static shapes and dtypes show that `y` cannot be mixed.
@@ -45,8 +55,10 @@ class Target:
     (3,)
     """
 
+    arguments: Mapping[str, Any] = {}
     settings: tuple[str, ...] = ()
     is_key = True
+    spatial_shape: Any = None
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     takes_drawn_plan = False
 
@@ -56,6 +68,11 @@ class Target:
     @classmethod
     def check_support(cls):
         """Raise if targets of this kind cannot be mixed at all."""
+
+    @classmethod
+    def check_arguments(cls, **arguments):
+        """Return the arguments that this kind adds, given to a layer, or raise if one is wrong."""
+        return arguments
 
     def check(self, xp, y):
         """Return `y` as tensors of `xp`, or raise if its values show that it cannot be mixed.
@@ -79,6 +96,10 @@ class Target:
                 None.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `mix`.")
+
+    def mix_weights(self, xp, weights, plan):
+        """Return the sample weights of an array of the target, mixed. By default, they follow the labels."""
+        return sample_weights.mix_weights(xp, weights, plan)
 
     def spec(self, y):
         """Return the mixed target as `KerasTensor`s. By default they have the shapes and dtypes of `y`."""
@@ -144,6 +165,20 @@ def names():
     True
     """
     return sorted(_KINDS)
+
+
+def arguments():
+    """The arguments that kinds of targets add to layers, with their defaults."""
+    return {name: default for kind in _KINDS.values() for name, default in kind.arguments.items()}
+
+
+def check_arguments(given):
+    """Return the arguments of all kinds by name, checked, with defaults for those that are not in `given`."""
+    checked = {}
+    for kind in _KINDS.values():
+        own = {name: given.get(name, default) for name, default in kind.arguments.items()}
+        checked.update(kind.check_arguments(**own))
+    return checked
 
 
 def dictionary_keys():

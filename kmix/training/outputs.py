@@ -10,7 +10,7 @@ from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import SoftLabelAccuracy
 from kmix.targets.label_forms import settle_labels
 from kmix.targets.labels import recognise
-from kmix.targets.spread import check_num_classes, spread
+from kmix.targets.spread import spread
 
 tree = keras.tree
 
@@ -267,21 +267,3 @@ def check_takes_soft_labels(item, labels):
         _checks.fail(
             'Only losses and metrics of kmix read labels that are pairs, `labels="pair"`.', name, hint.format("")
         )
-
-
-def agreed(setting, value, layers):
-    """The value of a setting of the trainer or its mixing layers; None if none of them has one.
-
-    Args:
-        setting: `"num_classes"`, `"labels"`, `"target"` or `"class_weight"`.
-        value: The value of the trainer, or None.
-        layers: The mixing layers.
-    """
-    value = check_num_classes(value) if setting == "num_classes" else value
-    given = [getattr(layer, setting) for layer in layers]
-    if setting == "labels" and value is not None:
-        return value
-    given = [each for each in [value, *given] if each is not None]
-    if any(each != given[0] for each in given):
-        _checks.fail(f"The trainer and its mixing layers must agree on `{setting}`.", f"{given}")
-    return given[0] if given else None

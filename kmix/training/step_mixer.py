@@ -7,9 +7,11 @@ from kmix import _backend, _checks
 from kmix.batch import LABELS, Batch, Settings, Values
 from kmix.layers.step import REPLICAS, StepKey
 from kmix.plan import sample_choice, streams
+from kmix.targets import target as kinds
 from kmix.targets.assign import check_target
 from kmix.targets.labels import check_form
-from kmix.training.outputs import LabelReader, Outputs, agreed
+from kmix.training.agreed import agreed, agreed_arguments
+from kmix.training.outputs import LabelReader, Outputs
 from kmix.training.state import shards
 
 tree = keras.tree
@@ -24,15 +26,18 @@ class StepMixer:
         inputs: Whether the first layer mixes the inputs.
         at: Names of the places of Manifold Mixup, or None.
         num_classes, labels, target, pairing, seed: The arguments of the trainer.
+        arguments: Those that kinds of targets add.
     """
 
-    def __init__(self, model, layers, inputs, at, num_classes, labels, target, pairing, seed):
+    def __init__(self, model, layers, inputs, at, num_classes, labels, target, pairing, seed, arguments):
         self.planner, self._mixes_inputs = layers[0], inputs
         self.at, self.pairing, self.seed = at, pairing, seed
         self._model, self._outputs = (model,), Outputs(model)
         self.num_classes = agreed("num_classes", num_classes, layers)
         self.labels = check_form(agreed("labels", labels, layers), self.num_classes)
         self.target = agreed("target", check_target(target), layers)
+        self.given_arguments = arguments
+        self.arguments = agreed_arguments(kinds.check_arguments(arguments), layers)
         self._class_weight = agreed("class_weight", None, layers)
         self.form = self.num_classes, self.labels, self.target
 
@@ -86,7 +91,8 @@ class StepMixer:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         require_labels(y)
         y, classes = self.reader(loss).read(y)
-        settings = Settings(self.target, tree.pack_sequence_as(y, classes), self.labels, self._class_weight)
+        classes = tree.pack_sequence_as(y, classes)
+        settings = Settings(self.target, classes, self.labels, self._class_weight, arguments=self.arguments)
         inputs = self.planner.inputs if self._mixes_inputs else None
         batch = Batch(Values(() if inputs is None else x, {LABELS: y}, sample_weight), settings, inputs)
         key = StepKey(step, _backend.replica(), self.seed, shards(self.pairing), alphas)

@@ -5,7 +5,9 @@ import keras
 from kmix import _checks
 from kmix.layers.step import Step, run
 from kmix.losses import SoftLabelCrossentropy
+from kmix.targets import target as kinds
 from kmix.training import manifold, placement
+from kmix.training.delegate import Delegate
 from kmix.training.hard_labels import harden
 from kmix.training.outputs import Outputs, check_takes_soft_labels
 from kmix.training.state import HeldWeights, State
@@ -15,7 +17,7 @@ tree = keras.tree
 
 
 @keras.saving.register_keras_serializable(package="kmix")
-class MixTrainer(keras.Model):
+class MixTrainer(Delegate):
     """Trains a model on mixed batches, and otherwise behaves like that model.
 
     Each training step draws one plan and mixes the labels and sample weights with it. It mixes the inputs
@@ -38,7 +40,8 @@ class MixTrainer(keras.Model):
             device under `keras.distribution`, so that mixing moves nothing between devices.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
             shows what a training step did.
-        **kwargs: `name`, as for every Keras model.
+        **kwargs: The arguments that kinds of targets add, see `MixUp`, by default those of the mixing layer; and
+            `name`, as for every Keras model.
 
     Attributes:
         model: The bare model, for use after training.
@@ -86,6 +89,7 @@ class MixTrainer(keras.Model):
         seed=None,
         **kwargs,
     ):
+        own = {name: kwargs.pop(name) for name in kinds.arguments() if name in kwargs}
         super().__init__(**kwargs)
         self.pairing = _checks.one_of(pairing, "pairing", ("batch", "shard"))
         self.seed = None if seed is None else _checks.seed(seed)
@@ -97,7 +101,16 @@ class MixTrainer(keras.Model):
         self.model, self.mix = model, mix
         mixing_layers = placed if mix is None else [mix]
         self._mixer = StepMixer(
-            model, mixing_layers, mix is not None and not at, self.at, num_classes, labels, target, pairing, self.seed
+            model,
+            mixing_layers,
+            mix is not None and not at,
+            self.at,
+            num_classes,
+            labels,
+            target,
+            pairing,
+            self.seed,
+            own,
         )
         self.num_classes, self.labels, self.target = self._mixer.form
         # As a function, so that Keras does not track the layers twice.
@@ -203,12 +216,6 @@ class MixTrainer(keras.Model):
         super().make_train_function(force)
         self._held = HeldWeights(self)
 
-    def build(self, input_shape=None):
-        # A sub-classed model that does not override `build` builds its layers when it is first called.
-        if type(self.model).build is not keras.Model.build and not self.model.built:
-            self.model.build(input_shape)
-        self.built = True
-
     def call(self, inputs, training=None):
         network = self._network if training and self._network else self.model
         return network(inputs, training=training)
@@ -229,11 +236,6 @@ class MixTrainer(keras.Model):
         y = None if y is None else self._mixer.reader(self.loss).encode(y)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    @property
-    def output_names(self):
-        """Names of the outputs of the model, possible keys of losses, metrics and labels."""
-        return getattr(self.model, "output_names", None)
-
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
         for leaf in tree.flatten((loss, metrics, weighted_metrics)):
             check_takes_soft_labels(leaf, self.labels)
@@ -248,14 +250,6 @@ class MixTrainer(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
-
-    def get_weights(self):
-        """The weights of the bare model."""
-        return self.model.get_weights()
-
-    def set_weights(self, weights):
-        """Set the weights of the bare model; step and alpha stay unchanged."""
-        self.model.set_weights(weights)
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
         """Save the weights, step, alpha and optimizer. The bare model can load the weights from this file."""
@@ -272,10 +266,6 @@ class MixTrainer(keras.Model):
         self.model.load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
         self._state.load(filepath, self.optimizer)
 
-    def export(self, *args, **kwargs):
-        """Export the bare model, see `keras.Model.export`."""
-        return self.model.export(*args, **kwargs)
-
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {
@@ -288,6 +278,7 @@ class MixTrainer(keras.Model):
             "target": serialize(self.target),
             "pairing": self.pairing,
             "seed": self.seed,
+            **self._mixer.given_arguments,
         }
 
     @classmethod
