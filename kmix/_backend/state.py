@@ -145,13 +145,13 @@ class Counter:
                 "batches of a PyTorch loader. Or mix in the main process: `for step, batch in numbering(loader): batch "
                 "= layer.at_step(step, batch)` with `numbering = kmix.data.Numbering()`.",
             )
+        tf = kinds.tensorflow()
         with self._lock:
-            if isinstance(xp, TensorFlow) and self._resource is None:
+            if isinstance(xp, TensorFlow) and self._resource is None and not tf.executing_eagerly():
                 self._resource = Resource(np.array([self._next * 256, 0, 0], "int64"))
             if self._resource is None:
                 self._next += 1
                 return self._next - 1
-        tf = kinds.tensorflow()
         # The only op that reads and advances atomically (a variable's assign_add does not). It counts by 256.
         with _after_checks(tf) if isinstance(xp, TensorFlow) else tf.init_scope():
             state = tf.raw_ops.RngReadAndSkip(resource=self._resource.handle, alg=1, delta=np.uint64(1))

@@ -100,7 +100,9 @@ class BatchLayer(Configured):
             # A batch, as PyTorch's loaders form it. Inside a model, a list stands for several inputs.
             inside = any(map(keras.backend.is_keras_tensor, arrays)) or not self._is_outermost()
             args = args if inside else (tuple(args[0]),)
-        if any(map(_backend.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays)):
+        foreign = any(map(_backend.irregular, arrays)) or (arrays and _backend.is_foreign(*arrays))
+        # Keras would add nothing to an eager batch but time.
+        if foreign or (not kwargs and is_labelled(args[0] if len(args) == 1 else args) and self._is_eager(args)):
             return self.call(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -111,6 +113,14 @@ class BatchLayer(Configured):
         if is_labelled(batch):
             return self.mix_batch(None, batch)
         return self._mix_inputs_alone(batch, sample_weight, training)
+
+    def _is_eager(self, batch):
+        """Whether a batch holds only tensors with values, and the user calls the layer."""
+        eager = (
+            leaf is None or (keras.ops.is_tensor(leaf) and not _backend.is_symbolic(leaf))
+            for leaf in tree.flatten(batch)
+        )
+        return all(eager) and self._is_outermost()
 
     def _is_outermost(self):
         """Whether the layer is about to be called by the user, not by a model."""
