@@ -1,7 +1,7 @@
 """kmix: mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch."""
 
 from kmix import callbacks, data, layers, losses, metrics, plan, plots, schedules, targets
-from kmix.layers import CutMix, EmbeddingMixup, MixUp, RandomChoice
+from kmix.layers import CutMix, EmbeddingMixup, MixUp, Mosaic, RandomChoice
 from kmix.plan import MixPlan
 from kmix.training.trainer import MixTrainer
 
@@ -13,6 +13,7 @@ __all__ = [
     "MixPlan",
     "MixTrainer",
     "MixUp",
+    "Mosaic",
     "RandomChoice",
     "callbacks",
     "data",

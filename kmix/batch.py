@@ -84,6 +84,8 @@ class Batch:
         # In a dictionary, the keys say what the parts are; `target=` describes only its labels.
         by_key = {name: settings.target if name == LABELS else name for name in targets}
         self._targets = assign(by_key, targets, given, pasted)
+        if inputs is not None and inputs.images_shown > 2:
+            map_targets(_require_views, self._targets, targets)
         self._weights = self._match_weights(targets, sample_weight)
 
     @classmethod
@@ -195,6 +197,16 @@ class Batch:
             map_targets(lambda target, part: target.spec(part), self._targets, targets),
             sample_weights.spec(sample_weight),
         )
+
+
+def _require_views(target, part):
+    if not target.mixes_views:
+        _checks.fail(
+            "This mixer mixes each sample with several partners.",
+            f"a target {type(target).__name__}, which mixes with one",
+            "Use `CutMix` or `MixUp`, or let its `mix` follow the `views` of the plan: `mixes_views = True`.",
+        )
+    return part
 
 
 def _like(batch, mixed):

@@ -194,9 +194,11 @@ def check_inputs_stay(layer, batch):
 
 def check_off(layer, batch):
     """Without a chance to mix, and with alpha 0, a layer is exactly the identity; with one it is not."""
-    off = {"rate=0": rebuilt(layer, rate=0.0), "alpha 0": rebuilt(layer)}
-    for drawing in drawing_layers(off["alpha 0"]):
-        drawing.alpha = 0.0
+    off = {"rate=0": rebuilt(layer, rate=0.0)}
+    if drawing_layers(layer):
+        off["alpha 0"] = rebuilt(layer)
+        for drawing in drawing_layers(off["alpha 0"]):
+            drawing.alpha = 0.0
     x = parts(batch)[0]
     for reason, identity in off.items():
         plan = plan_of(identity, batch)
@@ -248,6 +250,7 @@ class Counted(kmix.targets.Target):
     """Counts how often it was mixed: `y + 1`."""
 
     is_key = False
+    mixes_views = True
 
     def mix(self, xp, y, plan, weights):
         return tree.map_structure(lambda leaf: leaf + 1, y)

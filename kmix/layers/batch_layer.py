@@ -23,8 +23,7 @@ tree = keras.tree
 class BatchLayer(Configured):
     """A layer that maps a labelled batch to a labelled batch, one numbered step at a time.
 
-    A subclass implements `inputs`, `sample_plan`, `alphas` and `mix_values`. `MixLayer` does this for mixers with one
-    alpha.
+    A subclass implements `inputs`, `sample_plan` and `alphas`. `MixLayer` does this for mixers with one alpha.
 
     Args:
         num_classes, labels, target, class_weight, passthrough, seed: See `MixUp`.
@@ -81,7 +80,11 @@ class BatchLayer(Configured):
 
     def mix_values(self, xp, key, batch, values):
         """Draw the plan of a step and mix the encoded values of a `Batch`."""
-        raise NotImplementedError
+        leaf = tree.flatten(values.inputs)[0]
+        spatial_shape = self.inputs.spatial_shape(xp, values.inputs)
+        plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
+        plan = self.sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0), spatial_shape)
+        return batch.mix(xp, values, plan, self.inputs)
 
     @property
     def settings(self):

@@ -154,12 +154,5 @@ class MixLayer(BatchLayer):
             _checks.fail("A schedule must return a single number.", f"alpha of shape {tuple(alpha.shape)}")
         return alpha
 
-    def mix_values(self, xp, key, batch, values):
-        leaf = tree.flatten(values.inputs)[0]
-        spatial_shape = self.inputs.spatial_shape(xp, values.inputs)
-        plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
-        plan = self.sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0), spatial_shape)
-        return batch.mix(xp, values, plan, self.inputs)
-
     def arguments(self):
         return {**super().arguments(), **{name: getattr(self, name) for name in ("alpha", "per", "rate")}}

@@ -4,11 +4,12 @@ import keras
 
 from kmix import _backend
 from kmix.mixing.blend import blend, check_blendable, combine
+from kmix.mixing.mosaic import Quadrants
 from kmix.mixing.paste import paste, spatial_axes
 
 set_num_threads = _backend.set_num_threads
 
-__all__ = ["check_blendable", "combine", "mix_inputs", "set_num_threads", "spatial_axes"]
+__all__ = ["Quadrants", "check_blendable", "combine", "mix_inputs", "set_num_threads", "spatial_axes"]
 
 
 def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):

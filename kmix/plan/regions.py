@@ -24,3 +24,8 @@ def boxes(xp, lam, centres, spatial_shape):
         stops.append(xp.math.minimum(centre + half, xp.cast(size, "int32")))
         removed = removed * (xp.cast(stops[-1] - starts[-1], "float32") / length)
     return xp.stack(starts + stops, axis=1), 1.0 - removed
+
+
+def centre(xp, u, size):
+    """Positions along an axis, int32, uniform in its middle half."""
+    return xp.cast(xp.math.floor((0.25 + 0.5 * u) * xp.cast(size, "float32") + 0.5), "int32")

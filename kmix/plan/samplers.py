@@ -1,6 +1,6 @@
 """Plans for whole batches: lam, permutation and box, drawn together."""
 
-from kmix import _backend, random
+from kmix import _backend, _checks, random
 from kmix.plan import pairing, regions, streams
 from kmix.plan.lam import sample_numbers
 from kmix.plan.record import MixPlan
@@ -91,6 +91,44 @@ def sample_cutmix(
     numbers = sample_numbers(seed, step, alpha, batch_size, others=len(spatial_shape), **settings)
     box, kept = regions.boxes(xp, numbers.lam, numbers.uniforms, spatial_shape)
     return MixPlan(kept, pairing.uniform(xp, numbers.pairing, shards), box, bijective=True)
+
+
+def sample_mosaic(
+    seed, step, batch_size, spatial_shape, *, rate=1.0, replica=0, shards=1, stream=streams.MOSAIC, xp=_backend.NUMPY
+):
+    """Draw the plan of one Mosaic batch: a centre and three partners for each sample.
+
+    Args:
+        seed, step, batch_size, rate, replica, shards, stream, xp: As in `sample_mixup`.
+        spatial_shape: Height and width.
+
+    Returns:
+        A `MixPlan`. Its `region` is the centre, int32 `(B, 2)`, and the partners, int32 `(3, B)`; its `lam` is the
+        share of the sample, and its `permutation` the first partner. The centre is `(H, W)` where `rate` leaves a
+        sample as it is.
+
+    Reference:
+        A. Bochkovskiy, C.-Y. Wang, H.-Y. M. Liao, "YOLOv4: Optimal Speed and Accuracy of Object Detection",
+        https://arxiv.org/abs/2004.10934
+
+    Example:
+    >>> from kmix.plan import sample_mosaic
+    >>> centre, partners = sample_mosaic(seed=1, step=0, batch_size=2, spatial_shape=(8, 8)).region
+    >>> centre.shape, partners.shape
+    ((2, 2), (3, 2))
+    """
+    _ROWS, _COLUMNS, _RATE, _PARTNERS = 0, 1, 2, range(3, 6)
+    streams.check(stream, _PARTNERS.stop)
+    words = random.bits(xp, random.key(xp, _checks.seed(seed), step), stream, _PARTNERS.stop, batch_size, replica)
+    u = xp.unstack(random.uniform(xp, words))
+    centre = [regions.centre(xp, u[axis], size) for axis, size in zip((_ROWS, _COLUMNS), spatial_shape, strict=True)]
+    if rate < 1.0:
+        sizes = [xp.cast(size, "int32") for size in spatial_shape]
+        centre = [xp.where(u[_RATE] < rate, at, size) for at, size in zip(centre, sizes, strict=True)]
+    partners = [pairing.uniform(xp, words[i], shards) for i in _PARTNERS]
+    area = xp.cast(spatial_shape[0] * spatial_shape[1], "float32")
+    share = xp.cast(centre[0] * centre[1], "float32") / area
+    return MixPlan(share, partners[0], region=(xp.stack(centre, axis=1), xp.stack(partners)))
 
 
 def sample_choice(seed, step, weights, *, depth=1, stream=streams.CHOICE, xp=_backend.NUMPY):

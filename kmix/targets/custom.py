@@ -21,6 +21,8 @@ class Custom(Target):
     (4, 2, 2)
     """
 
+    mixes_views = True
+
     def __init__(self, y, function, *, pasted=None):
         super().__init__(y, pasted=pasted)
         self.function = function

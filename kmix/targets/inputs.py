@@ -26,6 +26,8 @@ class Inputs:
 
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     takes_drawn_plan = False
+    # How many images may show in one.
+    images_shown = 2
     # Where the channels are, if it matters.
     data_format: str | None = None
 
@@ -187,6 +189,7 @@ class OneOf(Inputs):
 
     def __init__(self, kinds):
         self.kinds = kinds
+        self.images_shown = max(kind.images_shown for kind in kinds)
         self.data_format = next((kind.data_format for kind in kinds if kind.data_format is not None), None)
 
     def check(self, x):

@@ -4,7 +4,7 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.mixing import combine
-from kmix.targets.sample_weights import label_shares
+from kmix.targets.sample_weights import label_shares, mix_views, views_of
 from kmix.targets.spread import spread
 from kmix.targets.target import Target, register
 
@@ -25,6 +25,7 @@ class Labels(Target):
     """
 
     settings = ("num_classes", "labels")
+    mixes_views = True
     takes_drawn_plan = True
 
     def __init__(self, y, *, num_classes=None, labels="dense", guarded=False, pasted=None):
@@ -81,6 +82,9 @@ class Dense:
         return y
 
     def mix(self, xp, y, plan, weight):
+        views = views_of(xp, plan)
+        if views:
+            return mix_views(xp, y, views, weight)
         keep, a, b = label_shares(xp, y, plan, weight)
         return combine(xp, keep, a, b, y, plan.permutation)
 

@@ -11,6 +11,9 @@ tree = keras.tree
 
 def mix_weights(xp, weights, plan):
     """Mix sample weights: `lam * w + (1 - lam) * w[permutation]`, float32 of the same shape."""
+    views = views_of(xp, plan)
+    if views:
+        return _total(xp, views, [view.share for view in views], xp.cast(weights, "float32"))
     lam = _lam(plan)
     return combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(weights, "float32"), plan.permutation)
 
@@ -40,6 +43,39 @@ def label_shares(xp, y, plan, weight=None):
     weightless = a + b == 0
     total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)
     return keep, xp.where(weightless, lam, a / total), xp.where(weightless, 1.0 - lam, b / total)
+
+
+def views_of(xp, plan):
+    """The `View`s of a plan with several partners, as arrays of `xp`; an empty list if it has one."""
+    if not hasattr(plan.region, "views"):
+        return []
+    views = plan.region.views(_backend.namespace(*tree.flatten(plan.region)))
+    return [type(view)(*map(xp.asarray, view)) for view in views]
+
+
+def mix_views(xp, y, views, weight=None):
+    """The labels `y` of several partners, weighted by their shares and their sample weights, in float32."""
+    shares = [view.share for view in views]
+    if weight is not None:
+        w = xp.cast(weight, "float32")
+        w = xp.reshape(w, (-1,)) if len(w.shape) == len(y.shape) + 1 else w
+        total = _total(xp, views, shares, w)
+        weighted = [xp.along(view.share, w) * xp.take(w, view.source) for view in views]
+        # If all weights are 0, the shares alone count.
+        shares = [
+            xp.where(total == 0, xp.along(view.share, w), each / xp.where(total == 0, 1.0, total))
+            for view, each in zip(views, weighted, strict=True)
+        ]
+    return _total(xp, views, shares, xp.cast(y, "float32"))
+
+
+def _total(xp, views, shares, y):
+    total = 0.0
+    for view, share in zip(views, shares, strict=True):
+        share = xp.along(share, y)
+        # An image without a share adds nothing, even where it is NaN.
+        total = total + xp.where(share > 0, share * xp.take(y, view.source), 0.0)
+    return total
 
 
 def match(y, sample_weight):

@@ -35,6 +35,7 @@ class Target:
         settings: What else the constructor takes: arguments that all layers have, such as `num_classes`, and facts
             about the batch: `inputs`, the static shapes of the inputs; `blended`, whether the mixer may also blend
             (a choice may do both); `data_format`, where the channels of the inputs are.
+        mixes_views: Whether `mix` follows plans with several partners: those whose `region` has `views`.
         is_key: Whether a dictionary batch may hold the target under its name.
         spatial_shape: In `mix`, where the mixer pastes: sizes of the spatial axes of the inputs, ints or scalar
             tensors.
@@ -57,6 +58,7 @@ class Target:
 
     arguments: Mapping[str, Any] = {}
     settings: tuple[str, ...] = ()
+    mixes_views = False
     is_key = True
     spatial_shape: Any = None
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.

@@ -1,8 +1,11 @@
 """Tags, such as sounds heard together: the mixed sample has the tags of both partners, whatever their shares."""
 
+import functools
+
 import keras
 
 from kmix import _backend, _checks
+from kmix.targets.sample_weights import views_of
 from kmix.targets.target import Target, register
 
 tree = keras.tree
@@ -23,6 +26,7 @@ class Union(Target):
     """
 
     is_key = False
+    mixes_views = True
 
     def __init__(self, y, *, pasted=None):
         super().__init__(y, pasted=pasted)
@@ -44,7 +48,12 @@ class Union(Target):
         return tree.map_structure(lambda leaf: xp.where((leaf >= 0) & (leaf <= 1), leaf, float("nan")), y)
 
     def mix(self, xp, y, plan, weights):
+        views = views_of(xp, plan)
+
         def larger(leaf):
+            if views:
+                heard = [xp.where(xp.along(view.share, leaf) > 0, xp.take(leaf, view.source), 0.0) for view in views]
+                return functools.reduce(xp.math.maximum, heard)
             lam, partners = xp.along(plan.lam, leaf), xp.take(leaf, plan.permutation)
             return xp.math.maximum(xp.where(lam > 0, leaf, 0.0), xp.where(lam < 1, partners, 0.0))
 

@@ -147,7 +147,8 @@ class MixTrainer(Delegate):
 
         Setting it changes all of them, and takes effect with the next training step.
         """
-        alphas = {layer.name: layer.alpha for layer in self._mixers}
+        # A mixer without alpha says so.
+        alphas = {layer.name: layer.alpha for layer in self._mixers or (self.mix,)}
         values = list(alphas.values())
         if any(value != values[0] for value in values):
             _checks.fail(
@@ -165,7 +166,7 @@ class MixTrainer(Delegate):
 
     def check_alpha(self, value):
         """Raise unless alpha of all mixing layers can be set to `value`."""
-        for layer in self._mixers:
+        for layer in self._mixers or (self.mix,):
             layer.check_alpha(value)
 
     def plan(self, step, batch_size, spatial_shape=None, replica=0):

@@ -1,0 +1,107 @@
+"""Four images around a centre."""
+
+import math
+from typing import Any, NamedTuple
+
+from kmix import _backend
+from kmix.plan import View
+
+
+class Quadrants(NamedTuple):
+    """The region of a Mosaic plan: four images, each shown from the corner that meets the centre.
+
+    Attributes:
+        centre: int `(B, 2)`: row and column of the centre.
+        partners: int `(3, B)`: the images at the top right, the bottom left and the bottom right. The sample itself
+            lies at the top left.
+        size: Height and width, ints or scalars.
+    """
+
+    centre: Any
+    partners: Any
+    size: Any
+
+    def sources(self, xp):
+        """The image in each quadrant, int `(4, B)`."""
+        partners = [xp.rows(self.partners[i]) for i in range(3)]
+        return xp.stack([xp.cast(xp.arange(xp.size(partners[0], 0)), _backend.dtype(partners[0])), *partners])
+
+    def paste(self, xp, x, permutation, axes):
+        """The four images in one."""
+        return mosaic(xp, x, self.centre, self.sources(xp), axes=axes)
+
+    def views(self, xp):
+        """The quadrants as `View`s."""
+        images, size = self.sources(xp), [xp.cast(size, "int32") for size in self.size]
+        area = xp.cast(size[0] * size[1], "float32")
+
+        def part(axis, second):
+            """Shift, start and stop of the first or second part of an axis."""
+            centre, start = xp.cast(self.centre[:, axis], "int32"), 0 * xp.cast(self.centre[:, axis], "int32")
+            return (centre, centre, start + size[axis]) if second else (centre - size[axis], start, centre)
+
+        def view(i):
+            (down, top, bottom), (right, left, end) = part(0, i > 1), part(1, i % 2)
+            share = xp.cast((bottom - top) * (end - left), "float32") / area
+            window = xp.stack([top, left, bottom, end], axis=1)
+            return View(images[i], xp.stack([down, right], axis=1), window, share)
+
+        return [view(i) for i in range(4)]
+
+
+@_backend.kernel
+def mosaic(xp, x, centre, sources, *, axes):
+    """Four images around a centre.
+
+    Args:
+        xp: Array namespace.
+        x: Tensor `(B, ...)` with two spatial axes.
+        centre: int `(B, 2)`.
+        sources: int `(4, B)`: the images at the top left, top right, bottom left, bottom right.
+        axes: The spatial axes of `x`, a range.
+
+    Works pixel by pixel: a line is made of two lines that are shifted against each other.
+    """
+    if xp is _backend.NUMPY:
+        return _windows(x, centre, sources, axes)
+    sizes = [xp.size(x, axis) for axis in range(len(x.shape))]
+    height, width = sizes[axes[0]], sizes[axes[1]]
+    planes, pixel = math.prod(sizes[1 : axes[0]]), math.prod(sizes[axes[1] + 1 :])
+
+    def split(axis, size):
+        """For each position along an axis, whether it lies before the centre, and its position in the image shown."""
+        # The remainder changes nothing, but without so expensive an operation XLA would draw the centre anew for each
+        # pixel.
+        at = xp.cast(centre[:, axis], "int32") % (size + 1)
+        moved = xp.cast(xp.arange(size), "int32") - xp.reshape(at, (-1, 1))
+        return moved < 0, xp.where(moved < 0, moved + size, moved)
+
+    (above, row), (left, column) = split(0, height), split(1, width)
+    corners = [xp.reshape(xp.cast(sources[i], "int32"), (-1, 1)) for i in range(4)]
+    image = xp.where(
+        left[:, None], xp.where(above, corners[0], corners[2])[..., None], xp.where(above, *corners[1::2])[..., None]
+    )
+    plane = image[:, None] * planes + xp.reshape(xp.cast(xp.arange(planes), "int32"), (-1, 1, 1))
+    index = plane * (height * width) + ((row * width)[..., None] + column[:, None])[:, None]
+    return xp.reshape(xp.take(xp.reshape(x, (-1, pixel)), xp.reshape(index, (-1,))), sizes)
+
+
+def _windows(x, centre, sources, axes):
+    """`mosaic` for NumPy: copy the four windows."""
+    mixed, centres, sources = _backend.NUMPY.empty_like(x, x.dtype), centre.tolist(), sources.tolist()
+    before = (slice(None),) * (axes.start - 1)
+    sizes = [x.shape[axis] for axis in axes]
+
+    def copy(samples):
+        for i in range(samples.start, samples.stop):
+            # Where each half of an axis lies, and where it comes from.
+            halves = [
+                ((slice(0, at), slice(size - at, size)), (slice(at, size), slice(0, size - at)))
+                for at, size in zip(centres[i], sizes, strict=True)
+            ]
+            for corner, images in enumerate(sources):
+                rows, columns = halves[0][corner // 2], halves[1][corner % 2]
+                mixed[i, *before, rows[0], columns[0]] = x[images[i], *before, rows[1], columns[1]]
+
+    _backend.over_rows(copy, len(x), x.size)
+    return mixed

@@ -1,0 +1,195 @@
+"""Mosaic against plain NumPy: every pixel, every share."""
+
+import keras
+import numpy as np
+import pytest
+from contract import PROMISES
+from roads import ROADS, at_step, to_native, to_numpy
+
+import kmix
+from kmix.mixing import mix_inputs
+
+N, CLASSES = 7, 5
+
+
+def images(height=12, width=9, dtype="float32", channels=3):
+    return np.random.default_rng(0).integers(0, 256, (N, height, width, channels)).astype(dtype)
+
+
+def ids(n=N):
+    return np.arange(n) % CLASSES
+
+
+WEIGHTS = np.linspace(0.5, 2.0, N).astype("float32")
+
+
+def mosaic(x, plan):
+    """`out[r, s] = x_q[(r - cy) mod H, (s - cx) mod W]`, with q the quadrant, pixel by pixel."""
+    out = np.empty_like(x)
+    height, width = x.shape[1:3]
+    for i, (cy, cx) in enumerate(plan.region.centre):
+        images = [i, *plan.region.partners[:, i]]
+        for r in range(height):
+            for s in range(width):
+                quadrant = 2 * (r >= cy) + (s >= cx)
+                out[i, r, s] = x[images[quadrant], (r - cy) % height, (s - cx) % width]
+    return out
+
+
+def shares(plan, height, width):
+    """The share of each image of the batch in each mixed one, `(B, B)`."""
+    count = np.zeros((len(plan.lam), len(plan.lam)))
+    for i, (cy, cx) in enumerate(plan.region.centre):
+        sizes = [cy * cx, cy * (width - cx), (height - cy) * cx, (height - cy) * (width - cx)]
+        for j, size in zip([i, *plan.region.partners[:, i]], sizes, strict=True):
+            count[i, j] += size / (height * width)
+    return count
+
+
+def layer(**settings):
+    return kmix.Mosaic(data_format="channels_last", seed=3, **{"num_classes": CLASSES, **settings})
+
+
+BATCHES = {
+    "ids": lambda: (layer(), (images(), ids())),
+    "weights": lambda: (layer(), (images(dtype="uint8"), ids(), WEIGHTS)),
+    "a dictionary": lambda: (layer(rate=0.7), {"images": images(), "labels": ids()}),
+    "multi-hot, class weights": lambda: (layer(class_weight={1: 3.0}), (images(), ids())),
+    "two labels": lambda: (
+        layer(num_classes={"a": CLASSES}),
+        (images(), {"a": ids(), "b": images(channels=2)[:, 0, 0] / 255}),
+    ),
+    "union": lambda: (layer(num_classes=None, target="union"), (images(), np.eye(N, dtype="int64"))),
+    "keep": lambda: (layer(num_classes=None, target="keep"), (images(), np.arange(N, dtype="int32"))),
+    "two inputs": lambda: (layer(), ({"a": images(), "b": images(dtype="float16", channels=1)}, ids())),
+    "a choice": lambda: (
+        kmix.RandomChoice(
+            [layer(), kmix.CutMix(num_classes=CLASSES, seed=1), kmix.MixUp(num_classes=CLASSES, seed=1)], seed=5
+        ),
+        (images(), ids(), WEIGHTS),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_the_layer_keeps_the_promises_of_every_mixer(name):
+    mixer, batch = BATCHES[name]()
+    for promise in PROMISES:
+        promise(mixer, batch)
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_every_pixel_label_and_weight(data_format, road):
+    for step, (height, width) in enumerate([(12, 9), (5, 28), (1, 4)]):
+        x, mixer = images(height, width), layer()
+        plan = mixer.plan(step, N, spatial_shape=(height, width))
+        expected, share = mosaic(x, plan), shares(plan, height, width)
+        mixer.data_format = data_format
+        if data_format == "channels_first":
+            x, expected = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (x, expected))
+        mixed, y, w = at_step(road, mixer, step, (x, ids(), WEIGHTS))
+        np.testing.assert_array_equal(mixed, expected)
+        np.testing.assert_allclose(w, share @ WEIGHTS, rtol=1e-5)
+        np.testing.assert_allclose(
+            y, (share * WEIGHTS) @ np.eye(CLASSES)[ids()] / (share @ WEIGHTS)[:, None], atol=1e-5
+        )
+        np.testing.assert_allclose(plan.lam, plan.region.centre.prod(axis=1) / (height * width), atol=1e-6)
+
+
+def test_the_views_show_what_is_pasted():
+    x = images()
+    plan = layer().plan(4, N, spatial_shape=(12, 9))
+    out = np.zeros_like(x)
+    for view in plan.region.views(kmix._backend.NUMPY):
+        for i in range(N):
+            (top, left, bottom, right), (down, across) = view.window[i], view.shift[i]
+            shown = x[view.source[i], top - down : bottom - down, left - across : right - across]
+            out[i, top:bottom, left:right] = shown
+            assert view.share[i] == pytest.approx((bottom - top) * (right - left) / 108)
+    np.testing.assert_array_equal(out, mix_inputs(x, plan))
+    np.testing.assert_array_equal(out, to_numpy(mix_inputs(to_native(x), plan)))
+
+
+def test_the_centre_lies_in_the_middle_half_and_partners_are_three_permutations():
+    centres, partners = [], []
+    for step in range(300):
+        region = layer().plan(step, 16, spatial_shape=(40, 100)).region
+        centres.append(region.centre)
+        partners.append(region.partners)
+        np.testing.assert_array_equal(np.sort(region.partners), np.tile(np.arange(16), (3, 1)))
+    centres, partners = np.concatenate(centres), np.stack(partners)
+    assert centres.min(axis=0).tolist() == [10, 25]
+    assert centres.max(axis=0).tolist() == [30, 75]
+    np.testing.assert_allclose(centres.mean(axis=0), [20, 50], rtol=0.02)
+    # Uniform: each pair of quadrants shows the same partner once in 16 times.
+    same = [np.mean(partners[:, i] == partners[:, j]) for i, j in [(0, 1), (0, 2), (1, 2)]]
+    np.testing.assert_allclose(same, 1 / 16, atol=0.01)
+
+
+def test_no_weight_at_all_counts_the_shares_and_nan_stays_where_it_is():
+    x, y = images(), np.eye(N, dtype="float32")
+    y[2, 2] = np.nan
+    plan = layer().plan(1, N, spatial_shape=(12, 9))
+    share = shares(plan, 12, 9)
+    _, mixed, w = layer(num_classes=None).at_step(1, (x, y, np.zeros(N, "float32")))
+    np.testing.assert_array_equal(w, 0)
+    untouched = share[:, 2] == 0
+    np.testing.assert_allclose(mixed[untouched], (share @ np.eye(N))[untouched], atol=1e-6)
+    assert np.isnan(mixed[~untouched, 2]).all()
+    assert untouched.any()
+
+
+def test_a_training_step_is_one_on_the_mixed_batch():
+    x, model = images() / 255, keras.Sequential([keras.Input((12, 9, 3)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(CLASSES, kernel_initializer="zeros"))
+    trainer = kmix.MixTrainer(model, mix=layer(num_classes=None))
+    loss = kmix.losses.SoftLabelCrossentropy(from_logits=True)
+    trainer.compile(keras.optimizers.SGD(1.0), loss)
+    trainer.fit(x, ids(), batch_size=N, shuffle=False, verbose=0)
+    mixed, y = layer().at_step(0, (x, ids()))
+    # The gradient of the crossentropy at equal logits.
+    expected = mixed.reshape(N, -1).T @ (y - 1 / CLASSES) / N
+    np.testing.assert_allclose(to_numpy(model.layers[-1].kernel.value), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="A Mosaic has no alpha"):
+        trainer.alpha = 0.1
+    with pytest.raises(AttributeError):
+        trainer.alpha  # noqa: B018
+
+
+REFUSED = {
+    "pairs": lambda: kmix.Mosaic(num_classes=9, labels="pair"),
+    "volumes": lambda: layer()(np.zeros((N, 4, 4, 4, 1), "float32"), ids()),
+    "sequences": lambda: layer()(np.zeros((N, 4, 4), "float32"), ids()),
+    "a plan of a volume": lambda: layer().plan(0, N, spatial_shape=(4, 4, 4)),
+    "a plan without sizes": lambda: layer().plan(0, N),
+    "setting alpha": lambda: setattr(layer(), "alpha", 0.2),
+    "a scheduler": lambda: kmix.callbacks.AlphaScheduler(layer(), kmix.schedules.Constant(0.2)),
+    "at places of a model": lambda: kmix.MixTrainer(
+        keras.Sequential([keras.Input((4, 4, 1))]), mix=layer(), at=["input"]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_mosaic_cannot_do_is_refused(name):
+    with pytest.raises(ValueError, match=r"Mosaic|spatial"):
+        REFUSED[name]()
+
+
+@pytest.mark.parametrize("name", ["alpha", "per", "pairing", "derange", "dominant"])
+def test_arguments_of_other_mixers_are_refused(name):
+    with pytest.raises(TypeError, match=f"A Mosaic has no `{name}`"):
+        kmix.Mosaic(**{name: 1})
+
+
+def test_a_kind_of_target_for_two_partners_is_refused():
+    class Halves(kmix.targets.Target):
+        is_key = False
+
+        def mix(self, xp, y, plan, weights):
+            return y
+
+    kmix.targets.register("halves")(Halves)
+    with pytest.raises(ValueError, match=r"several partners\. .* a target Halves"):
+        layer(num_classes=None, target="halves")(images(), np.zeros(N, "float32"))
