@@ -31,6 +31,8 @@ class NumPy(Namespace):
 
     def word(self, x):
         """Scalars become Python ints, since NumPy warns when they wrap."""
+        if isinstance(x, int):
+            return x & MASK
         return x.astype("int64", copy=False) & MASK if np.ndim(x) else int(x) & MASK
 
     def words(self, n):
