@@ -4,8 +4,8 @@
     python benchmarks/targets.py --save     # written to RESULTS.md
 
 Batches of 128 x 224 x 224 x 3 float32 images in memory, with class ids; with uint8 masks of one channel; with 20
-boxes a picture. The rounds are interleaved, as in `speed.py`, whose memory limit is the first row. KerasCV stands beside
-kmix where it can do the same.
+boxes a picture. The rounds are interleaved, as in `speed.py`, whose memory limit is the first row. KerasCV stands
+beside kmix where it can do the same.
 """
 
 import argparse
