@@ -74,7 +74,8 @@ class Batch:
         check_arrays((x, targets, [leaf for leaf in tree.flatten(sample_weight) if leaf is not None]))
         check_batch_sizes(x, Values((), targets, sample_weight).arrays())
         given = {**kinds.arguments(), **settings.arguments, **settings._asdict()}
-        given |= {"num_classes": {LABELS: settings.num_classes}, "blended": True, "inputs": [], "data_format": None}
+        given |= {"blended": True, "inputs": [], "data_format": None}
+        given["num_classes"] = {LABELS: settings.num_classes} if LABELS in targets else None
         pasted = None
         if inputs is not None:
             inputs.check(x)
@@ -241,6 +242,8 @@ def check_keys(batch, passthrough):
     known = known_keys()
     found = f"keys {sorted(map(str, batch))}"
     lacking = [name for name in (INPUTS, LABELS) if batch.get(name) is None]
+    if any(batch.get(name) is not None for name in kinds.dictionary_keys()):
+        lacking = lacking[: INPUTS in lacking]
     if lacking:
         _checks.fail(
             f'A labelled batch in a dictionary must hold the inputs under "{INPUTS}" and the labels under "{LABELS}".',

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kmix import _backend, _checks
-from kmix.targets.label_forms import class_weights, read_labels, spread_shares
+from kmix.targets.label_forms import class_weights, expand_weights, label_mass, read_labels, spread_shares
 
 __all__ = ["SoftLabelCrossentropy"]
 
@@ -33,6 +33,9 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             loss then also accepts a sample weight for each class, 0 if a label is unknown.
         subtract_entropy: Whether to report the Kullback-Leibler divergence from the labels. Its
             minimum is 0 even for soft labels. The gradients are the same. Defaults to `False`.
+        ignore_class: Id of the pixels (or samples) without a class, such as 255. They do not count, and the mean is
+            over the others. In soft labels they are rows of zeros; a row with a sum below 1, mixed from a pixel that
+            counts and one that does not, counts by its sum. Not with `multi_label`.
         reduction: `"sum_over_batch_size"` (the default), `"sum"`, `"mean"`,
             `"mean_with_sample_weight"` or `None`, as in Keras.
         name: Name of the loss.
@@ -41,7 +44,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
     Call arguments:
         y_true: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)`.
         y_pred: Predictions `(..., C)`.
-        sample_weight: Optional weights that broadcast to the shape of the losses, `(...)`. With
+        sample_weight: Optional weights of the losses `(...)`, or of their leading axes: `(B,)` for images. With
             `multi_label`, also weights of the classes, `(..., C)`: the loss of a sample is the mean over the
             classes of weight times binary cross-entropy. Weights that are equal over the classes therefore
             act like weights `(...)`. A label of weight 0 is ignored and may be NaN.
@@ -54,7 +57,8 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 
     Raises:
         ValueError: if the shapes of `y_true` and `y_pred` do not match; if there is only one class and
-            `multi_label` is not set; if there are weights of the classes and `multi_label` is not set.
+            `multi_label` is not set; if there are weights of the classes and `multi_label` is not set; if
+            `ignore_class` is given with `multi_label`.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
@@ -78,6 +82,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         label_smoothing=0.0,
         multi_label=False,
         subtract_entropy=False,
+        ignore_class=None,
         reduction="sum_over_batch_size",
         name="soft_label_crossentropy",
         dtype=None,
@@ -87,8 +92,18 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         self.label_smoothing = _checks.real(label_smoothing, "label_smoothing", 0.0, 1.0)
         self.multi_label = multi_label
         self.subtract_entropy = subtract_entropy
+        self.ignore_class = None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
+        if multi_label and ignore_class is not None:
+            _checks.fail(
+                "With `multi_label`, a row of zeros is a sample without any of the classes.",
+                f"ignore_class={ignore_class}",
+                "Leave it out, and pass weights of the classes, 0 where a label is unknown.",
+            )
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        if self.ignore_class is not None:
+            return self._ignoring(y_true, y_pred, sample_weight)
+        sample_weight = expand_weights(sample_weight, len(y_pred.shape) - 1)
         weights = class_weights(sample_weight, y_pred, allowed=self.multi_label)
         if weights is None:
             return super().__call__(y_true, y_pred, sample_weight)
@@ -98,6 +113,24 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             sample_weight = ops.mean(weights, axis=-1)
             weights = ops.divide_no_nan(weights, ops.expand_dims(sample_weight, -1))
         return _WithClassWeights(self, weights)(y_true, y_pred, sample_weight)
+
+    def _ignoring(self, y_true, y_pred, sample_weight):
+        """The loss where some rows of labels count less than others. Keras' own reduction counts all alike."""
+        class_weights(sample_weight, y_pred)
+        # The product has no Keras mask, which counts here.
+        mask, y_pred = getattr(y_pred, "_keras_mask", None), ops.cast(y_pred, "float32") * 1.0
+        values, known = self.call(y_true, y_pred), label_mass(y_true, y_pred, self.ignore_class)
+        if mask is not None:
+            mask = ops.cast(mask, "float32")
+            values, known = values * mask, known * mask
+        weight = expand_weights(sample_weight, len(known.shape))
+        weighted = values if weight is None else values * weight
+        if self.reduction in (None, "none"):
+            return weighted
+        if self.reduction == "sum":
+            return ops.sum(weighted)
+        by_weight = self.reduction == "mean_with_sample_weight" and weight is not None
+        return ops.divide_no_nan(ops.sum(weighted), ops.sum(known * weight if by_weight else known))
 
     def call(self, y_true, y_pred, class_weights=None):
         """The losses `(...)` before reduction; with `multi_label`, also for weights of the classes `(..., C)`."""
@@ -109,8 +142,11 @@ class SoftLabelCrossentropy(keras.losses.Loss):
                 f"y_pred of shape {tuple(y_pred.shape)}",
                 "For a binary cross-entropy, write `multi_label=True`.",
             )
-        ids, y = read_labels(y_true, y_pred)
+        ids, y = read_labels(y_true, y_pred, self.ignore_class)
         even = self.label_smoothing and self.label_smoothing * (0.5 if self.multi_label else 1.0 / classes)
+        if self.ignore_class is not None:
+            mass = ops.sum(y, axis=-1, keepdims=True)
+            even = even and even * mass
         if class_weights is not None:
             known = class_weights != 0
             y = ops.where(known, y if ids is None else spread_shares(classes, ids, y), 0.0)
@@ -118,7 +154,9 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             return -ops.mean(ops.where(known, class_weights * terms, 0.0), axis=-1)
         y = y * (1.0 - self.label_smoothing) + even
         total = ops.sum(self._terms(y, self._logs(y_pred, ids)), axis=-1)
-        if ids is not None and (even or self.multi_label):
+        if self.ignore_class is not None and self.subtract_entropy:
+            total = total + ops.squeeze(_entropy_terms(mass), -1)
+        if ids is not None and (self.label_smoothing or self.multi_label):
             # All the other classes have the label `even`.
             rest = ops.sum(self._terms(even, self._logs(y_pred)), axis=-1)
             total = total + rest - ops.sum(self._terms(even, self._logs(y_pred, ids)), axis=-1)
@@ -154,6 +192,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             "label_smoothing": self.label_smoothing,
             "multi_label": self.multi_label,
             "subtract_entropy": self.subtract_entropy,
+            "ignore_class": self.ignore_class,
         }
 
 

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kmix import _checks
-from kmix.targets.label_forms import class_weights, read_labels
+from kmix.targets.label_forms import class_weights, expand_weights, label_mass, read_labels
 
 __all__ = ["ExpectedCalibrationError", "SoftLabelAccuracy"]
 
@@ -20,12 +20,13 @@ class SoftLabelAccuracy(keras.metrics.Mean):
     Args:
         name: Name of the metric.
         dtype: Dtype of the metric.
+        ignore_class: Id of the pixels (or samples) without a class, which do not count, see `SoftLabelCrossentropy`.
 
     Call arguments:
         y_true: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)`.
         y_pred: Predictions `(..., C)`, probabilities or logits. A single column must hold the probability
             of the positive class; the metric predicts that class above 0.5.
-        sample_weight: Optional weights of shape `(...)`.
+        sample_weight: Optional weights of shape `(...)`, or of its leading axes: `(B,)` for images.
 
     Raises:
         ValueError: if the shapes of `y_true` and `y_pred` do not match, or the weights have the shape `(..., C)`.
@@ -40,17 +41,23 @@ class SoftLabelAccuracy(keras.metrics.Mean):
     0.35
     """
 
-    def __init__(self, name="soft_label_accuracy", dtype=None):
+    def __init__(self, name="soft_label_accuracy", dtype=None, ignore_class=None):
         super().__init__(name=name, dtype=dtype)
+        self.ignore_class = None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
         self._direction = "up"
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_pred = ops.cast(y_pred, "float32")
         class_weights(sample_weight, y_pred)
-        super().update_state(confidence_and_accuracy(y_true, y_pred)[1], sample_weight=sample_weight)
+        accuracy = confidence_and_accuracy(y_true, y_pred, self.ignore_class)[1]
+        weight = expand_weights(sample_weight, len(y_pred.shape) - 1)
+        if self.ignore_class is not None:
+            mass = label_mass(y_true, y_pred, self.ignore_class)
+            accuracy, weight = ops.divide_no_nan(accuracy, mass), mass if weight is None else mass * weight
+        super().update_state(accuracy, sample_weight=weight)
 
     def get_config(self):
-        return {"name": self.name, "dtype": self.dtype}
+        return {"name": self.name, "dtype": self.dtype, "ignore_class": self.ignore_class}
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -123,9 +130,9 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         }
 
 
-def confidence_and_accuracy(y_true, y_pred):
+def confidence_and_accuracy(y_true, y_pred, ignore_class=None):
     """Confidence `(...)` and label mass `(...)` of the predicted class, for the same arguments as the metrics."""
-    ids, shares = read_labels(y_true, y_pred)
+    ids, shares = read_labels(y_true, y_pred, ignore_class)
     if y_pred.shape[-1] == 1:
         # One column: the probability of the positive class.
         shares, y_pred = (ops.concatenate([1.0 - values, values], axis=-1) for values in (shares, y_pred))

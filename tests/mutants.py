@@ -59,7 +59,7 @@ def step(test, place, old, new, file="test_trainer", short=False):
 
 
 _SHARES = "targets.sample_weights:label_shares"
-_PAIRS, _SHARE = "targets.labels:Pairs.mix", "xp.where(keep, 1.0, share)"
+_PAIRS, _SHARE = "targets.forms:Pairs.mix", "xp.where(keep, 1.0, share)"
 _PASTE = "paste(xp, x, plan.permutation, {}, axes=spatial_axes(len(x.shape), data_format))"
 
 MUTANTS = {
@@ -72,7 +72,7 @@ MUTANTS = {
     ),
     "labels not permuted": pipeline(
         "test_mixup_is_the_formula",
-        "targets.labels:Dense.mix",
+        "targets.forms:Dense.mix",
         "plan.permutation",
         "xp.arange(xp.size(y, 0))",
     ),
@@ -266,7 +266,7 @@ MUTANTS = {
     ),
     "step: labels unmixed": step(
         "test_steps_on_mixed_inputs",
-        "targets.labels:Dense.mix",
+        "targets.forms:Dense.mix",
         "combine(xp, keep, a, b, y, plan.permutation)",
         "xp.cast(y, 'float32')",
     ),

@@ -124,7 +124,7 @@ def test_inputs_alone(batch):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"segmentation_masks": Y}, "not mixed yet"),
+        ({"segmentation_masks": Y}, "Class ids of pixels"),
         ({"bounding_boxes": {"boxes": X}}, "not mixed yet"),
         ({"id": Y}, r"passthrough=\['id'\]"),
     ],

@@ -50,7 +50,7 @@ ROOMS = [
     {"kmix.targets"},
     {"kmix.targets.assign", "kmix.targets.labels"},
     {"kmix.targets.custom", "kmix.targets.inputs", "kmix.targets.keep", "kmix.targets.unsupported"},
-    {"kmix.targets.label_forms", "kmix.targets.padding_masks", "kmix.targets.target"},
+    {"kmix.targets.forms", "kmix.targets.label_forms", "kmix.targets.padding_masks", "kmix.targets.target"},
     {"kmix.targets.sample_weights"},
     {"kmix.targets.spread"},
     {"kmix.mixing"},

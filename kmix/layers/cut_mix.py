@@ -6,6 +6,7 @@ from kmix import _checks
 from kmix.layers.mix_layer import MixLayer
 from kmix.plan import sample_cutmix
 from kmix.targets import Pasted
+from kmix.targets.inputs import check_spatial_shape
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -99,16 +100,3 @@ class CutMix(MixLayer):
 
     def arguments(self):
         return {**super().arguments(), "data_format": self.data_format}
-
-
-def check_spatial_shape(sizes):
-    """Return the spatial sizes to draw a box for, or raise."""
-    if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
-        _checks.fail(
-            "To draw a box, CutMix needs the sizes of one to three spatial axes.",
-            f"spatial_shape={sizes}",
-            "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
-        )
-    return tuple(
-        _checks.integer(size, "spatial_shape", 1) if isinstance(size, (int, float, str)) else size for size in sizes
-    )

@@ -4,10 +4,10 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.layers.batch_layer import BatchLayer
-from kmix.layers.cut_mix import check_spatial_shape
 from kmix.mixing import Quadrants
 from kmix.plan import sample_mosaic
 from kmix.targets import Pasted
+from kmix.targets.inputs import check_spatial_shape
 
 _NOT_HERE = ("alpha", "per", "dominant", "derange", "pairing", "bandwidth", "pairing_by", "axes", "padding_id")
 

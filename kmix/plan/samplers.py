@@ -107,6 +107,10 @@ def sample_mosaic(
         share of the sample, and its `permutation` the first partner. The centre is `(H, W)` where `rate` leaves a
         sample as it is.
 
+    Raises:
+        ValueError: if the seed is negative or too large.
+        TypeError: if the seed is not an integer.
+
     Reference:
         A. Bochkovskiy, C.-Y. Wang, H.-Y. M. Liao, "YOLOv4: Optimal Speed and Accuracy of Object Detection",
         https://arxiv.org/abs/2004.10934

@@ -44,12 +44,45 @@ def class_weights(sample_weight, y_pred, allowed=False):
     return ops.broadcast_to(sample_weight, ops.shape(y_pred))
 
 
-def read_labels(y_true, y_pred):
+def expand_weights(sample_weight, rank):
+    """Sample weights `(B, ...)` as float32 with axes appended up to `rank`; None for None.
+
+    Example:
+    >>> from kmix.targets.label_forms import expand_weights
+    >>> tuple(expand_weights(np.ones(2), 3).shape)
+    (2, 1, 1)
+    """
+    if sample_weight is None:
+        return None
+    sample_weight = ops.cast(ops.convert_to_tensor(sample_weight), "float32")
+    shape = _backend.static_shape(sample_weight)
+    if shape is None or not shape:
+        return sample_weight
+    if len(shape) == rank + 1 and shape[-1] == 1:
+        return ops.squeeze(sample_weight, -1)
+    for _ in range(rank - len(shape)):
+        sample_weight = ops.expand_dims(sample_weight, -1)
+    return sample_weight
+
+
+def label_mass(y_true, y_pred, ignore_class=None):
+    """The sum of each row of labels, `(...)`: 0 for a row that does not count. The arguments are as for `read_labels`.
+
+    Example:
+    >>> from kmix.targets.label_forms import label_mass
+    >>> np.asarray(label_mass(np.array([1, 255]), np.zeros((2, 3)), ignore_class=255)).tolist()
+    [1.0, 0.0]
+    """
+    return ops.sum(read_labels(y_true, y_pred, ignore_class)[1], axis=-1)
+
+
+def read_labels(y_true, y_pred, ignore_class=None):
     """Labels as the classes that have a share, and their shares.
 
     Args:
         y_true: Soft labels `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)` if C > 3.
         y_pred: Predictions `(..., C)`. With C = 1, labels are never ids.
+        ignore_class: The id that has no share, or None.
 
     Returns:
         int32 ids `(..., k)` and float32 shares `(..., k)`, with k = 1 for class ids and 2 for pairs. For soft
@@ -69,7 +102,7 @@ def read_labels(y_true, y_pred):
     y_true, y_pred = ops.cast(ops.convert_to_tensor(y_true), "float32"), ops.convert_to_tensor(y_pred)
     prediction = tuple(y_pred.shape)
     classes = prediction[-1]
-    settled = settle_labels(y_true, classes, len(prediction))
+    settled = settle_labels(y_true, classes, len(prediction), ignore_class)
     if settled is not y_true:
         for axis in range(len(prediction) - 1):
             axes = [(settled, axis), (y_pred, axis)]
@@ -84,10 +117,10 @@ def read_labels(y_true, y_pred):
         _checks.fail(LABEL_SHAPES, f"y_true of shape {given} and y_pred of shape {prediction}")
     if classes == 1 or not (pairs or label[-1] == 1):
         return None, y_true
-    return _shares(y_true, pairs, classes)
+    return _shares(y_true, pairs, classes, ignore_class)
 
 
-def settle_labels(y, classes, rank):
+def settle_labels(y, classes, rank, ignore_class=None):
     """Turn labels whose form is not known from their shape into soft labels.
 
     TensorFlow compiles `fit` and `evaluate` for labels with an unknown last axis, or of unknown rank, once it has
@@ -98,6 +131,7 @@ def settle_labels(y, classes, rank):
         y: Labels: soft `(..., C)`, class ids `(...)` or `(..., 1)`, or pairs `(..., 3)` if C > 3.
         classes: The number of classes C of the predictions.
         rank: The number of axes of the predictions, `(..., C)`.
+        ignore_class: The id that has no share, or None.
 
     Returns:
         `y` if its static shape shows the form, else float32 labels `(..., C)` with that static rank and last
@@ -145,9 +179,9 @@ def settle_labels(y, classes, rank):
         return tf.fill((tf.reduce_prod(sizes[:-1]), classes), float("nan"))
 
     branches = [
-        lambda: rows(1) if classes == 1 else spread_shares(classes, *_shares(rows(1), False, classes)),
+        lambda: rows(1) if classes == 1 else spread_shares(classes, *_shares(rows(1), False, classes, ignore_class)),
         lambda: rows(classes),
-        lambda: spread_shares(classes, *_shares(rows(3), True, classes)) if classes > 3 else unlike(),
+        lambda: spread_shares(classes, *_shares(rows(3), True, classes, ignore_class)) if classes > 3 else unlike(),
         unlike,
     ]
     y = tf.reshape(tf.switch_case(form, branches), tf.concat([sizes[:-1], [classes]], 0))
@@ -165,7 +199,7 @@ def _may_equal(shape, other):
     return len(shape) == len(other) and all(a == b or None in (a, b) for a, b in zip(shape, other, strict=True))
 
 
-def _shares(y, pairs, classes):
+def _shares(y, pairs, classes, ignore_class=None):
     """Class ids `(..., 1)`, or `pairs` `(..., 3)`, as int32 ids and their shares; NaN where an id is not valid."""
     xp = _backend.namespace(y)
     ids, shares = y, 1.0
@@ -174,7 +208,11 @@ def _shares(y, pairs, classes):
         first = xp.where(y[..., 0] == y[..., 1], 1.0, y[..., 2])
         ids, shares = y[..., :2], xp.stack([first, 1.0 - first], axis=-1)
     valid = (ids >= 0) & (ids < classes) & (ids == xp.math.floor(ids))
-    return xp.cast(xp.where(valid, ids, 0.0), "int32"), xp.where(valid, shares, float("nan"))
+    shares = xp.where(valid, shares, float("nan"))
+    if ignore_class is not None:
+        ignored = ids == float(ignore_class)
+        valid, shares = valid & ~ignored, xp.where(ignored, 0.0, shares)
+    return xp.cast(xp.where(valid, ids, 0.0), "int32"), shares
 
 
 def spread_shares(classes, ids, shares):

@@ -72,9 +72,9 @@ class Target:
         """Raise if targets of this kind cannot be mixed at all."""
 
     @classmethod
-    def check_arguments(cls, **arguments):
-        """Return the arguments that this kind adds, given to a layer, or raise if one is wrong."""
-        return arguments
+    def check_arguments(cls, given):
+        """Return the arguments that this kind adds, a dictionary by name, or raise if one is wrong."""
+        return given
 
     def check(self, xp, y):
         """Return `y` as tensors of `xp`, or raise if its values show that it cannot be mixed.
@@ -179,7 +179,7 @@ def check_arguments(given):
     checked = {}
     for kind in _KINDS.values():
         own = {name: given.get(name, default) for name, default in kind.arguments.items()}
-        checked.update(kind.check_arguments(**own))
+        checked.update(kind.check_arguments(own))
     return checked
 
 

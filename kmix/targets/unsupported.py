@@ -22,13 +22,6 @@ class Unsupported(Target):
         )
 
 
-@register("segmentation_masks")
-class SegmentationMasks(Unsupported):
-    """Class ids or probabilities of each pixel."""
-
-    what = "Segmentation masks"
-
-
 @register("bounding_boxes")
 class BoundingBoxes(Unsupported):
     """Boxes around objects, and their labels."""

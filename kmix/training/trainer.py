@@ -238,7 +238,8 @@ class MixTrainer(Delegate):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
-        for leaf in tree.flatten((loss, metrics, weighted_metrics)):
+        # Masks that are pasted keep their class ids.
+        for leaf in tree.flatten((loss, metrics, weighted_metrics)) if self.target in (None, "labels") else ():
             check_takes_soft_labels(leaf, self.labels)
         outputs = Outputs(self.model)
         metrics, weighted_metrics = (
