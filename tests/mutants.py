@@ -102,17 +102,17 @@ MUTANTS = {
         "None",
     ),
     "at_step ignores the step": pipeline(
-        "test_every_step_has_its_own_plan", "layers.batch_layer:BatchLayer._at_step", "check_number(step, 'step')", "0"
+        "test_every_step_has_its_own_plan", "layers.stepped:Stepped._at_step", "check_number(step, 'step')", "0"
     ),
     "at_step takes the step modulo 256": pipeline(
         "test_every_step_has_its_own_plan",
-        "layers.batch_layer:BatchLayer._at_step",
+        "layers.stepped:Stepped._at_step",
         "check_number(step, 'step')",
         "check_number(step % 256, 'step')",
     ),
     "replicas draw alike": pipeline(
         "test_replicas_draw_different_plans",
-        "layers.batch_layer:BatchLayer._at_step",
+        "layers.stepped:Stepped._at_step",
         "check_number(replica, 'replica', REPLICAS)",
         "0",
         file="test_numbering",
