@@ -177,8 +177,9 @@ def both(xp, clean, mixed, shards=1):
     return tree.map_structure(joined, clean, mixed)
 
 
-def with_clean(xp, plan):
+def with_clean(plan):
     """The plan of a batch of twice the size, which keeps its first half (of each shard) and mixes its second."""
+    xp = _backend.namespace(plan.lam, plan.permutation)
     kept, size = xp.cast(plan.lam * 0 + 1, "float32"), xp.size(plan.permutation, -1)
     own = xp.cast(xp.arange(size), _backend.dtype(plan.permutation)) + plan.permutation * 0
     shards = 1 if len(plan.permutation.shape) == 1 else xp.size(plan.permutation, 0)
