@@ -177,7 +177,7 @@ class BatchLayer(Stepped):
         xp = _backend.namespace(*leaves, *(() if key is None else (key.step, key.replica)))
         with _backend.device_of(leaves[0]), _backend.fusing(self.fuse):
             values = batch.check(xp)
-            self.check_partners(xp, values.targets)
+            self.check_partners(xp, batch.values.targets)
             key = StepKey(self._counter.next(xp)) if key is None else key
             plan_xp, step = _backend.plan_namespace(xp, key.step, leaves[0])
             # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.

@@ -49,13 +49,12 @@ def label_of(labels, pairing_by):
         labels = labels[pairing_by]
     elif pairing_by is not None:
         _checks.fail("`pairing_by` is for several labels.", f"{pairing_by!r} for a single array", "Leave it out.")
-    numeric = not tree.is_nested(labels) and "float" in _backend.dtype(labels)
-    shape = _backend.static_shape(labels) if numeric else None
-    if shape is None or len(shape) not in (1, 2):
-        received = outline(labels) if tree.is_nested(labels) else f"dtype {_backend.dtype(labels)}, shape {shape}"
+    nested = tree.is_nested(labels)
+    shape, dtype = (None, "") if nested else (_backend.static_shape(labels), _backend.dtype(labels))
+    if shape is None or len(shape) not in (1, 2) or "float" not in dtype:
         _checks.fail(
             '`pairing="label"` compares float labels (B,) or (B, C).',
-            f"labels: {received}",
+            f"labels {outline(labels)}" if nested else f"labels of dtype {dtype} and shape {shape}",
             "Class ids have no distances: one-hot encode them, or leave out `pairing`. Cast integers to regress to "
             "float.",
         )
@@ -77,6 +76,7 @@ def labels_for_plan(labels, batch_size):
 
 def check_label(xp, label):
     """Raise if a label to compare holds NaN or infinities, as far as its values can be read."""
+    label = xp.asarray(label)
     xp.require(label - label == 0, '`pairing="label"` needs finite labels. Received: NaN or infinities.')
 
 

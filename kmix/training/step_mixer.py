@@ -107,7 +107,7 @@ class StepMixer:
         key = self._key(step, _backend.replica(), alphas)
         xp = _backend.namespace(*map(ops.convert_to_tensor, batch.values.arrays()[:1]))
         values = batch.check(xp)
-        self.planner.check_partners(xp, values.targets, self._pairing)
+        self.planner.check_partners(xp, batch.values.targets, self._pairing)
         values = batch.encode(xp, values)
         if inputs is not None:
             mixed = partners.mix(self.planner, xp, key, batch, values, self._keeps_clean)
