@@ -107,6 +107,7 @@ class MixTrainer(Delegate):
         placement.check_ways(model, mix, self.at, placed)
         self.model, self.mix = model, mix
         mixing_layers = placed if mix is None else [mix]
+        self.pairing, self.bandwidth, self.pairing_by, self.keep_clean = pairing, bandwidth, pairing_by, keep_clean
         inputs = mix is not None and not at
         self._mixer = StepMixer(
             model, mixing_layers, inputs, self.at, num_classes, labels, target, partners, self.seed, own
