@@ -203,7 +203,7 @@ class MixLayer(BatchLayer):
         spatial_shape = self.inputs.spatial_shape(xp, values.inputs)
         plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
         plan = partners.draw(self, plan_xp, key._replace(step=step), values, xp.size(leaf, 0), spatial_shape)
-        return batch.mix(xp, values, plan, self.inputs)
+        return batch.mix(xp, values, plan, partners.Kept(self.inputs) if key.clean else self.inputs)
 
     def arguments(self):
         return {**super().arguments(), **{name: getattr(self, name) for name in _OWN}}

@@ -6,6 +6,7 @@ import numpy as np
 from kmix import _backend, _checks
 from kmix.batch import LABELS, Batch
 from kmix.plan.pairing import by_label, derange
+from kmix.targets.inputs import Inputs
 from kmix.targets.spread import outline
 
 tree = keras.tree
@@ -114,6 +115,25 @@ def pair(xp, key, plan, layer):
     seed = key.seed_of(layer)
     drawn = by_label(xp, seed, key.step, label, setting["bandwidth"], replica=key.replica, others=layer.derange)
     return plan._replace(permutation=drawn, bijective=False)
+
+
+class Kept(Inputs):
+    """The inputs of a mixer as they come out if nothing is mixed.
+
+    Args:
+        inputs: The `Inputs` of the mixer.
+    """
+
+    takes_drawn_plan = True
+
+    def __init__(self, inputs):
+        self.inputs = inputs
+
+    def spatial_shape(self, xp, x):
+        return self.inputs.spatial_shape(xp, x)
+
+    def mix(self, leaf, plan):
+        return _backend.namespace(leaf).cast(leaf, self.inputs.dtype(leaf))
 
 
 def draw(layer, xp, key, values, batch_size, spatial_shape):

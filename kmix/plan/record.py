@@ -43,8 +43,8 @@ class MixPlan(NamedTuple):
         place: int32 scalar: index of the place that Manifold Mixup drew.
         region: What to paste, where a box does not say it: a value with a method `paste(xp, x, permutation, axes)`,
             which returns `x` with parts of the partners pasted in. `axes` are the spatial axes of `x`, and `xp` is the
-            array namespace of `x`. A region of several partners also has a method `views(xp)`, which returns a `View`
-            for each, and then nothing reads `lam`.
+            array namespace of `x`. Its arrays have one row for each sample. A region of several partners also has a
+            method `views(xp)`, which returns a `View` for each, and then nothing reads `lam`.
         bijective: Whether `permutation` is known to hold each index once, as in every plan that kmix samples.
             The gradient of a blend can then gather instead of scatter.
 
