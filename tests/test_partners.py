@@ -419,6 +419,29 @@ def test_the_gradient_flows_to_both_batches():
     np.testing.assert_allclose(ours[8:], expected, atol=1e-6)
 
 
+def test_a_program_for_twice_the_batch_is_not_one_for_a_second_batch():
+    x, y, layer = data(8, (4,)), one_hot(8), mixup()
+    batch, halves = (x, y), ((x[:4], y[:4]), (x[4:], y[4:]))
+    whole = tf.data.Dataset.from_tensors(batch).map(lambda *batch: layer.at_step(1, batch))
+    split = tf.data.Dataset.from_tensors(halves).map(lambda batch, other: layer.at_step(1, batch, partner=other))
+    assert_near(to_numpy(next(iter(whole))), layer.at_step(1, batch))
+    assert_near(to_numpy(next(iter(split))), layer.at_step(1, halves[0], partner=halves[1]))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="about the compiler of JAX")
+def test_partners_inside_jit():
+    import jax
+
+    x, y = normal(8, 3), normal(8)
+    layers = [mixup(pairing="label", keep_clean=True), embedding(derange=True, dominant=True)]
+    for layer in layers:
+        expected = layer.at_step(3, (x, y))
+        assert_near(jax.jit(lambda step, x, y, layer=layer: layer.at_step(step, (x, y)))(3, x, y), expected)
+        assert_near(jax.jit(lambda step, layer=layer: layer.at_step(step, (x, y)))(3), expected)
+    jitted = jax.jit(lambda step, *batch: mixup().at_step(step, batch, partner=(x + 1, y)))(3, x, y)
+    assert_near(jitted, mixup().at_step(3, (x, y), partner=(x + 1, y)))
+
+
 def test_second_batches_in_other_forms():
     x, y, layer = data(6, (4,)), one_hot(), mixup(passthrough=["id"])
     plan = layer.plan(0, 6)

@@ -107,11 +107,12 @@ def pair(xp, key, plan, layer):
             "Write `layer.plan(step, batch_size, labels=y)`.",
         )
     label = label_of(key.targets[LABELS], setting["pairing_by"])
-    if _backend.on_host(label):
-        label, xp = _backend.values(label), _backend.NUMPY
+    if xp is _backend.NUMPY and _backend.on_host(label):
+        label = _backend.values(label)
     else:
         # Beside the label: the host would have to wait for it.
-        xp = _backend.namespace(label)
+        xp = _backend.namespace(label, key.step)
+        label = xp.asarray(label)
     seed = key.seed_of(layer)
     drawn = by_label(xp, seed, key.step, label, setting["bandwidth"], replica=key.replica, others=layer.derange)
     return plan._replace(permutation=drawn, bijective=False)
