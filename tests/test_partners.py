@@ -276,6 +276,8 @@ def test_arguments_that_are_refused():
     raises(lambda: mixup(bandwidth=0.0), "`bandwidth`", "> 0", "bandwidth=0.0")
     raises(lambda: mixup(bandwidth=-1.0), "`bandwidth`", "-1.0")
     raises(lambda: mixup(bandwidth="wide"), "`bandwidth`", errors=TypeError)
+    raises(lambda: mixup(bandwidth=None), "`bandwidth`", errors=TypeError)
+    raises(lambda: mixup(pairing=None), "`pairing`", "None")
     raises(lambda: mixup(pairing="shard"), "`pairing`", "'batch', 'label'", "'shard'")
     raises(lambda: mixup(pairing_by=1.5), "`pairing_by`", errors=TypeError)
     for name in ("derange", "dominant", "keep_clean"):
@@ -572,3 +574,53 @@ def test_the_masks_of_keras_are_doubled():
     mask = tokens > 0
     both = np.concatenate([mask, mask | mask[layer.plan(0, 2).permutation]])
     np.testing.assert_array_equal(to_numpy(masks_of(mixed)["0"]), both)
+
+
+# All of it, each with each.
+
+SETTINGS = [
+    {"derange": True},
+    {"dominant": True, "keep_clean": True},
+    {"derange": True, "dominant": True, "keep_clean": True, "rate": 0.6},
+    {"partner": True},
+    {"partner": True, "keep_clean": True, "dominant": True},
+]
+
+
+@every_road
+@pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16", "float32"])
+@pytest.mark.parametrize("form", ["dense", "pair"])
+def test_each_with_each(form, dtype, road):
+    sides = [(side + data(12, (3, 2), side), ids(12, 5, side), data(12, (), 2 + side)) for side in (0, 1)]
+    half = {"float16": 4e-3, "mixed_bfloat16": 3e-2, "float32": 1e-5}[dtype]
+    for given in SETTINGS[2::2] if road == "tfdata" else SETTINGS:
+        settings = {name: value for name, value in given.items() if name != "partner"}
+        layer = mixup(num_classes=5, labels=form, dtype=dtype, **settings)
+        layer.fuse = road == "native"
+        plan, second = layer.plan(3, 12), sides[1 if "partner" in given else 0]
+        for weighted in (True,) if road == "tfdata" else (True, False):
+            batch, other = (side if weighted else side[:2] for side in (sides[0], second))
+            if "partner" in given:
+                mixed = with_partner(road, layer, 3, batch, other)
+            else:
+                mixed = at_step(road, layer, 3, batch)
+            x, y, w = (*mixed, None)[:3]
+            y = oracle.dense(y, 5) if form == "pair" else y
+            expected = by_hand(plan, sides[0], second, weighted, "keep_clean" in given)
+            assert str(x.dtype) == ("bfloat16" if "bfloat16" in dtype else dtype)
+            np.testing.assert_allclose(x.astype("float64"), expected[0], atol=half)
+            np.testing.assert_allclose(y, expected[1], atol=1e-5)
+            assert (w is None) == (not weighted)
+            if weighted:
+                np.testing.assert_allclose(w, expected[2], atol=1e-5)
+
+
+def by_hand(plan, own, other, weighted, clean):
+    """`own` mixed with samples of `other`, by the formulas, after `own` itself if `clean`."""
+    (x, y, w), (other_x, other_y, other_w) = own, other
+    y, other_y = (oracle.one_hot(each, 5) for each in (y, other_y))
+    w, other_w = (each if weighted else np.ones(12) for each in (w, other_w))
+    weight = mixed_with(plan, w, other_w)
+    labels = mixed_with(plan, y * w[:, None], other_y * other_w[:, None]) / weight[:, None]
+    mixed = mixed_with(plan, x, other_x), labels, weight
+    return [np.concatenate([part, result]) if clean else result for part, result in zip((x, y, w), mixed, strict=True)]

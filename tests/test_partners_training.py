@@ -9,6 +9,7 @@ from cases import raises
 from test_trainer import numbers
 
 import kmix
+from kmix.layers.batch_layer import BatchLayer
 
 N = 8
 every_way = pytest.mark.parametrize("way", steps.WAYS)
@@ -112,6 +113,7 @@ def test_settings_that_are_refused():
     given = lambda **settings: lambda: regression("mix", trainer_settings=settings)
     raises(given(pairing="device"), "`pairing`", "'batch', 'label', 'shard'")
     raises(given(bandwidth=0), "`bandwidth`", "> 0")
+    raises(lambda: BatchLayer.check_partners(kmix.MixUp(), None, {}, {"pairing": "label"}), "by label", "MixUp")
     raises(given(keep_clean="yes"), "`keep_clean`", "True or False", errors=TypeError)
     layers = [kmix.EmbeddingMixup(derange=True), kmix.EmbeddingMixup()]
     inputs = [keras.Input((4,)), keras.Input((4,))]

@@ -156,6 +156,7 @@ class BatchLayer(Stepped):
 
         `given` holds settings of a trainer that replace those of the layer.
         """
+        partners.check_layer(self, given)
 
     def mix_batch(self, key, batch, partner=None):
         """Mix a labelled batch with the `StepKey` of a step, or with the next number that the layer counts.

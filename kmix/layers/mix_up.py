@@ -29,7 +29,7 @@ class MixUp(MixLayer):
         pairing: `"batch"` draws partners at random from the whole batch. `"label"` prefers partners with similar
             labels, for regression (C-Mixup): sample `j` for sample `i` with a probability proportional to
             `exp(-|y_i - y_j|**2 / (2 * bandwidth**2))`. It needs float labels `(B,)` or `(B, C)`, and time and memory
-            for a table of `B * B` numbers.
+            for `B * B` distances.
         bandwidth: For `pairing="label"`: how similar, in standard deviations of the label within the batch (of each
             column). A number > 0, by default 0.5.
         pairing_by: For `pairing="label"` with several labels: the key (or index) of the label to compare.

@@ -15,11 +15,11 @@ tree = keras.tree
 PAIRING = ("pairing", "bandwidth", "pairing_by")
 
 
-def check_pairing(pairing, bandwidth, pairing_by, options=("batch", "label")):
-    """Return the arguments of these names by name, or raise. None stands for one that is not given."""
-    if pairing is not None:
+def check_pairing(pairing, bandwidth, pairing_by, options=("batch", "label"), optional=False):
+    """Return the arguments of these names by name, or raise. If they are `optional`, None stands for one not given."""
+    if pairing is not None or not optional:
         _checks.one_of(pairing, "pairing", options)
-    if bandwidth is not None:
+    if bandwidth is not None or not optional:
         bandwidth = _checks.real(bandwidth, "bandwidth")
         if bandwidth == 0:
             _checks.fail(
@@ -30,6 +30,16 @@ def check_pairing(pairing, bandwidth, pairing_by, options=("batch", "label")):
     if pairing_by is not None and not isinstance(pairing_by, str):
         pairing_by = _checks.integer(pairing_by, "pairing_by")
     return {"pairing": pairing, "bandwidth": bandwidth, "pairing_by": pairing_by}
+
+
+def check_layer(layer, given):
+    """Raise if a layer that has no `pairing` is to choose partners by label, as `given` by a trainer."""
+    if (given or {}).get("pairing") == "label":
+        _checks.fail(
+            "This layer cannot choose partners by label.",
+            f'`pairing="label"` for {type(layer).__name__}',
+            "Leave it out, or mix with `MixUp` or `CutMix`.",
+        )
 
 
 def label_of(labels, pairing_by):

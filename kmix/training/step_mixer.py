@@ -38,7 +38,8 @@ class StepMixer:
     def __init__(self, model, layers, inputs, at, num_classes, labels, target, given, seed, arguments):
         self.planner, self._mixes_inputs = layers[0], inputs
         self.at, self.seed = at, seed
-        given = {**given, **partners.check_pairing(**{name: given[name] for name in partners.PAIRING}, options=OPTIONS)}
+        pairing = {name: given[name] for name in partners.PAIRING}
+        given = {**given, **partners.check_pairing(**pairing, options=OPTIONS, optional=True)}
         keep_clean = given["keep_clean"]
         self._keeps_clean = layers[0].keep_clean if keep_clean is None else _checks.boolean(keep_clean, "keep_clean")
         self._pairing = {name: given[name] for name in partners.PAIRING if given[name] is not None}
