@@ -63,6 +63,13 @@ def integer(value, name, low=0, high=None):
     return number
 
 
+def boolean(value, name):
+    """Return `value` if it is True or False, or raise."""
+    if not isinstance(value, bool):
+        fail(f"`{name}` must be True or False.", f"{name}={value!r}", error=TypeError)
+    return value
+
+
 def one_of(value, name, options):
     """Return `value` if it is one of `options`, or raise."""
     if value not in options:

@@ -74,13 +74,14 @@ class Batch:
         check_arrays((x, targets, [leaf for leaf in tree.flatten(sample_weight) if leaf is not None]))
         check_batch_sizes(x, Values((), targets, sample_weight).arrays())
         given = {**kinds.arguments(), **settings.arguments, **settings._asdict()}
-        given |= {"blended": True, "inputs": [], "data_format": None}
+        given |= {"blended": True, "inputs": [], "data_format": None, "images_shown": 2}
         given["num_classes"] = {LABELS: settings.num_classes} if LABELS in targets else None
         pasted = None
         if inputs is not None:
             inputs.check(x)
             pasted = inputs.pasted(x)
             given |= {"blended": inputs.blends(x), "data_format": inputs.data_format}
+            given["images_shown"] = inputs.images_shown
             given["inputs"] = list(map(_backend.static_shape, tree.flatten(x)))
         # In a dictionary, the keys say what the parts are; `target=` describes only its labels.
         by_key = {name: settings.target if name == LABELS else name for name in targets}

@@ -16,7 +16,8 @@ import kmix
 
 tree = keras.tree
 STEP = 3
-PLAIN = {"num_classes": None, "labels": "dense", "class_weight": None, "target": None}
+PLAIN = {"num_classes": None, "labels": "dense", "class_weight": None, "target": None, "keep_clean": False}
+UNPAIRED = {"pairing": "batch", "pairing_by": None, "derange": False}
 
 
 def check_mixer(layer, batch, kinds=None):
@@ -54,7 +55,9 @@ def rebuilt(layer, **settings):
     if isinstance(layer, kmix.RandomChoice):
         layers = [rebuilt(inner, **settings) for inner in layer.layers]
         return type(layer)(layers, weights=layer.probabilities, seed=layer.seed, name=layer.name)
-    return type(layer).from_config({**layer.get_config(), **settings})
+    config = layer.get_config()
+    unknown = {name for name in UNPAIRED if name not in config}
+    return type(layer).from_config({**config, **{key: value for key, value in settings.items() if key not in unknown}})
 
 
 def drawing_layers(layer):
@@ -70,8 +73,8 @@ def mixed_by(layer, batch, step=STEP):
 
 
 def plan_of(layer, batch, step=STEP):
-    x = parts(batch)[0]
-    return layer.plan(step, len(tree.flatten(x)[0]), layer.inputs.pasted(x))
+    x, y, _ = parts(batch)
+    return layer.plan(step, len(tree.flatten(x)[0]), layer.inputs.pasted(x), labels=y)
 
 
 def assert_same(ours, expected, message=""):
@@ -260,7 +263,7 @@ def check_once(layer, batch):
     """Every array of the labels is mixed exactly once, on every road."""
     n = len(tree.flatten(parts(batch)[0])[0])
     y = {"a": np.zeros(n, "float32"), "b": (np.full((n, 2), 5, "int32"),)}
-    counting = rebuilt(layer, **{**PLAIN, "target": "counted"})
+    counting = rebuilt(layer, **{**PLAIN, **UNPAIRED, "target": "counted"})
     for road in ROADS:
         mixed = parts(at_step(road, counting, STEP, with_labels(batch, y)))[1]
         assert_same(mixed, tree.map_structure(lambda leaf: leaf + 1, y), f"the road {road}")
@@ -270,6 +273,7 @@ def check_shares(layer, batch):
     """Inputs painted with the number of their sample show each partner with the share that the plan names."""
     x = parts(batch)[0]
     leaves = [leaf for leaf in tree.flatten(x) if leaf.ndim > 1 and leaf.dtype != "bool"]
+    layer = rebuilt(layer, **PLAIN, pairing="batch", pairing_by=None)
     plan = plan_of(layer, batch)
     n = len(plan.lam)
     expected = mixup(np.eye(n), plan.lam, plan.permutation)
@@ -279,8 +283,33 @@ def check_shares(layer, batch):
         ones, axes = (1,) * len(middle), tuple(range(2, leaf.ndim) if first else range(1, leaf.ndim - 1))
         eye = np.eye(n).reshape((n, n, *ones) if first else (n, *ones, n))
         painted = np.tile(eye, (1, 1, *middle) if first else (1, *middle, 1)).astype(leaf.dtype)
-        mixed = mixed_by(rebuilt(layer, **PLAIN), (painted, np.zeros((n, 2), "float32")))[0]
+        mixed = mixed_by(layer, (painted, np.zeros((n, 2), "float32")))[0]
         np.testing.assert_allclose(mixed.astype("float64").mean(axis=axes), expected, atol=rounding(mixed))
+
+
+def cut(structure, rows):
+    return tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], structure)
+
+
+def check_clean(layer, batch):
+    """With `keep_clean`, the clean samples come before the mixed ones, in the same form."""
+    twin, n = rebuilt(layer, keep_clean=True), len(tree.flatten(parts(batch)[0])[0])
+    mixed, clean = mixed_by(layer, batch), unmixed(rebuilt(layer, rate=0.0), batch)
+    for road in ("numpy", "native"):
+        both = at_step(road, twin, STEP, batch)
+        first, second = (cut(both, rows) for rows in (slice(n), slice(n, None)))
+        assert_alike(second, mixed, f"mixed samples on the road {road}")
+        assert_alike(parts(first), clean, f"clean samples on the road {road}")
+    check_spec(twin, batch)
+
+
+def check_second_batch(layer, batch):
+    """Partners from a second batch are mixed by the same plan: a batch is its own second batch."""
+    unpaired = rebuilt(layer, **UNPAIRED)
+    expected = mixed_by(unpaired, batch)
+    assert_alike(unpaired.at_step(STEP, batch, partner=batch), expected, "NumPy")
+    native = to_native(batch)
+    assert_alike(to_numpy(unpaired.at_step(STEP, native, partner=native)), expected, "native tensors")
 
 
 PROMISES = (
@@ -294,6 +323,8 @@ PROMISES = (
     check_training,
     check_counter,
     check_once,
+    check_clean,
+    check_second_batch,
 )
 
 

@@ -102,17 +102,17 @@ MUTANTS = {
         "None",
     ),
     "at_step ignores the step": pipeline(
-        "test_every_step_has_its_own_plan", "layers.batch_layer:BatchLayer._at_step", "check_number(step, 'step')", "0"
+        "test_every_step_has_its_own_plan", "layers.stepped:Stepped._at_step", "check_number(step, 'step')", "0"
     ),
     "at_step takes the step modulo 256": pipeline(
         "test_every_step_has_its_own_plan",
-        "layers.batch_layer:BatchLayer._at_step",
+        "layers.stepped:Stepped._at_step",
         "check_number(step, 'step')",
         "check_number(step % 256, 'step')",
     ),
     "replicas draw alike": pipeline(
         "test_replicas_draw_different_plans",
-        "layers.batch_layer:BatchLayer._at_step",
+        "layers.stepped:Stepped._at_step",
         "check_number(replica, 'replica', REPLICAS)",
         "0",
         file="test_numbering",
@@ -311,6 +311,39 @@ MUTANTS = {
         "False",
         file="test_hard_labels",
         short=True,
+    ),
+    "a sample is its own partner": Mutant(
+        "test_partners::test_deranged_partners_form_one_cycle",
+        "plan.pairing:derange",
+        "xp.argsort(permutation) + 1",
+        "xp.argsort(permutation)",
+    ),
+    "a wider bandwidth": Mutant(
+        "test_partners::test_the_frequencies_of_partners_are_gaussian",
+        "plan.pairing:by_label",
+        "0.5 * distance",
+        "0.4 * distance",
+    ),
+    "partners from the batch itself": pipeline(
+        "test_partners_from_a_second_batch",
+        "layers.partners:draw",
+        "plan.permutation + n",
+        "plan.permutation",
+        file="test_partners",
+    ),
+    "mixed samples before the clean ones": step(
+        "test_clean_samples_in_tf_data",
+        "layers.partners:mix",
+        "both(xp, clean, mixed, key.shards)",
+        "both(xp, mixed, clean, key.shards)",
+        file="test_partners",
+    ),
+    "clean samples that are mixed in the model": step(
+        "test_clean_samples_beside_the_mixed_ones",
+        "layers.partners:with_clean",
+        "both(xp, kept, plan.lam, shards)",
+        "both(xp, plan.lam, kept, shards)",
+        file="test_partners_training",
     ),
 }
 

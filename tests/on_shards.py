@@ -77,6 +77,25 @@ def test_no_sample_leaves_its_device_with_shards(way):
     assert not any(f"[{N}" in shape for shape, _ in sent)
 
 
+@pytest.mark.parametrize("pairing", ["batch", "shard"])
+@pytest.mark.parametrize("way", steps.WAYS)
+def test_clean_samples_beside_the_mixed_ones(way, pairing):
+    trainer, (x, y, w) = steps.trainer_of(way, pairing=pairing, keep_clean=True), steps.batch(N)
+    expected = steps.weights_of(trainer)
+    steps.fit(trainer, x, y, w)
+    twice = np.tile(x, (2, 1)), np.tile(y, 2), np.tile(w, 2)
+    for number in range(4):
+        expected, _ = steps.step(way, expected, *twice, steps.with_clean(trainer.plan(number, N)))
+    steps.assert_close(steps.weights_of(trainer), expected)
+
+
+@pytest.mark.parametrize("way", steps.WAYS)
+def test_no_clean_sample_leaves_its_device_with_shards(way):
+    sent = moves(steps.trainer_of(way, pairing="shard", keep_clean=True))
+    assert {kind for _, kind in sent} == {"all-reduce"}
+    assert not any(f"[{N}" in shape or f"[{2 * N}" in shape for shape, _ in sent)
+
+
 def test_all_samples_go_to_all_devices_without_shards():
     sent = moves(steps.trainer_of("mix", pairing="batch"))
     assert any(kind == "all-gather" and f"[{N},5]" in shape for shape, kind in sent)

@@ -16,7 +16,7 @@ def batch(n):
     return numbers(n, 5), generator.integers(0, CLASSES, n), generator.uniform(0.2, 3.0, n).astype("float32")
 
 
-def trainer_of(way, alpha=0.7, pairing="batch", **settings):
+def trainer_of(way, alpha=0.7, pairing="batch", keep_clean=None, **settings):
     """A compiled trainer that mixes the inputs, mixes with a layer in the model, or mixes at one of three places."""
     mix = kmix.MixUp(alpha, seed=3) if way == "mix" else kmix.EmbeddingMixup(alpha, seed=5)
     inputs = keras.Input((5,))
@@ -24,7 +24,9 @@ def trainer_of(way, alpha=0.7, pairing="batch", **settings):
     tensor = mix(tensor) if way == "placed" else tensor
     model = keras.Model(inputs, keras.layers.Dense(CLASSES, use_bias=False, name="top")(tensor))
     ways = {"mix": {"mix": mix}, "placed": {}, "at": {"mix": mix, "at": AT}}
-    return compiled(kmix.MixTrainer(model, pairing=pairing, **ways[way]), metrics=["accuracy"], **settings)
+    return compiled(
+        kmix.MixTrainer(model, pairing=pairing, keep_clean=keep_clean, **ways[way]), metrics=["accuracy"], **settings
+    )
 
 
 def weights_of(trainer):
@@ -44,6 +46,13 @@ def step(way, weights, x, y, w, plan):
     down = (mixings[1].T @ (gradient @ second.T)) * (1 - squashed**2)
     accuracy = np.mean(logits.argmax(axis=1) == y.argmax(axis=1))
     return [first - RATE * below.T @ down, second - RATE * state.T @ gradient], accuracy
+
+
+def with_clean(plan):
+    """The plan of a batch of clean samples and then the mixed ones."""
+    n = len(plan.lam)
+    lam, permutation = np.append(np.ones(n), plan.lam), np.append(np.arange(n), plan.permutation + n)
+    return plan._replace(lam=lam, permutation=permutation)
 
 
 def fit(trainer, x, y, w=None, steps=4, **settings):

@@ -69,6 +69,10 @@ def chosen(y, plan):
     return keras.ops.where(plan.lam < 0.5, keras.ops.take(y, plan.permutation, axis=0), y)
 
 
+def numbers():
+    return np.random.default_rng(9).normal(size=N).astype("float32")
+
+
 def several():
     """Labels of four kinds, by name."""
     numbers = np.arange(N, dtype="float32")
@@ -115,6 +119,17 @@ LAYERS = {
     "kept": lambda: (cutmix(target="keep"), (images(), images())),
     "class_weight": lambda: (mixup(class_weight={0: 0.5, 3: 4.0}), (images(), ids())),
     "class_weight, weighted": lambda: (cutmix(class_weight={1: 3.0}), (images(), ids(), weights())),
+    "deranged": lambda: (mixup(derange=True, dominant=True), (images(), ids(), weights())),
+    "deranged, CutMix": lambda: (cutmix(derange=True, dominant=True), (images(dtype="uint8"), ids())),
+    "by label": lambda: (mixup(pairing="label", num_classes=None), (images(), numbers(), weights())),
+    "by label, CutMix": lambda: (
+        cutmix(pairing="label", pairing_by="near", bandwidth=0.2, target=TARGETS, num_classes={"root": 5, "vowel": 3}),
+        (images(), several(), weights()),
+    ),
+    "by label, a choice": lambda: (
+        choice([embedding(pairing="label", derange=True, num_classes=None), mixup(num_classes=None)]),
+        (images((6, 4)), soft(), weights()),
+    ),
     "a dictionary": lambda: (mixup(passthrough=["id"]), DICTIONARY),
     "a dictionary, CutMix": lambda: (cutmix(passthrough=["id"]), DICTIONARY),
 }
@@ -289,6 +304,14 @@ class WrongShare(kmix.CutMix):
         return plan._replace(lam=plan.lam * 0.9)
 
 
+@keras.saving.register_keras_serializable(package="contract")
+class OtherPlan(kmix.MixUp):
+    """Mixes with partners from a second batch by another plan."""
+
+    def sample_plan(self, xp, key, *args):
+        return super().sample_plan(xp, key._replace(step=key.step + int(key.joined)), *args)
+
+
 BROKEN = [
     (UnlikeRoads, contract.check_roads),
     (UnlikeFused, contract.check_roads),
@@ -313,6 +336,8 @@ BROKEN = [
     (InputsTwice, contract.check_values),
     (LabelsOfOthers, contract.check_values),
     (WrongShare, contract.check_shares),
+    (NoAlpha, contract.check_clean),
+    (OtherPlan, contract.check_second_batch),
 ]
 
 

@@ -125,7 +125,7 @@ def test_inputs_alone(batch):
     ("extra", "message"),
     [
         ({"segmentation_masks": Y}, "Class ids of pixels"),
-        ({"bounding_boxes": {"boxes": X}}, "not mixed yet"),
+        ({"bounding_boxes": {"boxes": X}}, "boxes and their labels"),
         ({"id": Y}, r"passthrough=\['id'\]"),
     ],
 )

@@ -111,12 +111,20 @@ class Namespace(abc.ABC):
         """The rows of `x` `(n, ...)`, in a form to slice and to index with Python ints."""
 
     @abc.abstractmethod
+    def concat(self, arrays, axis=0):
+        """Arrays of one dtype that differ in the size of this axis alone, joined along it."""
+
+    @abc.abstractmethod
     def along(self, coefficients, like):
         """`coefficients` `(B, ...)` with axes of size 1 appended, up to the rank of `like` `(B, ..., ...)`."""
 
     @abc.abstractmethod
     def argsort(self, x):
         """The int32 indices `(..., n)` that sort the last axis of `x` `(..., n)`, whose values never tie."""
+
+    @abc.abstractmethod
+    def argmax(self, x):
+        """The int32 index `(...)` of the largest value along the last axis of `x` `(..., n)`, the first if some tie."""
 
     @abc.abstractmethod
     def take(self, x, indices):

@@ -64,6 +64,12 @@ class Native(Namespace):
     def along(self, coefficients, like):
         return coefficients.reshape((*coefficients.shape, *(1,) * (like.ndim - coefficients.ndim)))
 
+    def concat(self, arrays, axis=0):
+        return keras.ops.concatenate(arrays, axis)
+
+    def argmax(self, x):
+        return keras.ops.cast(keras.ops.argmax(x, axis=-1), "int32")
+
     def argsort(self, x):
         return keras.ops.cast(keras.ops.argsort(x), "int32")
 

@@ -54,6 +54,12 @@ class NumPy(Namespace):
     def along(self, coefficients, like):
         return coefficients.reshape(coefficients.shape + (1,) * (like.ndim - coefficients.ndim))
 
+    def concat(self, arrays, axis=0):
+        return np.concatenate(arrays, axis)
+
+    def argmax(self, x):
+        return np.argmax(x, axis=-1).astype("int32")
+
     def argsort(self, x):
         return np.argsort(x, kind="stable").astype("int32")
 

@@ -87,6 +87,12 @@ class TensorFlow(Namespace):
         ones = self.tf.ones(self.tf.rank(like) - coefficients.shape.rank, "int32")
         return self.tf.reshape(coefficients, self.tf.concat([self.tf.shape(coefficients), ones], 0))
 
+    def concat(self, arrays, axis=0):
+        return self.tf.concat(arrays, axis)
+
+    def argmax(self, x):
+        return self.tf.argmax(x, axis=-1, output_type="int32")
+
     def argsort(self, x):
         return self.tf.argsort(x)
 

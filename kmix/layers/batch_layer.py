@@ -1,4 +1,4 @@
-"""What the layers share: the forms of a call, the number of the step, symbolic use, and the config."""
+"""What the layers share: the forms of a call, inside a model and outside, and symbolic use."""
 
 import random
 
@@ -7,8 +7,9 @@ import keras
 from kmix import _backend, _checks
 from kmix import batch as batches
 from kmix.batch import Batch, Settings, is_labelled
-from kmix.layers.config import Configured
-from kmix.layers.step import REPLICAS, StepKey, check_number, running
+from kmix.layers import partners
+from kmix.layers.step import StepKey, running
+from kmix.layers.stepped import Stepped
 from kmix.plan import MixPlan
 from kmix.targets import target as kinds
 from kmix.targets.assign import check_target, is_built_in
@@ -20,13 +21,13 @@ from kmix.targets.spread import check_num_classes
 tree = keras.tree
 
 
-class BatchLayer(Configured):
+class BatchLayer(Stepped):
     """A layer that maps a labelled batch to a labelled batch, one numbered step at a time.
 
     A subclass implements `inputs`, `sample_plan` and `alphas`. `MixLayer` does this for mixers with one alpha.
 
     Args:
-        num_classes, labels, target, class_weight, passthrough, seed: See `MixUp`.
+        num_classes, labels, target, class_weight, keep_clean, passthrough, seed: See `MixUp`.
         **kwargs: The arguments that kinds of targets add, and `name` and `dtype`.
 
     Attributes:
@@ -45,6 +46,7 @@ class BatchLayer(Configured):
         labels="dense",
         target=None,
         class_weight=None,
+        keep_clean=False,
         passthrough=(),
         seed=None,
         **kwargs,
@@ -58,6 +60,7 @@ class BatchLayer(Configured):
         self.labels = check_form(labels, self.num_classes)
         self.target = check_target(target)
         self.class_weight = check_class_weight(class_weight)
+        self.keep_clean = _checks.boolean(keep_clean, "keep_clean")
         self.passthrough = _checks.names(passthrough, "passthrough")
         # From Python's generator, as Keras' own seeds, so that keras.utils.set_random_seed controls it.
         self.seed = random.randint(1, int(1e9)) if seed is None else _checks.seed(seed)
@@ -83,8 +86,8 @@ class BatchLayer(Configured):
         leaf = tree.flatten(values.inputs)[0]
         spatial_shape = self.inputs.spatial_shape(xp, values.inputs)
         plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
-        plan = self.sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0), spatial_shape)
-        return batch.mix(xp, values, plan, self.inputs)
+        plan = partners.draw(self, plan_xp, key._replace(step=step), values, xp.size(leaf, 0), spatial_shape)
+        return batch.mix(xp, values, plan, partners.Kept(self.inputs) if key.clean else self.inputs)
 
     @property
     def settings(self):
@@ -161,71 +164,22 @@ class BatchLayer(Configured):
         with _backend.fusing(self.fuse):
             return tree.map_structure(lambda leaf: self.inputs.mix(leaf, plan), x)
 
-    def at_step(self, step, batch, replica=0):
-        """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
+    def check_partners(self, xp, targets, given=None):
+        """Raise unless partners can be drawn for these targets. `xp` is None for symbols, which have no values.
 
-        Args:
-            step: Number of the batch: an integer >= 0 or an integer scalar tensor. Plans repeat after `2**32` steps.
-            batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with `"images"` and `"labels"`.
-            replica: Number of the process in [0, 65536), where several processes load parts of the data and count
-                the same steps: an int or an integer scalar tensor. Replicas draw different plans.
-
-        Returns:
-            The mixed batch in the same structure and framework: NumPy for NumPy arrays (and for tensors of a
-            framework that is neither TensorFlow nor Keras' backend). A list becomes a tuple, which `fit` takes.
-
-        Raises:
-            ValueError: if the batch has no labels, or cannot be mixed (see the class).
-
-        Example:
-        >>> layer = kmix.MixUp(0.2, num_classes=3, seed=1)
-        >>> x, y = layer.at_step(0, (np.ones((4, 2), "float32"), np.array([0, 1, 2, 1])))
-        >>> y.shape
-        (4, 3)
+        `given` holds settings of a trainer that replace those of the layer.
         """
-        return _backend.as_written(self._at_step, step, batch, replica)
+        partners.check_layer(self, given)
 
-    def _at_step(self, step, batch, replica):
-        batch = tuple(batch) if isinstance(batch, list) else batch
-        if isinstance(batch, dict):
-            batches.check_keys(batch, self.passthrough)
-        elif not is_labelled(batch):
-            _checks.fail(
-                'Expected a labelled batch: (x, y), (x, y, sample_weight), or a dictionary with "images" and "labels".',
-                f"a batch of type {type(batch).__name__}",
-                "With tf.data write `ds.enumerate().map(layer.at_step)`.",
-            )
-        return self.mix_batch(StepKey(check_number(step, "step"), check_number(replica, "replica", REPLICAS)), batch)
-
-    def plan(self, step, batch_size, spatial_shape=None, replica=0):
-        """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
-
-        Args:
-            step: Number of the batch, an int >= 0.
-            batch_size: Number of samples in the batch.
-            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
-            replica: Index of the replica under data parallelism, an int in [0, 65536).
-
-        Returns:
-            A `kmix.MixPlan` for the current alpha of the layer. `RandomChoice` adds `choice`, the index of
-            the layer it drew.
-
-        Example:
-        >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
-        array([2, 0, 3, 1], dtype=int32)
-        """
-        step = _checks.integer(step, "step")
-        batch_size = _checks.integer(batch_size, "batch_size", 1)
-        replica = _checks.integer(replica, "replica", 0, REPLICAS)
-        return self.sample_plan(_backend.NUMPY, StepKey(step, replica), batch_size, spatial_shape)
-
-    def mix_batch(self, key, batch):
+    def mix_batch(self, key, batch, partner=None):
         """Mix a labelled batch with the `StepKey` of a step, or with the next number that the layer counts.
 
-        If a check fails, nothing has changed and no call was counted.
+        If a check fails, nothing has changed and no call was counted. `partner` is as for `at_step`.
         """
         if isinstance(batch, dict):
             batches.check_keys(batch, self.passthrough)
+            batch = partners.double_passed(batch, self.passthrough) if self.keep_clean else batch
+        batch = batch if partner is None else partners.join(batch, partner, self.settings, self.inputs)
         batch = Batch.read(batch, self.settings, self.inputs)
         leaves = batch.values.arrays()
         if key is None and any(map(_backend.is_jax_tracer, leaves)):
@@ -237,6 +191,7 @@ class BatchLayer(Configured):
         xp = _backend.namespace(*leaves, *(() if key is None else (key.step, key.replica)))
         with _backend.device_of(leaves[0]), _backend.fusing(self.fuse):
             values = batch.check(xp)
+            self.check_partners(xp, batch.values.targets)
             key = StepKey(self._counter.next(xp)) if key is None else key
             plan_xp, step = _backend.plan_namespace(xp, key.step, leaves[0])
             # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
@@ -245,13 +200,13 @@ class BatchLayer(Configured):
 
             def mix(step, alphas, values):
                 known = key._replace(step=step, alphas=dict(zip(layers, alphas, strict=True)))
-                return self.mix_values(xp, known, batch, batch.encode(xp, values))
+                return partners.mix(self, xp, known, batch, batch.encode(xp, values), self.keep_clean)
 
             arguments = (step, list(alphas.values()), values)
             if not self.fuse:
                 return batch.write(mix(*arguments))
-            replica = repr(key.replica)
-            return batch.write(xp.fused(mix, *arguments, key=lambda: (text := self.constants()) and text + replica))
+            place = repr((key.replica, key.joined))
+            return batch.write(xp.fused(mix, *arguments, key=lambda: (text := self.constants()) and text + place))
 
     def constants(self):
         """What a compiled program holds of the layer, as text; None if it holds code of the user, which may change."""
@@ -271,10 +226,13 @@ class BatchLayer(Configured):
         if isinstance(batch, dict):
             batches.check_keys(batch, self.passthrough)
             # Keras needs new tensors, also for what is passed through.
-            new = {name: _symbols(value) if name in self.passthrough else value for name, value in batch.items()}
+            symbols = partners.double_spec if self.keep_clean else _symbols
+            new = {name: symbols(value) if name in self.passthrough else value for name, value in batch.items()}
             batch = type(batch)(new)
         batch = Batch.read(batch, self.settings, self.inputs)
-        return batch.write(batch.spec(self.inputs))
+        self.check_partners(None, batch.values.targets)
+        spec = batch.spec(self.inputs)
+        return batch.write(partners.double_spec(spec) if self.keep_clean else spec)
 
 
 def _symbols(structure):

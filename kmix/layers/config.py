@@ -52,7 +52,7 @@ class Configured(keras.layers.Layer):
 
     def arguments(self):
         """The config with objects (schedules, layers, functions) as they are."""
-        own = ("num_classes", "labels", "target", "class_weight", "seed")
+        own = ("num_classes", "labels", "target", "class_weight", "keep_clean", "seed")
         defaults = kinds.arguments()
         return {
             **super().get_config(),

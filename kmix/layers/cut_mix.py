@@ -25,6 +25,9 @@ class CutMix(MixLayer):
             have to be pasted.
         per: `"sample"` draws one box for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        pairing, bandwidth, pairing_by, derange: How to choose partners, see `MixUp`.
+        dominant: Whether to take `max(lam, 1 - lam)` for lam, see `MixUp`.
+        keep_clean: Whether to return the clean samples before the mixed ones, see `MixUp`.
         class_weight: Weights of the classes, see `MixUp`.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' own setting. Set it to confirm
             that float inputs of rank 3 are sequences `(B, T, C)`.
@@ -77,6 +80,12 @@ class CutMix(MixLayer):
         target=None,
         per="sample",
         rate=1.0,
+        pairing="batch",
+        bandwidth=0.5,
+        pairing_by=None,
+        derange=False,
+        dominant=False,
+        keep_clean=False,
         class_weight=None,
         data_format=None,
         passthrough=(),
@@ -84,6 +93,8 @@ class CutMix(MixLayer):
         **kwargs,
     ):
         settings = {"num_classes": num_classes, "labels": labels, "target": target, "class_weight": class_weight}
+        partners = {"pairing": pairing, "bandwidth": bandwidth, "pairing_by": pairing_by, "derange": derange}
+        settings |= {**partners, "dominant": dominant, "keep_clean": keep_clean}
         super().__init__(alpha, per=per, rate=rate, passthrough=passthrough, seed=seed, **settings, **kwargs)
         # Setting it also confirms that sequences (B, T, C) are meant, not images without channels.
         self._confirmed = data_format is not None

@@ -26,6 +26,9 @@ class EmbeddingMixup(MixLayer):
         target: What `y` is, see `MixUp`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        pairing, bandwidth, pairing_by, derange: How to choose partners, see `MixUp`.
+        dominant: Whether to take `max(lam, 1 - lam)` for lam, see `MixUp`.
+        keep_clean: Whether to return the clean samples before the mixed ones, see `MixUp`.
         class_weight: Weights of the classes, see `MixUp`.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
         **kwargs: `name` and `dtype`, as for every Keras layer.
@@ -78,11 +81,19 @@ class EmbeddingMixup(MixLayer):
         target=None,
         per="sample",
         rate=1.0,
+        pairing="batch",
+        bandwidth=0.5,
+        pairing_by=None,
+        derange=False,
+        dominant=False,
+        keep_clean=False,
         class_weight=None,
         seed=None,
         **kwargs,
     ):
         settings = {"num_classes": num_classes, "labels": labels, "target": target, "class_weight": class_weight}
+        partners = {"pairing": pairing, "bandwidth": bandwidth, "pairing_by": pairing_by, "derange": derange}
+        settings |= {**partners, "dominant": dominant, "keep_clean": keep_clean}
         super().__init__(alpha, per=per, rate=rate, seed=seed, **settings, **kwargs)
         self.supports_masking = True
         self._mask = MixMask(name=f"{self.name}_mask")
@@ -94,13 +105,16 @@ class EmbeddingMixup(MixLayer):
     def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
         return sample_mixup(seed, step, alpha, batch_size, stream=streams.EMBEDDING, **settings)
 
-    def mix_batch(self, key, batch):
+    def mix_batch(self, key, batch, partner=None):
         x = inputs_of(batch)
         masks = masks_of(x)
         if not masks:
-            return super().mix_batch(key, batch)
+            return super().mix_batch(key, batch, partner)
+        if partner is not None:
+            others = inputs_of(partner)
+            partner = with_inputs(partner, {"x": others, "masks": masks_of(others)})
         # Mix the masks that Keras holds for tensors along with them, in the same program.
-        mixed = super().mix_batch(key, with_inputs(batch, {"x": x, "masks": masks}))
+        mixed = super().mix_batch(key, with_inputs(batch, {"x": x, "masks": masks}), partner)
         return with_inputs(mixed, set_masks(**inputs_of(mixed)))
 
     def compute_mask(self, inputs, previous_mask):

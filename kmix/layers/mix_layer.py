@@ -3,10 +3,15 @@
 import keras
 
 from kmix import _backend, _checks
+from kmix.batch import LABELS
+from kmix.layers import partners
 from kmix.layers.batch_layer import BatchLayer
 from kmix.plan import MixPlan
 
 tree = keras.tree
+
+
+_OWN = ("alpha", "per", "rate", *partners.PAIRING, "derange", "dominant")
 
 
 class MixLayer(BatchLayer):
@@ -16,10 +21,13 @@ class MixLayer(BatchLayer):
         alpha: Parameter of the Beta distribution, a float >= 0 or a schedule.
         per: `"sample"` or `"batch"`.
         rate: Probability in [0, 1] that a sample is mixed at all.
-        **kwargs: `num_classes`, `labels`, `target`, `class_weight`, `passthrough`, `seed`, and `name` and `dtype`.
+        pairing, bandwidth, pairing_by, derange, dominant: See `MixUp`.
+        **kwargs: `num_classes`, `labels`, `target`, `class_weight`, `keep_clean`, `passthrough`, `seed`, and `name`
+            and `dtype`.
 
     Raises:
-        ValueError: if `alpha` is negative, `per` unknown, or `rate` outside [0, 1].
+        ValueError: if `alpha` is negative, `per` or `pairing` unknown, `rate` outside [0, 1], or `bandwidth` not
+            positive.
         TypeError: if an argument has the wrong type.
 
     Example: a mixer that pastes the bottom rows of the partner.
@@ -43,10 +51,25 @@ class MixLayer(BatchLayer):
     (dtype('uint8'), (4, 2))
     """
 
-    def __init__(self, alpha=1.0, *, per="sample", rate=1.0, **kwargs):
+    def __init__(
+        self,
+        alpha=1.0,
+        *,
+        per="sample",
+        rate=1.0,
+        pairing="batch",
+        bandwidth=0.5,
+        pairing_by=None,
+        derange=False,
+        dominant=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.per = _checks.one_of(per, "per", ("sample", "batch"))
         self.rate = _checks.real(rate, "rate", 0.0, 1.0)
+        for name, value in partners.check_pairing(pairing, bandwidth, pairing_by).items():
+            setattr(self, name, value)
+        self.derange, self.dominant = _checks.boolean(derange, "derange"), _checks.boolean(dominant, "dominant")
         alpha = _checks.alpha(alpha)
         self._alpha = alpha if callable(alpha) else _backend.Cell(alpha)
         self._traced = self._frozen = False
@@ -60,7 +83,8 @@ class MixLayer(BatchLayer):
             alpha: Float or float32 scalar tensor.
             batch_size: Number of samples, an int or a scalar tensor.
             spatial_shape: Sizes of the spatial axes, from `inputs`; None if there are none.
-            per, rate, replica, shards, xp: As in `kmix.plan.sample_mixup`.
+            per, rate, replica, shards, xp: As in `kmix.plan.sample_mixup`. `dominant=True` comes with them if the layer
+                has that setting.
 
         Returns:
             A `kmix.MixPlan`. Its `lam` is the share of the sample in its label.
@@ -129,7 +153,27 @@ class MixLayer(BatchLayer):
     def sample_plan(self, xp, key, batch_size, spatial_shape=None):
         alpha = key.alphas[self] if self in key.alphas else self._alpha_at(xp, key.step)
         settings = {"per": self.per, "rate": self.rate, "replica": key.replica, "shards": key.shards, "xp": xp}
-        return self.sample(key.seed_of(self), key.step, alpha, batch_size, spatial_shape, **settings)
+        if self.dominant:
+            settings["dominant"] = True
+        alpha = 0.0 if key.clean else alpha
+        plan = self.sample(key.seed_of(self), key.step, alpha, batch_size, spatial_shape, **settings)
+        return partners.pair(xp, key, plan, self)
+
+    def check_partners(self, xp, targets, given=None):
+        setting = partners.pairing_of(self, given or {})
+        if setting["pairing"] == "label":
+            label = partners.label_of(targets.get(LABELS), setting["pairing_by"])
+            if xp is not None:
+                partners.check_label(xp, label)
+
+    def check_takes_partner(self):
+        for name, value, other in (("pairing", self.pairing, "batch"), ("derange", self.derange, False)):
+            if value != other:
+                _checks.fail(
+                    "With `partner=`, a plan pairs each sample with any sample of the other batch.",
+                    f"a layer with `{name}={value!r}`",
+                    f"Leave out `{name}`.",
+                )
 
     def alphas(self, xp, key, leaf):
         self._traced |= _backend.is_symbolic(leaf)
@@ -155,4 +199,4 @@ class MixLayer(BatchLayer):
         return alpha
 
     def arguments(self):
-        return {**super().arguments(), **{name: getattr(self, name) for name in ("alpha", "per", "rate")}}
+        return {**super().arguments(), **{name: getattr(self, name) for name in _OWN}}

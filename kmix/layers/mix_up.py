@@ -26,6 +26,17 @@ class MixUp(MixLayer):
             be something else raises an error. In a dictionary batch, `target` describes `"labels"`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        pairing: `"batch"` draws partners at random from the whole batch. `"label"` prefers partners with similar
+            labels, for regression (C-Mixup): sample `j` for sample `i` with a probability proportional to
+            `exp(-|y_i - y_j|**2 / (2 * bandwidth**2))`. It needs float labels `(B,)` or `(B, C)`, and time and memory
+            for `B * B` distances.
+        bandwidth: For `pairing="label"`: how similar, in standard deviations of the label within the batch (of each
+            column). A number > 0, by default 0.5.
+        pairing_by: For `pairing="label"` with several labels: the key (or index) of the label to compare.
+        derange: Whether to make sure that no sample is its own partner.
+        dominant: Whether to take `max(lam, 1 - lam)` for lam, so that no sample is outweighed by its partner.
+        keep_clean: Whether to return a batch of twice the size: the clean samples, encoded in the same way, and then
+            the mixed ones (RegMixup). Keys in `passthrough` are doubled as well.
         class_weight: Dictionary from class numbers to weights. It multiplies the sample weights before they are
             mixed, and creates them if there are none. Classes without an entry have the weight 1.
         passthrough: Keys of a dictionary batch to pass through unmixed.
@@ -53,8 +64,8 @@ class MixUp(MixLayer):
     Raises:
         ValueError: if inputs are integers other than uint8, or come without labels in training; if class ids
             come without `num_classes`, or lie outside `[0, num_classes)` (if their values can be read); if labels may
-            be something else and `target` does not say what they are; if the batch sizes differ, or there is no batch
-            axis; if a tensor is ragged or sparse.
+            be something else and `target` does not say what they are, or `pairing="label"` cannot compare them; if the
+            batch sizes differ, or there is no batch axis; if a tensor is ragged or sparse.
         TypeError: if an argument is of the wrong type.
 
     Reference:
@@ -82,12 +93,20 @@ class MixUp(MixLayer):
         target=None,
         per="sample",
         rate=1.0,
+        pairing="batch",
+        bandwidth=0.5,
+        pairing_by=None,
+        derange=False,
+        dominant=False,
+        keep_clean=False,
         class_weight=None,
         passthrough=(),
         seed=None,
         **kwargs,
     ):
         settings = {"num_classes": num_classes, "labels": labels, "target": target, "class_weight": class_weight}
+        partners = {"pairing": pairing, "bandwidth": bandwidth, "pairing_by": pairing_by, "derange": derange}
+        settings |= {**partners, "dominant": dominant, "keep_clean": keep_clean}
         super().__init__(alpha, per=per, rate=rate, passthrough=passthrough, seed=seed, **settings, **kwargs)
 
     @property

@@ -40,6 +40,7 @@ class Mosaic(BatchLayer):
         rate: Probability in [0, 1] that a sample is mixed at all.
         class_weight: Weights of the classes, see `MixUp`.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' own setting.
+        keep_clean: Whether to return the clean samples before the mixed ones, see `MixUp`.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
         **kwargs: The arguments that kinds of targets add, see `MixUp`; `name` and `dtype`, as for every Keras layer.
@@ -82,6 +83,7 @@ class Mosaic(BatchLayer):
         class_weight=None,
         data_format=None,
         passthrough=(),
+        keep_clean=False,
         seed=None,
         **kwargs,
     ):
@@ -97,7 +99,7 @@ class Mosaic(BatchLayer):
                 "Leave it out: dense labels `(B, num_classes)`.",
             )
         settings = {"num_classes": num_classes, "labels": labels, "target": target, "class_weight": class_weight}
-        super().__init__(passthrough=passthrough, seed=seed, **settings, **kwargs)
+        super().__init__(keep_clean=keep_clean, passthrough=passthrough, seed=seed, **settings, **kwargs)
         self.rate = _checks.real(rate, "rate", 0.0, 1.0)
         self.data_format = _checks.one_of(
             data_format or keras.config.image_data_format(), "data_format", ("channels_last", "channels_first")
@@ -123,7 +125,7 @@ class Mosaic(BatchLayer):
     def sample_plan(self, xp, key, batch_size, spatial_shape=None):
         size = check_spatial_shape(spatial_shape)
         _check_images(len(size), f"spatial_shape={spatial_shape}")
-        settings = {"rate": self.rate, "replica": key.replica, "shards": key.shards, "xp": xp}
+        settings = {"rate": 0.0 if key.clean else self.rate, "replica": key.replica, "shards": key.shards, "xp": xp}
         plan = sample_mosaic(key.seed_of(self), key.step, batch_size, size, **settings)
         centre, partners = plan.region
         return plan._replace(region=Quadrants(centre, partners, size))

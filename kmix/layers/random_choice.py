@@ -10,7 +10,7 @@ from kmix.targets.inputs import OneOf
 tree = keras.tree
 
 
-_SHARED = ("num_classes", "labels", "target", "class_weight", "target_arguments")
+_SHARED = ("num_classes", "labels", "target", "class_weight", "keep_clean", "target_arguments")
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -18,8 +18,8 @@ class RandomChoice(BatchLayer):
     """Mixes each batch with one of several layers, drawn at random.
 
     Args:
-        layers: Mixing layers of kmix with the same `num_classes`, `labels`, `target` and `class_weight`. To leave
-            some batches unmixed, add `kmix.MixUp(0.0)`.
+        layers: Mixing layers of kmix with the same `num_classes`, `labels`, `target`, `class_weight` and `keep_clean`.
+            To leave some batches unmixed, add `kmix.MixUp(0.0)`.
         weights: Numbers >= 0, one for each layer, in proportion to their probabilities. Equal by default.
         seed: Integer in `[0, 2**32)` for the choice alone: each layer keeps its own seed. Drawn from
             Python's `random` by default.
@@ -38,7 +38,7 @@ class RandomChoice(BatchLayer):
 
     Raises:
         ValueError: if there are no layers, the weights do not match them, or the layers disagree on
-            `num_classes`, `labels`, `target` or `class_weight`; and as for the layers.
+            `num_classes`, `labels`, `target`, `class_weight` or `keep_clean`; and as for the layers.
         TypeError: if one of `layers` is not a mixing layer.
 
     Example:
@@ -95,6 +95,14 @@ class RandomChoice(BatchLayer):
     def sample_plan(self, xp, key, batch_size, spatial_shape=None):
         choice = self._choice(xp, key)
         return self.layers[int(choice)].sample_plan(xp, key, batch_size, spatial_shape)._replace(choice=choice)
+
+    def check_partners(self, xp, targets, given=None):
+        for layer in self.layers:
+            layer.check_partners(xp, targets, given)
+
+    def check_takes_partner(self):
+        for layer in self.layers:
+            layer.check_takes_partner()
 
     def alphas(self, xp, key, leaf):
         return {inner: alpha for layer in self.layers for inner, alpha in layer.alphas(xp, key, leaf).items()}

@@ -26,6 +26,10 @@ class StepKey(NamedTuple):
         seed: Seed that replaces the layer's own.
         shards: Number of equal parts of the batch within which partners stay.
         alphas: Alpha by layer in this step, for layers that do not hold it themselves.
+        pairing: Settings that replace those of the layer: `pairing`, `bandwidth`, `pairing_by`.
+        targets: The targets of the batch by name, for partners by label.
+        joined: Whether the second half of the batch holds the partners of the first.
+        clean: Whether nothing is to be mixed.
     """
 
     step: Any
@@ -33,6 +37,10 @@ class StepKey(NamedTuple):
     seed: int | None = None
     shards: int = 1
     alphas: Mapping[keras.layers.Layer, Any] = {}
+    pairing: Mapping[str, Any] = {}
+    targets: Mapping[str, Any] = {}
+    joined: bool = False
+    clean: bool = False
 
     def seed_of(self, layer):
         """The seed that a layer draws with."""

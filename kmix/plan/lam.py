@@ -22,8 +22,8 @@ class Numbers(NamedTuple):
     uniforms: Any
 
 
-def sample_numbers(seed, step, alpha, batch_size, *, per, rate, replica, stream, xp, others=0):
-    """Draw all numbers of a plan together: lam, with `per` and `rate` applied, words for the permutation, uniforms."""
+def sample_numbers(seed, step, alpha, batch_size, *, per, rate, replica, stream, xp, dominant=False, others=0):
+    """Draw all numbers of a plan together: lam, as the settings say, words for the permutation, uniforms."""
     count = _OTHERS + others
     streams.check(stream, count)
     seed = _checks.seed(seed)
@@ -34,5 +34,6 @@ def sample_numbers(seed, step, alpha, batch_size, *, per, rate, replica, stream,
         u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
     u = xp.unstack(u)
     lam = random.symmetric_beta(xp, u[: len(_BETA)], alpha)
+    lam = xp.math.maximum(lam, 1.0 - lam) if dominant else lam
     lam = lam if rate == 1.0 else xp.where(u[_RATE] < rate, lam, xp.cast(1.0, "float32"))
     return Numbers(lam, words[_PAIRING], u[_OTHERS:])

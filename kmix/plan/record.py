@@ -29,7 +29,7 @@ class MixPlan(NamedTuple):
     """What happens to the `B` samples of one batch.
 
     A plan is a pure function of (seed, step, alpha, batch size), the same on every framework. It also
-    depends on the settings `per` and `rate` of the layer.
+    depends on the settings of the layer, such as `per` and `rate`, and on the labels with `pairing="label"`.
 
     Attributes:
         lam: float32 `(B,)` in [0, 1]: the weight of the original sample. With a box, it is the exact
@@ -43,10 +43,10 @@ class MixPlan(NamedTuple):
         place: int32 scalar: index of the place that Manifold Mixup drew.
         region: What to paste, where a box does not say it: a value with a method `paste(xp, x, permutation, axes)`,
             which returns `x` with parts of the partners pasted in. `axes` are the spatial axes of `x`, and `xp` is the
-            array namespace of `x`. A region of several partners also has a method `views(xp)`, which returns a `View`
-            for each, and then nothing reads `lam`.
-        bijective: Whether `permutation` is known to hold each index once, as in every plan that kmix samples.
-            The gradient of a blend can then gather instead of scatter.
+            array namespace of `x`. Its arrays have one row for each sample. A region of several partners also has a
+            method `views(xp)`, which returns a `View` for each, and then nothing reads `lam`.
+        bijective: Whether `permutation` is known to hold each index once, as in every plan that kmix samples without
+            `pairing="label"`. The gradient of a blend can then gather instead of scatter.
 
     Example: repeat by hand what a step does to a batch.
 

@@ -16,6 +16,7 @@ def sample_mixup(
     rate=1.0,
     replica=0,
     shards=1,
+    dominant=False,
     stream=streams.MIXUP,
     xp=_backend.NUMPY,
 ):
@@ -31,6 +32,7 @@ def sample_mixup(
         rate: Probability that a sample (or the batch) is mixed at all, in [0, 1].
         replica: Index of the replica under data parallelism; replicas draw different plans.
         shards: Number of equal parts of the batch within which partners stay.
+        dominant: Whether to take `max(lam, 1 - lam)` for lam.
         stream: First of the streams of bits to draw from; `kmix.plan.reserve` returns it.
         xp: Array namespace of the result, from `kmix._backend`.
 
@@ -46,7 +48,7 @@ def sample_mixup(
     >>> plan.permutation
     array([2, 0, 3, 1], dtype=int32)
     """
-    settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp}
+    settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp, "dominant": dominant}
     numbers = sample_numbers(seed, step, alpha, batch_size, **settings)
     return MixPlan(numbers.lam, pairing.uniform(xp, numbers.pairing, shards), bijective=True)
 
@@ -62,6 +64,7 @@ def sample_cutmix(
     rate=1.0,
     replica=0,
     shards=1,
+    dominant=False,
     stream=streams.CUTMIX,
     xp=_backend.NUMPY,
 ):
@@ -72,7 +75,7 @@ def sample_cutmix(
 
     Args:
         spatial_shape: Sizes of one to three spatial axes, `(H, W)` for images.
-        seed, step, alpha, batch_size, per, rate, replica, shards, stream, xp: As in `sample_mixup`.
+        seed, step, alpha, batch_size, per, rate, replica, shards, dominant, stream, xp: As in `sample_mixup`.
 
     Returns:
         A `MixPlan` with `lam`, `permutation` and `box`.
@@ -87,7 +90,7 @@ def sample_cutmix(
     >>> plan.box.shape
     (2, 4)
     """
-    settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp}
+    settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp, "dominant": dominant}
     numbers = sample_numbers(seed, step, alpha, batch_size, others=len(spatial_shape), **settings)
     box, kept = regions.boxes(xp, numbers.lam, numbers.uniforms, spatial_shape)
     return MixPlan(kept, pairing.uniform(xp, numbers.pairing, shards), box, bijective=True)

@@ -1,6 +1,6 @@
 """Every kind of data that follows a plan, with one file for each."""
 
-from kmix.targets import keep, labels, segmentation_masks, union, unsupported  # noqa: F401, the import registers them
+from kmix.targets import bounding_boxes, keep, labels, segmentation_masks, union  # noqa: F401, the import registers them
 from kmix.targets.inputs import Blended, Embeddings, Inputs, Pasted
 from kmix.targets.target import Target, names, register
 

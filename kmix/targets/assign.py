@@ -5,7 +5,7 @@ import keras
 from kmix import _checks
 from kmix.targets import target as kinds
 from kmix.targets.custom import Custom
-from kmix.targets.spread import check_match, outline
+from kmix.targets.spread import check_match
 
 tree = keras.tree
 
@@ -19,7 +19,6 @@ def check_target(target):
     if target is None or callable(target):
         return target
     if isinstance(target, str) and target in kinds.names():
-        kinds.kind(target).check_support()
         return target
     return _checks.fail(
         "`target` must be a kind of target, a callable `(y, plan) -> y`, or a structure of these that matches the "
@@ -51,6 +50,7 @@ def assign(target, y, settings, pasted=None):
     Raises:
         ValueError: if `target` does not match `y`, or a part of `y` cannot be mixed as its kind of target.
     """
+    target = explicit(target, y)
     if isinstance(target, (dict, list, tuple)):
         check_match(target, y, "target", complete=True)
 
@@ -68,24 +68,23 @@ def assign(target, y, settings, pasted=None):
     kind = kinds.kind(target or "labels")
     given = {name: settings[name] for name in (*kind.settings, *kind.arguments)}
     if kind is kinds.kind("labels"):
-        _refuse_boxes(target, y)
         given["guarded"] = target is None
     return kind(y, pasted=pasted, **given)
 
 
-def _refuse_boxes(target, y):
-    """Raise for bounding boxes in the format of KerasCV and Keras, unless `target` says that they are labels."""
-    if target is not None or not isinstance(y, (dict, list, tuple)):
-        return
-    if isinstance(y, dict) and "boxes" in y:
-        _checks.fail(
-            'A dictionary with "boxes" holds bounding boxes, which are not mixed yet.',
-            f"labels {outline(y)}",
-            'Say what it is with `target=`: `target="keep"` leaves it unchanged, `target="labels"` blends it like '
-            "labels, and a callable `(y, plan) -> y` mixes it your way.",
-        )
-    for part in y.values() if isinstance(y, dict) else y:
-        _refuse_boxes(target, part)
+def explicit(target, y):
+    """`target`; where it is None, the kind that `y` shows: a dictionary with "boxes" holds bounding boxes."""
+    if target is not None or not _holds_boxes(y):
+        return target
+    if isinstance(y, dict):
+        return "bounding_boxes" if "boxes" in y else {key: explicit(None, part) for key, part in y.items()}
+    return [explicit(None, part) for part in y]
+
+
+def _holds_boxes(y):
+    if isinstance(y, dict):
+        return "boxes" in y or any(map(_holds_boxes, y.values()))
+    return isinstance(y, (list, tuple)) and any(map(_holds_boxes, y))
 
 
 def map_targets(function, targets, *structures):

@@ -250,7 +250,10 @@ def check_arrays(structure):
     for leaf in tree.flatten(structure):
         name, irregularity = type(leaf).__name__, _backend.irregular(leaf)
         if irregularity:
-            hint = "Pad it first, e.g. `x.to_tensor()`." if irregularity == "ragged" else "Make it dense first."
+            hint = "Make it dense first."
+            if irregularity == "ragged":
+                hint = "Pad it first, e.g. `x.to_tensor()`; bounding boxes with `boxes.to_tensor(-1)`, or with "
+                hint += "`keras.layers.MaxNumBoundingBoxes`."
             _checks.fail("A batch must hold dense tensors.", f"a {irregularity} tensor ({name})", hint)
         if getattr(getattr(leaf, "dtype", None), "name", "") == "object":
             _checks.fail("A batch must hold arrays of numbers.", "an array of objects", UNEQUAL)

@@ -68,10 +68,6 @@ class Target:
         self.pasted = pasted
 
     @classmethod
-    def check_support(cls):
-        """Raise if targets of this kind cannot be mixed at all."""
-
-    @classmethod
     def check_arguments(cls, given):
         """Return the arguments that this kind adds, a dictionary by name, or raise if one is wrong."""
         return given

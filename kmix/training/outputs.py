@@ -8,6 +8,7 @@ from keras import ops
 from kmix import _backend, _checks
 from kmix.losses import SoftLabelCrossentropy
 from kmix.metrics import SoftLabelAccuracy
+from kmix.targets.assign import explicit
 from kmix.targets.label_forms import settle_labels
 from kmix.targets.labels import recognise
 from kmix.targets.spread import spread
@@ -144,7 +145,7 @@ class LabelReader(NamedTuple):
         return tree.pack_sequence_as(y, [self._encode(label, keep_ids) for label in self._labels(y)])
 
     def _labels(self, y):
-        targets, classes = spread(self.target, y, "target"), spread(self.num_classes, y, "num_classes")
+        targets, classes = spread(explicit(self.target, y), y, "target"), spread(self.num_classes, y, "num_classes")
         shapes, losses = self.outputs.shapes_of(y), self.outputs.losses_of(self.loss, y)
         return [Label(*each) for each in zip(tree.flatten(y), targets, classes, shapes, losses, strict=True)]
 

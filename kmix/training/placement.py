@@ -3,6 +3,7 @@
 import keras
 
 from kmix import _checks
+from kmix.layers import partners
 from kmix.layers.batch_layer import BatchLayer
 from kmix.layers.keras_masks import MixMask
 from kmix.layers.mix_layer import MixLayer
@@ -73,7 +74,7 @@ def _check_layers(layers):
                 f"{type(layer).__name__} ({layer.name})",
                 f"Mix the inputs with it: `MixTrainer(model, mix=kmix.{type(layer).__name__}(...))`.",
             )
-    for setting in ("alpha", "per", "rate"):
+    for setting in ("alpha", "per", "rate", *partners.PAIRING, "derange", "dominant", "keep_clean"):
         if len({repr(layer.get_config()[setting]) for layer in layers}) > 1:
             _checks.fail(
                 f"All mixing layers of a model mix with one plan, so they must agree on `{setting}`.",

@@ -137,7 +137,7 @@ def shards(pairing):
     """Number of equal parts of the batch within which partners stay: the devices of the batch axis, or 1."""
     distribution = keras.distribution.distribution()
     # On TensorFlow, `keras.distribution` has no effect. Under `tf.distribute`, a replica sees only its own batch.
-    if pairing == "batch" or distribution is None or keras.backend.backend() == "tensorflow":
+    if pairing != "shard" or distribution is None or keras.backend.backend() == "tensorflow":
         return 1
     mesh = distribution.device_mesh
     return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]

@@ -5,6 +5,7 @@ from keras import ops
 
 from kmix import _backend, _checks
 from kmix.batch import LABELS, Batch, Settings, Values
+from kmix.layers import partners
 from kmix.layers.step import REPLICAS, StepKey
 from kmix.plan import sample_choice, streams
 from kmix.targets import target as kinds
@@ -17,6 +18,9 @@ from kmix.training.state import shards
 tree = keras.tree
 
 
+OPTIONS = ("batch", "label", "shard")
+
+
 class StepMixer:
     """Mixes the batches of training steps.
 
@@ -25,18 +29,25 @@ class StepMixer:
         layers: The layer that mixes the inputs or at the places, or the mixing layers of the model. The first draws.
         inputs: Whether the first layer mixes the inputs.
         at: Names of the places of Manifold Mixup, or None.
-        num_classes, labels, target, pairing, seed: The arguments of the trainer.
+        num_classes, labels, target, seed: The arguments of the trainer.
+        given: Those that replace settings of the layers: `pairing`, `bandwidth`, `pairing_by`, `keep_clean`. None for
+            one that does not.
         arguments: Those that kinds of targets add.
     """
 
-    def __init__(self, model, layers, inputs, at, num_classes, labels, target, pairing, seed, arguments):
+    def __init__(self, model, layers, inputs, at, num_classes, labels, target, given, seed, arguments):
         self.planner, self._mixes_inputs = layers[0], inputs
-        self.at, self.pairing, self.seed = at, pairing, seed
+        self.at, self.seed = at, seed
+        pairing = {name: given[name] for name in partners.PAIRING}
+        given = {**given, **partners.check_pairing(**pairing, options=OPTIONS, optional=True)}
+        keep_clean = given["keep_clean"]
+        self._keeps_clean = layers[0].keep_clean if keep_clean is None else _checks.boolean(keep_clean, "keep_clean")
+        self._pairing = {name: given[name] for name in partners.PAIRING if given[name] is not None}
         self._model, self._outputs = (model,), Outputs(model)
         self.num_classes = agreed("num_classes", num_classes, layers)
         self.labels = check_form(agreed("labels", labels, layers), self.num_classes)
         self.target = agreed("target", check_target(target), layers)
-        self.given_arguments = arguments
+        self.given_arguments = {**given, **arguments}
         self.arguments = agreed_arguments(kinds.check_arguments(arguments), layers)
         self._class_weight = agreed("class_weight", None, layers)
         self.form = self.num_classes, self.labels, self.target
@@ -48,15 +59,11 @@ class StepMixer:
             self._outputs = Outputs(self._model[0])
         return LabelReader(self._outputs, loss, self.target, self.num_classes, self.labels)
 
-    def plan(self, step, batch_size, spatial_shape=None, replica=0):
+    def plan(self, step, batch_size, spatial_shape=None, replica=0, labels=None):
         """The plan of one step as NumPy arrays, see `MixTrainer.plan`."""
-        key = StepKey(
-            _checks.integer(step, "step"),
-            _checks.integer(replica, "replica", 0, REPLICAS),
-            self.seed,
-            shards(self.pairing),
-        )
+        key = self._key(_checks.integer(step, "step"), _checks.integer(replica, "replica", 0, REPLICAS))
         batch_size = _checks.integer(batch_size, "batch_size", 1)
+        key = key._replace(targets=partners.labels_for_plan(labels, batch_size))
         if batch_size % key.shards:
             _checks.fail(
                 "Under `keras.distribution` the batch size must be divisible by the number of devices.",
@@ -64,6 +71,9 @@ class StepMixer:
             )
         plan = self._sample_plan(_backend.NUMPY, key, batch_size, spatial_shape)
         return plan._replace(permutation=_backend.NUMPY.rows(plan.permutation).astype("int32"))
+
+    def _key(self, step, replica, alphas=None):
+        return StepKey(step, replica, self.seed, shards(self._pairing.get("pairing")), alphas or {}, self._pairing)
 
     def _sample_plan(self, xp, key, batch_size, spatial_shape=None):
         plan = self.planner.sample_plan(xp, key, batch_size, spatial_shape)
@@ -95,15 +105,22 @@ class StepMixer:
         settings = Settings(self.target, classes, self.labels, self._class_weight, arguments=self.arguments)
         inputs = self.planner.inputs if self._mixes_inputs else None
         batch = Batch(Values(() if inputs is None else x, {LABELS: y}, sample_weight), settings, inputs)
-        key = StepKey(step, _backend.replica(), self.seed, shards(self.pairing), alphas)
+        key = self._key(step, _backend.replica(), alphas)
         xp = _backend.namespace(*map(ops.convert_to_tensor, batch.values.arrays()[:1]))
-        values = batch.encode(xp, batch.check(xp))
+        values = batch.check(xp)
+        self.planner.check_partners(xp, batch.values.targets, self._pairing)
+        values = batch.encode(xp, values)
         if inputs is not None:
-            mixed = self.planner.mix_values(xp, key, batch, values)
+            mixed = partners.mix(self.planner, xp, key, batch, values, self._keeps_clean)
             return None, (mixed.inputs, mixed.targets[LABELS], mixed.sample_weight)
         leaf = values.arrays()[0]
         plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
-        plan = self._sample_plan(plan_xp, key._replace(step=step), xp.size(leaf, 0))
+        plan = self._sample_plan(plan_xp, key._replace(step=step, targets=values.targets), xp.size(leaf, 0))
+        if self._keeps_clean:
+            plan = partners.with_clean(plan)
+            values = partners.both(xp, values, values, key.shards)
+            x = tree.map_structure(xp.asarray, x)
+            x = partners.both(xp, x, x, key.shards)
         mixed = batch.mix(xp, values, plan)
         return plan, (x, mixed.targets[LABELS], mixed.sample_weight)
 

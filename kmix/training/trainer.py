@@ -36,8 +36,12 @@ class MixTrainer(Delegate):
             classes.
         labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to the value of the mixing layer.
         target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
-        pairing: `"batch"` draws partners from the whole batch; `"shard"` from the part of the batch on the same
-            device under `keras.distribution`, so that mixing moves nothing between devices.
+        pairing: `"batch"` draws partners from the whole batch; `"label"` prefers partners with similar labels, see
+            `MixUp`; `"shard"` draws from the part of the batch on the same device under `keras.distribution`, so that
+            mixing moves nothing between devices. Defaults to the value of the mixing layer.
+        bandwidth, pairing_by: For `pairing="label"`, see `MixUp`. Default to the values of the mixing layer.
+        keep_clean: Whether to train on the clean samples beside the mixed ones, see `MixUp`: on twice the batch.
+            Defaults to the value of the mixing layer.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
             shows what a training step did.
         **kwargs: The arguments that kinds of targets add, see `MixUp`, by default those of the mixing layer; and
@@ -85,13 +89,16 @@ class MixTrainer(Delegate):
         num_classes=None,
         labels=None,
         target=None,
-        pairing="batch",
+        pairing=None,
+        bandwidth=None,
+        pairing_by=None,
+        keep_clean=None,
         seed=None,
         **kwargs,
     ):
         own = {name: kwargs.pop(name) for name in kinds.arguments() if name in kwargs}
         super().__init__(**kwargs)
-        self.pairing = _checks.one_of(pairing, "pairing", ("batch", "shard"))
+        partners = {"pairing": pairing, "bandwidth": bandwidth, "pairing_by": pairing_by, "keep_clean": keep_clean}
         self.seed = None if seed is None else _checks.seed(seed)
         self.at = None if at is None else _checks.names(at, "at")
         if isinstance(model, MixTrainer):
@@ -100,17 +107,10 @@ class MixTrainer(Delegate):
         placement.check_ways(model, mix, self.at, placed)
         self.model, self.mix = model, mix
         mixing_layers = placed if mix is None else [mix]
+        self.pairing, self.bandwidth, self.pairing_by, self.keep_clean = pairing, bandwidth, pairing_by, keep_clean
+        inputs = mix is not None and not at
         self._mixer = StepMixer(
-            model,
-            mixing_layers,
-            mix is not None and not at,
-            self.at,
-            num_classes,
-            labels,
-            target,
-            pairing,
-            self.seed,
-            own,
+            model, mixing_layers, inputs, self.at, num_classes, labels, target, partners, self.seed, own
         )
         self.num_classes, self.labels, self.target = self._mixer.form
         # As a function, so that Keras does not track the layers twice.
@@ -169,7 +169,7 @@ class MixTrainer(Delegate):
         for layer in self._mixers or (self.mix,):
             layer.check_alpha(value)
 
-    def plan(self, step, batch_size, spatial_shape=None, replica=0):
+    def plan(self, step, batch_size, spatial_shape=None, replica=0, *, labels=None):
         """The plan of one training step as NumPy arrays: what its batch is, or was, mixed with.
 
         Args:
@@ -177,6 +177,7 @@ class MixTrainer(Delegate):
             batch_size: Number of samples in the batch.
             spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
             replica: Index of the replica under `tf.distribute`.
+            labels: The labels of the batch, by which `pairing="label"` chooses partners.
 
         Returns:
             A `kmix.MixPlan` for the current alpha of the trainer. With `at`, its `place` is the index in `at` of the
@@ -188,7 +189,7 @@ class MixTrainer(Delegate):
         >>> int(trainer.plan(step=0, batch_size=4).place)
         1
         """
-        return self._mixer.plan(step, batch_size, spatial_shape, replica)
+        return self._mixer.plan(step, batch_size, spatial_shape, replica, labels)
 
     def _mix(self, data):
         mixed = self._mixer.mix(data, self.loss, *self._state.read())
@@ -278,7 +279,6 @@ class MixTrainer(Delegate):
             "num_classes": self.num_classes,
             "labels": self.labels,
             "target": serialize(self.target),
-            "pairing": self.pairing,
             "seed": self.seed,
             **self._mixer.given_arguments,
         }

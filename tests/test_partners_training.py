@@ -1,0 +1,121 @@
+"""Partners by label and clean samples in a training step match NumPy."""
+
+import keras
+import numpy as np
+import oracle
+import pytest
+import steps
+from cases import raises
+from test_trainer import numbers
+
+import kmix
+from kmix.layers.batch_layer import BatchLayer
+
+N = 8
+every_way = pytest.mark.parametrize("way", steps.WAYS)
+
+
+@every_way
+@pytest.mark.parametrize("weighted", [False, True])
+def test_clean_samples_beside_the_mixed_ones(way, weighted):
+    trainer, (x, y, w) = steps.trainer_of(way, keep_clean=True), steps.batch(N)
+    w = w if weighted else None
+    expected = steps.weights_of(trainer)
+    history = steps.fit(trainer, x, y, w)
+    twice = np.tile(x, (2, 1)), np.tile(y, 2), None if w is None else np.tile(w, 2)
+    for number in range(4):
+        expected, accuracy = steps.step(way, expected, *twice, steps.with_clean(trainer.plan(number, N)))
+        assert history["accuracy"][number] == pytest.approx(accuracy)
+    steps.assert_close(steps.weights_of(trainer), expected)
+    # Inference sees the bare batch.
+    assert trainer.predict(x, verbose=0).shape == (N, 4)
+    assert trainer.evaluate(x, y, verbose=0, return_dict=True).keys() == {"loss", "accuracy"}
+
+
+LAYERS = {
+    "mix": lambda **settings: ([], {"mix": kmix.MixUp(0.8, seed=3, **settings)}),
+    "placed": lambda **settings: ([kmix.EmbeddingMixup(0.8, seed=5, **settings)], {}),
+    "at": lambda **settings: ([], {"mix": kmix.MixUp(0.8, seed=3, **settings), "at": ["input", "hidden"]}),
+}
+
+
+def regression(way, *, trainer_settings=(), outputs=1, **settings):
+    """A trainer of a linear model, through which a blend passes unchanged, and that model."""
+    placed, ways = LAYERS[way](**settings)
+    layers = [keras.Input((5,)), keras.layers.Dense(4, name="hidden"), *placed, keras.layers.Dense(outputs)]
+    trainer = kmix.MixTrainer(keras.Sequential(layers), **ways, **dict(trainer_settings))
+    trainer.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=keras.backend.backend() != "torch")
+    return trainer
+
+
+def losses_of(trainer, x, y, w, plan, clean=False):
+    """The mean squared error of a mixed batch."""
+    plan = steps.with_clean(plan) if clean else plan
+    x, y, w = (np.concatenate([part, part]) if clean else part for part in (x, y, w))
+    labels, weights = oracle.weighted(y, w, plan.lam, plan.permutation)
+    predicted = trainer.model.predict(oracle.mixup(x, *plan[:2]).astype("float32"), verbose=0)
+    return np.mean(weights * np.mean(np.square(labels - predicted), axis=-1))
+
+
+@every_way
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("given", ["layer", "trainer"])
+def test_partners_by_label(way, clean, given):
+    settings = {"pairing": "label", "bandwidth": 0.3, "keep_clean": clean}
+    trainer = regression(way, derange=True, **({"trainer_settings": settings} if given == "trainer" else settings))
+    x, y, w = numbers(16, 5), numbers(16, 1, seed=1), np.linspace(0.5, 2, 16, dtype="float32")
+    plans = [trainer.plan(step, 16, labels=y) for step in range(2)]
+    assert all(len(set(plan.permutation)) < 16 and (plan.permutation != np.arange(16)).all() for plan in plans)
+    assert not np.array_equal(plans[0].permutation, plans[1].permutation)
+    logged = trainer.fit(x, y, sample_weight=w, batch_size=16, epochs=2, shuffle=False, verbose=0).history["loss"]
+    assert logged == pytest.approx([losses_of(trainer, x, y, w, plan, clean) for plan in plans], rel=1e-4)
+
+
+def test_one_of_several_labels_counts():
+    inputs = keras.Input((5,))
+    outputs = {name: keras.layers.Dense(size, name=name)(inputs) for name, size in (("age", 1), ("grade", 2))}
+    trainer = kmix.MixTrainer(keras.Model(inputs, outputs), mix=kmix.MixUp(seed=1), pairing="label", pairing_by="age")
+    trainer.compile(keras.optimizers.SGD(0.0), {"age": "mse", "grade": "mse"})
+    x, y = numbers(16, 5), {"age": numbers(16, 1, seed=1), "grade": numbers(16, 2, seed=2)}
+    logged = trainer.fit(x, y, batch_size=16, shuffle=False, verbose=0).history["loss"][0]
+    plan = trainer.plan(0, 16, labels=y)
+    predicted = trainer.model.predict(oracle.mixup(x, *plan[:2]).astype("float32"), verbose=0)
+    expected = sum(np.mean(np.square(oracle.mixup(y[name], *plan[:2]) - predicted[name])) for name in y)
+    assert logged == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_trainer_replaces_the_settings_of_its_layer():
+    y = numbers(16, 1)
+    plans = {
+        pairing: regression("mix", pairing="label", trainer_settings={"pairing": pairing}).plan(0, 16, labels=y)
+        for pairing in ("batch", "shard", "label", None)
+    }
+    same = lambda one, other: np.array_equal(plans[one].permutation, plans[other].permutation)
+    assert same("batch", "shard")
+    assert same("label", None)
+    assert not same("batch", "label")
+    narrow = regression("mix", pairing="label", trainer_settings={"bandwidth": 0.01}).plan(0, 16, labels=y)
+    assert not np.array_equal(narrow.permutation, plans["label"].permutation)
+    assert regression("mix", keep_clean=True).get_config()["keep_clean"] is None
+
+
+def test_the_settings_are_saved(tmp_path):
+    settings = {"pairing": "label", "bandwidth": 0.3, "pairing_by": "a", "keep_clean": True}
+    trainer = regression("mix", trainer_settings=settings)
+    trainer.save(tmp_path / "trainer.keras")
+    twin = keras.saving.load_model(tmp_path / "trainer.keras")
+    assert {name: twin.get_config()[name] for name in settings} == settings
+    y = {"a": numbers(8), "b": numbers(8, seed=1)}
+    np.testing.assert_array_equal(twin.plan(0, 8, labels=y).permutation, trainer.plan(0, 8, labels=y).permutation)
+
+
+def test_settings_that_are_refused():
+    given = lambda **settings: lambda: regression("mix", trainer_settings=settings)
+    raises(given(pairing="device"), "`pairing`", "'batch', 'label', 'shard'")
+    raises(given(bandwidth=0), "`bandwidth`", "> 0")
+    raises(lambda: BatchLayer.check_partners(kmix.MixUp(), None, {}, {"pairing": "label"}), "by label", "MixUp")
+    raises(given(keep_clean="yes"), "`keep_clean`", "True or False", errors=TypeError)
+    layers = [kmix.EmbeddingMixup(derange=True), kmix.EmbeddingMixup()]
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    model = keras.Model(inputs, keras.layers.Add()([layer(x) for layer, x in zip(layers, inputs, strict=True)]))
+    raises(lambda: kmix.MixTrainer(model), "agree on `derange`")
