@@ -600,10 +600,8 @@ def test_each_with_each(form, dtype, road):
         plan, second = layer.plan(3, 12), sides[1 if "partner" in given else 0]
         for weighted in (True,) if road == "tfdata" else (True, False):
             batch, other = (side if weighted else side[:2] for side in (sides[0], second))
-            if "partner" in given:
-                mixed = with_partner(road, layer, 3, batch, other)
-            else:
-                mixed = at_step(road, layer, 3, batch)
+            mix, given_batches = (with_partner, (batch, other)) if "partner" in given else (at_step, (batch,))
+            mixed = mix(road, layer, 3, *given_batches)
             x, y, w = (*mixed, None)[:3]
             y = oracle.dense(y, 5) if form == "pair" else y
             expected = by_hand(plan, sides[0], second, weighted, "keep_clean" in given)
