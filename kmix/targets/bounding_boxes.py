@@ -49,7 +49,7 @@ class BoundingBoxes(Target):
 
     Example: two images, and the box of each.
 
-    >>> mixup = kmix.MixUp(1.0, bounding_box_format="xyxy", seed=1)
+    >>> mixup = kmix.MixUp(1.0, bounding_box_format="xyxy", seed=6)
     >>> boxes = {"boxes": np.array([[[0, 0, 4, 4]], [[2, 2, 8, 8]]], "float32"), "labels": np.array([[3.0], [5.0]])}
     >>> _, mixed = mixup(np.zeros((2, 8, 8, 3), "float32"), boxes)
     >>> mixed["labels"]

@@ -11,6 +11,7 @@ FORMATS = (
     "rel_xywh",
     "rel_center_xywh",
 )
+_ROWS_FIRST = ("yxyx", "center_yxhw")
 
 
 def _scales(xp, name, spatial_shape):
@@ -32,7 +33,7 @@ def to_corners(xp, boxes, name, spatial_shape):
     high, wide = _scales(xp, name, spatial_shape)
     name, boxes = name.removeprefix("rel_"), xp.cast(boxes, "float32")
     first, second, third, fourth = (boxes[..., i] for i in range(4))
-    if "yx" in name:
+    if name in _ROWS_FIRST:
         first, second, third, fourth = second, first, fourth, third
     if name.startswith("center"):
         first, second = first - third / 2, second - fourth / 2
@@ -50,6 +51,6 @@ def from_corners(xp, corners, name, spatial_shape):
         third, fourth = third - first, fourth - second
     if name.startswith("center"):
         first, second = first + third / 2, second + fourth / 2
-    if "yx" in name:
+    if name in _ROWS_FIRST:
         first, second, third, fourth = second, first, fourth, third
     return xp.stack([first, second, third, fourth], axis=-1)

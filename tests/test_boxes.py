@@ -1,0 +1,397 @@
+"""Bounding boxes against pixels: each box is painted, and what shows of it in the mixed picture is found again."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from contract import PROMISES
+from roads import ROADS, at_step, to_numpy
+
+import kmix
+from kmix.targets.box_formats import FORMATS
+
+N = 8
+
+
+def scene(generator, height, width, most=12):
+    """Corners `(y0, x0, y1, x1)` of whole pixels, some beyond the borders, and labels, -1 for padding."""
+    corners = np.full((N, most, 4), -1)
+    labels = np.full((N, most), -1)
+    for i in range(N):
+        for j in range(generator.integers(0, most + 1)):
+            top, left = generator.integers(-3, height), generator.integers(-3, width)
+            bottom = min(height + 3, top + generator.integers(1, height + 1))
+            right = min(width + 3, left + generator.integers(1, width + 1))
+            if bottom > 0 and right > 0:
+                corners[i, j], labels[i, j] = (top, left, bottom, right), generator.integers(0, 9)
+    # A real box may stand after padding, which may hold anything.
+    order = generator.permutation(most)
+    padding = (labels < 0)[..., None] & (generator.random() < 0.5)
+    return np.where(padding, 0, corners)[:, order], labels[:, order]
+
+
+def written(corners, name, height, width):
+    """Boxes in a format."""
+    top, left, bottom, right = np.moveaxis(corners.astype("float64"), -1, 0)
+    if name.startswith("rel_"):
+        top, bottom, left, right, name = top / height, bottom / height, left / width, right / width, name[4:]
+    middle, across = (top + bottom) / 2, (left + right) / 2
+    found = {
+        "xyxy": (left, top, right, bottom),
+        "yxyx": (top, left, bottom, right),
+        "xywh": (left, top, right - left, bottom - top),
+        "center_xywh": (across, middle, right - left, bottom - top),
+        "center_yxhw": (middle, across, bottom - top, right - left),
+    }[name]
+    return np.stack(found, axis=-1).astype("float32")
+
+
+def read(boxes, name, height, width):
+    """Corners of boxes in a format."""
+    first, second, third, fourth = np.moveaxis(boxes.astype("float64"), -1, 0)
+    if name.startswith("rel_"):
+        first, second, third, fourth, name = first * width, second * height, third * width, fourth * height, name[4:]
+        if name == "yxyx":
+            first, second, third, fourth = (
+                first / width * height,
+                second / height * width,
+                third / width * height,
+                fourth / height * width,
+            )
+    return np.stack(
+        {
+            "xyxy": lambda: (second, first, fourth, third),
+            "yxyx": lambda: (first, second, third, fourth),
+            "xywh": lambda: (second, first, second + fourth, first + third),
+            "center_xywh": lambda: (
+                second - fourth / 2,
+                first - third / 2,
+                second + fourth / 2,
+                first + third / 2,
+            ),
+            "center_yxhw": lambda: (
+                first - third / 2,
+                second - fourth / 2,
+                first + third / 2,
+                second + fourth / 2,
+            ),
+        }[name](),
+        axis=-1,
+    )
+
+
+def paint(corners, height, width):
+    """The pixels of a box."""
+    canvas = np.zeros((height, width), bool)
+    top, left, bottom, right = np.clip(corners, 0, [height, width, height, width])
+    canvas[top:bottom, left:right] = True
+    return canvas
+
+
+def found_again(canvas, pixels, visibility=0.1):
+    """The corners of what shows of a box of so many pixels; None if too little does."""
+    if canvas.sum() == 0 or canvas.sum() < visibility * pixels - 1e-9:
+        return None
+    rows, columns = np.flatnonzero(canvas.any(axis=1)), np.flatnonzero(canvas.any(axis=0))
+    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+
+
+def shown(corners, labels, plan, height, width):
+    """For each mixed picture, the corners and labels of the boxes that show, in order."""
+    pictures = []
+    for i in range(N):
+        boxes = []
+        for source, moved, window in sources(plan, i, height, width):
+            for box, label in zip(corners[source], labels[source], strict=True):
+                if label >= 0:
+                    canvas = paint(box, height, width)
+                    again = found_again(moved(canvas) & window, canvas.sum())
+                    boxes += [] if again is None else [(*again, label)]
+        pictures.append(boxes)
+    return pictures
+
+
+def sources(plan, i, height, width):
+    """The images that show in picture `i`: index, how their pixels move, and the pixels where they show."""
+    if plan.region is None:
+        window = paint(plan.box[i], height, width)
+        return [(i, np.array, ~window), (plan.permutation[i], np.array, window)]
+    parts, (cy, cx) = [], plan.region.centre[i]
+    for quadrant, source in enumerate([i, *plan.region.partners[:, i]]):
+        window = np.zeros((height, width), bool)
+        rows, columns = (slice(0, cy), slice(cy, None))[quadrant // 2], (slice(0, cx), slice(cx, None))[quadrant % 2]
+        window[rows, columns] = True
+        parts.append((source, lambda canvas, cy=cy, cx=cx: np.roll(canvas, (cy, cx), (0, 1)), window))
+    return parts
+
+
+def assert_shown(mixed, expected, name, height, width, key="labels"):
+    """The boxes of a mixed batch are those expected, real ones first, then padding of -1."""
+    boxes, labels = mixed["boxes"], mixed[key]
+    for i, picture in enumerate(expected):
+        count = len(picture)
+        assert (labels[i, :count] >= 0).all()
+        np.testing.assert_array_equal(labels[i, count:], -1)
+        np.testing.assert_array_equal(boxes[i, count:], -1)
+        np.testing.assert_array_equal(labels[i, :count], [box[4] for box in picture])
+        if picture:
+            corners = read(boxes[i, :count], name, height, width)
+            # A box that nothing touched may reach beyond the image.
+            corners = np.clip(corners, 0, [height, width, height, width])
+            np.testing.assert_allclose(corners, [box[:4] for box in picture], atol=1e-3)
+
+
+def layer(kind, name="xyxy", **settings):
+    where = {} if kind == "MixUp" else {"data_format": "channels_last"}
+    return getattr(kmix, kind)(seed=5, bounding_box_format=name, **where, **settings)
+
+
+def batches(count, seed=0):
+    generator = np.random.default_rng(seed)
+    for step in range(count):
+        height, width = generator.integers(9, 65, 2)
+        yield step, FORMATS[step % 9], height, width, *scene(generator, height, width)
+
+
+@pytest.mark.parametrize("kind", ["CutMix", "Mosaic"])
+def test_a_thousand_scenes_show_what_their_pixels_show(kind):
+    for step, name, height, width, corners, labels in batches(125):
+        mixer = layer(kind, name, rate=0.9)
+        plan = mixer.plan(step, N, spatial_shape=(height, width))
+        batch = (
+            np.zeros((N, height, width, 1), "uint8"),
+            {
+                "boxes": written(corners, name, height, width),
+                "labels": labels.astype("float32"),
+            },
+        )
+        mixed = mixer.at_step(step, batch)[1]
+        expected = shown(corners, labels, plan, height, width)
+        assert mixed["boxes"].shape == (N, (4 if kind == "Mosaic" else 2) * 12, 4)
+        assert_shown(mixed, expected, name, height, width)
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("kind", ["CutMix", "Mosaic"])
+def test_every_road_shows_the_same_boxes(kind, road):
+    for step, name, _, _, _, _ in batches(9):
+        corners, labels = scene(np.random.default_rng(step), 20, 30)
+        mixer = layer(kind, name)
+        plan = mixer.plan(step, N, spatial_shape=(20, 30))
+        batch = np.zeros((N, 20, 30, 1), "uint8"), {"boxes": written(corners, name, 20, 30), "classes": labels}
+        mixed = at_step(road, mixer, step, (batch[0], {**batch[1], "classes": labels.astype("int32")}))[1]
+        assert mixed["classes"].dtype == np.int32
+        assert_shown(mixed, shown(corners, labels, plan, 20, 30), name, 20, 30, "classes")
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_blend_has_the_boxes_of_both(road):
+    corners, labels = scene(np.random.default_rng(3), 20, 30)
+    boxes = written(corners, "xywh", 20, 30)
+    mixer = layer("MixUp", "xywh", alpha=0.2, bounding_box_weights=True, rate=0.7)
+    batch = np.zeros((N, 20, 30, 1), "float32"), {"boxes": boxes, "labels": labels.astype("float32")}
+    mixed = at_step(road, mixer, 2, batch)[1]
+    plan = mixer.plan(2, N)
+    assert (plan.lam == 1).any()
+    for i, (lam, j) in enumerate(zip(plan.lam, plan.permutation, strict=True)):
+        own, partner = labels[i] >= 0, (labels[j] >= 0) & (lam < 1)
+        count = own.sum() + partner.sum()
+        np.testing.assert_array_equal(mixed["boxes"][i, :count], np.concatenate([boxes[i][own], boxes[j][partner]]))
+        np.testing.assert_array_equal(mixed["labels"][i, :count], np.concatenate([labels[i][own], labels[j][partner]]))
+        np.testing.assert_array_equal(mixed["labels"][i, count:], -1)
+        weights = np.concatenate([np.full(own.sum(), lam), np.full(partner.sum(), 1 - lam)])
+        np.testing.assert_allclose(mixed["weights"][i, :count], weights, atol=1e-5)
+        np.testing.assert_array_equal(mixed["weights"][i, count:], 0)
+
+
+@pytest.mark.parametrize("number", [3, 60])
+def test_max_boxes_takes_the_first_real_ones(number):
+    corners, labels = scene(np.random.default_rng(4), 20, 30)
+    boxes = {"boxes": written(corners, "xyxy", 20, 30), "labels": labels}
+    x = np.zeros((N, 20, 30, 1), "float32")
+    for kind in ("MixUp", "CutMix"):
+        every = layer(kind).at_step(0, (x, boxes))[1]
+        some = layer(kind, max_boxes=number).at_step(0, (x, boxes))[1]
+        assert some["boxes"].shape == (N, number, 4)
+        first = min(number, 24)
+        np.testing.assert_array_equal(some["labels"][:, :first], every["labels"][:, :first])
+        np.testing.assert_array_equal(some["boxes"][:, :first], every["boxes"][:, :first])
+        np.testing.assert_array_equal(some["labels"][:, first:], -1)
+
+
+def test_min_visibility_decides_which_cut_boxes_stay():
+    for visibility in (0.0, 0.5, 1.0):
+        for step, name, height, width, corners, labels in batches(9, seed=7):
+            mixer = layer("CutMix", name, min_visibility=visibility)
+            plan = mixer.plan(step, N, spatial_shape=(height, width))
+            boxes = {"boxes": written(corners, name, height, width), "labels": labels}
+            mixed = mixer.at_step(step, (np.zeros((N, height, width, 1), "uint8"), boxes))[1]
+            counts = np.zeros(N, int)
+            for i in range(N):
+                for source, _, window in sources(plan, i, height, width):
+                    for box, label in zip(corners[source], labels[source], strict=True):
+                        canvas = paint(box, height, width)
+                        seen = (canvas & window).sum()
+                        counts[i] += bool(label >= 0 and seen and seen >= visibility * canvas.sum() - 1e-6)
+            np.testing.assert_array_equal((mixed["labels"] >= 0).sum(axis=1), counts)
+
+
+def test_untouched_boxes_keep_their_bits():
+    generator = np.random.default_rng(0)
+    boxes = generator.uniform(0, 5, (N, 6, 4)).astype("float32")
+    for name in FORMATS:
+        mixer = layer("CutMix", name, rate=0.0)
+        mixed = mixer(np.zeros((N, 9, 9, 1), "float32"), {"boxes": boxes, "labels": np.ones((N, 6), "int64")})[1]
+        np.testing.assert_array_equal(mixed["boxes"][:, :6], boxes)
+        assert mixed["labels"].dtype == np.int64
+
+
+def test_an_unknown_number_of_boxes_in_tf_data():
+    corners, labels = scene(np.random.default_rng(3), 20, 30)
+    boxes = written(corners, "xyxy", 20, 30)
+    batch = {"images": np.zeros((N, 20, 30, 1), "float32"), "bounding_boxes": {"boxes": boxes, "labels": labels}}
+    spec = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), batch)
+    spec["bounding_boxes"] = {
+        "boxes": tf.TensorSpec((None, None, 4), "float32"),
+        "labels": tf.TensorSpec((None, None), "int64"),
+    }
+    ds = tf.data.Dataset.from_generator(lambda: iter([batch]), output_signature=spec)
+    for settings in ({}, {"max_boxes": 7}, {"max_boxes": 50}):
+        mixed = next(iter(ds.map(layer("CutMix", **settings))))
+        expected = layer("CutMix", **settings)(batch)
+        for ours, other in zip(*map(tf.nest.flatten, (mixed, expected)), strict=True):
+            np.testing.assert_allclose(ours.numpy(), other, atol=1e-4)
+
+
+def detection_batch():
+    corners, labels = scene(np.random.default_rng(3), 20, 30)
+    boxes = {"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("float32")}
+    images = np.random.default_rng(1).random((N, 20, 30, 3)).astype("float32")
+    return {"images": images, "bounding_boxes": boxes, "labels": np.arange(N) % 3}
+
+
+BATCHES = {
+    "CutMix": lambda: layer("CutMix", num_classes=3),
+    "MixUp": lambda: layer("MixUp", num_classes=3, bounding_box_weights=True),
+    "Mosaic": lambda: layer("Mosaic", num_classes=3, max_boxes=20),
+    "a choice": lambda: kmix.RandomChoice([layer("CutMix", num_classes=3), layer("MixUp", num_classes=3)], seed=0),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_dictionary_with_boxes_keeps_the_promises(name):
+    for promise in PROMISES:
+        if promise.__name__ not in ("check_once", *(["check_second_batch"] if name == "Mosaic" else [])):
+            promise(BATCHES[name](), detection_batch())
+
+
+@pytest.mark.parametrize("after", ["RandomFlip", "RandomCrop", "Resizing", "MaxNumBoundingBoxes"])
+def test_keras_layers_take_mixed_boxes_and_give_boxes_to_mix(after):
+    keras_layer = {
+        "RandomFlip": lambda: keras.layers.RandomFlip("horizontal", bounding_box_format="xyxy", seed=1),
+        "RandomCrop": lambda: keras.layers.RandomCrop(16, 16, bounding_box_format="xyxy", seed=1),
+        "Resizing": lambda: keras.layers.Resizing(40, 60, bounding_box_format="xyxy"),
+        "MaxNumBoundingBoxes": lambda: keras.layers.MaxNumBoundingBoxes(20, bounding_box_format="xyxy"),
+    }[after]()
+    batch = detection_batch()
+    del batch["labels"]
+    ds = tf.data.Dataset.from_tensors(batch)
+    mixed = to_numpy(next(iter(ds.map(layer("CutMix")))))
+    augmented = to_numpy(next(iter(ds.map(layer("CutMix")).map(lambda batch: keras_layer(batch)))))
+    # Keras' crop keeps the labels of boxes that it crops away.
+    if after != "RandomCrop":
+        assert_valid(augmented["bounding_boxes"], augmented["images"].shape)
+    if after in ("RandomFlip", "Resizing"):
+        count = (mixed["bounding_boxes"]["labels"] >= 0).sum()
+        assert (augmented["bounding_boxes"]["labels"] >= 0).sum() == count
+    other = to_numpy(next(iter(ds.map(lambda batch: keras_layer(batch)).map(layer("CutMix")))))
+    assert (other["bounding_boxes"]["labels"] >= 0).any()
+    if after != "RandomCrop":
+        assert_valid(other["bounding_boxes"], other["images"].shape)
+
+
+def assert_valid(boxes, shape):
+    """Real boxes show something within the image; padding is padding."""
+    real = boxes["labels"] >= 0
+    assert real.any()
+    left, top, right, bottom = np.moveaxis(np.clip(boxes["boxes"][real], 0, [shape[2], shape[1]] * 2), -1, 0)
+    assert (right > left).all()
+    assert (bottom > top).all()
+
+
+def test_a_pipeline_of_keras():
+    pipeline = keras.layers.Pipeline(
+        [keras.layers.RandomFlip("horizontal", bounding_box_format="xyxy", seed=1), layer("CutMix", num_classes=3)]
+    )
+    mixed = to_numpy(next(iter(tf.data.Dataset.from_tensors(detection_batch()).map(pipeline))))
+    assert mixed["bounding_boxes"]["boxes"].shape == (N, 24, 4)
+    assert_valid(mixed["bounding_boxes"], mixed["images"].shape)
+
+
+def test_a_trainer_passes_mixed_boxes_to_the_loss():
+    batch = detection_batch()
+    x, y = batch["images"], batch["bounding_boxes"]
+    inputs = keras.Input((20, 30, 3))
+    features = keras.layers.Flatten()(inputs)
+    outputs = {
+        "boxes": keras.layers.Reshape((12, 4))(keras.layers.Dense(48)(features)),
+        "labels": keras.layers.Dense(12)(features),
+    }
+    model = keras.Model(inputs, outputs)
+    # As many boxes as the model predicts, and as the data has.
+    trainer = kmix.MixTrainer(model, mix=layer("CutMix", max_boxes=12))
+    seen = []
+
+    def loss(y_true, y_pred):
+        seen.append(tuple(y_true.shape))
+        return keras.ops.mean(keras.ops.abs(y_true - y_pred), axis=-1)
+
+    trainer.compile("sgd", {"boxes": loss, "labels": loss})
+    assert np.isfinite(trainer.train_on_batch(x, y, return_dict=True)["loss"])
+    assert {shape[1:] for shape in seen} == {(12, 4), (12,)}
+    assert np.isfinite(trainer.evaluate(x, y, verbose=0, return_dict=True)["loss"])
+
+
+def images(*shape):
+    return np.zeros(shape or (2, 8, 8, 3), "float32")
+
+
+def boxes(*shape, labels=None, **more):
+    shape = shape or (2, 3, 4)
+    return {"boxes": np.zeros(shape, "float32"), "labels": np.zeros(shape[:2]) if labels is None else labels, **more}
+
+
+REFUSED = {
+    "no format": (lambda: kmix.MixUp()(images(), boxes()), "bounding_box_format"),
+    "an unknown format": (lambda: layer("MixUp", "xxyy"), "bounding_box_format"),
+    "corners of three": (lambda: layer("MixUp")(images(), boxes(2, 3, 3)), r"\(B, N, 4\)"),
+    "without a batch axis": (lambda: layer("MixUp")(images(), boxes(2, 4, labels=np.zeros(2))), r"\(B, N, 4\)"),
+    "too few labels": (lambda: layer("MixUp")(images(), boxes(labels=np.zeros((2, 2)))), "one label"),
+    "no labels": (lambda: layer("MixUp")(images(), {"boxes": np.zeros((2, 3, 4))}), "boxes and their labels"),
+    "unsigned labels": (lambda: layer("MixUp")(images(), boxes(labels=np.zeros((2, 3), "uint8"))), "int32"),
+    "another key": (lambda: layer("MixUp")(images(), boxes(ids=np.zeros((2, 3)))), "passthrough"),
+    "sequences": (lambda: layer("CutMix")(images(2, 8, 3), boxes()), r"\(B, H, W, C\)"),
+    "weights of boxes": (lambda: layer("MixUp")(images(), boxes(), np.ones((2, 3))), "Sample weights"),
+    "class weights": (lambda: layer("MixUp", class_weight={0: 1.0})(images(), boxes()), "class_weight"),
+    "no boxes at all": (lambda: layer("MixUp", max_boxes=0), "max_boxes"),
+    "a share beyond 1": (lambda: layer("MixUp", min_visibility=2), "min_visibility"),
+    "ragged": (
+        lambda: layer("MixUp")(
+            images(),
+            {"boxes": tf.ragged.constant([[[0.0] * 4]], inner_shape=(4,)), "labels": tf.ragged.constant([[1]])},
+        ),
+        r"to_tensor\(-1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_boxes_are_refused(name):
+    function, match = REFUSED[name]
+    with pytest.raises(ValueError, match=match):
+        function()
+
+
+def test_other_keys_pass_through():
+    mixed = layer("MixUp", passthrough=["ids"])(images(), boxes(ids=np.arange(6).reshape(2, 3)))[1]
+    np.testing.assert_array_equal(mixed["ids"], np.arange(6).reshape(2, 3))
