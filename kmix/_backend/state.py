@@ -14,6 +14,14 @@ from kmix import _checks
 from kmix._backend import kinds
 from kmix._backend.tensorflow import TensorFlow
 
+# Drawn by each interpreter that starts; a fork copies it.
+_INTERPRETER = uuid.uuid4().hex
+
+
+def _this_process():
+    """A name that no other process has, on any machine."""
+    return _INTERPRETER, os.getpid()
+
 
 class Resource:
     """A TensorFlow resource on the CPU, where tf.data runs, and out of reach of variable scopes."""
@@ -126,24 +134,29 @@ def _shared_memory(value):
 
 
 class Counter:
-    """Counts calls 0, 1, 2, ... and never gives a number twice, even in parallel tf.data maps."""
+    """Counts calls 0, 1, 2, ... and never gives a number twice, even in parallel tf.data maps.
 
-    def __init__(self, start=0, copied=False):
+    Only one process counts, this one by default. `process` goes along in a pickle.
+    """
+
+    def __init__(self, start=0, copied=False, process=None):
         self._lock, self._resource, self._next = threading.Lock(), None, start
-        self._process, self._copied = os.getpid(), copied
+        self.process, self._copied = process or _this_process(), copied
 
     def count(self):
         """The next number, without taking it."""
         return self._next if self._resource is None else int(self._resource.read()[0]) >> 8
 
     def next(self, xp):
-        if os.getpid() != self._process or (self._copied and multiprocessing.parent_process() is not None):
+        if _this_process() != self.process or (self._copied and multiprocessing.parent_process() is not None):
+            alone = multiprocessing.parent_process() is None
             _checks.fail(
                 "In a worker process, a layer cannot count its calls: every worker would draw the same plans.",
                 "a call without a step in a copy of the layer",
                 "Write `layer.at_step(step, batch)` with the number of the batch: `kmix.data.MixedBatches` numbers the "
                 "batches of a PyTorch loader. Or mix in the main process: `for step, batch in numbering(loader): batch "
-                "= layer.at_step(step, batch)` with `numbering = kmix.data.Numbering()`.",
+                "= layer.at_step(step, batch)` with `numbering = kmix.data.Numbering()`."
+                + (" If no other process counts, write `layer = copy.deepcopy(layer)` first." if alone else ""),
             )
         with self._lock:
             if isinstance(xp, TensorFlow) and self._resource is None:
