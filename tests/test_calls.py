@@ -271,7 +271,9 @@ def test_a_copy_in_a_process_that_is_no_child_may_not_count():
     """As the workers of Ray, which unpickle the layer for each of their tasks. Sent back, the copy counts again."""
     layer = kmix.MixUp(0.5, num_classes=3, seed=1)
     layer(X, Y)
-    run = subprocess.run([sys.executable, "-c", _UNPICKLED], input=pickle.dumps((layer, (X, Y))), stdout=subprocess.PIPE)
+    run = subprocess.run(
+        [sys.executable, "-c", _UNPICKLED], input=pickle.dumps((layer, (X, Y))), stdout=subprocess.PIPE
+    )
     (there, error, copied), returned = pickle.loads(run.stdout)
     expected = layer.at_step(1, (X, Y))[0]
     assert "worker process" in error
