@@ -241,7 +241,7 @@ def service():
     made = tf.data.experimental.service
     dispatcher = made.DispatchServer()
     address = dispatcher.target.split("://")[1]
-    workers = [made.WorkerServer(made.WorkerConfig(dispatcher_address=address)) for _ in range(2)]
+    workers = [made.WorkerServer(made.WorkerConfig(address, heartbeat_interval_ms=100)) for _ in range(2)]
     yield lambda: made.distribute("distributed_epoch", dispatcher.target)
     del workers
 
@@ -278,7 +278,7 @@ def test_what_does_not_number_the_batches_of_the_service(service):
 
 @pytest.fixture(scope="module")
 def ray():
-    ray = pytest.importorskip("ray", reason="ray is not installed")
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
     data = importlib.import_module("ray.data")
     workers = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
     with warnings.catch_warnings():

@@ -8,6 +8,7 @@ import types
 import uuid
 import weakref
 
+import keras
 import numpy as np
 
 from kmix import _checks
@@ -82,11 +83,12 @@ class Cell:
 
     @property
     def value(self):
-        for weight in self._refreshed():
-            # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
-            held = kinds.values(weight.value)
-            if np.float32(self._memory.value) != held:
-                self._memory.value = float(held)
+        with _outside_graphs() if self._weights else contextlib.nullcontext():
+            for weight in self._refreshed():
+                # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
+                held = kinds.values(weight.value)
+                if np.float32(self._memory.value) != held:
+                    self._memory.value = float(held)
         return self._memory.value
 
     def check(self, value):
@@ -123,6 +125,13 @@ class Cell:
             if self._resource is None:
                 self._resource = Resource(np.float32(self.value))
         return self._resource.read()
+
+
+def _outside_graphs():
+    """A scope in which weights have values to read, inside the graph of a data set as well."""
+    if keras.backend.backend() != "tensorflow" or kinds.tensorflow().executing_eagerly():
+        return contextlib.nullcontext()
+    return kinds.tensorflow().init_scope()
 
 
 def _shared_memory(value):
