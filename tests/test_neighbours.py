@@ -125,7 +125,7 @@ def test_keras_cv_before_and_after():
 
 def first_loss(model, loss, x, y):
     """The loss of a batch, in training and before any step."""
-    return float(loss(to_native(y), model(to_native(x), training=True)))
+    return to_numpy(loss(to_native(y), model(to_native(x), training=True)))
 
 
 def fit_one_batch(trainer, x, y, steps=2):
@@ -216,7 +216,7 @@ def test_keras_hub_text_classifier(hub, place):
     trainer.compile("adam", loss, metrics=["accuracy"])
     plan = trainer.plan(0, BATCH)
     expected = loss(to_native(blend(plan, np.eye(CLASSES, dtype="float32")[Y])), logits_of_mixed(model, place, plan, x))
-    assert fit_one_batch(trainer, x, Y)[0] == pytest.approx(float(expected), rel=1e-5)
+    assert fit_one_batch(trainer, x, Y)[0] == pytest.approx(to_numpy(expected), rel=1e-5)
 
 
 def test_keras_hub_image_segmenter(hub):
@@ -236,7 +236,6 @@ def test_keras_hub_image_segmenter(hub):
     trainer = kmix.MixTrainer(model, mix=layer, target="keep")
     trainer.compile("adam", loss)
     assert fit_one_batch(trainer, X / 255, mask)[0] == pytest.approx(expected, rel=2e-3)
-    assert_fits(model, layer, X / 255, mask, loss=loss, metrics=[kmix.metrics.SoftLabelAccuracy()])
 
 
 def test_keras_hub_object_detector(hub):
