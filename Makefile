@@ -41,8 +41,9 @@ test-torch: .venv/.ready-all
 	KERAS_BACKEND=torch $(PYTEST)
 
 # The tests that `make test` skips because packages are missing.
+EXTRAS := keras_cv or keras_hub or keras_tuner or hugging_face or torch_loader or test_pytorch
 test-extras: .venv/.ready-all
-	KERAS_BACKEND=tensorflow $(PYTEST) tests -k "keras_cv or torch_loader" $(COV)
+	KERAS_BACKEND=tensorflow $(PYTEST) tests -k "$(EXTRAS)" $(COV)
 
 test-all: test test-extras test-jax test-torch coverage
 
@@ -86,7 +87,7 @@ mutants-short: .venv/.ready-all
 
 .venv/.ready-all: .venv/.ready
 	$(BIN)/pip install -q --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,jax,torch,cv,examples,test]"
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,jax,torch,cv,neighbours,examples,test]"
 	touch $@
 
 clean:

@@ -6,6 +6,7 @@ import numpy as np
 SIZE, BATCHES = 6, 5
 X = np.random.default_rng(0).normal(size=(SIZE * BATCHES, 4)).astype("float32")
 Y = np.arange(SIZE * BATCHES) % 3
+IMAGES = np.random.default_rng(1).normal(size=(SIZE * BATCHES, 8, 8, 3)).astype("float32")
 
 
 class Examples:
@@ -44,6 +45,24 @@ def number(step, mixed):
     """A batch whose inputs tell its number, and its row of the data."""
     first = np.flatnonzero((mixed[0][0] == X).all(1))[0]
     return np.full((2, 2), [step, first // SIZE], "float32"), np.zeros((2, 1), "float32")
+
+
+def images(i):
+    return IMAGES[rows(i)], Y[rows(i)]
+
+
+class Images(Examples):
+    """A map-style data set of images."""
+
+    def __getitem__(self, i):
+        return IMAGES[i], Y[i]
+
+
+class ImageBatches(Batches):
+    """Images in a `PyDataset`."""
+
+    def __getitem__(self, i):
+        return images(i)
 
 
 def collate(examples):

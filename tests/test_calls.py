@@ -4,6 +4,8 @@ import copy
 import json
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -249,6 +251,35 @@ def test_a_copy_in_a_worker_process_may_not_count(method):
     assert "worker process" in queue.get(timeout=120)
     np.testing.assert_allclose(queue.get(timeout=120), layer.at_step(1, (X, Y))[0].sum(), rtol=1e-5)
     process.join()
+
+
+_UNPICKLED = """
+import copy, pickle, sys
+import numpy as np
+layer, batch = pickle.load(sys.stdin.buffer)
+mixed = [layer.at_step(1, batch)[0]]
+try:
+    layer(*batch)
+except ValueError as error:
+    mixed.append(str(error))
+mixed.append(copy.deepcopy(layer)(*batch)[0])
+sys.stdout.buffer.write(pickle.dumps((mixed, layer)))
+"""
+
+
+def test_a_copy_in_a_process_that_is_no_child_may_not_count():
+    """As the workers of Ray, which unpickle the layer for each of their tasks. Sent back, the copy counts again."""
+    layer = kmix.MixUp(0.5, num_classes=3, seed=1)
+    layer(X, Y)
+    run = subprocess.run(
+        [sys.executable, "-c", _UNPICKLED], input=pickle.dumps((layer, (X, Y))), stdout=subprocess.PIPE
+    )
+    (there, error, copied), returned = pickle.loads(run.stdout)
+    expected = layer.at_step(1, (X, Y))[0]
+    assert "worker process" in error
+    assert "deepcopy" in error
+    for mixed in (there, copied, returned(X, Y)[0]):
+        np.testing.assert_array_equal(mixed, expected)
 
 
 def test_a_forked_copy_may_not_count(monkeypatch):

@@ -466,25 +466,6 @@ def test_a_pickled_layer_keeps_its_alpha():
     pickle.dumps(mixup(alpha=kmix.schedules.Constant(0.3)))
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=torch_workers)])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_grain_mixes_in_its_workers(workers):
-    grain = pytest.importorskip("grain", reason="grain is not installed")
-    layer = mixup(alpha=kmix.schedules.Linear(0.0, 1.0, 10))
-    source = grain_source().repeat(3).map_with_index(layer.at_step).to_iter_dataset()
-    if workers:
-        # Grain reads flags of absl, which a program with `absl.app` parses.
-        pytest.importorskip("absl.flags").FLAGS.mark_as_parsed()
-        source = source.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=workers))
-    batches = iter(source)
-    taken = [next(batches) for _ in range(7)]
-    state = batches.get_state()
-    assert_steps([*taken, *batches], layer)
-    resumed = iter(source)
-    resumed.set_state(state)
-    assert_steps(resumed, layer, 7, 3 * BATCHES - 7)
-
-
 @pytest.mark.parametrize(("function", "collate"), [(None, None), (3, None), (len, 5)])
 def test_bad_mixed_batches(function, collate):
     with pytest.raises(TypeError, match="callable"):

@@ -168,6 +168,19 @@ def test_sequential_as_an_augmenter(kind):
     assert ((mixed["labels"] > 0).sum(axis=1) > 1).any()
 
 
+def test_the_layer_of_a_trainer():
+    """Its alpha is a weight of the trainer, which the graph of a data set cannot read."""
+    layer, ds = layers()["mixup"], data(2)
+    trainer = kmix.MixTrainer(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), mix=layer)
+    trainer.alpha = 0.0
+    mixed = ds.enumerate().map(layer.at_step)
+    for (x, _), (given, _) in zip(content(mixed), content(ds), strict=True):
+        np.testing.assert_array_equal(x, given)
+    trainer.alpha = 0.9
+    step, (x, y) = 1, content(ds)[1]
+    np.testing.assert_allclose(content(mixed)[step][0], layer.at_step(step, (x, y))[0], atol=1e-5)
+
+
 def test_under_a_distribution_strategy():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         layer = kmix.MixUp(0.5, num_classes=CLASSES, seed=1)

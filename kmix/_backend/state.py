@@ -8,11 +8,20 @@ import types
 import uuid
 import weakref
 
+import keras
 import numpy as np
 
 from kmix import _checks
 from kmix._backend import kinds
 from kmix._backend.tensorflow import TensorFlow
+
+# Drawn by each interpreter that starts; a fork copies it.
+_INTERPRETER = uuid.uuid4().hex
+
+
+def _this_process():
+    """A name that no other process has, on any machine."""
+    return _INTERPRETER, os.getpid()
 
 
 class Resource:
@@ -74,11 +83,12 @@ class Cell:
 
     @property
     def value(self):
-        for weight in self._refreshed():
-            # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
-            held = kinds.values(weight.value)
-            if np.float32(self._memory.value) != held:
-                self._memory.value = float(held)
+        with _outside_graphs() if self._weights else contextlib.nullcontext():
+            for weight in self._refreshed():
+                # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
+                held = kinds.values(weight.value)
+                if np.float32(self._memory.value) != held:
+                    self._memory.value = float(held)
         return self._memory.value
 
     def check(self, value):
@@ -117,6 +127,13 @@ class Cell:
         return self._resource.read()
 
 
+def _outside_graphs():
+    """A scope in which weights have values to read, inside the graph of a data set as well."""
+    if keras.backend.backend() != "tensorflow" or kinds.tensorflow().executing_eagerly():
+        return contextlib.nullcontext()
+    return kinds.tensorflow().init_scope()
+
+
 def _shared_memory(value):
     """A holder of a float, shared with worker processes where the system can."""
     try:
@@ -126,24 +143,29 @@ def _shared_memory(value):
 
 
 class Counter:
-    """Counts calls 0, 1, 2, ... and never gives a number twice, even in parallel tf.data maps."""
+    """Counts calls 0, 1, 2, ... and never gives a number twice, even in parallel tf.data maps.
 
-    def __init__(self, start=0, copied=False):
+    Only one process counts, this one by default. `process` goes along in a pickle.
+    """
+
+    def __init__(self, start=0, copied=False, process=None):
         self._lock, self._resource, self._next = threading.Lock(), None, start
-        self._process, self._copied = os.getpid(), copied
+        self.process, self._copied = process or _this_process(), copied
 
     def count(self):
         """The next number, without taking it."""
         return self._next if self._resource is None else int(self._resource.read()[0]) >> 8
 
     def next(self, xp):
-        if os.getpid() != self._process or (self._copied and multiprocessing.parent_process() is not None):
+        if _this_process() != self.process or (self._copied and multiprocessing.parent_process() is not None):
+            alone = multiprocessing.parent_process() is None
             _checks.fail(
                 "In a worker process, a layer cannot count its calls: every worker would draw the same plans.",
                 "a call without a step in a copy of the layer",
                 "Write `layer.at_step(step, batch)` with the number of the batch: `kmix.data.MixedBatches` numbers the "
                 "batches of a PyTorch loader. Or mix in the main process: `for step, batch in numbering(loader): batch "
-                "= layer.at_step(step, batch)` with `numbering = kmix.data.Numbering()`.",
+                "= layer.at_step(step, batch)` with `numbering = kmix.data.Numbering()`."
+                + (" If no other process counts, write `layer = copy.deepcopy(layer)` first." if alone else ""),
             )
         tf = kinds.tensorflow()
         with self._lock:

@@ -33,10 +33,10 @@ def plain(value):
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _rebuild(cls, arguments, count, held=None):
+def _rebuild(cls, arguments, count, held=None, process=None):
     """Unpickle or copy a layer. In a worker process it can mix at a given step, but not count."""
     layer = cls.from_config(arguments)
-    layer.unpickle(count, held)
+    layer.unpickle(count, held, process)
     return layer
 
 
@@ -72,12 +72,13 @@ class Configured(keras.layers.Layer):
         """What a pickle holds besides the arguments, for `unpickle`."""
         return
 
-    def unpickle(self, count, held):
-        """Count on from `count`, and take over what `pickled` returned in another process."""
-        self._counter = _backend.Counter(count, copied=True)
+    def unpickle(self, count, held, process):
+        """Count on from `count`, in `process` alone, and take over what `pickled` returned in another process."""
+        self._counter = _backend.Counter(count, copied=True, process=process)
 
     def __reduce__(self):
-        return _rebuild, (type(self), plain(self.arguments()), self._counter.count(), self.pickled())
+        held = (self._counter.count(), self.pickled(), self._counter.process)
+        return _rebuild, (type(self), plain(self.arguments()), *held)
 
     def __copy__(self):
         return _rebuild(type(self), plain(self.arguments()), self._counter.count())

@@ -139,8 +139,8 @@ class MixLayer(BatchLayer):
     def pickled(self):
         return self._alpha.pickled() if isinstance(self._alpha, _backend.Cell) else None
 
-    def unpickle(self, count, memory):
-        super().unpickle(count, memory)
+    def unpickle(self, count, memory, process):
+        super().unpickle(count, memory, process)
         if memory is not None:
             self._alpha = _backend.Cell(memory.value, memory)
 

@@ -138,9 +138,10 @@ def _or_nan(xp, y, encoded, valid):
 
 
 FLOAT_IDS_HINT = (
-    "Pass integers. Keras' own preprocessing layers cast labels to float in tf.data, so map kmix before them, or "
-    "one-hot encode the labels in the data set. For probabilities or values to regress, leave out `num_classes`; "
-    'with several labels, list only those that are class ids: `num_classes={"name": 10}`.'
+    "Pass integers. Keras' own preprocessing layers cast labels to float in tf.data. Give them the inputs alone, "
+    "`lambda x, y: (augment(x), y)`, map kmix before them, or one-hot encode the labels in the data set. For "
+    "probabilities or values to regress, leave out `num_classes`; with several labels, list only those that are class "
+    'ids: `num_classes={"name": 10}`.'
 )
 FLOAT_IDS = f"With `num_classes`, labels (B, 1) must be integer class ids. Received: float labels. {FLOAT_IDS_HINT}"
 NO_SHARES = (
