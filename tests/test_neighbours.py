@@ -220,7 +220,7 @@ def test_keras_hub_text_classifier(hub, place):
 
 
 def test_keras_hub_image_segmenter(hub):
-    """Masks that stay as they are."""
+    """Masks, blended as one-hot labels in the training step, and pasted in the pipeline."""
     backbone = hub.DeepLabV3Backbone(
         image_encoder=encoder(hub),
         spatial_pyramid_pooling_key="P3",
@@ -231,15 +231,18 @@ def test_keras_hub_image_segmenter(hub):
     )
     model = hub.DeepLabV3ImageSegmenter(backbone=backbone, num_classes=CLASSES, preprocessor=None)
     mask = np.random.default_rng(1).integers(0, CLASSES, X.shape[:3])
-    layer, loss = kmix.MixUp(0.4, target="keep", seed=1), SOFT(from_logits=True)
+    masks, loss = {"target": "segmentation_masks", "num_mask_classes": CLASSES}, SOFT(from_logits=True)
+    layer = kmix.MixUp(0.4, seed=1, **masks)
     expected = first_loss(model, loss, *layer.at_step(0, (X / 255, mask)))
-    trainer = kmix.MixTrainer(model, mix=layer, target="keep")
+    trainer = kmix.MixTrainer(model, mix=layer)
     trainer.compile("adam", loss)
     assert fit_one_batch(trainer, X / 255, mask)[0] == pytest.approx(expected, rel=2e-3)
+    cutmix = kmix.CutMix(1.0, data_format="channels_last", **masks)
+    assert_fits(model, cutmix, X / 255, mask, loss=loss, metrics=[kmix.metrics.SoftLabelAccuracy()])
 
 
 def test_keras_hub_object_detector(hub):
-    """Boxes that stay as they are."""
+    """Boxes, mixed in the pipeline: the model has a training step of its own."""
     backbone = hub.RetinaNetBackbone(image_encoder=encoder(hub, 3, 32), min_level=3, max_level=4, use_p5=False)
     model = hub.RetinaNetObjectDetector(
         backbone=backbone,
@@ -251,17 +254,18 @@ def test_keras_hub_object_detector(hub):
     images = np.random.default_rng(1).random((2, 32, 32, 3)).astype("float32")
     boxes = np.array([[[2, 2, 20, 20], [5, 5, 30, 30]]] * 2, "float32")
     y = {"boxes": boxes, "labels": np.array([[0, 2]] * 2)}
-    layer = kmix.MixUp(0.4, target="keep")
-    assert_fits(
-        model,
-        layer,
-        images,
-        y,
-        box_loss=keras.losses.Huber(reduction="sum"),
-        classification_loss=keras.losses.BinaryFocalCrossentropy(from_logits=True, reduction="sum"),
-    )
+    settings = {"bounding_box_format": "xyxy", "seed": 1}
+    for layer in (kmix.MixUp(0.4, **settings), kmix.CutMix(1.0, data_format="channels_last", **settings)):
+        assert_fits(
+            model,
+            layer,
+            images,
+            y,
+            box_loss=keras.losses.Huber(reduction="sum"),
+            classification_loss=keras.losses.BinaryFocalCrossentropy(from_logits=True, reduction="sum"),
+        )
     with pytest.raises(TypeError, match=r"overrides.*Mix in the pipeline"):
-        kmix.MixTrainer(model, mix=layer, target="keep")
+        kmix.MixTrainer(model, mix=layer)
 
 
 # KerasTuner.
