@@ -21,8 +21,8 @@ class CutMix(MixLayer):
             step); the box has `1 - lam` of the area. 0 is the identity. Defaults to 1.0, as in the paper.
         num_classes: Number of classes, or a structure, see `MixUp`. Needed if the labels are integer class ids.
         labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`.
-        target: What `y` is, see `MixUp`. Labels with the spatial axes of the inputs raise an error, because they would
-            have to be pasted.
+        target: What `y` is, see `MixUp`. Labels with the spatial axes of the inputs raise an error, unless `target`
+            says that they are masks.
         per: `"sample"` draws one box for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         pairing, bandwidth, pairing_by, derange: How to choose partners, see `MixUp`.
@@ -33,7 +33,7 @@ class CutMix(MixLayer):
             that float inputs of rank 3 are sequences `(B, T, C)`.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
-        **kwargs: `name` and `dtype`, as for every Keras layer.
+        **kwargs: The arguments that kinds of targets add, see `MixUp`; `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         x: Inputs of any dtype with one to three spatial axes: sequences `(B, T, C)`, images
