@@ -10,6 +10,7 @@ from kmix.targets.target import Target, register
 
 tree = keras.tree
 
+_OTHERWISE = 'If it holds no boxes, say what it is: `target="labels"`, `target="keep"` or a callable.'
 # Pixels by which a box may stick out of what covers it.
 _TOLERANCE = 1e-3
 
@@ -81,7 +82,7 @@ class BoundingBoxes(Target):
             _checks.fail(
                 "To mix bounding boxes, their format must be known.",
                 "boxes without `bounding_box_format`",
-                f"Write `bounding_box_format=` with one of {', '.join(map(repr, FORMATS))}.",
+                f"Write `bounding_box_format=` with one of {', '.join(map(repr, FORMATS))}. {_OTHERWISE}",
             )
         if pasted is not None and len(pasted) != 2:
             _checks.fail("Bounding boxes lie in images (B, H, W, C).", f"inputs with {len(pasted)} spatial axes")
@@ -221,7 +222,7 @@ class BoundingBoxes(Target):
 
 def _check_form(y, passthrough):
     """The key of the labels in a dictionary of boxes, or raise if it does not hold boxes and labels that match."""
-    hint = 'Write `{"boxes": (B, N, 4), "labels": (B, N)}`, padded with labels of -1.'
+    hint = f'Write `{{"boxes": (B, N, 4), "labels": (B, N)}}`, padded with labels of -1. {_OTHERWISE}'
     keys = [name for name in ("labels", "classes") if isinstance(y, dict) and name in y]
     if len(keys) != 1 or "boxes" not in y:
         found = f"keys {sorted(map(str, y))}" if isinstance(y, dict) else f"a {type(y).__name__}"
