@@ -2,7 +2,8 @@
 
 from kmix.targets import keep, labels, union  # noqa: F401, the import registers them
 from kmix.targets.bounding_boxes import BoundingBoxes
-from kmix.targets.inputs import Blended, Embeddings, Inputs, Pasted
+from kmix.targets.inputs import Blended, Embeddings, Inputs
+from kmix.targets.pasted import Pasted
 from kmix.targets.segmentation_masks import SegmentationMasks
 from kmix.targets.target import Target, names, register
 
