@@ -544,4 +544,4 @@ def test_batches_may_end_in_any_order():
     numbering.on_epoch_begin(0)
     for batch in (0, 1, 2, 4, 3):
         numbering.on_train_batch_end(batch)
-    assert numbering.state_dict()["step"] == BATCHES == len(mixed)
+    assert numbering.state_dict()["step"] == BATCHES == mixed.num_batches
