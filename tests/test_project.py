@@ -441,7 +441,7 @@ def test_a_mutant_is_found_whatever_the_layout():
 CLINC150 = ROOT.parent.parent / "shared" / "data" / "clinc150" / "data_full.json"
 no_clinc = pytest.mark.skipif(not CLINC150.exists(), reason="CLINC150 is not there, and tests download nothing")
 DIGITS = ROOT.parent.parent / "shared" / "data" / "fsdd" / "recordings.tar.gz"
-no_digits = pytest.mark.skipif(not DIGITS.exists(), reason="the spoken digits are not there, and tests download nothing")
+no_digits = pytest.mark.skipif(not DIGITS.exists(), reason="no recordings there, and tests download nothing")
 long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are run on one backend, for their time")
 
 
