@@ -443,6 +443,8 @@ def test_a_mutant_is_found_whatever_the_layout():
 # Data for the examples that would download them, where there are some beside the checkout.
 CLINC150 = ROOT.parent.parent / "shared" / "data" / "clinc150" / "data_full.json"
 no_clinc = pytest.mark.skipif(not CLINC150.exists(), reason="CLINC150 is not there, and tests download nothing")
+DIGITS = ROOT.parent.parent / "shared" / "data" / "fsdd" / "recordings.tar.gz"
+no_digits = pytest.mark.skipif(not DIGITS.exists(), reason="no recordings there, and tests download nothing")
 long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are run on one backend, for their time")
 
 
@@ -452,6 +454,8 @@ long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are
         ["quickstart.py"],
         pytest.param(["in_graph_fit.py"], marks=long),
         pytest.param(["text_intents.py", "--data", str(CLINC150)], marks=[long, no_clinc]),
+        ["tabular_regression.py"],
+        pytest.param(["audio_digits.py", "--data", str(DIGITS)], marks=no_digits),
     ],
     ids=lambda command: command[0],
 )
