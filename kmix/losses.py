@@ -103,7 +103,8 @@ class SoftLabelCrossentropy(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         if self.ignore_class is not None:
             return self._ignoring(y_true, y_pred, sample_weight)
-        sample_weight = expand_weights(sample_weight, len(y_pred.shape) - 1)
+        if sample_weight is not None:
+            sample_weight = expand_weights(sample_weight, len(y_pred.shape) - 1)
         weights = class_weights(sample_weight, y_pred, allowed=self.multi_label)
         if weights is None:
             return super().__call__(y_true, y_pred, sample_weight)

@@ -238,6 +238,18 @@ def test_accuracy_and_intersection_over_union_of_class_ids():
     assert logs["iou"] == pytest.approx(np.mean(each), abs=1e-6)
 
 
+def test_partners_by_label():
+    """The mean squared error of a mixed label has the gradient of the pair."""
+    y, results = np.linspace(-1, 1, N).astype("float32")[:, None], {}
+    for interpolate in ("labels", "loss"):
+        model = network(1, None)
+        trainer = kmix.MixTrainer(model, mix=mixup(pairing="label", bandwidth=0.4), interpolate=interpolate)
+        trainer.compile(keras.optimizers.SGD(0.5), "mse")
+        step(trainer, X, y)
+        results[interpolate] = model.get_weights()[0]
+    np.testing.assert_allclose(results["loss"], results["labels"], atol=2e-6)
+
+
 def test_class_weights_weigh_the_pair():
     model = network()
     trainer = kmix.MixTrainer(model, mix=mixup(num_classes=CLASSES, class_weight={1: 3.0}), interpolate="loss")

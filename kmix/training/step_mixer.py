@@ -135,17 +135,19 @@ class StepMixer:
         target = {"y": interpolated.unmixed(self.target), "plan": interpolated.shares_and_partners}
         weights = None if sample_weight is None else {"y": sample_weight}
         settings = Settings(target, arguments=self.arguments)
-        plan, (x, mixed, _) = self._mixed(x, {"y": y, "plan": first}, weights, settings, step, alphas)
+        pairing = {**self._pairing, "pairing_by": "y"}
+        plan, (x, mixed, _) = self._mixed(x, {"y": y, "plan": first}, weights, settings, step, alphas, pairing)
         label_plan = MixPlan(*mixed["plan"])
         return Step(plan, len(self.at or ()), label_plan), (x, mixed["y"], sample_weight)
 
-    def _mixed(self, x, y, sample_weight, settings, step, alphas):
+    def _mixed(self, x, y, sample_weight, settings, step, alphas, pairing=None):
         inputs = self.planner.inputs if self._mixes_inputs else None
         batch = Batch(Values(() if inputs is None else x, {LABELS: y}, sample_weight), settings, inputs)
-        key = self._key(step, _backend.replica(), alphas)
+        pairing = self._pairing if pairing is None else pairing
+        key = self._key(step, _backend.replica(), alphas)._replace(pairing=pairing)
         xp = _backend.namespace(*map(ops.convert_to_tensor, batch.values.arrays()[:1]))
         values = batch.check(xp)
-        self.planner.check_partners(xp, batch.values.targets, self._pairing)
+        self.planner.check_partners(xp, batch.values.targets, pairing)
         values = batch.encode(xp, values)
         if inputs is not None:
             mixed = partners.mix(self.planner, xp, key, batch, values, self._keeps_clean)
