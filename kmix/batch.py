@@ -82,7 +82,7 @@ class Batch:
             pasted = inputs.pasted(x)
             given |= {"blended": inputs.blends(x), "data_format": inputs.data_format}
             given["images_shown"] = inputs.images_shown
-            given["inputs"] = list(map(_backend.static_shape, tree.flatten(x)))
+            given["inputs"] = inputs.shapes(x)
         # In a dictionary, the keys say what the parts are; `target=` describes only its labels.
         by_key = {name: settings.target if name == LABELS else name for name in targets}
         self._targets = assign(by_key, targets, given, pasted)

@@ -307,10 +307,35 @@ MUTANTS = {
     "step: soft labels in metrics that threshold them": step(
         "test_hard_labels_in_a_step_and_only_there",
         "training.hard_labels:HardLabels.update_state",
-        "running() is not None",
+        "step is not None",
         "False",
         file="test_hard_labels",
         short=True,
+    ),
+    "a pair of losses with one partner": step(
+        "test_a_sparse_loss_trains_as_the_soft_loss",
+        "training.interpolated:_Pair.call",
+        "self.xp.take(y, self.plan.permutation)",
+        "y",
+        file="test_interpolate",
+    ),
+    "boxes that show nothing stay": Mutant(
+        "test_boxes::test_a_thousand_scenes|test_every_road_shows",
+        "targets.bounding_boxes:BoundingBoxes._part",
+        "untouched | remains",
+        "True",
+    ),
+    "masks blended with the ignored class": Mutant(
+        "test_masks::test_a_blend_is_that_of_one_hot_labels",
+        "targets.segmentation_masks:_Mask.encode",
+        "self.ignore_class is not None",
+        "False",
+    ),
+    "the quadrants of a mosaic change places": Mutant(
+        "test_mosaic::test_every_pixel|test_the_views",
+        "mixing.mosaic:Quadrants.sources",
+        "range(3)",
+        "(1, 0, 2)",
     ),
     "a sample is its own partner": Mutant(
         "test_partners::test_deranged_partners_form_one_cycle",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from contract import PROMISES
-from roads import ROADS, at_step, to_numpy
+from roads import ROADS, at_step, to_native, to_numpy
 
 import kmix
 from kmix.targets.box_formats import FORMATS
@@ -263,6 +263,22 @@ def test_an_unknown_number_of_boxes_in_tf_data():
             np.testing.assert_allclose(ours.numpy(), other, atol=1e-4)
 
 
+@pytest.mark.parametrize("road", ROADS)
+def test_padding_may_hold_anything_and_there_may_be_no_boxes(road):
+    x = np.zeros((N, 20, 30, 1), "float32")
+    boxes = np.full((N, 2, 4), np.nan, "float32")
+    boxes[:, 1] = 2, 3, 9, 8
+    labels = np.array([[-1, 4]] * N, "int32")
+    for kind in ("CutMix", "MixUp", "Mosaic"):
+        mixed = at_step(road, layer(kind, max_boxes=11), 0, (x, {"boxes": boxes, "labels": labels}))[1]
+        assert np.isfinite(mixed["boxes"]).all()
+        assert {*mixed["labels"].ravel()} == {-1, 4}
+        none = {"boxes": boxes[:, :0], "labels": labels[:, :0]}
+        mixed = at_step(road, layer(kind, max_boxes=3), 0, (x, none))[1]
+        np.testing.assert_array_equal(mixed["boxes"], np.full((N, 3, 4), -1))
+        assert at_step(road, layer(kind), 0, (x, none))[1]["labels"].shape == (N, 0)
+
+
 def detection_batch():
     corners, labels = scene(np.random.default_rng(3), 20, 30)
     boxes = {"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("float32")}
@@ -320,10 +336,12 @@ def assert_valid(boxes, shape):
 
 
 def test_a_pipeline_of_keras():
-    pipeline = keras.layers.Pipeline(
-        [keras.layers.RandomFlip("horizontal", bounding_box_format="xyxy", seed=1), layer("CutMix", num_classes=3)]
-    )
-    mixed = to_numpy(next(iter(tf.data.Dataset.from_tensors(detection_batch()).map(pipeline))))
+    batch, flip = detection_batch(), keras.layers.RandomFlip("horizontal", bounding_box_format="xyxy", seed=1)
+    # Keras' layers would cast them to float.
+    del batch["labels"]
+    # Keras builds a pipeline by tracing it, unless its layers are built.
+    flip(to_native(batch))
+    mixed = to_numpy(keras.layers.Pipeline([flip, layer("CutMix")])(to_native(batch), training=True))
     assert mixed["bounding_boxes"]["boxes"].shape == (N, 24, 4)
     assert_valid(mixed["bounding_boxes"], mixed["images"].shape)
 

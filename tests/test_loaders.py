@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import os
+import pathlib
 import sys
 import warnings
 
@@ -305,6 +306,12 @@ def test_ray(ray):
     layer = kmix.MixUp(0.5, num_classes=3, passthrough=["step"])
     with pytest.raises(ray.exceptions.RayTaskError, match="worker process"):
         list(dataset.map_batches(lambda batch: layer(batch), batch_size=SIZE).iter_batches(batch_size=SIZE))
+
+
+def test_the_readme_shows_the_lines_that_run():
+    text = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+    for name, (package, line) in LINES.items():
+        assert f"| {name} | `{line.removeprefix('mixed = ')}` | {package} " in text
 
 
 def table():

@@ -533,3 +533,15 @@ def test_a_list_is_several_inputs_inside_a_model():
     model = keras.Model(inputs, keras.layers.Add()(mixed))
     x = loaders.X[:SIZE]
     np.testing.assert_allclose(to_numpy(model([x, x])), 2 * x, atol=1e-6)
+
+
+def test_batches_may_end_in_any_order():
+    """Keras runs the hooks of callbacks that are safe for it in several threads."""
+    numbering = kmix.data.Numbering()
+    mixed = numbering(loaders.Batches())
+    numbering.set_params({"steps": BATCHES})
+    numbering.on_train_begin()
+    numbering.on_epoch_begin(0)
+    for batch in (0, 1, 2, 4, 3):
+        numbering.on_train_batch_end(batch)
+    assert numbering.state_dict()["step"] == BATCHES == mixed.num_batches

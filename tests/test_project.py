@@ -26,7 +26,8 @@ BACKEND = keras.backend.backend()
 ROOMS = [
     {"kmix"},
     {"kmix.training.trainer"},
-    {"kmix.training.placement", "kmix.training.step_mixer"},
+    {"kmix.training.compiled", "kmix.training.placement"},
+    {"kmix.training.step_mixer"},
     {"kmix.training.manifold", "kmix.training.outputs"},
     {
         "kmix.training.agreed",
@@ -35,6 +36,7 @@ ROOMS = [
         "kmix.training.hard_labels",
         "kmix.training.state",
     },
+    {"kmix.training.interpolated"},
     {"kmix.training"},
     {"kmix.callbacks", "kmix.data", "kmix.plots"},
     {"kmix.data.mixed_batches", "kmix.data.numbering"},
@@ -50,7 +52,8 @@ ROOMS = [
     {"kmix.batch"},
     {"kmix.targets"},
     {"kmix.targets.assign", "kmix.targets.labels"},
-    {"kmix.targets.custom", "kmix.targets.inputs", "kmix.targets.keep"},
+    {"kmix.targets.custom", "kmix.targets.keep", "kmix.targets.pasted"},
+    {"kmix.targets.inputs"},
     {"kmix.targets.forms", "kmix.targets.label_forms", "kmix.targets.padding_masks", "kmix.targets.target"},
     {"kmix.targets.sample_weights"},
     {"kmix.targets.box_formats", "kmix.targets.spread"},

@@ -35,10 +35,13 @@ def test_the_code_runs():
     names["py_dataset"] = Batches()
     names.update(x=images[:8], y=ids[:8], sample_weight=np.ones(8, "float32"))
     names.update(x_train=images, y_train=ids, x_val=images[:8], y_val=ids[:8])
+    names.update(masks=rng.integers(0, 21, (8, 8, 8), "int32"), values=rng.random(8).astype("float32"))
+    names.update(boxes=np.array([[[1, 2, 6, 7]]] * 8, "float32"), box_labels=np.zeros((8, 1), "float32"))
+    names.update(batch=(images[:8], ids[:8]), other_batch=(images[8:16], ids[8:16]))
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 4
     for block in blocks:
-        names.update(x=images[:8], y=ids[:8])
+        names.update(x=images[:8], y=ids[:8], images=images[:8])
         if "set_distribution" in block and keras.backend.backend() != "jax":
             continue  # Keras distributes only on JAX.
         if "from torch" in block and keras.backend.backend() != "torch":

@@ -239,7 +239,8 @@ class Numbering(keras.callbacks.Callback):
         self._trained_before = self._first if self._trained is None else self._trained
 
     def on_train_batch_end(self, batch, logs=None):
-        self._trained = self._trained_before + batch + 1
+        # Keras calls this in threads, in any order.
+        self._trained = max(self._trained or 0, self._trained_before + batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
         if self._steps():

@@ -87,6 +87,7 @@ class BatchLayer(Stepped):
         spatial_shape = self.inputs.spatial_shape(xp, values.inputs)
         plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
         plan = partners.draw(self, plan_xp, key._replace(step=step), values, xp.size(leaf, 0), spatial_shape)
+        plan = self.inputs.settle(xp, values.inputs, plan)
         return batch.mix(xp, values, plan, partners.Kept(self.inputs) if key.clean else self.inputs)
 
     @property

@@ -21,27 +21,32 @@ class CutMix(MixLayer):
             step); the box has `1 - lam` of the area. 0 is the identity. Defaults to 1.0, as in the paper.
         num_classes: Number of classes, or a structure, see `MixUp`. Needed if the labels are integer class ids.
         labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`.
-        target: What `y` is, see `MixUp`. Labels with the spatial axes of the inputs raise an error, because they would
-            have to be pasted.
+        target: What `y` is, see `MixUp`. Labels with the spatial axes of the inputs raise an error, unless `target`
+            says that they are masks.
         per: `"sample"` draws one box for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         pairing, bandwidth, pairing_by, derange: How to choose partners, see `MixUp`.
         dominant: Whether to take `max(lam, 1 - lam)` for lam, see `MixUp`.
         keep_clean: Whether to return the clean samples before the mixed ones, see `MixUp`.
         class_weight: Weights of the classes, see `MixUp`.
+        axes: The axes of x to cut, an int or ints >= 1: `axes=1` cuts spectrograms `(B, T, F, 1)` in time alone, and
+            `axes=(2, 3)` video `(B, T, H, W, C)` in space alone. By default, all spatial axes. If they name the axis
+            where the channels would be, x has no channels: waves and token ids `(B, T)` with `axes=1`, images
+            `(B, H, W)` with `axes=(1, 2)`.
+        padding_id: For token ids `(B, T)`, the id of padding: the label weight is then the share of the real tokens
+            that are the sample's own. `plan` does not see them, and gives the share of the positions.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' own setting. Set it to confirm
             that float inputs of rank 3 are sequences `(B, T, C)`.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
-        **kwargs: `name` and `dtype`, as for every Keras layer.
+        **kwargs: The arguments that kinds of targets add, see `MixUp`; `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         x: Inputs of any dtype with one to three spatial axes: sequences `(B, T, C)`, images
-            `(B, H, W, C)`, volumes and video `(B, D, H, W, C)`. The box spans every spatial axis, so it also
-            cuts video in time. To cut in space alone, fold time into the channels, `(B, H, W, T * C)`. Clips
-            `(B, T, C, H, W)` have their channels in neither place: transpose them. The tensors of a nested structure
-            must share their spatial sizes. Instead of x and y, pass one tuple, or a dictionary with `"images"` and
-            `"labels"`.
+            `(B, H, W, C)`, volumes and video `(B, D, H, W, C)`. The box cuts every spatial axis, unless `axes` says
+            otherwise. Clips `(B, T, C, H, W)` have their channels in neither place: transpose them. The tensors of a
+            nested structure must share their spatial sizes. Instead of x and y, pass one tuple, or a dictionary with
+            `"images"` and `"labels"`.
         y, sample_weight, training: As for `MixUp`.
 
     Attributes:
@@ -87,6 +92,8 @@ class CutMix(MixLayer):
         dominant=False,
         keep_clean=False,
         class_weight=None,
+        axes=None,
+        padding_id=None,
         data_format=None,
         passthrough=(),
         seed=None,
@@ -97,17 +104,37 @@ class CutMix(MixLayer):
         settings |= {**partners, "dominant": dominant, "keep_clean": keep_clean}
         super().__init__(alpha, per=per, rate=rate, passthrough=passthrough, seed=seed, **settings, **kwargs)
         # Setting it also confirms that sequences (B, T, C) are meant, not images without channels.
-        self._confirmed = data_format is not None
+        self._confirmed = data_format is not None or axes is not None
+        self.axes = _check_axes(axes)
+        self.padding_id = None if padding_id is None else _checks.integer(padding_id, "padding_id", -(2**31))
         self.data_format = _checks.one_of(
             data_format or keras.config.image_data_format(), "data_format", ("channels_last", "channels_first")
         )
 
     @property
     def inputs(self):
-        return Pasted(self.data_format, self._confirmed)
+        return Pasted(self.data_format, self._confirmed, self.axes, self.padding_id)
 
     def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
-        return sample_cutmix(seed, step, alpha, batch_size, check_spatial_shape(spatial_shape), **settings)
+        sizes, cut = check_spatial_shape(spatial_shape), None
+        if self.axes is not None:
+            # The first spatial axis follows the batch, or the channels if they come first and are there.
+            first = 2 if self.data_format == "channels_first" and 1 not in self.axes else 1
+            cut = [axis - first for axis in self.axes]
+            if max(cut) >= len(sizes):
+                _checks.fail("`axes` must be spatial axes.", f"axes={self.axes} for spatial_shape={spatial_shape}")
+        return sample_cutmix(seed, step, alpha, batch_size, sizes, cut=cut, **settings)
 
     def arguments(self):
-        return {**super().arguments(), "data_format": self.data_format}
+        own = {"axes": None if self.axes is None else list(self.axes), "padding_id": self.padding_id}
+        return {**super().arguments(), **own, "data_format": self.data_format}
+
+
+def _check_axes(axes):
+    """Return the axes to cut as a tuple, or None, or raise."""
+    if axes is None:
+        return None
+    axes = tuple(_checks.integer(axis, "axes", 1) for axis in (axes if isinstance(axes, (list, tuple)) else [axes]))
+    if not axes or len(set(axes)) < len(axes):
+        _checks.fail("`axes` must name axes of x, each once.", f"axes={axes}", "For example `axes=1`.")
+    return axes

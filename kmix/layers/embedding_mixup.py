@@ -31,7 +31,7 @@ class EmbeddingMixup(MixLayer):
         keep_clean: Whether to return the clean samples before the mixed ones, see `MixUp`.
         class_weight: Weights of the classes, see `MixUp`.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
-        **kwargs: `name` and `dtype`, as for every Keras layer.
+        **kwargs: The arguments that kinds of targets add, see `MixUp`; `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         x: Float tensors: token embeddings `(B, T, D)`, vectors `(B, D)`, hidden states `(B, ...)`, or a

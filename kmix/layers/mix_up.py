@@ -21,9 +21,10 @@ class MixUp(MixLayer):
             sample. `SoftLabelCrossentropy` and the metrics of kmix read both. Pairs need class ids, and
             3 < `num_classes` <= `2**24`; up to there float32 holds every id exactly.
         target: What `y` is, and therefore how it follows the plan: `"labels"`; `"union"`, the larger value of the
-            partners, for tags such as sounds heard together; `"keep"` for what belongs to the sample alone; a
-            callable `(y, plan) -> y`; or a structure of these that matches `y`. Defaults to labels, but `y` that may
-            be something else raises an error. In a dictionary batch, `target` describes `"labels"`.
+            partners, for tags such as sounds heard together; `"keep"` for what belongs to the sample alone;
+            `"segmentation_masks"` and `"bounding_boxes"`; a callable `(y, plan) -> y`; or a structure of these that
+            matches `y`. Defaults to labels, but `y` that may be something else raises an error. In a dictionary batch,
+            `target` describes `"labels"`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         pairing: `"batch"` draws partners at random from the whole batch. `"label"` prefers partners with similar
@@ -41,7 +42,9 @@ class MixUp(MixLayer):
             mixed, and creates them if there are none. Classes without an entry have the weight 1.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
-        **kwargs: `name` and `dtype`, as for every Keras layer.
+        **kwargs: For masks, `num_mask_classes` and `ignore_class`. For boxes, `bounding_box_format`, `max_boxes`,
+            `min_visibility` and `bounding_box_weights`; see `kmix.targets.SegmentationMasks` and
+            `kmix.targets.BoundingBoxes`. Also `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         x: Inputs: tensors `(B, ...)` of any rank, float or uint8, or a nested structure of them. Instead

@@ -53,10 +53,12 @@ class Step:
     Attributes:
         plan: The plan to mix with inside the model. None if the inputs of the model are already mixed.
         places: Number of places of Manifold Mixup. The model must pass all of them. 0 if layers inside the model mix.
+        label_plan: The plan by which the losses mix. None if the labels are already mixed.
+        several: Whether labels may be mixed from more than two.
     """
 
-    def __init__(self, plan=None, places=0):
-        self.plan, self.places = plan, places
+    def __init__(self, plan=None, places=0, label_plan=None, several=False):
+        self.plan, self.places, self.label_plan, self.several = plan, places, label_plan, several
         self._noted = set()
 
     def note(self, place=None):

@@ -1,7 +1,7 @@
 """Which part of a sample its partner takes."""
 
 
-def boxes(xp, lam, centres, spatial_shape):
+def boxes(xp, lam, centres, spatial_shape, cut=None):
     """Boxes with `1 - lam` of the area around uniform centres, clipped at the borders.
 
     Args:
@@ -9,14 +9,20 @@ def boxes(xp, lam, centres, spatial_shape):
         lam: float32 `(B,)`.
         centres: Uniforms `(B,)` for each spatial axis.
         spatial_shape: Sizes of the spatial axes.
+        cut: Indices of the spatial axes to cut; a box spans the others. None for all.
 
     Returns:
         The boxes, int32 `(B, 2 * k)`, and the share of the pixels outside each, float32 `(B,)`.
     """
     # Slightly larger, so that lam = 0 up to rounding cuts the whole image on every framework.
-    edge = xp.power(1.0 - lam, 1.0 / len(spatial_shape)) * (1.0 + 1e-6)
+    cut = range(len(spatial_shape)) if cut is None else cut
+    edge = xp.power(1.0 - lam, 1.0 / len(cut)) * (1.0 + 1e-6)
     starts, stops, removed = [], [], 1.0
     for axis, size in enumerate(spatial_shape):
+        if axis not in cut:
+            starts.append(xp.cast(0 * lam, "int32"))
+            stops.append(starts[-1] + xp.cast(size, "int32"))
+            continue
         length = xp.cast(size, "float32")
         centre = xp.cast(xp.math.floor(centres[axis] * length), "int32")
         half = xp.cast(xp.math.floor(edge * length), "int32") // 2

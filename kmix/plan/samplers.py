@@ -65,6 +65,7 @@ def sample_cutmix(
     replica=0,
     shards=1,
     dominant=False,
+    cut=None,
     stream=streams.CUTMIX,
     xp=_backend.NUMPY,
 ):
@@ -75,6 +76,7 @@ def sample_cutmix(
 
     Args:
         spatial_shape: Sizes of one to three spatial axes, `(H, W)` for images.
+        cut: Indices of the spatial axes to cut, such as `(0,)` for the height; a box spans the others. None for all.
         seed, step, alpha, batch_size, per, rate, replica, shards, dominant, stream, xp: As in `sample_mixup`.
 
     Returns:
@@ -92,7 +94,7 @@ def sample_cutmix(
     """
     settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp, "dominant": dominant}
     numbers = sample_numbers(seed, step, alpha, batch_size, others=len(spatial_shape), **settings)
-    box, kept = regions.boxes(xp, numbers.lam, numbers.uniforms, spatial_shape)
+    box, kept = regions.boxes(xp, numbers.lam, numbers.uniforms, spatial_shape, cut)
     return MixPlan(kept, pairing.uniform(xp, numbers.pairing, shards), box, bijective=True)
 
 

@@ -10,6 +10,7 @@ from kmix.targets.target import Target, register
 
 tree = keras.tree
 
+_OTHERWISE = 'If it holds no boxes, say what it is: `target="labels"`, `target="keep"` or a callable.'
 # Pixels by which a box may stick out of what covers it.
 _TOLERANCE = 1e-3
 
@@ -81,7 +82,7 @@ class BoundingBoxes(Target):
             _checks.fail(
                 "To mix bounding boxes, their format must be known.",
                 "boxes without `bounding_box_format`",
-                f"Write `bounding_box_format=` with one of {', '.join(map(repr, FORMATS))}.",
+                f"Write `bounding_box_format=` with one of {', '.join(map(repr, FORMATS))}. {_OTHERWISE}",
             )
         if pasted is not None and len(pasted) != 2:
             _checks.fail("Bounding boxes lie in images (B, H, W, C).", f"inputs with {len(pasted)} spatial axes")
@@ -113,7 +114,7 @@ class BoundingBoxes(Target):
                 "Add that method, or write a callable target.",
             )
         joined = _Part(*(xp.concat(list(leaves), axis=1) for leaves in zip(*parts, strict=True)))
-        return {**y, **self._packed(xp, joined, xp.size(labels, 1), boxes, labels)}
+        return {**y, **self._packed(xp, joined, xp.size(labels, 1))}
 
     def _blended(self, xp, boxes, labels, plan):
         real, lam = labels >= 0, xp.along(xp.cast(plan.lam, "float32"), labels)
@@ -178,30 +179,31 @@ class BoundingBoxes(Target):
         shows = (labels >= 0) & (untouched | remains) & enters
         return _Part(boxes, labels, shows, xp.cast(0 * labels, "float32") + 1.0)
 
-    def _packed(self, xp, part, n, boxes, labels):
+    def _packed(self, xp, part, n):
         """The real boxes first, in their order, then padding."""
         total, wanted = xp.size(part.labels, 1), self.max_boxes or self.images_shown * n
         position = xp.cast(xp.arange(total), "int32")
         order = xp.argsort(xp.where(part.shows, position, position + total) + 0 * xp.cast(part.shows, "int32"))
         order = order[:, :wanted]
         shows = xp.pick(xp.cast(part.shows, "int32"), order) > 0
-        padding = (wanted - xp.size(order, 1)) if isinstance(wanted, int) and isinstance(total, int) else None
+        known = isinstance(wanted, int) and isinstance(total, int)
+        lacking = max(0, wanted - total) if known else xp.math.maximum(wanted - xp.size(order, 1), 0)
+        # Zeros `(B, lacking)`, whatever the padding holds.
+        none = xp.reshape(xp.sum(xp.cast(part.shows, "int32"), axis=1) * 0, (-1, 1))
+        none = none + xp.reshape(xp.cast(xp.arange(lacking), "int32") * 0, (1, -1))
 
         def packed(leaf, value):
-            leaf = xp.where(shows, xp.pick(leaf, order), xp.cast(value, _backend.dtype(leaf)))
-            if padding is None or padding > 0:
-                rest = xp.cast(xp.reshape(xp.arange(self._missing(wanted, xp.size(order, 1))), (1, -1)) * 0, "float32")
-                rest = xp.cast(rest + xp.cast(leaf[:, :1] * 0, "float32") + value, _backend.dtype(leaf))
-                leaf = xp.concat([leaf, rest], axis=1)
-            return leaf
+            dtype = _backend.dtype(leaf)
+            leaf = xp.where(shows, xp.pick(leaf, order), xp.cast(value, dtype))
+            return (
+                leaf
+                if known and not lacking
+                else xp.concat([leaf, xp.cast(none, dtype) + xp.cast(value, dtype)], axis=1)
+            )
 
         columns = [packed(part.boxes[..., i], -1.0) for i in range(4)]
         found = {"boxes": xp.stack(columns, axis=-1), self.key: packed(part.labels, -1.0)}
         return {**found, "weights": packed(part.weight, 0.0)} if self.weights else found
-
-    @staticmethod
-    def _missing(wanted, given):
-        return wanted - given
 
     def spec(self, y):
         width = self.max_boxes or (None if y["boxes"].shape[1] is None else self.images_shown * y["boxes"].shape[1])
@@ -220,7 +222,7 @@ class BoundingBoxes(Target):
 
 def _check_form(y, passthrough):
     """The key of the labels in a dictionary of boxes, or raise if it does not hold boxes and labels that match."""
-    hint = 'Write `{"boxes": (B, N, 4), "labels": (B, N)}`, padded with labels of -1.'
+    hint = f'Write `{{"boxes": (B, N, 4), "labels": (B, N)}}`, padded with labels of -1. {_OTHERWISE}'
     keys = [name for name in ("labels", "classes") if isinstance(y, dict) and name in y]
     if len(keys) != 1 or "boxes" not in y:
         found = f"keys {sorted(map(str, y))}" if isinstance(y, dict) else f"a {type(y).__name__}"

@@ -3,7 +3,7 @@
 import keras
 
 from kmix import _backend, _checks
-from kmix.mixing import check_blendable, mix_inputs, spatial_axes
+from kmix.mixing import check_blendable, mix_inputs
 from kmix.targets.padding_masks import mix_masks
 
 tree = keras.tree
@@ -45,6 +45,14 @@ class Inputs:
     def spatial_shape(self, xp, x):
         """The spatial sizes to draw a box for; None if there is none."""
         return
+
+    def shapes(self, x):
+        """The static shape of each array, with a channel axis."""
+        return list(map(_backend.static_shape, tree.flatten(x)))
+
+    def settle(self, xp, x, plan):
+        """The plan, with the shares that depend on the inputs."""
+        return plan
 
     def dtype(self, leaf):
         """The dtype of an array after mixing."""
@@ -122,64 +130,6 @@ class Embeddings(Blended):
         return mix_masks(leaf, plan) if _backend.dtype(leaf) == "bool" else super().mix(leaf, plan)
 
 
-class Pasted(Inputs):
-    """Inputs of any dtype with one to three spatial axes, with boxes or regions of the partners pasted in.
-
-    Args:
-        data_format: `"channels_last"` or `"channels_first"`.
-        confirmed: Whether float inputs of rank 3 are known to be sequences `(B, T, C)`.
-
-    Raises:
-        ValueError: in `check`, if there are no spatial axes, or the arrays have different spatial sizes.
-
-    Example:
-    >>> plan = kmix.CutMix(seed=1).plan(0, 2, spatial_shape=(4, 4))
-    >>> kmix.targets.Pasted().mix(np.zeros((2, 4, 4, 1), "int64"), plan).dtype
-    dtype('int64')
-    """
-
-    takes_drawn_plan = True
-
-    def __init__(self, data_format="channels_last", confirmed=True):
-        self.data_format, self.confirmed = data_format, confirmed
-
-    def check(self, x):
-        self.pasted(x)
-        for leaf in () if self.confirmed else tree.flatten(x):
-            shape = _backend.static_shape(leaf)
-            if len(shape) == 3 and "float" in _backend.dtype(leaf) and (shape[2] or 0) > 4:
-                _checks.warn(
-                    f"CutMix reads x of shape {shape} as sequences (B, T, C), and pastes stretches of time with all "
-                    'their channels. Write `data_format="channels_last"` to confirm this, or "channels_first" for '
-                    "(B, C, T). Images without channels need a channel axis: `x[..., None]`."
-                )
-
-    def pasted(self, x):
-        sizes = []
-        for shape in map(_backend.static_shape, tree.flatten(x)):
-            check_spatial(shape)
-            sizes.append([shape[axis] for axis in self._axes(shape)])
-        disagree = any(len({known for known in axis if known is not None}) > 1 for axis in zip(*sizes, strict=False))
-        if disagree or len({len(size) for size in sizes}) > 1:
-            _checks.fail(SAME_SPATIAL, f"spatial sizes {', '.join(map(str, sizes))}")
-        return sizes[0]
-
-    def spatial_shape(self, xp, x):
-        leaves = tree.flatten(x)
-        for axes in zip(*(self._axes(leaf.shape) for leaf in leaves), strict=True):
-            xp.require_equal_sizes(list(zip(leaves, axes, strict=True)), SAME_SPATIAL)
-        return [xp.size(leaves[0], axis) for axis in self._axes(leaves[0].shape)]
-
-    def dtype(self, leaf):
-        return _backend.dtype(leaf)
-
-    def mix(self, leaf, plan):
-        return mix_inputs(leaf, plan, data_format=self.data_format)
-
-    def _axes(self, shape):
-        return spatial_axes(len(shape), self.data_format)
-
-
 class OneOf(Inputs):
     """Inputs for one of several mixers. Their dtypes are promoted, so that every batch has the same dtype.
 
@@ -204,24 +154,6 @@ class OneOf(Inputs):
 
     def dtype(self, leaf):
         return keras.backend.result_type(*(kind.dtype(leaf) for kind in self.kinds))
-
-
-SAME_SPATIAL = "CutMix pastes one box into all inputs, so they must have the same spatial sizes."
-
-
-def check_spatial(shape):
-    """Raise unless a static shape has a batch axis, one to three spatial axes, and channels."""
-    if shape is None:
-        _checks.fail(
-            "CutMix needs the rank of its inputs to be known.", "x of unknown rank", "First call `x.set_shape(...)`."
-        )
-    if not 3 <= len(shape) <= 5:
-        _checks.fail(
-            "CutMix needs one to three spatial axes between the batch and the channels: (B, T, C), (B, H, W, C) or "
-            "(B, D, H, W, C).",
-            f"x of shape {tuple(shape)}",
-            "For tabular data, use MixUp. For images without channels, add an axis: `x[..., None]`. " + BATCH_FIRST,
-        )
 
 
 def check_spatial_shape(sizes):

@@ -30,7 +30,7 @@ METRICS = (
 
 @keras.saving.register_keras_serializable(package="kmix")
 class HardLabels(keras.metrics.Metric):
-    """A metric that gets hard labels, `y >= 0.5`, in a training step on mixed batches.
+    """A metric that gets hard labels, `y >= 0.5`, in a training step on mixed batches. In a Mosaic, the largest counts.
 
     Outside a step, above all in `evaluate`, the metric gets the labels unchanged. Its name, state and result are those
     of the wrapped metric.
@@ -61,8 +61,15 @@ class HardLabels(keras.metrics.Metric):
             self._direction = metric._direction
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        if running() is not None:
-            y_true = ops.cast(ops.convert_to_tensor(y_true) >= 0.5, "float32")
+        step = running()
+        if step is not None:
+            y_true = ops.convert_to_tensor(y_true)
+            hard = y_true >= 0.5
+            if step.several and len(y_true.shape) > 1:
+                # Of more than two labels, none may have half of the share.
+                largest = ops.one_hot(ops.argmax(y_true, axis=-1), y_true.shape[-1], dtype="bool")
+                hard = ops.where(ops.any(hard, axis=-1, keepdims=True), hard, largest)
+            y_true = ops.cast(hard, "float32")
         return self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
 
     def result(self):

@@ -6,11 +6,12 @@ from keras import ops
 from kmix import _backend, _checks
 from kmix.batch import LABELS, Batch, Settings, Values
 from kmix.layers import partners
-from kmix.layers.step import REPLICAS, StepKey
-from kmix.plan import sample_choice, streams
+from kmix.layers.step import REPLICAS, Step, StepKey
+from kmix.plan import MixPlan, sample_choice, streams
 from kmix.targets import target as kinds
 from kmix.targets.assign import check_target
 from kmix.targets.labels import check_form
+from kmix.training import interpolated
 from kmix.training.agreed import agreed, agreed_arguments
 from kmix.training.outputs import LabelReader, Outputs
 from kmix.training.state import shards
@@ -29,13 +30,15 @@ class StepMixer:
         layers: The layer that mixes the inputs or at the places, or the mixing layers of the model. The first draws.
         inputs: Whether the first layer mixes the inputs.
         at: Names of the places of Manifold Mixup, or None.
-        num_classes, labels, target, seed: The arguments of the trainer.
+        num_classes, labels, target, interpolate, seed: The arguments of the trainer.
         given: Those that replace settings of the layers: `pairing`, `bandwidth`, `pairing_by`, `keep_clean`. None for
             one that does not.
         arguments: Those that kinds of targets add.
     """
 
-    def __init__(self, model, layers, inputs, at, num_classes, labels, target, given, seed, arguments):
+    def __init__(self, model, layers, inputs, at, num_classes, labels, target, interpolate, given, seed, arguments):
+        self.interpolate = _checks.one_of(interpolate, "interpolate", ("labels", "loss"))
+        self._several = layers[0].inputs.images_shown > 2
         self.planner, self._mixes_inputs = layers[0], inputs
         self.at, self.seed = at, seed
         pairing = {name: given[name] for name in partners.PAIRING}
@@ -51,6 +54,21 @@ class StepMixer:
         self.arguments = agreed_arguments(kinds.check_arguments(arguments), layers)
         self._class_weight = agreed("class_weight", None, layers)
         self.form = self.num_classes, self.labels, self.target
+        self._check_interpolation()
+
+    def _check_interpolation(self):
+        refused = {
+            'labels="pair"': self.labels == "pair",
+            f"a {type(self.planner).__name__} of several partners": self._several,
+            "`keep_clean=True`": self._keeps_clean,
+        }
+        for received, holds in refused.items():
+            if self.interpolate == "loss" and holds:
+                _checks.fail(
+                    '`interpolate="loss"` compares the prediction of each mixed sample with the labels of two.',
+                    received,
+                    'Leave it out, or write `interpolate="labels"`.',
+                )
 
     def reader(self, loss):
         """The `LabelReader` for a compiled loss."""
@@ -92,7 +110,7 @@ class StepMixer:
             alphas: Alpha by layer.
 
         Returns:
-            The plan for the model, or None if the inputs are already mixed; and the batch with mixed labels.
+            The `Step` to run, and the batch. Its labels are mixed, unless the losses do it.
         """
         with _backend.fusing(self.planner.fuse):
             return self._mix(data, loss, step, alphas)
@@ -100,9 +118,28 @@ class StepMixer:
     def _mix(self, data, loss, step, alphas):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         require_labels(y)
+        if self.interpolate == "loss":
+            return self._mix_for_losses(x, y, sample_weight, step, alphas)
         y, classes = self.reader(loss).read(y)
         classes = tree.pack_sequence_as(y, classes)
         settings = Settings(self.target, classes, self.labels, self._class_weight, arguments=self.arguments)
+        plan, batch = self._mixed(x, y, sample_weight, settings, step, alphas)
+        return Step(plan, len(self.at or ()), several=self._several), batch
+
+    def _mix_for_losses(self, x, y, sample_weight, step, alphas):
+        """Mix all but the labels, which the losses compare one by one."""
+        first = ops.convert_to_tensor(tree.flatten(y)[0])
+        xp = _backend.namespace(first)
+        sample_weight = interpolated.weigh(xp, y, self.num_classes, sample_weight, self._class_weight)
+        # A second target shows the plan, also that of a choice.
+        target = {"y": interpolated.unmixed(self.target), "plan": interpolated.shares_and_partners}
+        weights = None if sample_weight is None else {"y": sample_weight}
+        settings = Settings(target, arguments=self.arguments)
+        plan, (x, mixed, _) = self._mixed(x, {"y": y, "plan": first}, weights, settings, step, alphas)
+        label_plan = MixPlan(*mixed["plan"])
+        return Step(plan, len(self.at or ()), label_plan), (x, mixed["y"], sample_weight)
+
+    def _mixed(self, x, y, sample_weight, settings, step, alphas):
         inputs = self.planner.inputs if self._mixes_inputs else None
         batch = Batch(Values(() if inputs is None else x, {LABELS: y}, sample_weight), settings, inputs)
         key = self._key(step, _backend.replica(), alphas)

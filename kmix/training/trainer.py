@@ -3,21 +3,18 @@
 import keras
 
 from kmix import _checks
-from kmix.layers.step import Step, run
-from kmix.losses import SoftLabelCrossentropy
+from kmix.layers.step import run
 from kmix.targets import target as kinds
 from kmix.training import manifold, placement
-from kmix.training.delegate import Delegate
-from kmix.training.hard_labels import harden
-from kmix.training.outputs import Outputs, check_takes_soft_labels
+from kmix.training.compiled import Compiled
 from kmix.training.state import HeldWeights, State
-from kmix.training.step_mixer import StepMixer, require_labels
+from kmix.training.step_mixer import StepMixer
 
 tree = keras.tree
 
 
 @keras.saving.register_keras_serializable(package="kmix")
-class MixTrainer(Delegate):
+class MixTrainer(Compiled):
     """Trains a model on mixed batches, and otherwise behaves like that model.
 
     Each training step draws one plan and mixes the labels and sample weights with it. It mixes the inputs
@@ -36,6 +33,9 @@ class MixTrainer(Delegate):
             classes.
         labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to the value of the mixing layer.
         target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
+        interpolate: `"labels"` compares predictions with mixed labels. `"loss"` mixes the losses of the two labels,
+            sample by sample, `lam * loss(y_i, p) + (1 - lam) * loss(y_j, p)`: for any loss that gives one value a
+            sample, also of class ids. Metrics then see the label with the larger share.
         pairing: `"batch"` draws partners from the whole batch; `"label"` prefers partners with similar labels, see
             `MixUp`; `"shard"` draws from the part of the batch on the same device under `keras.distribution`, so that
             mixing moves nothing between devices. Defaults to the value of the mixing layer.
@@ -89,6 +89,7 @@ class MixTrainer(Delegate):
         num_classes=None,
         labels=None,
         target=None,
+        interpolate="labels",
         pairing=None,
         bandwidth=None,
         pairing_by=None,
@@ -110,9 +111,10 @@ class MixTrainer(Delegate):
         self.pairing, self.bandwidth, self.pairing_by, self.keep_clean = pairing, bandwidth, pairing_by, keep_clean
         inputs = mix is not None and not at
         self._mixer = StepMixer(
-            model, mixing_layers, inputs, self.at, num_classes, labels, target, partners, self.seed, own
+            model, mixing_layers, inputs, self.at, num_classes, labels, target, interpolate, partners, self.seed, own
         )
         self.num_classes, self.labels, self.target = self._mixer.form
+        self.interpolate = interpolate
         # As a function, so that Keras does not track the layers twice.
         graph = manifold.with_places(model, self.at) if self.at else placement.check_sequence(model, placed)
         self._network = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
@@ -201,14 +203,14 @@ class MixTrainer(Delegate):
         *states, data = args
         try:
             if not states:
-                plan, data = self._mix(data)
+                step, data = self._mix(data)
             else:
                 trainable, non_trainable, *others = states[0]
                 weights = self.non_trainable_variables
                 with keras.StatelessScope(list(zip(weights, non_trainable, strict=True))) as scope:
-                    plan, data = self._mix(data)
+                    step, data = self._mix(data)
                 states = [(trainable, [scope.get_current_value(weight) for weight in weights], *others)]
-            with run(Step(plan, len(self.at or ()))):
+            with run(step):
                 return super().train_step(*states, data)
         except Exception:
             self._held.restore()
@@ -221,38 +223,6 @@ class MixTrainer(Delegate):
     def call(self, inputs, training=None):
         network = self._network if training and self._network else self.model
         return network(inputs, training=training)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if self.loss is not None:
-            require_labels(y)
-        # Pass class ids to a loss that reads them, as the bare model does: one-hot labels may round differently.
-        keep_ids = all(isinstance(loss, SoftLabelCrossentropy) for loss in tree.flatten(self.loss)) and all(
-            classes in (None, output.shape[-1])
-            for classes in tree.flatten(self.num_classes)
-            for output in tree.flatten(y_pred)
-        )
-        y = None if y is None else self._mixer.reader(self.loss).encode(y, keep_ids)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y = None if y is None else self._mixer.reader(self.loss).encode(y)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
-        # Masks that are pasted keep their class ids.
-        for leaf in tree.flatten((loss, metrics, weighted_metrics)) if self.target in (None, "labels") else ():
-            check_takes_soft_labels(leaf, self.labels)
-        outputs = Outputs(self.model)
-        metrics, weighted_metrics = (
-            harden(outputs.name_metrics(given, self.num_classes, self.labels)) for given in (metrics, weighted_metrics)
-        )
-        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
-
-    def compile_from_config(self, config):
-        # Keras skips this if `compile` is overridden.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
         """Save the weights, step, alpha and optimizer. The bare model can load the weights from this file."""
@@ -279,6 +249,7 @@ class MixTrainer(Delegate):
             "num_classes": self.num_classes,
             "labels": self.labels,
             "target": serialize(self.target),
+            "interpolate": self.interpolate,
             "seed": self.seed,
             **self._mixer.given_arguments,
         }
