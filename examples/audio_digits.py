@@ -174,21 +174,20 @@ def train_all(console, data, speakers, seeds, epochs):
     return {method: values.mean(axis=1) for method, values in scores.items()}
 
 
-def print_table(console, scores, seeds, epochs):
-    speakers = len(scores["none"])
-    table = Table("method", *SCORES, "minus none")
+def print_tables(console, scores, seeds, epochs):
+    """The scores, and what mixing changes, speaker by speaker."""
+    speakers, decimals = len(scores["none"]), (1, 2, 1)
+    table = Table("method", *SCORES, caption="mean ± standard deviation over the speakers")
     table.title = f"{speakers} speakers, each held out once, {seeds} seed(s), {epochs} epochs"
-    table.caption = "mean ± standard deviation over the speakers; error minus that of none, ± 95 % interval"
+    changes = Table("minus none", *SCORES, caption="mean over the speakers ± half of its 95 % interval")
+    quantile = stats.t.ppf(0.975, speakers - 1)
     for method, values in scores.items():
-        means, spreads = values.mean(axis=0), values.std(axis=0, ddof=1)
-        digits = (1, 2, 1)
-        cells = [f"{m:.{d}f} ± {s:.{d}f}" for m, s, d in zip(means, spreads, digits, strict=True)]
+        columns = list(zip(values.T, (values - scores["none"]).T, decimals, strict=True))
+        table.add_row(method, *(f"{v.mean():.{d}f} ± {v.std(ddof=1):.{d}f}" for v, _, d in columns))
         if method != "none":
-            differences = values[:, 0] - scores["none"][:, 0]
-            mean, half = differences.mean(), stats.t.ppf(0.975, speakers - 1) * stats.sem(differences)
-            cells.append(f"{mean:+.1f} ± {half:.1f}")
-        table.add_row(method, *cells)
-    console.print(table)
+            cells = (f"{c.mean():+.{d}f} ± {quantile * stats.sem(c):.{d}f}" for _, c, d in columns)
+            changes.add_row(method, *cells)
+    console.print(table, changes)
 
 
 def draw(data, scores, speakers, path):
@@ -259,7 +258,7 @@ def main():
     data = load_recordings(options.data, range(takes))
     speakers = sorted(set(data[2]))[: 2 if options.quick else None]
     scores = train_all(console, data, speakers, seeds, epochs)
-    print_table(console, scores, seeds, epochs)
+    print_tables(console, scores, seeds, epochs)
     draw(data, scores, speakers, options.output)
     console.print(f"{time.time() - start:.0f} s on {keras.backend.backend()}. The picture: {options.output}")
 

@@ -454,8 +454,8 @@ long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are
         ["quickstart.py"],
         pytest.param(["in_graph_fit.py"], marks=long),
         pytest.param(["text_intents.py", "--data", str(CLINC150)], marks=[long, no_clinc]),
-        ["tabular_regression.py"],
-        pytest.param(["audio_digits.py", "--data", str(DIGITS)], marks=no_digits),
+        pytest.param(["tabular_regression.py"], marks=long),
+        pytest.param(["audio_digits.py", "--data", str(DIGITS)], marks=[long, no_digits]),
     ],
     ids=lambda command: command[0],
 )
