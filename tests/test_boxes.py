@@ -279,6 +279,27 @@ def test_padding_may_hold_anything_and_there_may_be_no_boxes(road):
         assert at_step(road, layer(kind), 0, (x, none))[1]["labels"].shape == (N, 0)
 
 
+def test_everything_at_once_with_sizes_that_are_not_known():
+    """Masks, boxes, labels and weights in tf.data, where no size is static: as on NumPy arrays."""
+    generator = np.random.default_rng(0)
+    batch = {
+        **detection_batch(),
+        "segmentation_masks": generator.integers(0, 4, (N, 20, 30)).astype("uint8"),
+        "sample_weight": np.linspace(1, 2, N).astype("float32"),
+    }
+    spec = tf.nest.map_structure(lambda a: tf.TensorSpec((None,) * a.ndim, a.dtype), batch)
+    spec["images"] = tf.TensorSpec((None, None, None, 3), "float32")
+    spec["bounding_boxes"]["boxes"] = tf.TensorSpec((None, None, 4), "float32")
+    ds = tf.data.Dataset.from_generator(lambda: iter([batch] * 3), output_signature=spec)
+    settings = {"num_classes": 3, "num_mask_classes": 4}
+    mixers = [layer(kind, **settings) for kind in ("CutMix", "Mosaic", "MixUp")]
+    for mixer in (*mixers, kmix.RandomChoice(mixers, seed=4)):
+        for step, mixed in enumerate(ds.enumerate().map(mixer.at_step)):
+            expected = mixer.at_step(step, batch)
+            for ours, other in zip(*map(tf.nest.flatten, (mixed, expected)), strict=True):
+                np.testing.assert_allclose(ours.numpy().astype("float64"), other.astype("float64"), atol=1e-4)
+
+
 def detection_batch():
     corners, labels = scene(np.random.default_rng(3), 20, 30)
     boxes = {"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("float32")}

@@ -8,7 +8,7 @@ not already in use.
 
 import keras
 
-from kmix._backend.context import as_written, beside_the_plan, device_of, is_mapped, replica
+from kmix._backend.context import after_checks, as_written, beside_the_plan, device_of, is_mapped, replica
 from kmix._backend.kernels import fusing, kernel
 from kmix._backend.kinds import (
     dtype,
@@ -39,6 +39,7 @@ __all__ = [
     "NumPy",
     "Resource",
     "TensorFlow",
+    "after_checks",
     "as_written",
     "beside_the_plan",
     "device_of",

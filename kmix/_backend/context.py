@@ -51,3 +51,12 @@ def is_mapped(*arrays):
     # tf.data names its graphs, and each layer opens a name scope of its own within that of the layer that calls it.
     in_data_set = tf.compat.v1.get_default_graph().name.startswith("Dataset_")
     return in_data_set and "/" not in tf.get_current_name_scope()
+
+
+def after_checks():
+    """A scope whose operations run after all assertions in the graph so far."""
+    tf = kinds.tensorflow()
+    if tf is None or tf.executing_eagerly():
+        return contextlib.nullcontext()
+    operations = tf.compat.v1.get_default_graph().get_operations()
+    return tf.control_dependencies([operation for operation in operations if operation.type == "Assert"])

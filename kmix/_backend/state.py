@@ -13,6 +13,7 @@ import numpy as np
 
 from kmix import _checks
 from kmix._backend import kinds
+from kmix._backend.context import after_checks
 from kmix._backend.tensorflow import TensorFlow
 
 # Drawn by each interpreter that starts; a fork copies it.
@@ -175,15 +176,7 @@ class Counter:
                 self._next += 1
                 return self._next - 1
         # The only op that reads and advances atomically (a variable's assign_add does not). It counts by 256.
-        with _after_checks(tf) if isinstance(xp, TensorFlow) else tf.init_scope():
+        with after_checks() if isinstance(xp, TensorFlow) else tf.init_scope():
             state = tf.raw_ops.RngReadAndSkip(resource=self._resource.handle, alg=1, delta=np.uint64(1))
             number = tf.bitwise.right_shift(state[0], np.int64(8))
         return number if isinstance(xp, TensorFlow) else int(number)
-
-
-def _after_checks(tf):
-    """A scope whose operations run after all assertions in the graph so far: a refused batch is not counted."""
-    if tf.executing_eagerly():
-        return contextlib.nullcontext()
-    operations = tf.compat.v1.get_default_graph().get_operations()
-    return tf.control_dependencies([operation for operation in operations if operation.type == "Assert"])

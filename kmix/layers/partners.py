@@ -272,7 +272,9 @@ def join(batch, partner, settings, inputs):
             _fail(*(f"{_backend.dtype(array)} of shape {_backend.static_shape(array)}" for array in (other, leaf)))
         leaf, other = xp.asarray(leaf), xp.asarray(other)
         xp.require_equal_sizes([(leaf, 0), (other, 0)], _ALIKE)
-        return xp.concat([leaf, other])
+        # Else another operation might fail first.
+        with _backend.after_checks():
+            return xp.concat([leaf, other])
 
     return first.write(tree.map_structure(joined, ours, theirs))
 

@@ -43,7 +43,7 @@ class Pasted(Inputs):
                 _checks.warn(
                     f"CutMix reads x of shape {shape} as sequences (B, T, C), and pastes stretches of time with all "
                     'their channels. Write `data_format="channels_last"` to confirm this, or "channels_first" for '
-                    "(B, C, T). For images without channels, write `axes=(1, 2)`."
+                    "(B, C, T). Images without channels need a channel axis, `x[..., None]`, or `axes=(1, 2)`."
                 )
 
     def pasted(self, x):
@@ -138,6 +138,6 @@ def check_spatial(shape, channels=True):
             "CutMix needs one to three spatial axes between the batch and the channels: (B, T, C), (B, H, W, C) or "
             "(B, D, H, W, C).",
             f"x of shape {tuple(shape)}",
-            "For tabular data, use MixUp. For images without channels, write `axes=(1, 2)`, and for waves or "
-            "ids (B, T) `axes=1`. " + BATCH_FIRST,
+            "For tabular data, use MixUp. For images without channels, add an axis, `x[..., None]`, or write "
+            "`axes=(1, 2)`; for waves or ids (B, T) `axes=1`. " + BATCH_FIRST,
         )
