@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kmix import _backend, _checks
-from kmix.targets import sample_weights
+from kmix.targets import missing, sample_weights
 from kmix.targets import target as kinds
 from kmix.targets.assign import assign, map_targets
 from kmix.targets.inputs import BATCH_SIZES, check_arrays, check_batch_sizes
@@ -88,7 +88,10 @@ class Batch:
         self._targets = assign(by_key, targets, given, pasted)
         if inputs is not None and inputs.images_shown > 2:
             map_targets(_require_views, self._targets, targets)
-        self._weights = self._match_weights(targets, sample_weight)
+        self._weights = self._given_weights = self._match_weights(targets, sample_weight)
+        self._fills = given["missing"] is not None
+        if self._fills:
+            self._weights = missing.check(targets, settings)
 
     @classmethod
     def read(cls, batch, settings, inputs=None):
@@ -149,6 +152,10 @@ class Batch:
         if self._class_weight is not None:
             factor = self._targets[LABELS].weigh_classes(xp, targets[LABELS], self._class_weight)
             sample_weight = sample_weights.multiply(xp, sample_weight, factor)
+        if self._fills:
+            flat = tree.flatten(sample_weight)
+            own = [None if index is None else flat[index] for index in tree.flatten(self._given_weights)]
+            targets, sample_weight = missing.weigh(xp, targets, own)
         return Values(values.inputs, targets, sample_weight)
 
     def mix(self, xp, values, plan, inputs=None):
@@ -192,7 +199,9 @@ class Batch:
         """The mixed `Values` as `KerasTensor`s."""
         x, targets, sample_weight = self.values
         x = tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=inputs.dtype(leaf)), x)
-        if self._class_weight is not None and sample_weight is None:
+        if self._fills:
+            sample_weight = missing.spec(targets[LABELS])
+        elif self._class_weight is not None and sample_weight is None:
             sample_weight = keras.KerasTensor(tree.flatten(targets)[0].shape[:1], dtype="float32")
         return Values(
             x,

@@ -55,7 +55,7 @@ ROOMS = [
     {"kmix.targets.custom", "kmix.targets.keep", "kmix.targets.pasted"},
     {"kmix.targets.inputs"},
     {"kmix.targets.forms", "kmix.targets.label_forms", "kmix.targets.padding_masks", "kmix.targets.target"},
-    {"kmix.targets.sample_weights"},
+    {"kmix.targets.missing", "kmix.targets.sample_weights"},
     {"kmix.targets.box_formats", "kmix.targets.spread"},
     {"kmix.mixing"},
     {"kmix.mixing.blend", "kmix.mixing.paste"},

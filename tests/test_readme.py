@@ -37,6 +37,7 @@ def test_the_code_runs():
     names.update(x_train=images, y_train=ids, x_val=images[:8], y_val=ids[:8])
     names.update(masks=rng.integers(0, 21, (8, 8, 8), "int32"), values=rng.random(8).astype("float32"))
     names.update(boxes=np.array([[[1, 2, 6, 7]]] * 8, "float32"), box_labels=np.zeros((8, 1), "float32"))
+    names.update(tasks=np.where(rng.random((8, 3)) < 0.5, np.nan, 1.0).astype("float32"))
     names.update(batch=(images[:8], ids[:8]), other_batch=(images[8:16], ids[8:16]))
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 4

@@ -42,9 +42,12 @@ class MixUp(MixLayer):
             mixed, and creates them if there are none. Classes without an entry have the weight 1.
         passthrough: Keys of a dictionary batch to pass through unmixed.
         seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
-        **kwargs: For masks, `num_mask_classes` and `ignore_class`. For boxes, `bounding_box_format`, `max_boxes`,
-            `min_visibility` and `bounding_box_weights`; see `kmix.targets.SegmentationMasks` and
-            `kmix.targets.BoundingBoxes`. Also `name` and `dtype`, as for every Keras layer.
+        **kwargs: For labels with gaps, `missing="nan"`: NaN in float labels of several tasks is not known. A mixed
+            label keeps what the other partner knows, and weights of the entries come along as sample weights: `(B, C)`
+            for labels `(B, C)`, and in the structure of the labels if there are several. For masks,
+            `num_mask_classes` and `ignore_class`. For boxes, `bounding_box_format`, `max_boxes`, `min_visibility` and
+            `bounding_box_weights`; see `kmix.targets.SegmentationMasks` and `kmix.targets.BoundingBoxes`. Also `name`
+            and `dtype`, as for every Keras layer.
 
     Call arguments:
         x: Inputs: tensors `(B, ...)` of any rank, float or uint8, or a nested structure of them. Instead

@@ -19,21 +19,28 @@ class Labels(Target):
             `(B, C)`. Floats are soft labels, or values to regress.
         num_classes: Number of classes of class ids, or a structure of such numbers that matches `y`.
         labels: `"dense"`, or `"pair"` for labels `(B, 3)`, see `kmix.MixUp`.
+        missing: `"nan"` if NaN stands for a value that is not known, see `kmix.MixUp`.
         guarded: Whether to raise for `y` that may not be labels: if the user did not write `target="labels"`.
         pasted: As for `Target`.
     """
 
+    arguments = {"missing": None}
     settings = ("num_classes", "labels")
     mixes_views = True
     takes_drawn_plan = True
 
-    def __init__(self, y, *, num_classes=None, labels="dense", guarded=False, pasted=None):
+    def __init__(self, y, *, num_classes=None, labels="dense", missing=None, guarded=False, pasted=None):
         super().__init__(y, pasted=pasted)
         classes = spread(num_classes, y, "num_classes")
         self.forms = [
             recognise(leaf, count, labels, guarded, pasted)
             for leaf, count in zip(tree.flatten(y), classes, strict=True)
         ]
+
+    @classmethod
+    def check_arguments(cls, given):
+        _checks.one_of(given["missing"], "missing", (None, "nan"))
+        return given
 
     def _map(self, method, y, *others):
         return tree.pack_sequence_as(y, list(map(method, self.forms, tree.flatten(y), *others)))

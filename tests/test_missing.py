@@ -1,0 +1,115 @@
+"""`missing="nan"`: a mixed label keeps what one of the partners knows, and weighs as much; against NumPy."""
+
+import keras
+import numpy as np
+import pytest
+from contract import PROMISES
+from roads import ROADS, at_step, to_numpy
+
+import kmix
+
+N, TASKS = 8, 3
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(N, 5)).astype("float32")
+Y = np.where(GENERATOR.random((N, TASKS)) < 0.4, np.nan, GENERATOR.random((N, TASKS))).astype("float32")
+WEIGHTS = np.linspace(0.5, 2, N).astype("float32")
+
+
+def mixup(**settings):
+    return kmix.MixUp(1.0, seed=2, missing="nan", **settings)
+
+
+def by_hand(y, plan, weights=None):
+    """The weighted mean of the known values of both partners, and the sum of their weights."""
+    w = np.ones(N) if weights is None else weights.astype("float64")
+    lam = plan.lam.astype("float64")
+    first, second = lam * w, (1 - lam) * w[plan.permutation]
+    shape = (-1,) + (1,) * (y.ndim - 1)
+    a = first.reshape(shape) * ~np.isnan(y)
+    b = second.reshape(shape) * ~np.isnan(y[plan.permutation])
+    total = a + b
+    mixed = a * np.nan_to_num(y) + b * np.nan_to_num(y[plan.permutation])
+    return np.where(total == 0, 0, mixed / np.where(total == 0, 1, total)), total
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_entry_keeps_what_one_partner_knows(weighted, road):
+    plan, weights = mixup().plan(1, N), WEIGHTS if weighted else None
+    _, y, w = at_step(road, mixup(), 1, (X, Y, weights) if weighted else (X, Y))
+    expected, total = by_hand(Y, plan, weights)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(w, total, atol=1e-5)
+    assert (total == 0).any()
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_several_labels_get_weights_of_their_own(road):
+    y = {"age": Y[:, 0], "kind": Y, "size": Y[:, 1:2]}
+    plan = mixup().plan(0, N)
+    _, mixed, w = at_step(road, mixup(), 0, (X, y))
+    for name, label in y.items():
+        expected, total = by_hand(label, plan)
+        np.testing.assert_allclose(mixed[name], expected, atol=1e-5)
+        np.testing.assert_allclose(w[name], total[:, 0] if name == "size" else total, atol=1e-5)
+    assert w["size"].shape == (N,)
+
+
+@pytest.mark.parametrize("make", [mixup, lambda: kmix.Mosaic(missing="nan", data_format="channels_last", seed=1)])
+def test_the_promises_hold(make):
+    batch = (X, Y) if make is mixup else (GENERATOR.random((N, 4, 4, 1)).astype("float32"), Y)
+    for promise in PROMISES:
+        # These look at labels and weights of their own.
+        if promise.__name__ not in ("check_once", "check_off", "check_second_batch"):
+            promise(make(), batch)
+    y, w = make().from_config({**make().get_config(), "rate": 0.0}).at_step(0, batch)[1:]
+    np.testing.assert_array_equal(y, np.nan_to_num(Y))
+    np.testing.assert_array_equal(w, ~np.isnan(Y))
+
+
+def test_two_outputs_train_on_what_is_known():
+    inputs = keras.Input((5,))
+    outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("age", "size")}
+    y = {"age": Y[:, :1], "size": Y[:, 1:2]}
+    model = keras.Model(inputs, outputs)
+    trainer = kmix.MixTrainer(model, mix=mixup())
+    trainer.compile(keras.optimizers.SGD(0.0), {"age": "mse", "size": "mse"})
+    plan = mixup().plan(0, N)
+    lam = plan.lam[:, None]
+    predicted = model.predict(lam * X + (1 - lam) * X[plan.permutation], verbose=0)
+    expected = 0.0
+    for name, label in y.items():
+        mixed, total = by_hand(label, plan)
+        expected += np.mean(total * (mixed - predicted[name]) ** 2)
+    assert trainer.train_on_batch(X, y, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_loss_of_several_classes_takes_the_weights():
+    known = (GENERATOR.random((N, TASKS)) < 0.5).astype("float32")
+    y = np.where(np.isnan(Y), np.nan, known).astype("float32")
+    mixed = mixup().at_step(0, (X, y))
+    p = GENERATOR.random((N, TASKS)).astype("float32") * 0.8 + 0.1
+    loss = kmix.losses.SoftLabelCrossentropy(multi_label=True)
+    target, total = by_hand(y, mixup().plan(0, N))
+    rows = -total * (target * np.log(p) + (1 - target) * np.log(1 - p))
+    assert float(to_numpy(loss(mixed[1], p, mixed[2]))) == pytest.approx(rows.mean(), rel=1e-5)
+
+
+REFUSED = {
+    "class ids": (lambda: mixup(num_classes=3)(X, np.arange(N) % 3), "One-hot encode"),
+    "another word": (lambda: kmix.MixUp(missing="NaN"), "missing"),
+    "class weights": (lambda: mixup(class_weight={0: 1.0})(X, Y), "class_weight"),
+    "other targets": (lambda: mixup(target="union")(X, np.nan_to_num(Y)), "labels alone"),
+    "many axes": (lambda: mixup()(X, np.zeros((N, 2, 2), "float32")), "missing"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_gaps_is_refused(name):
+    function, match = REFUSED[name]
+    with pytest.raises(ValueError, match=match):
+        function()
+
+
+def test_without_it_nan_stays():
+    assert np.isnan(kmix.MixUp(1.0, seed=2)(X, Y)[1]).any()
