@@ -19,11 +19,10 @@ def scene(generator, height, width, most=12):
     labels = np.full((N, most), -1)
     for i in range(N):
         for j in range(generator.integers(0, most + 1)):
-            top, left = generator.integers(-3, height), generator.integers(-3, width)
+            top, left = generator.integers(-4, height + 2), generator.integers(-4, width + 2)
             bottom = min(height + 3, top + generator.integers(1, height + 1))
             right = min(width + 3, left + generator.integers(1, width + 1))
-            if bottom > 0 and right > 0:
-                corners[i, j], labels[i, j] = (top, left, bottom, right), generator.integers(0, 9)
+            corners[i, j], labels[i, j] = (top, left, bottom, right), generator.integers(0, 9)
     # A real box may stand after padding, which may hold anything.
     order = generator.permutation(most)
     padding = (labels < 0)[..., None] & (generator.random() < 0.5)
@@ -103,7 +102,10 @@ def shown(corners, labels, plan, height, width):
         boxes = []
         for source, moved, window in sources(plan, i, height, width):
             for box, label in zip(corners[source], labels[source], strict=True):
-                if label >= 0:
+                if label >= 0 and plan.lam[i] == 1 and source == i and window.all():
+                    # Nothing is mixed: even a box outside of the image stays.
+                    boxes.append((*np.clip(box, 0, [height, width, height, width]), label))
+                elif label >= 0:
                     canvas = paint(box, height, width)
                     again = found_again(moved(canvas) & window, canvas.sum())
                     boxes += [] if again is None else [(*again, label)]
@@ -232,6 +234,9 @@ def test_min_visibility_decides_which_cut_boxes_stay():
                     for box, label in zip(corners[source], labels[source], strict=True):
                         canvas = paint(box, height, width)
                         seen = (canvas & window).sum()
+                        if plan.lam[i] == 1 and window.all():
+                            counts[i] += bool(label >= 0)
+                            continue
                         counts[i] += bool(label >= 0 and seen and seen >= visibility * canvas.sum() - 1e-6)
             np.testing.assert_array_equal((mixed["labels"] >= 0).sum(axis=1), counts)
 

@@ -129,7 +129,9 @@ class BoundingBoxes(Target):
         lam = xp.along(xp.cast(plan.lam, "float32"), labels)
         kept, hidden = _outside(xp, corners, window), _intersection(xp, corners, window)
         share = 1.0 - _ratio(xp, hidden, corners)
-        own = self._part(xp, boxes, labels, kept, share, _area(xp, hidden) <= 0, lam > 0)
+        # A box outside of its image shows nothing, but stays where nothing is mixed.
+        enters = (lam == 1) | ((lam > 0) & _shows(corners))
+        own = self._part(xp, boxes, labels, kept, share, _area(xp, hidden) <= 0, enters)
         boxes, labels = xp.take(boxes, plan.permutation), xp.take(labels, plan.permutation)
         corners = tuple(xp.take(edge, plan.permutation) for edge in corners)
         shown = _intersection(xp, corners, window)
@@ -174,8 +176,7 @@ class BoundingBoxes(Target):
         if "int" in dtype:
             new = xp.math.floor(new + 0.5)
         boxes = xp.where(untouched[..., None], boxes, xp.cast(new, dtype))
-        top, left, bottom, right = corners
-        remains = (bottom - top > _TOLERANCE) & (right - left > _TOLERANCE) & (share >= self.min_visibility - 1e-6)
+        remains = _shows(corners) & (share >= self.min_visibility - 1e-6)
         shows = (labels >= 0) & (untouched | remains) & enters
         return _Part(boxes, labels, shows, xp.cast(0 * labels, "float32") + 1.0)
 
@@ -249,6 +250,11 @@ def _check_form(y, passthrough):
 def _columns(xp, array, indices):
     """Columns of an int array `(B, n)` as float32 `(B, 1)`."""
     return tuple(xp.reshape(xp.cast(array[:, i], "float32"), (-1, 1)) for i in indices)
+
+
+def _shows(corners):
+    top, left, bottom, right = corners
+    return (bottom - top > _TOLERANCE) & (right - left > _TOLERANCE)
 
 
 def _area(xp, corners):
