@@ -158,9 +158,13 @@ class Batch:
             targets, sample_weight = missing.weigh(xp, targets, own)
         return Values(values.inputs, targets, sample_weight)
 
-    def mix(self, xp, values, plan, inputs=None):
-        """The encoded values, mixed with a plan: each part by its own rules."""
+    def mix(self, xp, values, plan, inputs=None, spatial_shape=None):
+        """The encoded values, mixed with a plan: each part by its own rules.
+
+        `inputs` says how the inputs follow the plan, and `spatial_shape` what their spatial sizes are if it pastes.
+        """
         flat = tree.flatten(values.sample_weight)
+        mixed_weights: dict[int, Any] = {}
 
         @functools.cache
         def converted():
@@ -173,23 +177,18 @@ class Batch:
             return plan if part.takes_drawn_plan else converted()
 
         def mix_target(target, part, indices):
-            weights = [None if index is None else flat[index] for index in tree.flatten(indices)]
-            target.spatial_shape = spatial_shape
-            return target.mix(xp, part, plan_for(target), weights)
-
-        def mix_weights(target, part, indices):
-            for index in tree.flatten(indices):
+            indices = tree.flatten(indices)
+            for index in indices:
                 if index is not None and index not in mixed_weights:
                     mixed_weights[index] = target.mix_weights(xp, flat[index], plan_for(target))
-            return part
+            target.spatial_shape = spatial_shape
+            return target.mix(xp, part, plan_for(target), [None if i is None else flat[i] for i in indices])
 
-        x, spatial_shape = values.inputs, None
-        mixed_weights: dict[int, Any] = {}
+        x = values.inputs
         if inputs is not None:
-            own, spatial_shape = plan_for(inputs), inputs.spatial_shape(xp, x)
+            own = plan_for(inputs)
             x = tree.map_structure(lambda leaf: inputs.mix(leaf, own), x)
         targets = map_targets(mix_target, self._targets, values.targets, self._weights)
-        map_targets(mix_weights, self._targets, values.targets, self._weights)
         sample_weight = values.sample_weight
         if sample_weight is not None:
             sample_weight = tree.pack_sequence_as(sample_weight, [mixed_weights.get(i) for i in range(len(flat))])

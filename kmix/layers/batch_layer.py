@@ -88,7 +88,8 @@ class BatchLayer(Stepped):
         plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
         plan = partners.draw(self, plan_xp, key._replace(step=step), values, xp.size(leaf, 0), spatial_shape)
         plan = self.inputs.settle(xp, values.inputs, plan)
-        return batch.mix(xp, values, plan, partners.Kept(self.inputs) if key.clean else self.inputs)
+        inputs = partners.Kept(self.inputs) if key.clean else self.inputs
+        return batch.mix(xp, values, plan, inputs, spatial_shape)
 
     @property
     def settings(self):

@@ -140,9 +140,6 @@ class Kept(Inputs):
     def __init__(self, inputs):
         self.inputs = inputs
 
-    def spatial_shape(self, xp, x):
-        return self.inputs.spatial_shape(xp, x)
-
     def mix(self, leaf, plan):
         return _backend.namespace(leaf).cast(leaf, self.inputs.dtype(leaf))
 
@@ -186,14 +183,12 @@ def mix(layer, xp, key, batch, values, keep_clean):
         values: Its encoded values.
         keep_clean: Whether to put the clean samples, encoded like the mixed ones, before them.
     """
-    mixed = layer.mix_values(xp, key, batch, values)
-    if keep_clean:
-        clean = layer.mix_values(xp, key._replace(clean=True), batch, values)
+    keys = [key._replace(clean=True), key] if keep_clean else [key]
+    parts = [layer.mix_values(xp, each, batch, values) for each in keys]
     if key.joined:
         n = xp.size(tree.flatten(values.inputs)[0], 0) // 2
-        mixed = tree.map_structure(lambda leaf: None if leaf is None else leaf[:n], mixed)
-        clean = tree.map_structure(lambda leaf: None if leaf is None else leaf[:n], clean) if keep_clean else None
-    return both(xp, clean, mixed, key.shards) if keep_clean else mixed
+        parts = tree.map_structure(lambda leaf: None if leaf is None else leaf[:n], parts)
+    return both(xp, *parts, key.shards) if keep_clean else parts[0]
 
 
 def both(xp, clean, mixed, shards=1):

@@ -14,8 +14,8 @@ def boxes(xp, lam, centres, spatial_shape, cut=None):
     Returns:
         The boxes, int32 `(B, 2 * k)`, and the share of the pixels outside each, float32 `(B,)`.
     """
-    # Slightly larger, so that lam = 0 up to rounding cuts the whole image on every framework.
     cut = range(len(spatial_shape)) if cut is None else cut
+    # Slightly larger, so that lam = 0 up to rounding cuts the whole image on every framework.
     edge = xp.power(1.0 - lam, 1.0 / len(cut)) * (1.0 + 1e-6)
     starts, stops, removed = [], [], 1.0
     for axis, size in enumerate(spatial_shape):

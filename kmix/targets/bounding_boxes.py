@@ -170,7 +170,7 @@ class BoundingBoxes(Target):
         return close[0] & close[1] & close[2] & close[3] & (_area(xp, corners) > 0)
 
     def _part(self, xp, boxes, labels, corners, share, untouched, enters):
-        """Boxes with their visible corners, or as they are if nothing has `touched` them."""
+        """Boxes with their visible corners, or as they are where they are `untouched`."""
         new = from_corners(xp, corners, self.format, self.spatial_shape)
         dtype = _backend.dtype(boxes)
         if "int" in dtype:
@@ -184,8 +184,7 @@ class BoundingBoxes(Target):
         """The real boxes first, in their order, then padding."""
         total, wanted = xp.size(part.labels, 1), self.max_boxes or self.images_shown * n
         position = xp.cast(xp.arange(total), "int32")
-        order = xp.argsort(xp.where(part.shows, position, position + total) + 0 * xp.cast(part.shows, "int32"))
-        order = order[:, :wanted]
+        order = xp.argsort(xp.where(part.shows, position, position + total))[:, :wanted]
         shows = xp.pick(xp.cast(part.shows, "int32"), order) > 0
         known = isinstance(wanted, int) and isinstance(total, int)
         lacking = max(0, wanted - total) if known else xp.math.maximum(wanted - xp.size(order, 1), 0)
@@ -196,11 +195,9 @@ class BoundingBoxes(Target):
         def packed(leaf, value):
             dtype = _backend.dtype(leaf)
             leaf = xp.where(shows, xp.pick(leaf, order), xp.cast(value, dtype))
-            return (
-                leaf
-                if known and not lacking
-                else xp.concat([leaf, xp.cast(none, dtype) + xp.cast(value, dtype)], axis=1)
-            )
+            if known and not lacking:
+                return leaf
+            return xp.concat([leaf, xp.cast(none, dtype) + xp.cast(value, dtype)], axis=1)
 
         columns = [packed(part.boxes[..., i], -1.0) for i in range(4)]
         found = {"boxes": xp.stack(columns, axis=-1), self.key: packed(part.labels, -1.0)}
