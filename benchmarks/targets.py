@@ -18,8 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import results
-import tensorflow as tf
-from speed import keras_cv, memory_pass, run_pipeline, source
+from speed import KMIX, keras_cv, memory_pass, run_pipeline, source
 
 import kmix
 
@@ -61,20 +60,13 @@ def pipelines():
     images = make_batch("")
     found = {LIMIT: source((images["images"], images["labels"]), LIMIT).map(memory_pass("CutMix", images["images"]), 2)}
     for kind in ("CutMix", "CutMix, masks", "CutMix, boxes", "Mosaic", "Mosaic, masks", "Mosaic, boxes"):
-        found[kind] = tf_data(make_batch(kind)).map(layer(kind), 2)
+        found[kind] = source(make_batch(kind), KMIX).map(layer(kind), 2)
     if keras_cv:
         one_hot = {"images": images["images"], "labels": np.eye(CLASSES, dtype="float32")[images["labels"]]}
         for name in ("CutMix", "Mosaic"):
             mixer = getattr(keras_cv.layers, name)()
-            found[f"KerasCV's {name}"] = tf_data(one_hot).map(lambda batch, mixer=mixer: mixer(batch), 2)
+            found[f"KerasCV's {name}"] = source(one_hot, KMIX).map(lambda batch, mixer=mixer: mixer(batch), 2)
     return found
-
-
-def tf_data(batch):
-    """A data set that repeats one batch endlessly."""
-    options = tf.data.Options()
-    options.autotune.enabled = options.experimental_optimization.inject_prefetch = False
-    return tf.data.Dataset.from_tensors(batch).repeat().with_options(options)
 
 
 def main():

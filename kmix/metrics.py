@@ -103,14 +103,8 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         if self.from_logits:
             y_pred = ops.sigmoid(y_pred) if y_pred.shape[-1] == 1 else ops.softmax(y_pred, axis=-1)
         confidence, accuracy = (ops.reshape(values, (-1,)) for values in confidence_and_accuracy(y_true, y_pred))
-        weight = ops.ones_like(confidence)
-        if sample_weight is not None:
-            given = ops.cast(sample_weight, "float32")
-            if len(given.shape) == len(y_pred.shape):
-                given = ops.squeeze(given, -1)
-            for _ in range(len(y_pred.shape) - 1 - len(given.shape)):
-                given = ops.expand_dims(given, -1)
-            weight = ops.reshape(ops.broadcast_to(given, ops.shape(y_pred)[:-1]), (-1,))
+        weight = 1.0 if sample_weight is None else expand_weights(sample_weight, len(y_pred.shape) - 1)
+        weight = ops.reshape(ops.broadcast_to(weight, ops.shape(y_pred)[:-1]), (-1,))
         # A confidence on the edge between two bins belongs to the lower bin, as in the paper.
         bin_index = ops.ceil(confidence * self.num_bins) - 1
         bin_index = ops.clip(ops.cast(bin_index, "int32"), 0, self.num_bins - 1)

@@ -11,18 +11,26 @@ import kmix
 from kmix.targets.box_formats import FORMATS
 
 N = 8
+# Boxes are painted on a grid this much finer than the pixels.
+FINE = 4
 
 
 def scene(generator, height, width, most=12):
-    """Corners `(y0, x0, y1, x1)` of whole pixels, some beyond the borders, and labels, -1 for padding."""
-    corners = np.full((N, most, 4), -1)
+    """Corners `(y0, x0, y1, x1)`, some beyond the borders, and labels, -1 for padding.
+
+    The corners lie on whole pixels, or on quarters of them.
+    """
+    unit = generator.choice([1, FINE])
+    height, width = unit * height, unit * width
+    corners = np.full((N, most, 4), -1.0)
     labels = np.full((N, most), -1)
     for i in range(N):
         for j in range(generator.integers(0, most + 1)):
             top, left = generator.integers(-4, height + 2), generator.integers(-4, width + 2)
             bottom = min(height + 3, top + generator.integers(1, height + 1))
             right = min(width + 3, left + generator.integers(1, width + 1))
-            corners[i, j], labels[i, j] = (top, left, bottom, right), generator.integers(0, 9)
+            corners[i, j] = np.array([top, left, bottom, right]) / unit
+            labels[i, j] = generator.integers(0, 9)
     # A real box may stand after padding, which may hold anything.
     order = generator.permutation(most)
     padding = (labels < 0)[..., None] & (generator.random() < 0.5)
@@ -80,9 +88,9 @@ def read(boxes, name, height, width):
 
 
 def paint(corners, height, width):
-    """The pixels of a box."""
-    canvas = np.zeros((height, width), bool)
-    top, left, bottom, right = np.clip(corners, 0, [height, width, height, width])
+    """A box on the fine grid."""
+    canvas = np.zeros((FINE * height, FINE * width), bool)
+    top, left, bottom, right = (FINE * np.clip(corners, 0, [height, width, height, width])).astype(int)
     canvas[top:bottom, left:right] = True
     return canvas
 
@@ -92,7 +100,7 @@ def found_again(canvas, pixels, visibility=0.1):
     if canvas.sum() == 0 or canvas.sum() < visibility * pixels - 1e-9:
         return None
     rows, columns = np.flatnonzero(canvas.any(axis=1)), np.flatnonzero(canvas.any(axis=0))
-    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]) / FINE
 
 
 def shown(corners, labels, plan, height, width):
@@ -114,13 +122,13 @@ def shown(corners, labels, plan, height, width):
 
 
 def sources(plan, i, height, width):
-    """The images that show in picture `i`: index, how their pixels move, and the pixels where they show."""
+    """The images that show in picture `i`: index, how their pixels move, and where on the fine grid they show."""
     if plan.region is None:
         window = paint(plan.box[i], height, width)
         return [(i, np.array, ~window), (plan.permutation[i], np.array, window)]
-    parts, (cy, cx) = [], plan.region.centre[i]
+    parts, (cy, cx) = [], FINE * plan.region.centre[i]
     for quadrant, source in enumerate([i, *plan.region.partners[:, i]]):
-        window = np.zeros((height, width), bool)
+        window = np.zeros((FINE * height, FINE * width), bool)
         rows, columns = (slice(0, cy), slice(cy, None))[quadrant // 2], (slice(0, cx), slice(cx, None))[quadrant % 2]
         window[rows, columns] = True
         parts.append((source, lambda canvas, cy=cy, cx=cx: np.roll(canvas, (cy, cx), (0, 1)), window))
@@ -186,17 +194,25 @@ def test_every_road_shows_the_same_boxes(kind, road):
         assert_shown(mixed, shown(corners, labels, plan, 20, 30), name, 20, 30, "classes")
 
 
+def test_a_thousand_blends_have_the_boxes_of_both():
+    for step, name, height, width, corners, labels in batches(125):
+        assert_blended("numpy", step, name, height, width, corners, labels)
+
+
 @pytest.mark.parametrize("road", ROADS)
 def test_a_blend_has_the_boxes_of_both(road):
-    corners, labels = scene(np.random.default_rng(3), 20, 30)
-    boxes = written(corners, "xywh", 20, 30)
-    mixer = layer("MixUp", "xywh", alpha=0.2, bounding_box_weights=True, rate=0.7)
-    batch = np.zeros((N, 20, 30, 1), "float32"), {"boxes": boxes, "labels": labels.astype("float32")}
-    mixed = at_step(road, mixer, 2, batch)[1]
-    plan = mixer.plan(2, N)
-    assert (plan.lam == 1).any()
+    for step, name in enumerate(FORMATS[::3]):
+        assert_blended(road, step, name, 20, 30, *scene(np.random.default_rng(3), 20, 30))
+
+
+def assert_blended(road, step, name, height, width, corners, labels):
+    boxes = written(corners, name, height, width)
+    mixer = layer("MixUp", name, alpha=0.2, bounding_box_weights=True, rate=0.7)
+    batch = np.zeros((N, height, width, 1), "float32"), {"boxes": boxes, "labels": labels.astype("float32")}
+    mixed = at_step(road, mixer, step, batch)[1]
+    plan = mixer.plan(step, N)
     for i, (lam, j) in enumerate(zip(plan.lam, plan.permutation, strict=True)):
-        own, partner = labels[i] >= 0, (labels[j] >= 0) & (lam < 1)
+        own, partner = (labels[i] >= 0) & (lam > 0), (labels[j] >= 0) & (lam < 1)
         count = own.sum() + partner.sum()
         np.testing.assert_array_equal(mixed["boxes"][i, :count], np.concatenate([boxes[i][own], boxes[j][partner]]))
         np.testing.assert_array_equal(mixed["labels"][i, :count], np.concatenate([labels[i][own], labels[j][partner]]))
@@ -372,7 +388,8 @@ def test_a_pipeline_of_keras():
     assert_valid(mixed["bounding_boxes"], mixed["images"].shape)
 
 
-def test_a_trainer_passes_mixed_boxes_to_the_loss():
+@pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
+def test_a_trainer_passes_mixed_boxes_to_the_loss(kind):
     batch = detection_batch()
     x, y = batch["images"], batch["bounding_boxes"]
     inputs = keras.Input((20, 30, 3))
@@ -383,17 +400,18 @@ def test_a_trainer_passes_mixed_boxes_to_the_loss():
     }
     model = keras.Model(inputs, outputs)
     # As many boxes as the model predicts, and as the data has.
-    trainer = kmix.MixTrainer(model, mix=layer("CutMix", max_boxes=12))
-    seen = []
+    mixer = layer(kind, max_boxes=12)
+    trainer = kmix.MixTrainer(model, mix=mixer)
+    trainer.compile(keras.optimizers.SGD(0.0), {"boxes": "mae", "labels": "mae"})
 
-    def loss(y_true, y_pred):
-        seen.append(tuple(y_true.shape))
-        return keras.ops.mean(keras.ops.abs(y_true - y_pred), axis=-1)
+    def expected(x, y):
+        predictions = to_numpy(model(x, training=False))
+        return sum(np.abs(predictions[key] - y[key]).mean() for key in predictions)
 
-    trainer.compile("sgd", {"boxes": loss, "labels": loss})
-    assert np.isfinite(trainer.train_on_batch(x, y, return_dict=True)["loss"])
-    assert {shape[1:] for shape in seen} == {(12, 4), (12,)}
-    assert np.isfinite(trainer.evaluate(x, y, verbose=0, return_dict=True)["loss"])
+    assert np.isclose(trainer.evaluate(x, y, verbose=0, return_dict=True)["loss"], expected(x, y), rtol=1e-4)
+    for step in range(2):
+        loss = trainer.train_on_batch(x, y, return_dict=True)["loss"]
+        assert np.isclose(loss, expected(*mixer.at_step(step, (x, y))), rtol=1e-4)
 
 
 def images(*shape):

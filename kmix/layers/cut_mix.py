@@ -6,7 +6,7 @@ from kmix import _checks
 from kmix.layers.mix_layer import MixLayer
 from kmix.plan import sample_cutmix
 from kmix.targets import Pasted
-from kmix.targets.inputs import check_spatial_shape
+from kmix.targets.pasted import check_data_format, check_spatial_shape
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -107,9 +107,7 @@ class CutMix(MixLayer):
         self._confirmed = data_format is not None or axes is not None
         self.axes = _check_axes(axes)
         self.padding_id = None if padding_id is None else _checks.integer(padding_id, "padding_id", -(2**31))
-        self.data_format = _checks.one_of(
-            data_format or keras.config.image_data_format(), "data_format", ("channels_last", "channels_first")
-        )
+        self.data_format = check_data_format(data_format)
 
     @property
     def inputs(self):

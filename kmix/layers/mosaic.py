@@ -7,7 +7,7 @@ from kmix.layers.batch_layer import BatchLayer
 from kmix.mixing import Quadrants
 from kmix.plan import sample_mosaic
 from kmix.targets import Pasted
-from kmix.targets.inputs import check_spatial_shape
+from kmix.targets.pasted import check_data_format, check_spatial_shape
 
 _NOT_HERE = ("alpha", "per", "dominant", "derange", "pairing", "bandwidth", "pairing_by", "axes", "padding_id")
 
@@ -17,10 +17,11 @@ class Tiled(Pasted):
 
     images_shown = 4
 
-    def check(self, x):
-        super().check(x)
-        for leaf in keras.tree.flatten(x):
-            _check_images(len(leaf.shape) - 2, f"x of shape {_backend.static_shape(leaf)}")
+    def pasted(self, x):
+        for shape in map(_backend.static_shape, keras.tree.flatten(x)):
+            if shape is not None:
+                _check_images(len(shape) - 2, f"x of shape {shape}")
+        return super().pasted(x)
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -101,9 +102,7 @@ class Mosaic(BatchLayer):
         settings = {"num_classes": num_classes, "labels": labels, "target": target, "class_weight": class_weight}
         super().__init__(keep_clean=keep_clean, passthrough=passthrough, seed=seed, **settings, **kwargs)
         self.rate = _checks.real(rate, "rate", 0.0, 1.0)
-        self.data_format = _checks.one_of(
-            data_format or keras.config.image_data_format(), "data_format", ("channels_last", "channels_first")
-        )
+        self.data_format = check_data_format(data_format)
 
     @property
     def alpha(self):

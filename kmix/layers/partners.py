@@ -188,7 +188,10 @@ def mix(layer, xp, key, batch, values, keep_clean):
     if key.joined:
         n = xp.size(tree.flatten(values.inputs)[0], 0) // 2
         parts = tree.map_structure(lambda leaf: None if leaf is None else leaf[:n], parts)
-    return both(xp, *parts, key.shards) if keep_clean else parts[0]
+    if not keep_clean:
+        return parts[0]
+    clean, mixed = parts
+    return both(xp, clean, mixed, key.shards)
 
 
 def both(xp, clean, mixed, shards=1):

@@ -73,7 +73,7 @@ class ClassIds(Dense):
 
     def encode(self, xp, y):
         one_hot = xp.cast(y[:, None] == xp.cast(xp.arange(self.classes), xp.integer), "float32")
-        return _or_nan(xp, y, one_hot, ((y >= 0) & (y < self.classes))[:, None])
+        return or_nan(xp, y, one_hot, ((y >= 0) & (y < self.classes))[:, None])
 
     def shape(self, shape):
         return (*shape[:1], self.classes)
@@ -94,7 +94,7 @@ class MultiHot(Dense):
         return numbers
 
     def encode(self, xp, y):
-        return _or_nan(xp, y, xp.cast(y, "float32"), (y == 0) | (y == 1))
+        return or_nan(xp, y, xp.cast(y, "float32"), (y == 0) | (y == 1))
 
 
 class Pairs(ClassIds):
@@ -130,7 +130,7 @@ def _table(xp, class_weight, classes):
     return xp.asarray(_backend.NUMPY.cast(weights, "float32"))
 
 
-def _or_nan(xp, y, encoded, valid):
+def or_nan(xp, y, encoded, valid):
     """Labels with NaN where they are not valid: a compiled step cannot raise, so the loss must show the error."""
     if _backend.on_host(y):
         return encoded

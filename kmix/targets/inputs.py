@@ -156,19 +156,6 @@ class OneOf(Inputs):
         return keras.backend.result_type(*(kind.dtype(leaf) for kind in self.kinds))
 
 
-def check_spatial_shape(sizes):
-    """Return the spatial sizes to draw a box for, or raise."""
-    if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
-        _checks.fail(
-            "To draw a box, a mixer needs the sizes of one to three spatial axes.",
-            f"spatial_shape={sizes}",
-            "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
-        )
-    return tuple(
-        _checks.integer(size, "spatial_shape", 1) if isinstance(size, (int, float, str)) else size for size in sizes
-    )
-
-
 BATCH_SIZES = "All tensors of a batch must have the same batch size."
 BATCH_FIRST = "Was the data set batched? Write `ds.batch(32).map(layer)`, not `ds.map(layer).batch(32)`."
 UNEQUAL = (

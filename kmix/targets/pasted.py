@@ -124,7 +124,7 @@ class Pasted(Inputs):
         return found[0]
 
 
-SAME_SPATIAL = "CutMix pastes one box into all inputs, so they must have the same spatial sizes."
+SAME_SPATIAL = "All inputs are mixed at the same place, so they must have the same spatial sizes."
 
 
 def check_spatial(shape, channels=True):
@@ -141,3 +141,21 @@ def check_spatial(shape, channels=True):
             "For tabular data, use MixUp. For images without channels, add an axis, `x[..., None]`, or write "
             "`axes=(1, 2)`; for waves or ids (B, T) `axes=1`. " + BATCH_FIRST,
         )
+
+
+def check_spatial_shape(sizes):
+    """Return the spatial sizes to draw a box for, or raise."""
+    if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
+        _checks.fail(
+            "To draw a box, a mixer needs the sizes of one to three spatial axes.",
+            f"spatial_shape={sizes}",
+            "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
+        )
+    return tuple(
+        _checks.integer(size, "spatial_shape", 1) if isinstance(size, (int, float, str)) else size for size in sizes
+    )
+
+
+def check_data_format(value):
+    """Return where the channels are, by default as Keras is set, or raise."""
+    return _checks.one_of(value or keras.config.image_data_format(), "data_format", ("channels_last", "channels_first"))

@@ -5,6 +5,7 @@ import keras
 from kmix import _backend, _checks
 from kmix.mixing import combine, mix_inputs
 from kmix.targets import sample_weights
+from kmix.targets.forms import or_nan
 from kmix.targets.target import Target, register
 
 tree = keras.tree
@@ -162,11 +163,7 @@ class _Mask:
         one_hot = y[..., None] == ids
         if self.ignore_class is not None:
             one_hot = one_hot & (y != self.ignore_class)[..., None]
-        one_hot = xp.cast(one_hot, "float32")
-        if _backend.on_host(y):
-            return one_hot
-        # A compiled step cannot raise, so the loss must show the error.
-        return xp.where(self._valid(y)[..., None], one_hot, xp.cast(float("nan"), "float32"))
+        return or_nan(xp, y, xp.cast(one_hot, "float32"), self._valid(y)[..., None])
 
     def mix(self, xp, y, plan, weight):
         if _pastes(plan):

@@ -40,7 +40,7 @@ class Compiled(Delegate):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if self.interpolate == "loss":
-            y, sample_weight = interpolated.harden(y, self.target, sample_weight)
+            y, sample_weight = interpolated.dominant_labels(y, self.target, sample_weight)
             return super().compute_metrics(x, y, y_pred, sample_weight)
         y = None if y is None else self._mixer.reader(self.loss).encode(y)
         return super().compute_metrics(x, y, y_pred, sample_weight)

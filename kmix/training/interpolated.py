@@ -168,8 +168,8 @@ def weigh(xp, y, classes, sample_weight, class_weight):
     return multiply(xp, sample_weight, form.weigh_classes(xp, form.encode(xp, form.check(xp, y)), class_weight))
 
 
-def harden(y, target, sample_weight):
-    """In a training step, labels of the partner with the larger share, and mixed weights, for metrics."""
+def dominant_labels(y, target, sample_weight):
+    """In a training step, the labels of the partner with the larger share, and mixed weights, for metrics."""
     step = running()
     if step is None or step.label_plan is None:
         return y, sample_weight
