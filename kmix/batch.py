@@ -145,6 +145,17 @@ class Batch:
         xp.require_equal_sizes([(leaf, 0) for leaf in checked.arrays()], BATCH_SIZES)
         return checked
 
+    def pad(self, xp, values):
+        """The checked values with targets padded for a compiled program, and the arrays that were padded."""
+        targets = map_targets(lambda target, part: target.pad(xp, part), self._targets, values.targets)
+        before = {id(leaf) for leaf in tree.flatten(values.targets)}
+        return values._replace(targets=targets), [leaf for leaf in tree.flatten(targets) if id(leaf) not in before]
+
+    def crop(self, xp, values):
+        """The mixed values without what `pad` added."""
+        targets = map_targets(lambda target, part: target.crop(xp, part), self._targets, values.targets)
+        return values._replace(targets=targets)
+
     def encode(self, xp, values):
         """The checked values, encoded for mixing."""
         targets = map_targets(lambda target, part: target.encode(xp, part), self._targets, values.targets)

@@ -8,6 +8,8 @@ from contract import PROMISES
 from roads import ROADS, at_step, to_native, to_numpy
 
 import kmix
+from kmix._backend import xla
+from kmix._backend.recent import Recent
 from kmix.targets.box_formats import FORMATS
 
 N = 8
@@ -282,6 +284,35 @@ def test_an_unknown_number_of_boxes_in_tf_data():
         expected = layer("CutMix", **settings)(batch)
         for ours, other in zip(*map(tf.nest.flatten, (mixed, expected)), strict=True):
             np.testing.assert_allclose(ours.numpy(), other, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
+def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
+    made, program = [], xla._Program
+    monkeypatch.setattr(xla, "KEPT", Recent())
+    monkeypatch.setattr(xla, "_Program", lambda *arguments: made.append(program(*arguments)) or made[-1])
+    mixer = layer(kind, bounding_box_weights=True)
+
+    def batches():
+        for step, width in enumerate([12, 0, 1, 16, 17, 40]):
+            corners, labels = scene(np.random.default_rng(step), 20, 30, width)
+            boxes = {"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("float32")}
+            yield np.full((N, 20, 30, 1), step, "uint8" if kind != "MixUp" else "float32"), boxes
+
+    x, _ = next(batches())
+    spec = (
+        tf.TensorSpec(x.shape, x.dtype),
+        {
+            "boxes": tf.TensorSpec((N, None, 4), "float32"),
+            "labels": tf.TensorSpec((N, None), "float32"),
+        },
+    )
+    ds = tf.data.Dataset.from_generator(batches, output_signature=spec)
+    for step, (mixed, batch) in enumerate(zip(ds.enumerate().map(mixer.at_step), batches(), strict=True)):
+        expected = mixer.at_step(step, batch)
+        for ours, other in zip(*map(tf.nest.flatten, (mixed, expected)), strict=True):
+            np.testing.assert_allclose(ours.numpy(), other, atol=1e-4)
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("road", ROADS)

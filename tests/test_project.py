@@ -56,7 +56,7 @@ ROOMS = [
     {"kmix.targets.inputs"},
     {"kmix.targets.forms", "kmix.targets.label_forms", "kmix.targets.padding_masks", "kmix.targets.target"},
     {"kmix.targets.missing", "kmix.targets.sample_weights"},
-    {"kmix.targets.box_formats", "kmix.targets.spread"},
+    {"kmix.targets.box_formats", "kmix.targets.box_geometry", "kmix.targets.spread"},
     {"kmix.mixing"},
     {"kmix.mixing.blend", "kmix.mixing.paste"},
     {"kmix.plan"},

@@ -180,10 +180,11 @@ class Namespace(abc.ABC):
         """`weight * own + (1 - weight) * partner`, exactly `own` where both are equal. May overwrite `partner`."""
         return self.where(own == partner, own, weight * own + (1.0 - weight) * partner)
 
-    def fused(self, function, *structures, key=None):
+    def fused(self, function, *structures, key=None, padded=()):
         """`function(*structures)` in one pass over the memory, if the framework does this only on request.
 
         `key()` is what the function depends on besides its arguments; calls with an equal key share a program.
+        The sizes of tensors that are `padded` may not be known.
         """
         return function(*structures)
 

@@ -142,9 +142,9 @@ class TensorFlow(Namespace):
             program = self._programs.find(bound, arrays, *devices)
         return bound(*map(self.asarray, arrays)) if program is None else program(*arrays)
 
-    def fused(self, function, *structures, key=None):
+    def fused(self, function, *structures, key=None, padded=()):
         """`function(*structures)` as one XLA program in a graph: plain ops would each pass over the batch."""
-        return xla.fused(self.tf, function, *structures, key=key)
+        return xla.fused(self.tf, function, *structures, key=key, padded=padded)
 
     def require(self, condition, message):
         """Raise unless `condition` holds: at once if its values can be read, else when the graph runs."""

@@ -28,10 +28,11 @@ class _Program:
         self.run = function_of_leaves.get_concrete_function(*leaves.values())
 
 
-def fused(tf, function, *structures, key=None):
+def fused(tf, function, *structures, key=None, padded=()):
     """`function(*structures)` as one XLA program in a graph if the shapes allow it, else the plain call.
 
-    XLA compiles once for each size of the batch, so all other sizes must be known. It drops assertions.
+    XLA compiles once for each size of the batch, so all other sizes must be known, or take few values. It drops
+    assertions.
 
     Args:
         tf: TensorFlow.
@@ -39,9 +40,14 @@ def fused(tf, function, *structures, key=None):
         structures: Its arguments.
         key: Gives what the function depends on besides its arguments: later calls with an equal key share the program.
             Gives None if that is not known. Only called in a graph.
+        padded: The tensors among them that were padded so that their sizes take few values.
     """
     leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if kinds.is_tensorflow(leaf)}
-    if tf.executing_eagerly() or not tf.test.is_built_with_xla() or not all(map(_compiles, leaves.values())):
+    if (
+        tf.executing_eagerly()
+        or not tf.test.is_built_with_xla()
+        or not all(_compiles(leaf, any(leaf is other for other in padded)) for leaf in leaves.values())
+    ):
         return function(*structures)
     make = functools.partial(_Program, tf, function, structures, leaves)
     constants = None if key is None else key()
@@ -81,7 +87,7 @@ def _before_reshape(leaf):
     return leaf.op.inputs[0], leaf.shape[1:]
 
 
-def _compiles(x):
-    """Whether XLA accepts the TensorFlow tensor `x`, and compiles again only if the first size changes."""
+def _compiles(x, padded):
+    """Whether XLA accepts the TensorFlow tensor `x`, and compiles it for few sizes besides that of the batch."""
     known = x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool or x.dtype.is_complex
-    return known and x.shape.rank is not None and None not in x.shape[1:]
+    return known and x.shape.rank is not None and (padded or None not in x.shape[1:])

@@ -204,11 +204,13 @@ class BatchLayer(Stepped):
                 known = key._replace(step=step, alphas=dict(zip(layers, alphas, strict=True)))
                 return partners.mix(self, xp, known, batch, batch.encode(xp, values), self.keep_clean)
 
-            arguments = (step, list(alphas.values()), values)
+            arguments = step, list(alphas.values())
             if not self.fuse:
-                return batch.write(mix(*arguments))
+                return batch.write(mix(*arguments, values))
             place = repr((key.replica, key.joined))
-            return batch.write(xp.fused(mix, *arguments, key=lambda: (text := self.constants()) and text + place))
+            values, padded = batch.pad(xp, values)
+            constants = lambda: (text := self.constants()) and text + place  # noqa: E731
+            return batch.write(batch.crop(xp, xp.fused(mix, *arguments, values, key=constants, padded=padded)))
 
     def constants(self):
         """What a compiled program holds of the layer, as text; None if it holds code of the user, which may change."""

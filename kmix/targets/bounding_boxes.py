@@ -5,14 +5,15 @@ from typing import Any, NamedTuple
 import keras
 
 from kmix import _backend, _checks
+from kmix.targets import box_geometry as geometry
 from kmix.targets.box_formats import FORMATS, from_corners, to_corners
 from kmix.targets.target import Target, register
 
 tree = keras.tree
 
 _OTHERWISE = 'If it holds no boxes, say what it is: `target="labels"`, `target="keep"` or a callable.'
-# Pixels by which a box may stick out of what covers it.
-_TOLERANCE = 1e-3
+# A number of boxes that is not known is padded to a multiple of this.
+_STEP = 16
 
 
 class _Part(NamedTuple):
@@ -61,6 +62,8 @@ class BoundingBoxes(Target):
     arguments = {"bounding_box_format": None, "max_boxes": None, "min_visibility": 0.1, "bounding_box_weights": False}
     settings = ("images_shown", "passthrough")
     mixes_views = True
+    # The number of boxes before `pad`.
+    _number: Any = None
 
     def __init__(
         self,
@@ -99,6 +102,21 @@ class BoundingBoxes(Target):
             "bounding_box_weights": bool(given["bounding_box_weights"]),
         }
 
+    def pad(self, xp, y):
+        boxes, labels = y["boxes"], y[self.key]
+        if _backend.static_shape(labels)[1] is not None:
+            return y
+        self._number = xp.size(labels, 1)
+        more = -self._number % _STEP
+        columns = [_lengthened(xp, boxes[..., i], more, -1.0) for i in range(4)]
+        return {**y, "boxes": xp.stack(columns, axis=-1), self.key: _lengthened(xp, labels, more, -1.0)}
+
+    def crop(self, xp, y):
+        if self._number is None or self.max_boxes:
+            return y
+        keys = ("boxes", self.key, *(["weights"] if self.weights else []))
+        return {**y, **{key: y[key][:, : self.images_shown * self._number] for key in keys}}
+
     def mix(self, xp, y, plan, weights):
         boxes, labels = y["boxes"], y[self.key]
         if plan.box is None and plan.region is None:
@@ -125,18 +143,18 @@ class BoundingBoxes(Target):
         ]
 
     def _pasted(self, xp, boxes, labels, plan):
-        corners, window = self._corners(xp, boxes), _columns(xp, plan.box, range(4))
+        corners, window = self._corners(xp, boxes), geometry.columns(xp, plan.box, range(4))
         lam = xp.along(xp.cast(plan.lam, "float32"), labels)
-        kept, hidden = _outside(xp, corners, window), _intersection(xp, corners, window)
-        share = 1.0 - _ratio(xp, hidden, corners)
+        kept, hidden = geometry.outside(xp, corners, window), geometry.intersection(xp, corners, window)
+        share = 1.0 - geometry.ratio(xp, hidden, corners)
         # A box outside of its image shows nothing, but stays where nothing is mixed.
-        enters = (lam == 1) | ((lam > 0) & _shows(corners))
-        own = self._part(xp, boxes, labels, kept, share, _area(xp, hidden) <= 0, enters)
+        enters = (lam == 1) | ((lam > 0) & geometry.shows(corners))
+        own = self._part(xp, boxes, labels, kept, share, geometry.area(xp, hidden) <= 0, enters)
         boxes, labels = xp.take(boxes, plan.permutation), xp.take(labels, plan.permutation)
         corners = tuple(xp.take(edge, plan.permutation) for edge in corners)
-        shown = _intersection(xp, corners, window)
+        shown = geometry.intersection(xp, corners, window)
         partner = self._part(
-            xp, boxes, labels, shown, _ratio(xp, shown, corners), self._alike(xp, boxes, shown), lam < 1
+            xp, boxes, labels, shown, geometry.ratio(xp, shown, corners), self._alike(xp, boxes, shown), lam < 1
         )
         return [own, partner]
 
@@ -144,12 +162,12 @@ class BoundingBoxes(Target):
         corners = self._corners(xp, boxes)
         parts = []
         for view in views:
-            moved, window = _columns(xp, view.shift, (0, 1, 0, 1)), _columns(xp, view.window, range(4))
+            moved, window = geometry.columns(xp, view.shift, (0, 1, 0, 1)), geometry.columns(xp, view.window, range(4))
             taken = tuple(xp.take(edge, view.source) + moved[i] for i, edge in enumerate(corners))
-            shown, share = _intersection(xp, taken, window), xp.along(view.share, labels)
+            shown, share = geometry.intersection(xp, taken, window), xp.along(view.share, labels)
             own = xp.take(boxes, view.source), xp.take(labels, view.source)
             # A sample that is not mixed shows all of its image.
-            parts.append(self._part(xp, *own, shown, _ratio(xp, shown, taken), share == 1, share > 0))
+            parts.append(self._part(xp, *own, shown, geometry.ratio(xp, shown, taken), share == 1, share > 0))
         return parts
 
     def _corners(self, xp, boxes):
@@ -165,9 +183,9 @@ class BoundingBoxes(Target):
     def _alike(self, xp, boxes, corners):
         """Whether boxes are the same as their visible part."""
         edges = to_corners(xp, boxes, self.format, self.spatial_shape)
-        close = [xp.math.maximum(a - b, b - a) <= _TOLERANCE for a, b in zip(edges, corners, strict=True)]
+        close = [xp.math.maximum(a - b, b - a) <= geometry.TOLERANCE for a, b in zip(edges, corners, strict=True)]
         # The tolerance would keep a box of a thousandth of a pixel, of which nothing shows.
-        return close[0] & close[1] & close[2] & close[3] & (_area(xp, corners) > 0)
+        return close[0] & close[1] & close[2] & close[3] & (geometry.area(xp, corners) > 0)
 
     def _part(self, xp, boxes, labels, corners, share, untouched, enters):
         """Boxes with their visible corners, or as they are where they are `untouched`."""
@@ -176,7 +194,7 @@ class BoundingBoxes(Target):
         if "int" in dtype:
             new = xp.math.floor(new + 0.5)
         boxes = xp.where(untouched[..., None], boxes, xp.cast(new, dtype))
-        remains = _shows(corners) & (share >= self.min_visibility - 1e-6)
+        remains = geometry.shows(corners) & (share >= self.min_visibility - 1e-6)
         shows = (labels >= 0) & (untouched | remains) & enters
         return _Part(boxes, labels, shows, xp.cast(0 * labels, "float32") + 1.0)
 
@@ -188,16 +206,10 @@ class BoundingBoxes(Target):
         shows = xp.pick(xp.cast(part.shows, "int32"), order) > 0
         known = isinstance(wanted, int) and isinstance(total, int)
         lacking = max(0, wanted - total) if known else xp.math.maximum(wanted - xp.size(order, 1), 0)
-        # Zeros `(B, lacking)`, whatever the padding holds.
-        none = xp.reshape(xp.sum(xp.cast(part.shows, "int32"), axis=1) * 0, (-1, 1))
-        none = none + xp.reshape(xp.cast(xp.arange(lacking), "int32") * 0, (1, -1))
 
         def packed(leaf, value):
-            dtype = _backend.dtype(leaf)
-            leaf = xp.where(shows, xp.pick(leaf, order), xp.cast(value, dtype))
-            if known and not lacking:
-                return leaf
-            return xp.concat([leaf, xp.cast(none, dtype) + xp.cast(value, dtype)], axis=1)
+            leaf = xp.where(shows, xp.pick(leaf, order), xp.cast(value, _backend.dtype(leaf)))
+            return leaf if known and not lacking else _lengthened(xp, leaf, lacking, value)
 
         columns = [packed(part.boxes[..., i], -1.0) for i in range(4)]
         found = {"boxes": xp.stack(columns, axis=-1), self.key: packed(part.labels, -1.0)}
@@ -244,46 +256,9 @@ def _check_form(y, passthrough):
     return keys[0]
 
 
-def _columns(xp, array, indices):
-    """Columns of an int array `(B, n)` as float32 `(B, 1)`."""
-    return tuple(xp.reshape(xp.cast(array[:, i], "float32"), (-1, 1)) for i in indices)
-
-
-def _shows(corners):
-    top, left, bottom, right = corners
-    return (bottom - top > _TOLERANCE) & (right - left > _TOLERANCE)
-
-
-def _area(xp, corners):
-    top, left, bottom, right = corners
-    return xp.math.maximum(bottom - top, 0.0) * xp.math.maximum(right - left, 0.0)
-
-
-def _ratio(xp, part, whole):
-    """The area of a part as a share of the whole; 0 of nothing."""
-    area = _area(xp, whole)
-    return xp.where(area > 0, _area(xp, part) / xp.where(area > 0, area, xp.cast(1.0, "float32")), 0.0)
-
-
-def _intersection(xp, corners, window):
-    low, high = xp.math.maximum, xp.math.minimum
-    return (
-        low(corners[0], window[0]),
-        low(corners[1], window[1]),
-        high(corners[2], window[2]),
-        high(corners[3], window[3]),
-    )
-
-
-def _outside(xp, corners, window):
-    """The bounding box of what a window leaves of boxes: shorter where it covers a whole side."""
-    top, left, bottom, right = corners
-    first, start, last, stop = window
-    covers_rows = (first <= top + _TOLERANCE) & (last >= bottom - _TOLERANCE)
-    covers_columns = (start <= left + _TOLERANCE) & (stop >= right - _TOLERANCE)
-    return (
-        xp.where(covers_columns & (first <= top + _TOLERANCE), xp.math.maximum(top, last), top),
-        xp.where(covers_rows & (start <= left + _TOLERANCE), xp.math.maximum(left, stop), left),
-        xp.where(covers_columns & (last >= bottom - _TOLERANCE), xp.math.minimum(bottom, first), bottom),
-        xp.where(covers_rows & (stop >= right - _TOLERANCE), xp.math.minimum(right, start), right),
-    )
+def _lengthened(xp, leaf, count, value):
+    """An array `(B, N)` with `count` more columns of a value."""
+    dtype = _backend.dtype(leaf)
+    rows = xp.reshape(0 * xp.sum(xp.cast(leaf >= 0, "int32"), axis=1), (-1, 1))
+    zeros = rows + xp.reshape(0 * xp.cast(xp.arange(count), "int32"), (1, -1))
+    return xp.concat([leaf, xp.cast(zeros, dtype) + xp.cast(value, dtype)], axis=1)

@@ -79,6 +79,17 @@ class Target:
         """
         return tree.map_structure(xp.asarray, y)
 
+    def pad(self, xp, y):
+        """Return what `check` returned, padded so that a size that is not known takes few values.
+
+        Only called before a compiled program, which is compiled for each of them.
+        """
+        return y
+
+    def crop(self, xp, y):
+        """Return the mixed target without what `pad` added."""
+        return y
+
     def encode(self, xp, y):
         """Return what `check` returned, encoded for mixing. Runs in the compiled program."""
         return y
