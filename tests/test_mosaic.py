@@ -196,3 +196,20 @@ def test_a_kind_of_target_for_two_partners_is_refused():
     kmix.targets.register("halves")(Halves)
     with pytest.raises(ValueError, match=r"several partners\. .* a target Halves"):
         layer(num_classes=None, target="halves")(images(), np.zeros(N, "float32"))
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("size", [11, 22, 47])
+def test_a_sample_that_is_not_mixed_keeps_its_label_and_boxes_exactly(size, road):
+    """Also where XLA multiplies by a reciprocal: 121 times that of 121 is not 1 in float32."""
+    x = np.zeros((N, size, size, 1), "float32")
+    boxes = {
+        # The second lies beyond the image, and stays where nothing is mixed.
+        "boxes": np.tile(np.array([[1.1, 2.2, 7.7, 8.8], [-9.3, -9.1, -2.0, -1.0]], "float32"), (N, 1, 1)),
+        "labels": np.zeros((N, 2), "float32"),
+    }
+    _, y = at_step(road, layer(rate=0.0), 0, (x, ids()))
+    np.testing.assert_array_equal(y, np.eye(CLASSES)[ids()])
+    _, mixed = at_step(road, layer(rate=0.0, num_classes=None, bounding_box_format="xyxy"), 0, (x, boxes))
+    np.testing.assert_array_equal(mixed["boxes"][:, :2], boxes["boxes"])
+    np.testing.assert_array_equal(mixed["labels"][:, :2], 0)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from kmix import _backend
 from kmix.plan import View
+from kmix.plan.regions import portion
 
 
 class Quadrants(NamedTuple):
@@ -42,7 +43,7 @@ class Quadrants(NamedTuple):
 
         def view(i):
             (down, top, bottom), (right, left, end) = part(0, i > 1), part(1, i % 2)
-            share = xp.cast((bottom - top) * (end - left), "float32") / area
+            share = portion(xp, xp.cast((bottom - top) * (end - left), "float32"), area)
             window = xp.stack([top, left, bottom, end], axis=1)
             return View(images[i], xp.stack([down, right], axis=1), window, share)
 

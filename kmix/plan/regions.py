@@ -28,8 +28,13 @@ def boxes(xp, lam, centres, spatial_shape, cut=None):
         half = xp.cast(xp.math.floor(edge * length), "int32") // 2
         starts.append(xp.math.maximum(centre - half, 0))
         stops.append(xp.math.minimum(centre + half, xp.cast(size, "int32")))
-        removed = removed * (xp.cast(stops[-1] - starts[-1], "float32") / length)
+        removed = removed * portion(xp, xp.cast(stops[-1] - starts[-1], "float32"), length)
     return xp.stack(starts + stops, axis=1), 1.0 - removed
+
+
+def portion(xp, part, whole):
+    """`part / whole`, exactly 1 if they are equal: XLA multiplies by the reciprocal of a constant `whole`."""
+    return xp.where(part == whole, xp.cast(1.0, "float32"), part / whole)
 
 
 def centre(xp, u, size):

@@ -136,7 +136,7 @@ def sample_mosaic(
         centre = [xp.where(u[_RATE] < rate, at, size) for at, size in zip(centre, sizes, strict=True)]
     partners = [pairing.uniform(xp, words[i], shards) for i in _PARTNERS]
     area = xp.cast(spatial_shape[0] * spatial_shape[1], "float32")
-    share = xp.cast(centre[0] * centre[1], "float32") / area
+    share = regions.portion(xp, xp.cast(centre[0] * centre[1], "float32"), area)
     return MixPlan(share, partners[0], region=(xp.stack(centre, axis=1), xp.stack(partners)))
 
 
