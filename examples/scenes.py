@@ -8,8 +8,8 @@ The scenes are deterministic: the same seed gives the same ones. `segmentation.p
 import numpy as np
 
 NAMES = ("disc", "square", "triangle")
-SIZE, MOST = 48, 4  # pixels a side, objects in a scene
-VISIBLE = 0.3  # the share of an object that must show; a scene is drawn anew until all do
+SIZE, MOST = 40, 3  # pixels a side, objects in a scene
+VISIBLE = 0.5  # the share of an object that must show; a scene is drawn anew until all do
 
 
 def generate(number, seed):
@@ -32,11 +32,11 @@ def scene(rng):
         for number, label in enumerate(labels):
             inside = shape_of(NAMES[label], rng)
             areas.append(inside.sum())
-            paint(image, inside, rng)
+            paint(image, inside, NAMES[label], rng)
             owner[inside] = number
-        for _ in range(rng.integers(3)):  # a bar in front of everything, of no class
-            inside = bar(rng, rng.uniform(1, 2))
-            paint(image, inside, rng)
+        for _ in range(rng.integers(2)):  # a bar in front of everything, of no class
+            inside = bar(rng, 1)
+            paint(image, inside, rng.choice(NAMES), rng)
             owner[inside] = -1
         shows = np.array([(owner == number).sum() for number in range(len(labels))])
         if (shows >= VISIBLE * np.array(areas)).all():
@@ -45,7 +45,7 @@ def scene(rng):
     boxes[: len(labels)] = [extent(owner == number) for number in range(len(labels))]
     padded[: len(labels)] = labels
     mask = np.append(labels + 1, 0)[owner]  # owner -1 is the last entry
-    image = np.clip(image + rng.normal(0, 0.08, image.shape), 0, 1)
+    image = np.clip(image + rng.normal(0, 0.04, image.shape), 0, 1)
     return image.astype("float32"), mask.astype("int32"), boxes, padded
 
 
@@ -55,43 +55,44 @@ def extent(visible):
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-def coordinates(rng, low, high):
-    """Pixel coordinates around a random centre, turned by a random angle, in the plane as complex numbers."""
+def coordinates(rng, low, high, angle=np.pi):
+    """Pixel coordinates around a random centre, turned by up to `angle`, in the plane as complex numbers."""
     rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
     x, y = rng.uniform(low, high, size=2)
-    return (columns - x + 1j * (rows - y)) * np.exp(1j * rng.uniform(0, 2 * np.pi))
+    return (columns - x + 1j * (rows - y)) * np.exp(1j * rng.uniform(-angle, angle))
 
 
 def shape_of(name, rng):
     """The pixels of an object, which lies in the scene with its centre at least."""
-    z, radius = coordinates(rng, 7, SIZE - 7), rng.uniform(6, 11)
+    z, radius = coordinates(rng, 6, SIZE - 6, angle=0.4), rng.uniform(6, 10)
     if name == "disc":
         return abs(z) < radius
     if name == "square":
         return np.maximum(abs(z.real), abs(z.imag)) < 0.85 * radius
-    sides = [(z * np.exp(2j * np.pi * k / 3)).real for k in range(3)]
+    sides = [(z * np.exp(2j * np.pi * k / 3)).imag for k in range(3)]  # y points down, so that one of them is below
     return np.max(sides, axis=0) < 0.6 * radius
 
 
 def bar(rng, width):
     z = coordinates(rng, 0, SIZE)
-    return (abs(z.real) < width) & (abs(z.imag) < rng.uniform(8, 30))
+    return (abs(z.real) < width) & (abs(z.imag) < rng.uniform(8, 20))
 
 
-def paint(image, inside, rng):
-    """Fill in stripes of two similar colours."""
-    phase = (coordinates(rng, 0, SIZE).real * rng.uniform(0.6, 1.6)) % (2 * np.pi) < np.pi
-    colors = rng.uniform(0, 1, size=3) + rng.uniform(-0.3, 0.3, size=(2, 3))
-    image[inside] = colors[phase.astype(int)][inside]
+def paint(image, inside, texture, rng):
+    """Fill with a light and a dark colour: plainly, in checks or in stripes, as discs, squares and triangles are."""
+    z = coordinates(rng, 0, SIZE) / rng.uniform(4, 6)
+    first = {"disc": abs(z) > 0, "square": (z.real % 1 < 0.5) ^ (z.imag % 1 < 0.5), "triangle": z.real % 1 < 0.5}
+    colors = rng.uniform(0.2, 1, size=3) * [[1.0], [rng.uniform(0.3, 0.7)]]
+    image[inside] = colors[first[texture].astype(int)][inside]
 
 
 def ground(rng):
-    """Patches of colour, and over them bars and rings, which are of no class."""
-    image = rng.uniform(0, 1, size=3) + rng.uniform(-0.3, 0.3, size=(6, 6, 3))
-    image = image.repeat(SIZE // 6, axis=0).repeat(SIZE // 6, axis=1)
-    for _ in range(rng.integers(3, 7)):
-        paint(image, bar(rng, rng.uniform(1, 4)), rng)
-    for _ in range(rng.integers(3)):
-        radius = rng.uniform(5, 10)
-        paint(image, abs(abs(coordinates(rng, 0, SIZE)) - radius) < 1.5, rng)
+    """Patches of pale colour, and over them bars and rings, which are of no class, but have the textures."""
+    image = rng.uniform(0.3, 0.7) + rng.uniform(-0.1, 0.1, size=(5, 5, 3))
+    image = image.repeat(SIZE // 5, axis=0).repeat(SIZE // 5, axis=1)
+    for _ in range(rng.integers(1, 4)):
+        paint(image, bar(rng, rng.uniform(1, 4)), rng.choice(NAMES), rng)
+    for _ in range(rng.integers(2)):
+        radius = rng.uniform(5, 9)
+        paint(image, abs(abs(coordinates(rng, 0, SIZE)) - radius) < 1.5, rng.choice(NAMES), rng)
     return image
