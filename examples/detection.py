@@ -10,6 +10,7 @@ boxes, and then writes the boxes into the grid that the network predicts. In a c
 """
 
 import argparse
+import operator
 import os
 import time
 
@@ -20,6 +21,7 @@ import numpy as np
 import scenes
 import tensorflow as tf
 from keras import layers
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.console import Console
@@ -29,20 +31,23 @@ from scipy import stats
 
 import kmix
 
-TRAIN_SIZE, TEST_SIZE, BATCH_SIZE, LEARNING_RATE, ALPHA = 160, 200, 20, 4e-3, {"MixUp": 1.5, "CutMix": 1.0}
+TRAIN_SIZE, TEST_SIZE, BATCH_SIZE, LEARNING_RATE, ALPHA = 160, 200, 20, 8e-3, {"MixUp": 1.5, "CutMix": 1.0}
 METHODS = {"none": "#666666", "MixUp": "#0072b2", "CutMix": "#d55e00", "Mosaic": "#009e73"}
 MARKERS = dict(zip(METHODS, "oD^s", strict=True))
 CELL, TYPICAL = 4, 16  # pixels a side of a cell of the grid, and of an object
+LINES = dict(zip(scenes.NAMES, ("-", "--", ":"), strict=True))
+SHOWN, SHOWN_STEPS = 8, {"MixUp": 69, "CutMix": 79, "Mosaic": 3}  # of a batch and of steps that show well what happens
 GRID = scenes.SIZE // CELL
 LOSS_WEIGHTS = {"class": 1.0, "box": 20.0}
-SCORES = {"AP at IoU 0.5 (%)": 0.5, "AP at IoU 0.75 (%)": 0.75}
+SCORES = {"AP at IoU 0.5 (%)": 0.5, "AP at IoU 0.3 (%)": 0.3}
 
 
 def split_scenes(seed):
     """Scenes to train on, and others to test on: batches in the form of kmix and Keras."""
     images, _, boxes, labels = scenes.generate(TRAIN_SIZE + TEST_SIZE, seed)
     batch = {"images": images, "bounding_boxes": {"boxes": boxes, "labels": labels}}
-    return [keras.tree.map_structure(lambda x: x[part], batch) for part in np.split(np.arange(len(images)), [TRAIN_SIZE])]
+    parts = (slice(TRAIN_SIZE), slice(TRAIN_SIZE, None))
+    return [keras.tree.map_structure(operator.itemgetter(part), batch) for part in parts]
 
 
 def mixing_of(method):
@@ -157,3 +162,98 @@ def average_precision(found, truth, label, least):
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]  # the best that is to be had at this recall or more
     return precision[hits].sum() / sum(map(len, true))
+
+
+def train_all(console, seeds, steps):
+    """Returns {method: scores (seeds, training and test, 2)}."""
+    scores = {method: np.zeros((seeds, 2, len(SCORES))) for method in METHODS}
+    model, untrained = compiled_network(steps)
+    with Progress(console=console) as progress:
+        task = progress.add_task("", total=len(METHODS) * seeds)
+        for seed in range(seeds):
+            parts = split_scenes(seed)
+            for method in METHODS:
+                progress.update(task, description=f"seed {seed} {method:6}")
+                train(model, untrained, method, parts[0], seed, steps)
+                scores[method][seed] = [evaluate(model, part) for part in parts]
+                progress.advance(task)
+    return scores
+
+
+def print_tables(console, scores, steps):
+    """The scores, and what mixing changes, seed by seed."""
+    seeds, decimals = len(scores["none"]), (1, 1)
+    table = Table("method", *(f"{name}, {part}" for part in ("training", "test") for name in SCORES))
+    table.title = f"{TRAIN_SIZE} scenes to train on, {TEST_SIZE} to test on, {seeds} seeds, {steps} steps"
+    table.caption = "mean ± standard deviation over the seeds; training scenes are not mixed here"
+    changes = Table("minus none", *(f"{name}, test" for name in SCORES))
+    changes.caption = "mean over the seeds ± half of its 95 % interval"
+    quantile = stats.t.ppf(0.975, seeds - 1)
+    for method, values in scores.items():
+        columns = zip(values.reshape(seeds, -1).T, 2 * decimals, strict=True)
+        table.add_row(method, *(f"{v.mean():.{d}f} ± {v.std(ddof=1):.{d}f}" for v, d in columns))
+        if method != "none":
+            columns = zip((values - scores["none"])[:, 1].T, decimals, strict=True)
+            changes.add_row(method, *(f"{c.mean():+.{d}f} ± {quantile * stats.sem(c):.{d}f}" for c, d in columns))
+    console.print(table, changes)
+
+
+def draw(scores, path):
+    """A scene, mixed in three ways, and the scores on the test scenes, seed by seed."""
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1])
+    draw_mixed(top)
+    for column, (ax, name) in enumerate(zip(bottom.subplots(1, len(SCORES)), SCORES, strict=True)):
+        for place, (method, values) in enumerate(scores.items()):
+            values = values[:, 1, column]
+            shifts = np.linspace(-0.2, 0.2, len(values))
+            ax.plot(place + shifts, values, color=METHODS[method], marker=MARKERS[method], linestyle="", ms=8)
+            ax.hlines(values.mean(), place - 0.35, place + 0.35, color="black", lw=2)
+        ax.set_xticks(range(len(scores)), scores)
+        ax.set(title=f"{name}: higher is better", xlim=(-0.6, len(scores) - 0.4))
+        ax.grid(axis="y", alpha=0.3)
+    bottom.suptitle("Test scenes. Markers: seeds, from the left. Line: mean.")
+    figure.savefig(path, dpi=100)
+
+
+def draw_mixed(figure):
+    """The images with their boxes. A number is the weight of a box in the loss, if it is not 1."""
+    batch = keras.tree.map_structure(operator.itemgetter(slice(BATCH_SIZE)), split_scenes(0)[0])
+    shown = {"a training scene": mixing_of("none").at_step(0, batch)}
+    for method, step in SHOWN_STEPS.items():
+        shown[f"{method}, batch number {step}"] = mixing_of(method).at_step(step, batch)
+    for ax, (title, mixed) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+        ax.imshow(mixed["images"][SHOWN], extent=(0, scenes.SIZE, scenes.SIZE, 0))
+        for box, label, weight in zip(*(values[SHOWN] for values in mixed["bounding_boxes"].values()), strict=True):
+            if label >= 0:
+                draw_box(ax, box, scenes.NAMES[int(label)], weight)
+        ax.set(title=title, xticks=[], yticks=[])
+
+
+def draw_box(ax, box, name, weight):
+    outline = [patheffects.withStroke(linewidth=4, foreground="black")]
+    frame = {"fill": False, "edgecolor": "white", "linewidth": 2, "linestyle": LINES[name], "path_effects": outline}
+    ax.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), **frame))
+    text = name if weight == 1 else f"{name} {weight:.2f}"
+    background = {"facecolor": "white", "edgecolor": "black", "pad": 1.5}
+    ax.text(box[0] + 0.6, box[1] + 0.6, text, va="top", fontsize=9, bbox=background, clip_on=True, zorder=3)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, 2 or more (default: 5)")
+    parser.add_argument("--steps", type=int, default=800, help="steps of each run (default: 800)")
+    parser.add_argument("--output", default="detection.png", help="the picture (default: detection.png)")
+    parser.add_argument("--quick", action="store_true", help="2 seeds, 10 steps")
+    options = parser.parse_args()
+    seeds, steps = (2, 10) if options.quick else (options.seeds, options.steps)
+
+    console, start = Console(), time.time()
+    scores = train_all(console, seeds, steps)
+    print_tables(console, scores, steps)
+    draw(scores, options.output)
+    console.print(f"{time.time() - start:.0f} s on {keras.backend.backend()}. The picture: {options.output}")
+
+
+if __name__ == "__main__":
+    main()

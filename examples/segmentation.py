@@ -19,20 +19,22 @@ import keras
 import numpy as np
 import scenes
 from keras import layers
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from scipy import stats
+from sklearn.metrics import jaccard_score
 
 import kmix
 
 TRAIN_SIZE, TEST_SIZE, BATCH_SIZE, LEARNING_RATE, ALPHA = 160, 200, 20, 8e-3, {"MixUp": 0.2, "CutMix": 1.0}
 METHODS = {"none": "#666666", "MixUp": "#0072b2", "CutMix": "#d55e00", "Mosaic": "#009e73"}
 MARKERS = dict(zip(METHODS, "oD^s", strict=True))
-CLASSES = ("ground", *scenes.NAMES)
+CLASSES = dict(zip(("ground", *scenes.NAMES), ("#222222", "#3a6fb0", "#e69f00", "#fff7c8"), strict=True))
+SHOWN, SHOWN_STEPS = 8, {"MixUp": 69, "CutMix": 79, "Mosaic": 3}  # of a batch and of steps that show well what happens
 SCORES = ("mean IoU (%)", "NLL (nats)")
 
 
@@ -151,19 +153,31 @@ def draw(scores, path):
 
 
 def draw_mixed(figure):
-    """The images in one row with the outlines of their objects, and the masks below."""
-    images, masks, _, _ = split_scenes(SHOWN_SEED)
+    """The images with the outlines of their masks, and the masks below: a mixture of the colours of the classes."""
+    images, masks, _, _ = split_scenes(0)
     images, masks = images[:BATCH_SIZE], masks[:BATCH_SIZE]
-    columns = {"none": (images, np.eye(len(CLASSES))[masks])}
+    shown = {"a training scene": (images, masks)}
     for method, step in SHOWN_STEPS.items():
-        mixed, mask = mixing_of(method, derange=True).at_step(step, (images, masks))
-    figure.legend
+        shown[f"{method}, batch number {step}"] = mixing_of(method).at_step(step, (images, masks))
+    colors = np.array([to_rgb(color) for color in CLASSES.values()])
+    for column, (title, (mixed, mask)) in zip(figure.subplots(2, len(shown)).T, shown.items(), strict=True):
+        shares = mask[SHOWN] if mask.ndim == 4 else np.eye(len(CLASSES))[mask[SHOWN]]
+        column[0].imshow(mixed[SHOWN])
+        column[1].imshow(shares @ colors)
+        for share in np.moveaxis(shares, -1, 0)[1:]:
+            column[0].contour(share, levels=[0.2], colors="black", linewidths=3)
+            column[0].contour(share, levels=[0.2], colors="white", linewidths=1.5)
+        column[0].set_title(title)
+        for ax in column:
+            ax.set(xticks=[], yticks=[])
+    patches = [Patch(facecolor=color, edgecolor="black", label=name) for name, color in CLASSES.items()]
+    figure.legend(handles=patches, ncols=len(CLASSES), loc="outside lower center")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, 2 or more (default: 5)")
-    parser.add_argument("--epochs", type=int, default=80, help="epochs of each run (default: 80)")
+    parser.add_argument("--epochs", type=int, default=50, help="epochs of each run (default: 50)")
     parser.add_argument("--output", default="segmentation.png", help="the picture (default: segmentation.png)")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 1 epoch")
     options = parser.parse_args()
