@@ -31,12 +31,16 @@ from scipy import stats
 
 import kmix
 
-TRAIN_SIZE, TEST_SIZE, BATCH_SIZE, LEARNING_RATE, ALPHA = 160, 200, 20, 8e-3, {"MixUp": 1.5, "CutMix": 1.0}
+# The alpha of MixUp was chosen from 0.4 and 1.5, and the learning rate and the number of steps were tried, on scenes of
+# the seeds 100 and 101; the runs here use the seeds from 0 on. A seed sets the scenes, the initial weights, the order and
+# the mixing. The test scenes of a run neither select nor stop anything in it.
+TRAIN_SIZE, TEST_SIZE, BATCH_SIZE, LEARNING_RATE = 160, 200, 20, 8e-3
+ALPHA = {"MixUp": 1.5, "CutMix": 1.0}
 METHODS = {"none": "#666666", "MixUp": "#0072b2", "CutMix": "#d55e00", "Mosaic": "#009e73"}
 MARKERS = dict(zip(METHODS, "oD^s", strict=True))
 CELL, TYPICAL = 4, 16  # pixels a side of a cell of the grid, and of an object
 LINES = dict(zip(scenes.NAMES, ("-", "--", ":"), strict=True))
-SHOWN, SHOWN_STEPS = 8, {"MixUp": 69, "CutMix": 79, "Mosaic": 3}  # of a batch and of steps that show well what happens
+SHOWN, SHOWN_STEPS = 8, {"MixUp": 42, "CutMix": 79, "Mosaic": 3}  # scene and batches in the picture
 GRID = scenes.SIZE // CELL
 LOSS_WEIGHTS = {"class": 1.0, "box": 20.0}
 SCORES = {"AP at IoU 0.5 (%)": 0.5, "AP at IoU 0.3 (%)": 0.3}

@@ -30,11 +30,15 @@ from sklearn.metrics import jaccard_score
 
 import kmix
 
-TRAIN_SIZE, TEST_SIZE, BATCH_SIZE, LEARNING_RATE, ALPHA = 160, 200, 20, 8e-3, {"MixUp": 0.2, "CutMix": 1.0}
+# Learning rate and epochs were tried on scenes of the seeds 100 and 101; the runs here use the seeds from 0 on. The alphas
+# are the usual ones and were not tuned. A seed sets the scenes, the initial weights, the order and the mixing. The test
+# scenes of a run neither select nor stop anything in it.
+TRAIN_SIZE, TEST_SIZE, BATCH_SIZE, LEARNING_RATE = 160, 200, 20, 8e-3
+ALPHA = {"MixUp": 0.4, "CutMix": 1.0}
 METHODS = {"none": "#666666", "MixUp": "#0072b2", "CutMix": "#d55e00", "Mosaic": "#009e73"}
 MARKERS = dict(zip(METHODS, "oD^s", strict=True))
 CLASSES = dict(zip(("ground", *scenes.NAMES), ("#222222", "#3a6fb0", "#e69f00", "#fff7c8"), strict=True))
-SHOWN, SHOWN_STEPS = 8, {"MixUp": 69, "CutMix": 79, "Mosaic": 3}  # of a batch and of steps that show well what happens
+SHOWN, SHOWN_STEPS = 8, {"MixUp": 42, "CutMix": 79, "Mosaic": 3}  # scene and batches in the picture
 SCORES = ("mean IoU (%)", "NLL (nats)")
 
 
@@ -50,7 +54,7 @@ def convolution(x, filters):
 
 
 def network():
-    """A U-Net with 23,000 weights: images in, a probability of each class at each pixel out."""
+    """A U-Net with 40,000 weights: images in, a probability of each class at each pixel out."""
     image = keras.Input((scenes.SIZE, scenes.SIZE, 3))
     levels = [convolution(image, 8)]
     for filters in (16, 32, 64):
@@ -64,9 +68,9 @@ def network():
     return keras.Model(image, layers.Conv2D(len(CLASSES), 1, activation="softmax")(x))
 
 
-def mixing_of(method, **settings):
+def mixing_of(method):
     """The mixing layer of a method."""
-    settings = {"target": "segmentation_masks", "num_mask_classes": len(CLASSES), "seed": 0, **settings}
+    settings = {"target": "segmentation_masks", "num_mask_classes": len(CLASSES), "seed": 0}
     if method == "Mosaic":
         return kmix.Mosaic(**settings)
     return getattr(kmix, method)(ALPHA[method], **settings)
@@ -103,13 +107,14 @@ def evaluate(model, images, masks):
 def train_all(console, seeds, epochs):
     """Returns {method: scores (seeds, training and test, 2)}."""
     scores = {method: np.zeros((seeds, 2, len(SCORES))) for method in METHODS}
+    parts = [split_scenes(seed) for seed in range(seeds)]
     with Progress(console=console) as progress:
         task = progress.add_task("", total=len(METHODS) * seeds)
         for method in METHODS:
             model, *compiled = compiled_trainer(method, epochs)
             for seed in range(seeds):
                 progress.update(task, description=f"{method:6} seed {seed}")
-                x, y, x_test, y_test = split_scenes(seed)
+                x, y, x_test, y_test = parts[seed]
                 train(model, *compiled, x, y, seed, epochs)
                 scores[method][seed] = evaluate(model, x, y), evaluate(model, x_test, y_test)
                 progress.advance(task)
