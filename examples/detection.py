@@ -248,9 +248,9 @@ def main():
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, 2 or more (default: 5)")
     parser.add_argument("--steps", type=int, default=800, help="steps of each run (default: 800)")
     parser.add_argument("--output", default="detection.png", help="the picture (default: detection.png)")
-    parser.add_argument("--quick", action="store_true", help="2 seeds, 10 steps")
+    parser.add_argument("--quick", action="store_true", help="2 seeds, 4 steps")
     options = parser.parse_args()
-    seeds, steps = (2, 10) if options.quick else (options.seeds, options.steps)
+    seeds, steps = (2, 4) if options.quick else (options.seeds, options.steps)
 
     console, start = Console(), time.time()
     scores = train_all(console, seeds, steps)
