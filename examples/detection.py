@@ -132,7 +132,7 @@ def train(model, untrained, method, batch, seed, steps):
 
 def evaluate(model, batch):
     """The scores on scenes that are not mixed."""
-    boxes, probabilities = decode(model.predict(batch["images"], batch_size=100, verbose=0))
+    boxes, probabilities = decode(model.predict(batch["images"], batch_size=40, verbose=0))
     found = tf.image.combined_non_max_suppression(
         boxes[:, :, None], probabilities, 10, 20, iou_threshold=0.5, score_threshold=0.02, clip_boxes=False
     )

@@ -98,7 +98,7 @@ def train(model, trainer, untrained, images, masks, seed, epochs):
 
 def evaluate(model, images, masks):
     """The scores on scenes that are not mixed."""
-    probabilities = model.predict(images, batch_size=100, verbose=0)
+    probabilities = model.predict(images, batch_size=40, verbose=0)
     iou = jaccard_score(masks.ravel(), probabilities.argmax(axis=-1).ravel(), average="macro")
     true = np.take_along_axis(probabilities, masks[..., None], axis=-1)
     return 100 * iou, -np.mean(np.log(np.maximum(true, 1e-7)))
