@@ -455,6 +455,8 @@ long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are
         pytest.param(["in_graph_fit.py"], marks=long),
         pytest.param(["text_intents.py", "--data", str(CLINC150)], marks=[long, no_clinc]),
         pytest.param(["tabular_regression.py"], marks=long),
+        pytest.param(["segmentation.py"], marks=long),
+        pytest.param(["detection.py"], marks=long),
         pytest.param(["audio_digits.py", "--data", str(DIGITS)], marks=[long, no_digits]),
     ],
     ids=lambda command: command[0],
