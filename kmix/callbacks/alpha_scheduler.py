@@ -6,8 +6,6 @@ import keras
 
 from kmix import _backend, _checks
 
-__all__ = ["AlphaScheduler"]
-
 
 class AlphaScheduler(keras.callbacks.Callback):
     """Sets the alpha of mixing layers or trainers from a schedule, and reports it in the logs as `alpha`.
