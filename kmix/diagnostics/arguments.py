@@ -72,8 +72,8 @@ def samples(x, y):
             _checks.fail("A data set brings its own labels.", "`y` beside a data set `x`", "Leave out `y`.")
         x, y = gathered(x)
     x, count = inputs(x, "x")
-    if y is not None and len(y) != count:
-        _checks.fail("`x` and `y` must hold the same samples.", f"{count} inputs and {len(y)} labels")
+    if y is not None and np.shape(y)[:1] != (count,):
+        _checks.fail("`y` must hold a label for each input.", f"y of shape {np.shape(y)} and {count} inputs")
     return x, y
 
 
@@ -84,8 +84,6 @@ def labels(y, found):
         received = ", ".join(f"{name!r}: {seeds[0].shape}" for name, seeds in found.items())
         _checks.fail("All models must have predictions of one shape (B, C).", received)
     count, classes = shapes.pop()
-    if y is None:
-        _checks.fail("`y` must hold the labels.", "y=None")
     y = label_shares(y, classes)
     if len(y) != count:
         _checks.fail("`y` must hold a label for each prediction.", f"{len(y)} labels and {count} predictions")

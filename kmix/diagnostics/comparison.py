@@ -107,6 +107,8 @@ def compare(
         x, y = arguments.samples(x, y)
     elif eps is not None:
         _checks.fail("FGSM needs models and their inputs `x`.", "predictions", "Leave out `eps=`.")
+    if y is None:
+        _checks.fail("`y` must hold the labels.", "y=None")
     found = outputs.ask(models, x, batch_size, from_logits) if asks else outputs.given(models, from_logits)
     y = arguments.labels(y, found)
     outside = attacked = None
@@ -117,7 +119,7 @@ def compare(
     if eps is not None:
         move = functools.partial(outputs.attack, classes=y.argmax(axis=1), eps=eps, bounds=bounds)
         attacked = outputs.ask(models, x, batch_size, from_logits, move)
-    return Comparison(y, found, outside=outside, attacked=attacked, reference=reference, n_bins=n_bins)
+    return Comparison(y, found, outside=outside, attacked=attacked, reference=reference, n_bins=n_bins, eps=eps)
 
 
 class Comparison:
@@ -130,6 +132,7 @@ class Comparison:
         attacked: The same for inputs after FGSM, or None.
         reference: The name of the model to compare with.
         n_bins: Number of bins of the calibration error.
+        eps: How far FGSM moved the inputs.
 
     Attributes:
         scores: `{name: {metric: array of the values of the seeds}}`.
@@ -150,9 +153,9 @@ class Comparison:
     ([0.0], 'samples')
     """
 
-    def __init__(self, y, probabilities, *, outside=None, attacked=None, reference, n_bins=15):
+    def __init__(self, y, probabilities, *, outside=None, attacked=None, reference, n_bins=15, eps=None):
         self.y, self.probabilities, self.outside, self.attacked = y, probabilities, outside, attacked
-        self.reference, self.n_bins = reference, n_bins
+        self.reference, self.n_bins, self.eps = reference, n_bins, eps
         self.scores = {}
         for name, seeds in probabilities.items():
             parts = [part[name] if part else [None] * len(seeds) for part in (outside, attacked)]
@@ -213,7 +216,8 @@ class Comparison:
 
     def _title(self):
         seeds = "1 seed each" if self.seeds == 1 else f"{self.seeds} seeds each"
-        return f"{', '.join(self.scores)}: {len(self.y)} samples, {self.y.shape[1]} classes, {seeds}"
+        names = ", ".join(self.differences)
+        return f"{names} against {self.reference}: {len(self.y)} samples, {self.y.shape[1]} classes, {seeds}"
 
     def __str__(self):
         columns, lines, notes = rows.table(self)
@@ -236,9 +240,10 @@ class Comparison:
         return figure
 
     def _draw(self, left, right, below, columns):
-        pictures.reliability(left, self.y, self.probabilities, self.scores, self.n_bins)
-        pictures.confidence(right, self.probabilities, self.outside, self.n_bins)
-        pictures.differences(below, self.differences, self.reference, columns)
+        colors = pictures.colors(self.probabilities, self.reference)
+        pictures.reliability(left, self.y, self.probabilities, self.scores, self.n_bins, colors)
+        pictures.confidence(right, self.probabilities, self.outside, self.n_bins, colors)
+        pictures.differences(below, self.differences, self.reference, columns, colors)
 
     def save_html(self, path):
         """Write one page with the verdict, the table and the pictures, which needs no other file and no network."""

@@ -11,7 +11,8 @@ h1 { font-size: 1.4rem; line-height: 1.25; margin: 0.5rem 0; }
 .verdict { font-size: 1.1rem; border-left: 4px solid #0072b2; padding-left: 0.75rem; margin: 1rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.75rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
+th, td { padding: 0.25rem 0.75rem; text-align: left; white-space: nowrap; }
+tr.first { border-top: 1px solid #d8d8d8; }
 td.number { text-align: right; }
 .better { color: #006d4e; font-weight: 600; }
 .worse { color: #a33c00; font-weight: 600; }
@@ -19,6 +20,8 @@ td.number { text-align: right; }
 .pictures img { display: block; max-width: 100%; height: auto; }
 .note { color: #555; font-size: 0.9rem; }
 """
+# A line above each row that names what it and the rows below it are about.
+FIRST = ' class="first"'
 
 
 def page(title, sentences, columns, rows, pictures=(), notes=()):
@@ -58,7 +61,7 @@ def table(columns, rows):
     True
     """
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
+    body = "".join(f"<tr{FIRST if row[0] else ''}>{''.join(map(_cell, row))}</tr>\n" for row in rows)
     return f'<div class="scroll">\n<table>\n<tr>{head}</tr>\n{body}</table>\n</div>\n'
 
 

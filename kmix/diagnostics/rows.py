@@ -11,6 +11,10 @@ NOTES = {
         "One seed each: no interval over seeds. That of the error is over the test samples: how these two models "
         "differ on new samples, and nothing about another training."
     ),
+    "fgsm": (
+        "FGSM moved each input by eps = {:g}, in one step. It is a weak attack: a small error under it is no proof of "
+        "robustness."
+    ),
 }
 
 
@@ -25,14 +29,17 @@ def table(comparison):
     [['error (%)', 'a', '50.00 ± 0.00', '', ''], ['', 'b', '50.00 ± 0.00', '+0.00 [+0.00, +0.00]', 'undecided']]
     """
     columns = ["score", "model", "mean ± std" if comparison.seeds > 1 else "value"]
-    columns += [f"difference to {comparison.reference} [95 %]", "is"]
+    columns += ["difference [95 %]", "is"]
     rows = []
     for metric in comparison.scores[comparison.reference]:
         title = METRICS[metric].title
         for name, found in comparison.scores.items():
             rows.append([title, name, _value(metric, found[metric]), *_change(comparison, metric, name)])
             title = ""
-    return columns, rows, [NOTES[comparison.interval]]
+    notes = [NOTES[comparison.interval]]
+    if comparison.eps is not None:
+        notes.append(NOTES["fgsm"].format(comparison.eps))
+    return columns, rows, notes
 
 
 def _value(metric, values):

@@ -15,7 +15,6 @@ class Metric(NamedTuple):
     noun: str
     better: int
     factor: float = 1.0
-    unit: str = ""
 
     def show(self, value, sign=""):
         """A value, or a difference with its sign, as text in the unit of the metric."""
@@ -23,14 +22,14 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "error": Metric("error (%)", "error", -1, 100, "points"),
-    "nll": Metric("NLL (nats)", "likelihood", -1, 1, "nats"),
+    "error": Metric("error (%)", "error", -1, 100),
+    "nll": Metric("NLL (nats)", "likelihood", -1),
     "brier": Metric("Brier score", "Brier score", -1),
-    "ece": Metric("calibration error, ECE (%)", "calibration", -1, 100, "points"),
-    "confidence_gap": Metric("confidence - accuracy (%)", "confidence", 0, 100, "points"),
-    "worst_recall": Metric("worst-class recall (%)", "worst-class recall", 1, 100, "points"),
-    "auroc_out": Metric("AUROC, x against x_out", "detection of x_out", 1),
-    "error_fgsm": Metric("error under FGSM (%)", "error under FGSM", -1, 100, "points"),
+    "ece": Metric("ECE (%)", "calibration", -1, 100),
+    "confidence_gap": Metric("overconfidence (%)", "confidence", 0, 100),
+    "worst_recall": Metric("worst recall (%)", "worst-class recall", 1, 100),
+    "auroc_out": Metric("AUROC, x_out", "detection of x_out", 1),
+    "error_fgsm": Metric("FGSM error (%)", "error under FGSM", -1, 100),
 }
 
 
@@ -161,12 +160,17 @@ class Difference(NamedTuple):
     values: np.ndarray
 
     @property
+    def has_width(self):
+        """Whether there is an interval, and one with a width."""
+        return self.low is not None and self.high is not None and self.high - self.low > 1e-9
+
+    @property
     def direction(self):
         """-1 or 1 if the interval leaves no doubt about the sign, else 0."""
-        # Equal differences of discrete scores are a coincidence, and no proof: an interval needs a width.
-        if self.low is None or self.high is None or self.low == self.high or self.low <= 0 <= self.high:
+        # Discrete scores that differ by the same on each seed are a coincidence, and no proof: width 0 tells nothing.
+        if self.low is None or self.high is None or not self.has_width:
             return 0
-        return 1 if self.low > 0 else -1
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
 def difference(values, reference):

@@ -36,12 +36,13 @@ def _is_numeric(cells):
 
 
 def _rich(title, columns, rows, right, width):
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column, is_right in zip(columns, right, strict=True):
-        table.add_column(column, justify="right" if is_right else "left")
+        table.add_column(column, justify="right" if is_right else "left", no_wrap=is_right)
     for row in rows:
         table.add_row(*row)
     # Cells are text, not markup: an interval stands in brackets.

@@ -30,8 +30,10 @@ def sentence(name, reference, differences, gaps, samples):
             better = METRICS[metric].better
             if better and metric != "error":
                 word = {0: "undecided", better: "better", -better: "worse"}[one.direction]
-                found[word].append(METRICS[metric].noun + (_side(gaps) if metric == "ece" and one.direction else ""))
+                found[word].append(METRICS[metric].noun)
         parts += [f"{', '.join(nouns)} {word}" for word, nouns in found.items() if nouns]
+        if "calibration" not in found["undecided"] and len({gap > 0 for gap in gaps}) == 1:
+            parts.append(f"{'over' if gaps[0] > 0 else 'under'}confident on {seeds} of {seeds} seeds")
     else:
         parts.append("one seed each, so nothing is known about another training, nor about the other scores")
     return f"{name} against {reference}: {'; '.join(parts)}."
@@ -45,14 +47,7 @@ def _error(one, seeds, samples):
         return (
             f"{'lower' if one.direction < 0 else 'higher'} error on {where}, by {ends[0]:.1f} to {ends[1]:.1f} points"
         )
-    if seeds > 1 and one.low == one.high:
+    if not one.has_width:
         return "error undecided (the same difference on every seed, so no interval)"
     lower = f"lower on {sum(one.values < 0)} of {seeds} seeds, " if seeds > 1 else ""
     return f"error undecided ({lower}{100 * one.low:+.1f} to {100 * one.high:+.1f} points)"
-
-
-def _side(gaps):
-    """In which direction the confidence is off, if it is the same on all seeds."""
-    if all(gap > 0 for gap in gaps):
-        return " (overconfident)"
-    return " (underconfident)" if all(gap < 0 for gap in gaps) else ""
