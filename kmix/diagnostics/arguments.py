@@ -109,10 +109,9 @@ def is_loader(x):
 
 def gathered(batches):
     """All `(x, y)` of a loader, each as NumPy arrays."""
-    if isinstance(batches, keras.utils.PyDataset):
-        batches = (batches[i] for i in range(batches.num_batches or 0))
+    numbered = isinstance(batches, keras.utils.PyDataset)
     found = []
-    for batch in batches:
+    for batch in map(batches.__getitem__, range(batches.num_batches or 0)) if numbered else batches:
         if not isinstance(batch, (list, tuple)) or len(batch) < 2:
             _checks.fail("A data set must yield `(x, y)`.", f"a {type(batch).__name__}", "Or pass arrays `x, y`.")
         found.append(tuple(tree.map_structure(_backend.values, part) for part in batch[:2]))

@@ -40,7 +40,7 @@ def _rich(title, columns, rows, right, width):
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column, is_right in zip(columns, right, strict=True):
         table.add_column(column, justify="right" if is_right else "left", no_wrap=is_right)
     for row in rows:

@@ -32,7 +32,8 @@ def sentence(name, reference, differences, gaps, samples):
                 word = {0: "undecided", better: "better", -better: "worse"}[one.direction]
                 found[word].append(METRICS[metric].noun)
         parts += [f"{', '.join(nouns)} {word}" for word, nouns in found.items() if nouns]
-        if "calibration" not in found["undecided"] and len({gap > 0 for gap in gaps}) == 1:
+        decided = "ece" in differences and differences["ece"].direction
+        if decided and len({gap > 0 for gap in gaps}) == 1:
             parts.append(f"{'over' if gaps[0] > 0 else 'under'}confident on {seeds} of {seeds} seeds")
     else:
         parts.append("one seed each, so nothing is known about another training, nor about the other scores")
