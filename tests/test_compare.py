@@ -212,24 +212,19 @@ def fgsm(x, y, kernel, bias, eps, bounds=None):
         *((3, "activation", 300), (3, "logits", 300), (1, "activation", 300), (3, "layer", 5)),
     ],
 )
-@pytest.mark.parametrize("bounds", [None, (-0.5, 0.8)])
-def test_fgsm_is_that_of_the_formula(classes, last, scale, bounds):
+def test_fgsm_is_that_of_the_formula(classes, last, scale):
     x = RNG.uniform(-0.5, 0.8, (70, 2, 3)).astype("float32")
     y = RNG.integers(0, max(2, classes), 70)
     model, kernel, bias = linear(classes, scale, last)
     activation = model.layers[-1].get_config().get("activation")
-    expected = fgsm(x.astype("float64"), y, kernel, bias, 0.25, bounds)
-    moved = outputs.attack(model, x, y, 0.25, bounds, last == "logits", batch_size=32)
-    np.testing.assert_allclose(moved, expected, atol=1e-6)
+    bounds, is_logits = (-0.5, 0.8), last == "logits"
+    for limits in (None, bounds):
+        expected = fgsm(x.astype("float64"), y, kernel, bias, 0.25, limits)
+        moved = outputs.attack(model, x, y, 0.25, limits, is_logits, batch_size=32)
+        np.testing.assert_allclose(moved, expected, atol=1e-6)
     assert model.layers[-1].get_config().get("activation") == activation
-    found = compare(
-        {"a": model, "b": linear(classes, scale, last)[0]},
-        *(x, y),
-        eps=0.25,
-        bounds=bounds,
-        from_logits=last == "logits",
-        batch_size=32,
-    ).to_dict()
+    settings = {"eps": 0.25, "bounds": bounds, "from_logits": is_logits, "batch_size": 32}
+    found = compare({"a": model, "b": model}, x, y, **settings).to_dict()
     z = expected.reshape(70, -1) @ kernel + bias
     wrong = (z[:, 0] > 0) != y if classes == 1 else z.argmax(axis=1) != y
     assert found["a"]["error_fgsm"]["mean"] == pytest.approx(wrong.mean(), abs=1e-6)
