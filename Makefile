@@ -82,12 +82,12 @@ mutants-short: .venv/.ready-all
 	$(PYTHON) -m venv .venv
 
 .venv/.ready: setup.cfg pyproject.toml | .venv/bin/python
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,examples,test]"
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,diagnostics,examples,test]"
 	touch $@
 
 .venv/.ready-all: .venv/.ready
 	$(BIN)/pip install -q --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,jax,torch,cv,neighbours,examples,test]"
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,jax,torch,cv,neighbours,diagnostics,examples,test]"
 	touch $@
 
 clean:

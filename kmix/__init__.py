@@ -1,6 +1,6 @@
 """kmix: mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from kmix import callbacks, data, layers, losses, metrics, plan, plots, schedules, targets
+from kmix import callbacks, data, diagnostics, layers, losses, metrics, plan, plots, schedules, targets
 from kmix.layers import CutMix, EmbeddingMixup, MixUp, Mosaic, RandomChoice
 from kmix.plan import MixPlan
 from kmix.training.trainer import MixTrainer
@@ -17,6 +17,7 @@ __all__ = [
     "RandomChoice",
     "callbacks",
     "data",
+    "diagnostics",
     "layers",
     "losses",
     "metrics",

@@ -1,5 +1,6 @@
 """Validation, and the wording of every error: what was expected, what was received, what to write instead."""
 
+import contextlib
 import math
 import numbers
 import os
@@ -25,6 +26,15 @@ def warn(message):
 
 def _module(frame):
     return frame.f_globals.get("__name__", "").split(".")[0]
+
+
+@contextlib.contextmanager
+def installed(package, extra):
+    """A scope that imports an optional package: where it is missing, the error names the extra of kmix that has it."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"This needs {package}. Install it: `pip install kmix[{extra}]`.") from error
 
 
 def real(value, name, low=0.0, high=math.inf):

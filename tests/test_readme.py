@@ -21,7 +21,8 @@ class Batches(keras.utils.PyDataset):
 README = (pathlib.Path(kmix.__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_code_runs():
+def test_the_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     grain = pytest.importorskip("grain", reason="grain is not installed")
     rng = np.random.default_rng(0)
     images, ids = rng.random((256, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 256)
@@ -38,6 +39,8 @@ def test_the_code_runs():
     names.update(masks=rng.integers(0, 21, (8, 8, 8), "int32"), values=rng.random(8).astype("float32"))
     names.update(boxes=np.array([[[1, 2, 6, 7]]] * 8, "float32"), box_labels=np.zeros((8, 1), "float32"))
     names.update(tasks=np.where(rng.random((8, 3)) < 0.5, np.nan, 1.0).astype("float32"))
+    names.update(x_test=images[:8], y_test=ids[:8], other_images=1 - images[:8])
+    names.update({f"{kind}_{seed}": model for kind in ("model", "trainer") for seed in "abc"})
     names.update(batch=(images[:8], ids[:8]), other_batch=(images[8:16], ids[8:16]))
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 4

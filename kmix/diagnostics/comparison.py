@@ -1,0 +1,258 @@
+"""Models side by side on the same held-out data, with what the seeds say about their differences."""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from kmix import _checks
+from kmix.diagnostics import arguments, outputs, page, pictures, rows, screen, verdict
+from kmix.diagnostics.scores import (
+    difference,
+    difference_of_errors,
+    scores,
+    wrong,
+)
+
+
+def compare(
+    models,
+    x=None,
+    y=None,
+    *,
+    n_bins=15,
+    reference=None,
+    x_out=None,
+    eps=None,
+    bounds=None,
+    from_logits=False,
+    batch_size=128,
+):
+    """Compare models on held-out data: error, likelihood, calibration, and how sure the differences are.
+
+    | key | score | better |
+    | --- | --- | --- |
+    | `error` | share of samples whose predicted class is not that of the label | less |
+    | `nll` | mean negative log-likelihood of the labels, in nats; the cross-entropy for soft labels | less |
+    | `brier` | mean over samples of the sum over classes of squared differences; half of it for two classes | less |
+    | `ece` | `kmix.metrics.ExpectedCalibrationError` | less |
+    | `confidence_gap` | mean confidence - accuracy: above 0 is overconfident, below 0 underconfident | near 0 |
+    | `worst_recall` | the smallest recall of a class that occurs in `y` | more |
+    | `auroc_out` | with `x_out=`: how well the largest probability tells `x` (large) from `x_out` (small) | more |
+    | `error_fgsm` | with `eps=`: the error on inputs moved by `eps` along the sign of the gradient of the loss | less |
+
+    NLL, Brier score and AUROC are those of scikit-learn. The predicted class is the first of the largest; the class of
+    a soft label is its largest share. NLL and Brier score take soft labels as they are, and so do `ece` and
+    `confidence_gap`, whose accuracy is the share of the predicted class, as in kmix's metrics. A probability below
+    2e-16 counts as that.
+
+    **Intervals.** Each score has a mean and a standard deviation over the seeds. The difference to the reference is
+    paired by position, and its 95 % interval is the t interval of its mean over the seeds: train the n-th model of each
+    list with the same seed and on the same data. With one seed each there is no such interval. The error then has one
+    over the test samples (Bonett and Price 2012), which tells how these two models differ on new samples, and nothing
+    about another training. Each interval is for one score alone.
+
+    Args:
+        models: `{name: model}` or `{name: [a model for each seed]}`, at least two. A model is a Keras model, a
+            `MixTrainer`, or anything else with `predict`, or a callable. Or predictions `(B, C)` in place of models.
+            A single column is the probability of the second of two classes.
+        x: Held-out inputs: an array or a structure of them; or a `tf.data.Dataset`, a `PyDataset` or another loader of
+            `(x, y)`, without `y`. Models need it, predictions do not.
+        y: Their labels: class ids `(B,)` or `(B, 1)`, or soft labels `(B, C)`.
+        n_bins: Number of bins of the calibration error. Defaults to 15.
+        reference: The name to compare with. Defaults to the first.
+        x_out: Inputs from elsewhere, which a model should be less sure about; for predictions in place of models
+            `{name: predictions}`.
+        eps: How far FGSM moves each input, in units of `x`; uint8 moves as floats.
+        bounds: The smallest and largest value of `x`, to which FGSM clips what it moved. Defaults to none.
+        from_logits: Whether the outputs are logits. Defaults to `False`.
+        batch_size: Number of samples to predict at once. Defaults to 128.
+
+    Returns:
+        A `Comparison`. Print it.
+
+    Raises:
+        ValueError: if there are fewer than two models, or lists of different lengths; if the reference is unknown; if
+            the outputs are not probabilities, or not of the same classes; if inputs or labels are missing, empty or of
+            other shapes; if `eps` is negative, or given for predictions; if FGSM finds no gradient.
+        TypeError: if `models` is not a dictionary of models or predictions.
+        ImportError: if scikit-learn or SciPy is not installed.
+
+    Reference:
+        A. Thulasidasan et al., "On Mixup Training: Improved Calibration", https://arxiv.org/abs/1905.11001;
+        D. Hendrycks and K. Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples",
+        https://arxiv.org/abs/1610.02136; I. Goodfellow et al., "Explaining and Harnessing Adversarial Examples",
+        https://arxiv.org/abs/1412.6572; D. Bonett and R. Price, "Adjusted Wald Confidence Interval for a Difference of
+        Binomial Proportions Based on Paired Data", Journal of Educational and Behavioral Statistics 37 (2012)
+
+    Example:
+    >>> from kmix import diagnostics
+    >>> y = np.array([0, 1, 1, 0])
+    >>> sure = [np.array([[0.9, 0.1], [0.1, 0.9], [p, 1 - p], [0.9, 0.1]]) for p in (0.8, 0.7, 0.6)]
+    >>> calm = [np.array([[0.8, 0.2], [0.2, 0.8], [p, 1 - p], [0.8, 0.2]]) for p in (0.5, 0.4, 0.3)]
+    >>> result = diagnostics.compare({"plain": sure, "mixup": calm}, y=y)
+    >>> round(result.to_dict()["mixup"]["error"]["difference"]["mean"], 3)
+    -0.167
+    >>> result.verdict.split(";")[0]
+    'mixup against plain: error undecided (lower on 2 of 3 seeds, -52.5 to +19.2 points)'
+    """
+    n_bins = _checks.integer(n_bins, "n_bins", 1)
+    batch_size = _checks.integer(batch_size, "batch_size", 1)
+    eps = None if eps is None else _checks.real(eps, "eps")
+    bounds = arguments.interval(bounds, "bounds")
+    models = arguments.runs(models)
+    reference = next(iter(models)) if reference is None else _checks.one_of(reference, "reference", list(models))
+    asks = arguments.are_models(models)
+    if asks:
+        x, y = arguments.samples(x, y)
+    elif eps is not None:
+        _checks.fail("FGSM needs models and their inputs `x`.", "predictions", "Leave out `eps=`.")
+    if y is None:
+        _checks.fail("`y` must hold the labels.", "y=None")
+    found = outputs.ask(models, x, batch_size, from_logits) if asks else outputs.given(models, from_logits)
+    y = arguments.labels(y, found)
+    outside = attacked = None
+    if x_out is not None and asks:
+        outside = outputs.ask(models, arguments.inputs(x_out, "x_out")[0], batch_size, from_logits)
+    elif x_out is not None:
+        outside = outputs.given(arguments.runs_like(models, x_out), from_logits)
+    if eps is not None:
+        move = functools.partial(outputs.attack, classes=y.argmax(axis=1), eps=eps, bounds=bounds)
+        attacked = outputs.ask(models, x, batch_size, from_logits, move)
+    return Comparison(y, found, outside=outside, attacked=attacked, reference=reference, n_bins=n_bins, eps=eps)
+
+
+class Comparison:
+    """Scores of models and their differences to a reference. `compare` makes it; print it to see its table.
+
+    Args:
+        y: Labels as shares `(B, C)`.
+        probabilities: `{name: [probabilities (B, C) of each seed]}`.
+        outside: The same for inputs from elsewhere, or None.
+        attacked: The same for inputs after FGSM, or None.
+        reference: The name of the model to compare with.
+        n_bins: Number of bins of the calibration error.
+        eps: How far FGSM moved the inputs.
+
+    Attributes:
+        scores: `{name: {metric: array of the values of the seeds}}`.
+        differences: `{name: {metric: Difference}}` for all names but the reference. A difference has `mean`, `low` and
+            `high` (None without an interval), and `values`.
+        interval: What the intervals are over: `"seeds"`, or, with one seed each, `"samples"` (and that of the error
+            alone).
+        verdict: A sentence for each model but the reference that claims no more than the intervals allow.
+
+    Raises:
+        ImportError: if scikit-learn or SciPy, or for `to_frame` pandas, is not installed.
+
+    Example:
+    >>> from kmix.diagnostics import Comparison
+    >>> y, sure, calm = np.eye(2), np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[0.6, 0.4], [0.4, 0.6]])
+    >>> result = Comparison(y, {"plain": [sure], "mixup": [calm]}, reference="plain")
+    >>> result.to_dict()["mixup"]["error"]["values"], result.interval
+    ([0.0], 'samples')
+    """
+
+    def __init__(self, y, probabilities, *, outside=None, attacked=None, reference, n_bins=15, eps=None):
+        self.y, self.probabilities, self.outside, self.attacked = y, probabilities, outside, attacked
+        self.reference, self.n_bins, self.eps = reference, n_bins, eps
+        self.scores = {}
+        for name, seeds in probabilities.items():
+            parts = [part[name] if part else [None] * len(seeds) for part in (outside, attacked)]
+            found = [scores(y, p, out, moved, n_bins) for p, out, moved in zip(seeds, *parts, strict=True)]
+            self.scores[name] = {metric: np.array([one[metric] for one in found]) for metric in found[0]}
+        self.seeds = len(probabilities[reference])
+        self.interval = "seeds" if self.seeds > 1 else "samples"
+        self.differences = {name: self._to_reference(name) for name in probabilities if name != reference}
+
+    def _to_reference(self, name):
+        base = self.scores[self.reference]
+        found = {metric: difference(values, base[metric]) for metric, values in self.scores[name].items()}
+        if self.interval == "samples":
+            found["error"] = difference_of_errors(
+                *(wrong(self.y, self.probabilities[one][0]) for one in (name, self.reference))
+            )
+        return found
+
+    @property
+    def verdict(self):
+        return " ".join(self._sentences())
+
+    def _sentences(self):
+        return [
+            verdict.sentence(name, self.reference, found, self.scores[name]["confidence_gap"], len(self.y))
+            for name, found in self.differences.items()
+        ]
+
+    def to_dict(self):
+        """`{name: {metric: {"mean", "std", "values", "difference": {"mean", "low", "high"}}}}`, in fractions.
+
+        `std`, `low` and `high` are None where there are none; the reference has no `difference`.
+        """
+        result: dict = {}
+        for name, found in self.scores.items():
+            result[name] = {}
+            for metric, values in found.items():
+                std = float(values.std(ddof=1)) if self.seeds > 1 else None
+                result[name][metric] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
+                if name != self.reference:
+                    one = self.differences[name][metric]
+                    result[name][metric]["difference"] = {"mean": one.mean, "low": one.low, "high": one.high}
+        return result
+
+    def to_frame(self):
+        """A pandas `DataFrame`: a row for each model and metric, with mean, std, difference, low and high."""
+        with _checks.installed("pandas", "diagnostics"):
+            import pandas as pd
+        lines = {}
+        for name, found in self.to_dict().items():
+            for metric, one in found.items():
+                other = one.get("difference", {})
+                ends = {"difference": other.get("mean"), "low": other.get("low"), "high": other.get("high")}
+                lines[name, metric] = {"mean": one["mean"], "std": one["std"], **ends}
+        frame = pd.DataFrame.from_dict(lines, orient="index", dtype="float64")
+        frame.index = pd.MultiIndex.from_tuples(lines, names=["model", "metric"])
+        return frame
+
+    def _title(self):
+        seeds = "1 seed each" if self.seeds == 1 else f"{self.seeds} seeds each"
+        names = ", ".join(self.differences)
+        return f"{names} against {self.reference}: {len(self.y)} samples, {self.y.shape[1]} classes, {seeds}"
+
+    def __str__(self):
+        columns, lines, notes = rows.table(self)
+        return screen.render(self._title(), columns, lines, [*self._sentences(), *notes])
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        columns, lines, _ = rows.table(self)
+        return page.table(columns, lines)
+
+    def plot(self):
+        """One Matplotlib figure: reliability, confidence, and each difference with its interval. Returns the figure."""
+        with _checks.installed("Matplotlib", "diagnostics"):
+            import matplotlib.pyplot as plt
+        figure = plt.figure(figsize=(10.0, 9.0 + 0.5 * len(self.differences)), layout="constrained")
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2, 1.0)).ravel()
+        left, right = above.subplots(1, 2)
+        self._draw(left, right, below, 4)
+        return figure
+
+    def _draw(self, left, right, below, columns):
+        colors = pictures.colors(self.probabilities, self.reference)
+        pictures.reliability(left, self.y, self.probabilities, self.scores, self.n_bins, colors)
+        pictures.confidence(right, self.probabilities, self.outside, self.n_bins, colors)
+        pictures.differences(below, self.differences, self.reference, columns, colors)
+
+    def save_html(self, path):
+        """Write one page with the verdict, the table and the pictures, which needs no other file and no network."""
+        with _checks.installed("Matplotlib", "diagnostics"):
+            from matplotlib.figure import Figure
+        height = 0.6 + (1.1 + 0.25 * len(self.differences)) * -(-len(self.scores[self.reference]) // 2)
+        figures = [Figure(figsize=(5.0, size), layout="constrained") for size in (5.0, 5.0, height)]
+        self._draw(figures[0].subplots(), figures[1].subplots(), figures[2], 2)
+        described = zip(("Accuracy against confidence", "Confidence", "Differences"), figures, strict=True)
+        columns, lines, notes = rows.table(self)
+        text = page.page(self._title(), self._sentences(), columns, lines, described, notes)
+        pathlib.Path(path).write_text(text, encoding="utf-8")

@@ -1,0 +1,140 @@
+"""What models answer: predictions for inputs in any form, and for inputs after an attack."""
+
+import contextlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmix import _backend, _checks
+from kmix._backend.gradients import input_gradient
+from kmix.diagnostics.scores import probabilities
+from kmix.training.trainer import MixTrainer
+
+tree = keras.tree
+
+
+def given(predictions, from_logits):
+    """The probabilities of predictions `{name: [one for each seed]}`, in the same form."""
+    return {name: [probabilities(one, name, from_logits) for one in seeds] for name, seeds in predictions.items()}
+
+
+def ask(models, x, batch_size, from_logits, move=None):
+    """The probabilities of models `{name: [one for each seed]}`, for inputs that `move` moves for each of them."""
+
+    def asked(model):
+        inputs = move(model, x, from_logits=from_logits, batch_size=batch_size) if move else x
+        return predict(model, inputs, batch_size)
+
+    return given({name: [asked(model) for model in seeds] for name, seeds in models.items()}, from_logits)
+
+
+def predict(model, x, batch_size):
+    """The outputs of a model, whole or in batches."""
+    model = bare(model)
+    if isinstance(model, keras.Model):
+        return model.predict(x, batch_size=batch_size, verbose=0)
+    if hasattr(model, "predict"):
+        return model.predict(x)
+    return np.concatenate([_backend.values(_call(model)(part)) for part in _batches(x, batch_size)])
+
+
+def bare(model):
+    """The model itself, without its trainer."""
+    return model.model if isinstance(model, MixTrainer) else model
+
+
+def attack(model, x, classes, eps, bounds, from_logits, batch_size):
+    """The inputs, each moved by `eps` along the sign of the gradient of its loss (FGSM), as float arrays.
+
+    The cross-entropy is computed on logits. A confident model has a gradient too small for float32 there; that of the
+    margin, `log sum exp(z_j, j != y) - z_y`, differs from it by the factor `1 - p_y > 0` alone, and never vanishes.
+
+    Args:
+        model: A model of Keras operations.
+        x: An array or a structure of them. Floats and uint8 move, other integers do not.
+        classes: Class ids `(B,)`.
+        eps: How far to go, in units of `x`.
+        bounds: The smallest and the largest value of `x`, or None.
+        from_logits: Whether the model returns logits.
+        batch_size: Number of samples to take the gradient of at once.
+
+    Example:
+    >>> from kmix.diagnostics.outputs import attack
+    >>> x = np.array([[0.25, -0.375]], "float32")
+    >>> attack(keras.layers.Softmax(), x, np.array([1]), 0.25, (-0.5, 1.0), False, 32).tolist()
+    [[0.5, -0.5]]
+    """
+    model, moved, still = bare(model), [], True
+    x = tree.map_structure(lambda leaf: leaf.astype("float32") if leaf.dtype.kind == "f" else leaf, x)
+    x = tree.map_structure(lambda leaf: leaf.astype("float32") if leaf.dtype == "uint8" else leaf, x)
+    with _logits(model, x, from_logits) as (call, is_logits):
+        for part, own in zip(_batches(x, batch_size), _batches(classes, batch_size), strict=True):
+            gradient = tree.map_structure(
+                lambda g: None if g is None else _backend.values(g),
+                input_gradient(lambda part, own=own: _margin(call(part), own, is_logits), part),
+            )
+            still = still and not any(np.any(leaf) for leaf in tree.flatten(gradient) if leaf is not None)
+            moved.append(
+                tree.map_structure(lambda leaf, g: leaf if g is None else _moved(leaf, g, eps, bounds), part, gradient)
+            )
+    if still:
+        _checks.fail(
+            "FGSM needs models whose outputs have a gradient with respect to `x`.",
+            f"a {type(model).__name__} where it is 0 everywhere, or an `x` of integers other than uint8",
+        )
+    return tree.map_structure(lambda *parts: np.concatenate(parts), *moved)
+
+
+def _call(model):
+    return (lambda x: model(x, training=False)) if isinstance(model, keras.layers.Layer) else model
+
+
+def _moved(x, gradient, eps, bounds):
+    x = x + np.float32(eps) * np.sign(gradient)
+    return x if bounds is None else np.clip(x, *bounds)
+
+
+def _batches(x, size):
+    count = len(tree.flatten(x)[0])
+    return [tree.map_structure(lambda leaf: leaf[i : i + size], x) for i in range(0, count, size)]  # noqa: B023
+
+
+def _margin(outputs, classes, is_logits):
+    """The sum over samples of how far the other classes are ahead."""
+    z = ops.cast(outputs, "float32")
+    if z.shape[-1] == 1:
+        z = ops.concatenate([ops.zeros_like(z) if is_logits else 1.0 - z, z], axis=-1)
+    if not is_logits:
+        z = ops.log(ops.maximum(z, 1e-37))
+    own = ops.one_hot(classes, z.shape[-1], dtype="bool")
+    others = ops.logsumexp(ops.where(own, -1e30, z), axis=-1)
+    return ops.sum(others) - ops.sum(ops.where(own, z, 0.0))
+
+
+@contextlib.contextmanager
+def _logits(model, x, from_logits):
+    """How to call the model for its logits, and whether it is logits that come.
+
+    A softmax or sigmoid that is the activation of the last layer is taken off meanwhile: very confident probabilities
+    are rounded to 0 and 1, and have no gradient.
+    """
+    call, layer = _call(model), model
+    while getattr(layer, "layers", None):
+        layer = layer.layers[-1]
+    activation = getattr(layer, "activation", None)
+    if from_logits or activation not in (keras.activations.softmax, keras.activations.sigmoid):
+        yield call, from_logits
+        return
+    first = tree.map_structure(ops.convert_to_tensor, _batches(x, 8)[0])
+    outputs = _backend.values(call(first))
+    layer.activation = keras.activations.linear
+    try:
+        # Whether that layer was the last one shows in what comes without it.
+        last = np.allclose(_backend.values(activation(call(first))), outputs, atol=1e-3)
+        if last:
+            yield call, True
+    finally:
+        layer.activation = activation
+    if not last:
+        yield call, False
