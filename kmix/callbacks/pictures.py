@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 
-from kmix import plots
+from kmix import _checks, plots
+from kmix.plots.canvas import pyplot
 
 
 def write_batch(log_dir, step, x, y):
@@ -18,7 +19,7 @@ def write_batch(log_dir, step, x, y):
 
 def write_reliability(log_dir, step, y_true, y_pred, num_bins):
     """Write a reliability diagram."""
-    figure = plots.pyplot().figure(figsize=(4.0, 4.0), layout="constrained")
+    figure = pyplot().figure(figsize=(4.0, 4.0), layout="constrained")
     ax = plots.reliability_diagram(y_true, y_pred, num_bins, ax=figure.subplots())
     ax.legend(loc="upper left")
     _write(log_dir, step, "reliability", figure)
@@ -26,15 +27,13 @@ def write_reliability(log_dir, step, y_true, y_pred, num_bins):
 
 def _write(log_dir, step, tag, figure):
     """Write a figure as a PNG, and close it."""
-    try:
+    with _checks.installed("TensorBoard", "diagnostics"):
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
-    except ImportError as error:
-        raise ImportError("`log_dir` needs TensorBoard. Install it: `pip install tensorboard`.") from error
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=80)
-    plots.pyplot().close(figure)
-    width, height = (int(round(inches * 80)) for inches in figure.get_size_inches())
+    pyplot().close(figure)
+    width, height = (round(inches * 80) for inches in figure.get_size_inches())
     image = summary_pb2.Summary.Image(encoded_image_string=file.getvalue(), height=height, width=width, colorspace=3)
     summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, image=image)])
     writer = EventFileWriter(str(log_dir))

@@ -122,7 +122,10 @@ class Diagnostics(keras.callbacks.Callback):
         return found
 
     def _accuracy(self, x, y):
-        predictions = probabilities(outputs.predict(self.model, x, self.batch_size), "model", self.from_logits)
+        # Batch by batch: `predict` draws from the generator that shuffles the data on PyTorch.
+        model, parts = outputs.bare(self.model), outputs.batches(x, self.batch_size)
+        predictions = np.concatenate([model.predict_on_batch(part) for part in parts])
+        predictions = probabilities(predictions, "model", self.from_logits)
         return float(SoftLabelAccuracy()(y, predictions)), predictions
 
     def _watch_mixer(self, epoch):

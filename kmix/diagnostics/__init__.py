@@ -1,9 +1,11 @@
-"""Does it help? What training with kmix changes, on held-out data.
+"""Is what enters the network what you meant, does it help, and what does it change in the model?
 
 scikit-learn, SciPy, Matplotlib and pandas are imported where they are used; importing kmix does not.
 `pip install kmix[diagnostics]` installs them.
 """
 
+from kmix.diagnostics.between import Interpolation, interpolation
 from kmix.diagnostics.comparison import Comparison, compare
+from kmix.diagnostics.inspection import Inspection, inspect
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "Inspection", "Interpolation", "compare", "inspect", "interpolation"]

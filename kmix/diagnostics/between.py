@@ -4,13 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmix import _backend, _checks, plots
+from kmix import _backend, _checks
 from kmix._backend.gradients import input_gradient
 from kmix.diagnostics import arguments, screen
 from kmix.diagnostics.outputs import bare, predict
 from kmix.diagnostics.scores import label_shares, probabilities
 from kmix.plan import sample_mixup
 from kmix.plan.pairing import derange
+from kmix.plots.canvas import pyplot
 
 tree = keras.tree
 
@@ -56,7 +57,7 @@ class Interpolation:
         Returns:
             The Matplotlib figure.
         """
-        figure = figure or plots.pyplot().figure(figsize=(8.0, 3.4), layout="constrained")
+        figure = figure or pyplot().figure(figsize=(8.0, 3.4), layout="constrained")
         axes = figure.axes or figure.subplots(1, 2)
         titles = ("predictions of neither class", "norm of the gradient")
         # Lines of several models differ without colours, too.

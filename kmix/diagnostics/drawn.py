@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kmix import _backend
+from kmix import _backend, _checks
 from kmix.batch import Batch
 from kmix.diagnostics.seen import parts
 from kmix.layers import RandomChoice
@@ -56,27 +56,28 @@ class Mixer:
         x, targets, _ = parts(batch)
         size, sizes = len(tree.flatten(x)[0]), self.layer.inputs.pasted(x)
         plan = self.mixer.plan(step, size, sizes, labels=targets if len(targets) > 1 else next(iter(targets.values())))
-        mixed = self._train(batch, plan, sizes) if self.layer is not self.mixer else self.layer.at_step(step, batch)
+        layer = self.layer.layers[int(plan.choice)] if isinstance(self.layer, RandomChoice) else self.layer
+        in_trainer = self.layer is not self.mixer
+        mixed = self._train(batch, plan, layer.inputs, sizes) if in_trainer else self.layer.at_step(step, batch)
         lam = np.asarray(plan.lam, "float64")
         own = (_backend.NUMPY.rows(plan.permutation) == np.arange(size)) & (lam < 1)
         if len(tree.flatten(parts(mixed)[0])[0]) == 2 * size:
             # The clean samples come first.
             lam, own = np.concatenate([np.ones(size), lam]), np.concatenate([np.zeros(size, bool), own])
-        layer = self.layer.layers[int(plan.choice)] if isinstance(self.layer, RandomChoice) else self.layer
         blends = plan.box is None and plan.region is None and isinstance(layer, MixLayer)
         return mixed, Drawn(
             lam, own, alpha_of(layer, step) if blends else None, 0.5 * getattr(layer, "dominant", False)
         )
 
-    def _train(self, batch, plan, sizes):
+    def _train(self, batch, plan, inputs, sizes):
         """The batch of a training step. Hidden layers mix the inputs later."""
-        trainer, inputs = self.mixer, self.layer.inputs
+        trainer = self.mixer
         classes = trainer.num_classes
         if classes is None and not tree.is_nested(trainer.model.output_shape[-1]):
             classes = trainer.model.output_shape[-1]
         settings = self.layer.settings._replace(target=trainer.target, num_classes=classes, labels=trainer.labels)
         early = trainer.mix is not None and not trainer.at
-        read = Batch.read(batch, settings, inputs if early else None)
+        read = Batch.read(batch, settings, self.layer.inputs if early else None)
         values = read.encode(_backend.NUMPY, read.check(_backend.NUMPY))
         return read.write(read.mix(_backend.NUMPY, values, plan, inputs if early else None, sizes))
 
@@ -93,15 +94,16 @@ def p_value_of_lam(batches):
     Args:
         batches: The `Drawn` of each batch.
     """
-    from scipy import stats
+    with _checks.installed("SciPy", "diagnostics"):
+        from scipy import stats
 
-    uniform = []
+    parts = [np.array([])]
     for lam, _, alpha, low in batches:
         if alpha:
             # A batch may share one lam.
             lam = np.unique(lam[lam < 1]) if len(np.unique(lam[lam < 1])) == 1 else lam
             low, high = max(low, _EDGE), 1 - _EDGE
             inside, cdf = lam[(lam > low) & (lam < high)], stats.beta(alpha, alpha).cdf
-            uniform.append((cdf(inside) - cdf(low)) / (cdf(high) - cdf(low)))
-    uniform = np.concatenate(uniform) if uniform else np.array([])
+            parts.append((cdf(inside) - cdf(low)) / (cdf(high) - cdf(low)))
+    uniform = np.concatenate(parts)
     return float(stats.kstest(uniform, "uniform").pvalue) if len(uniform) else None

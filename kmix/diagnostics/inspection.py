@@ -10,6 +10,7 @@ from kmix.diagnostics import faults, screen
 from kmix.diagnostics.drawn import Mixer, p_value_of_lam
 from kmix.diagnostics.seen import look_at
 from kmix.layers.batch_layer import BatchLayer
+from kmix.plots.canvas import pyplot
 from kmix.training.trainer import MixTrainer
 
 
@@ -110,9 +111,7 @@ class Inspection:
         Returns:
             The Matplotlib figure.
         """
-        import matplotlib.pyplot as plt
-
-        figure = figure or plt.figure(figsize=(8.0, 3.2), layout="constrained")
+        figure = figure or pyplot().figure(figsize=(8.0, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         if self.lam is not None:
             left.hist(self.lam, np.linspace(0 if self._drawn else 0.5, 1, 26), color="0.6", density=True)

@@ -36,7 +36,7 @@ def predict(model, x, batch_size):
         return model.predict(x, batch_size=batch_size, verbose=0)
     if hasattr(model, "predict"):
         return model.predict(x)
-    return np.concatenate([_backend.values(_call(model)(part)) for part in _batches(x, batch_size)])
+    return np.concatenate([_backend.values(_call(model)(part)) for part in batches(x, batch_size)])
 
 
 def bare(model):
@@ -69,7 +69,7 @@ def attack(model, x, classes, eps, bounds, from_logits, batch_size):
     x = tree.map_structure(lambda leaf: leaf.astype("float32") if leaf.dtype.kind == "f" else leaf, x)
     x = tree.map_structure(lambda leaf: leaf.astype("float32") if leaf.dtype == "uint8" else leaf, x)
     with _logits(model, x, from_logits) as (call, is_logits):
-        for part, own in zip(_batches(x, batch_size), _batches(classes, batch_size), strict=True):
+        for part, own in zip(batches(x, batch_size), batches(classes, batch_size), strict=True):
             gradient = tree.map_structure(
                 lambda g: None if g is None else _backend.values(g),
                 input_gradient(lambda part, own=own: _margin(call(part), own, is_logits), part),
@@ -95,7 +95,7 @@ def _moved(x, gradient, eps, bounds):
     return x if bounds is None else np.clip(x, *bounds)
 
 
-def _batches(x, size):
+def batches(x, size):
     count = len(tree.flatten(x)[0])
     return [tree.map_structure(lambda leaf: leaf[i : i + size], x) for i in range(0, count, size)]  # noqa: B023
 
@@ -126,7 +126,7 @@ def _logits(model, x, from_logits):
     if from_logits or activation not in (keras.activations.softmax, keras.activations.sigmoid):
         yield call, from_logits
         return
-    first = tree.map_structure(ops.convert_to_tensor, _batches(x, 8)[0])
+    first = tree.map_structure(ops.convert_to_tensor, batches(x, 8)[0])
     outputs = _backend.values(call(first))
     layer.activation = keras.activations.linear
     try:

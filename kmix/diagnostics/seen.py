@@ -74,7 +74,7 @@ def look_at(batch, drawn=None):
     arrays = [np.asarray(leaf) for leaf in (*tree.flatten(x), *targets.values())]
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).view("uint8") if array.dtype.kind != "O" else repr(array).encode())
+        digest.update(array.tobytes() if array.dtype.kind != "O" else repr(array).encode())
     numbers = [leaf for leaf in map(np.asarray, tree.flatten(x)) if leaf.dtype.kind in "fiu" and leaf.size]
     finite = all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f")
     return Seen(

@@ -76,7 +76,8 @@ def mixed_batch(
         if masks is not None:
             overlays.draw_mask(ax, masks[i])
         if boxes is not None:
-            overlays.draw_boxes(ax, *(leaf[i] for leaf in boxes), class_names if y is None else None)
+            edges, labels, weights = boxes
+            overlays.draw_boxes(ax, edges[i], labels[i], weights[i], class_names if y is None else None)
     for ax in axes[count:]:
         ax.remove()
     return figure

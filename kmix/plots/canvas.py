@@ -1,10 +1,10 @@
 """Matplotlib, imported when it is needed."""
 
+from kmix import _checks
+
 
 def pyplot():
     """Matplotlib's pyplot, or an error that says how to get it."""
-    try:
+    with _checks.installed("Matplotlib", "diagnostics"):
         import matplotlib.pyplot
-    except ImportError as error:
-        raise ImportError("kmix.plots needs Matplotlib. Install it: `pip install matplotlib`.") from error
     return matplotlib.pyplot

@@ -29,15 +29,16 @@ def alpha_schedule(schedule, steps, figure=None):
     >>> matplotlib.use("Agg")
     >>> from kmix import plots
     >>> figure = plots.alpha_schedule(kmix.schedules.Linear(0.0, 1.0, 10), steps=20)
-    >>> figure.axes[0].lines[0].get_ydata()[-1]
+    >>> float(figure.axes[0].lines[0].get_ydata()[-1])
     1.0
     """
-    from scipy import stats
+    with _checks.installed("SciPy", "diagnostics"):
+        from scipy import stats
 
     steps = _checks.integer(steps, "steps", 1)
     every = range(steps)
-    alphas = [schedule(step) if callable(schedule) else schedule for step in every]
-    alphas = np.array([_checks.real(_backend.values(alpha).item(), "alpha") for alpha in alphas])
+    values = [_backend.values(schedule(step) if callable(schedule) else schedule).item() for step in every]
+    alphas = np.array([_checks.real(value, "alpha") for value in values])
     figure = figure or pyplot().figure(figsize=(9.0, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(every, alphas, color="black")
@@ -46,10 +47,16 @@ def alpha_schedule(schedule, steps, figure=None):
     # With an alpha of 0, lam is 1.
     shares = [np.diff(stats.beta.cdf(edges, a, a)) if a > 0 else np.eye(20)[-1] for a in alphas]
     image = right.imshow(
-        np.transpose(shares), "gray_r", vmin=0, origin="lower", aspect="auto", extent=(-0.5, steps - 0.5, 0, 1)
+        np.transpose(shares),
+        "gray_r",
+        vmin=0,
+        vmax=0.3,
+        origin="lower",
+        aspect="auto",
+        extent=(-0.5, steps - 0.5, 0, 1),
     )
     right.set(xlabel="step", ylabel="lam", title="share of the samples")
-    figure.colorbar(image, ax=right)
+    figure.colorbar(image, ax=right, extend="max")
     return figure
 
 
@@ -93,6 +100,7 @@ def training_curves(histories, metrics=None, figure=None):
                     style = {"color": color, "linestyle": _STYLES[i % len(_STYLES)], "linewidth": width}
                     ax.plot(epochs, each[key], label=text or "training", **style)
         ax.set(xlabel="epoch", title=metric)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small")
     return figure
