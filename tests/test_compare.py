@@ -231,6 +231,14 @@ def test_fgsm_is_that_of_the_formula(classes, last, scale):
     assert found["a"]["error_fgsm"]["mean"] == pytest.approx(wrong.mean(), abs=1e-6)
 
 
+def test_fgsm_goes_through_probabilities_where_there_is_no_activation_to_take_off():
+    x, y = RNG.uniform(-0.5, 0.8, (20, 2, 3)).astype("float32"), RNG.integers(0, 2, 20)
+    for classes in (1, 2):
+        model, kernel, bias = linear(classes)
+        moved = outputs.attack(lambda x, model=model: model(x), x, y, 0.25, None, False, 8)
+        np.testing.assert_allclose(moved, fgsm(x.astype("float64"), y, kernel, bias, 0.25), atol=1e-6)
+
+
 def test_samples_without_a_gradient_are_counted():
     x, y = RNG.uniform(-0.5, 0.5, (70, 2, 3)).astype("float32"), RNG.integers(0, 3, 70)
     model, kernel, bias = linear(3, 300, last="layer")
