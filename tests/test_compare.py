@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 
 import keras
 import matplotlib.pyplot as plt
@@ -228,6 +229,41 @@ def test_fgsm_is_that_of_the_formula(classes, last, scale):
     z = expected.reshape(70, -1) @ kernel + bias
     wrong = (z[:, 0] > 0) != y if classes == 1 else z.argmax(axis=1) != y
     assert found["a"]["error_fgsm"]["mean"] == pytest.approx(wrong.mean(), abs=1e-6)
+
+
+def test_fgsm_goes_through_probabilities_where_there_is_no_activation_to_take_off():
+    x, y = RNG.uniform(-0.5, 0.8, (20, 2, 3)).astype("float32"), RNG.integers(0, 2, 20)
+    for classes in (1, 2):
+        model, kernel, bias = linear(classes)
+        moved = outputs.attack(lambda x, model=model: model(x), x, y, 0.25, None, False, 8)
+        np.testing.assert_allclose(moved, fgsm(x.astype("float64"), y, kernel, bias, 0.25), atol=1e-6)
+
+
+def test_samples_without_a_gradient_are_counted():
+    x, y = RNG.uniform(-0.5, 0.5, (70, 2, 3)).astype("float32"), RNG.integers(0, 3, 70)
+    model, kernel, bias = linear(3, 300, last="layer")
+    z = x.reshape(70, -1) @ kernel + bias
+    with warnings.catch_warnings(record=True) as caught:  # `pytest.warns` gives on warnings of Keras that are ignored.
+        warnings.simplefilter("always")
+        moved = outputs.attack(model, x, y, 0.25, None, False, 128)
+    still = np.all(moved == x, axis=(1, 2))
+    (message,) = [str(one.message) for one in caught if one.category is UserWarning]
+    assert re.search(f"could not move {still.sum()} of 70 samples.*`from_logits=True`", message)
+    assert 0 < still.sum() < 70
+    assert np.all(np.ptp(z, axis=1)[still] > 80)
+
+
+def test_an_activation_that_is_not_the_last_step_stays():
+    kernel = RNG.normal(size=(3, 4)).astype("float32")
+    inputs = keras.Input((3,))
+    p = keras.layers.Dense(4, activation="softmax", use_bias=False)(inputs)
+    squares = keras.ops.square(keras.ops.flip(p, axis=1))
+    model = keras.Model(inputs, squares / keras.ops.sum(squares, axis=1, keepdims=True))
+    model.set_weights([kernel])
+    x, y = RNG.normal(size=(20, 3)).astype("float32"), RNG.integers(0, 4, 20)
+    # Squares that are scaled to sum to 1 are the softmax of twice the logits.
+    expected = fgsm(x.astype("float64"), y, 2.0 * kernel[:, ::-1], np.zeros(4), 0.1)
+    np.testing.assert_allclose(outputs.attack(model, x, y, 0.1, None, False, 8), expected, atol=1e-6)
 
 
 def test_fgsm_of_soft_labels_attacks_their_class():

@@ -78,6 +78,9 @@ def compare(
         TypeError: if `models` is not a dictionary of models or predictions.
         ImportError: if scikit-learn or SciPy is not installed.
 
+    Warns:
+        UserWarning: if FGSM could not move some samples, because the gradient is 0 there: their error is that of `x`.
+
     Reference:
         A. Thulasidasan et al., "On Mixup Training: Improved Calibration", https://arxiv.org/abs/1905.11001;
         D. Hendrycks and K. Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples",

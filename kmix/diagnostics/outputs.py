@@ -65,25 +65,34 @@ def attack(model, x, classes, eps, bounds, from_logits, batch_size):
     >>> attack(keras.layers.Softmax(), x, np.array([1]), 0.25, (-0.5, 1.0), False, 32).tolist()
     [[0.5, -0.5]]
     """
-    model, moved, still = bare(model), [], True
-    x = tree.map_structure(lambda leaf: leaf.astype("float32") if leaf.dtype.kind == "f" else leaf, x)
-    x = tree.map_structure(lambda leaf: leaf.astype("float32") if leaf.dtype == "uint8" else leaf, x)
+    model, moved, stuck = bare(model), [], 0
+    x = tree.map_structure(lambda leaf: leaf.astype("float32") if _moves(leaf) else leaf, x)
     with _logits(model, x, from_logits) as (call, is_logits):
         for part, own in zip(batches(x, batch_size), batches(classes, batch_size), strict=True):
             gradient = tree.map_structure(
                 lambda g: None if g is None else _backend.values(g),
                 input_gradient(lambda part, own=own: _margin(call(part), own, is_logits), part),
             )
-            still = still and not any(np.any(leaf) for leaf in tree.flatten(gradient) if leaf is not None)
+            leaves = [np.any(g.reshape(len(own), -1), axis=1) for g in tree.flatten(gradient) if g is not None]
+            stuck += len(own) - int(np.any(leaves, axis=0).sum())
             moved.append(
                 tree.map_structure(lambda leaf, g: leaf if g is None else _moved(leaf, g, eps, bounds), part, gradient)
             )
-    if still:
+    if stuck == len(classes):
         _checks.fail(
             "FGSM needs models whose outputs have a gradient with respect to `x`.",
             f"a {type(model).__name__} where it is 0 everywhere, or an `x` of integers other than uint8",
         )
+    if stuck:
+        _checks.warn(
+            f"FGSM could not move {stuck} of {len(classes)} samples: there the gradient of the model is 0. "
+            "If its probabilities are rounded to 0 and 1, pass models that return logits, with `from_logits=True`."
+        )
     return tree.map_structure(lambda *parts: np.concatenate(parts), *moved)
+
+
+def _moves(leaf):
+    return leaf.dtype.kind == "f" or leaf.dtype == "uint8"
 
 
 def _call(model):

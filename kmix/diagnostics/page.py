@@ -18,6 +18,7 @@ td.number { text-align: right; }
 .worse { color: #a33c00; font-weight: 600; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; }
 .pictures img { display: block; max-width: 100%; height: auto; }
+@media (max-width: 40rem) { th, td { padding: 0.2rem 0.35rem; font-size: 0.8rem; } h1 { font-size: 1.2rem; } }
 .note { color: #555; font-size: 0.9rem; }
 """
 # A line above each row that names what it and the rows below it are about.
