@@ -7,6 +7,7 @@
 #                cost of labels for very many classes; write both to RESULTS.md
 # make roads     measure every road by which a batch reaches a layer, on the three backends and in two loaders, next to one
 #                pass over the memory and the formulas of torchvision and timm; write the times and the memory to RESULTS.md
+# make targets   measure masks, boxes and Mosaic in tf.data next to CutMix of images alone; write them to RESULTS.md
 # make in-step   measure the cost of mixing in the training step, on the three backends
 # make mutants   break kmix on purpose and check that a test notices, on every road and backend
 # make mutants-short  some of these mutants, on one backend
@@ -25,7 +26,7 @@ PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
 # Each run adds to the coverage of the previous runs.
 COV := --cov --cov-append --cov-report=
 
-.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed roads in-step mutants mutants-short clean
+.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets roads in-step mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -58,6 +59,9 @@ lint: .venv/.ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+targets: .venv/.ready-all
+	$(RUN) benchmarks/targets.py --save
 
 compare: .venv/.ready-all
 	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) benchmarks/compare.py || exit 1; done

@@ -87,7 +87,7 @@ def main():
         other, bound = BOUNDS.get(name, (None, None))
         wanted = f"{median[name] / median[other]:.2f} of {other} (at most {bound})" if other else ""
         rows.append([name, f"{median[name]:.1f} ({min(values):.1f} to {max(values):.1f})", wanted])
-    text = f"""## Masks, boxes and Mosaic in tf.data: `python benchmarks/targets.py --save`
+    text = f"""## Masks, boxes and Mosaic in tf.data: `make targets`
 
 {results.machine("keras", "keras-cv", "tensorflow", "numpy")}.
 

@@ -121,8 +121,8 @@ def mixing_of(method, **settings):
     """The mixing layer of a method."""
     if method.startswith("MixUp"):
         return kmix.MixUp(ALPHA, num_classes=CLASSES, seed=0, **settings)
-    # The frequencies of a spectrogram are its channels, so that time is all that a box can span.
-    return kmix.CutMix(ALPHA, num_classes=CLASSES, data_format="channels_first", seed=0, **settings)
+    # Spectrograms (B, MELS, frames) are cut along time alone: a box spans all frequencies.
+    return kmix.CutMix(ALPHA, num_classes=CLASSES, axes=2, seed=0, **settings)
 
 
 def compiled_trainer(method, shape):
@@ -213,8 +213,8 @@ def near_half(layer, frames):
     """The step that gives the first of two recordings a weight near 1/2, and a box, if any, well inside."""
 
     def distance(step):
-        plan = layer.plan(step, 2, (frames,))
-        inside = plan.box is None or (plan.box[0, 0] > frames // 5 and plan.box[0, 1] < frames - frames // 5)
+        plan = layer.plan(step, 2, (MELS, frames))
+        inside = plan.box is None or (plan.box[0, 1] > frames // 5 and plan.box[0, 3] < frames - frames // 5)
         return abs(float(plan.lam[0]) - 0.5) + (not inside)
 
     return min(range(300), key=distance)
@@ -238,7 +238,7 @@ def draw_mixed(figure, panels, data):
         extent = (0, seconds, 0, MELS)
         image = ax.imshow(20 * picture, "gray_r", origin="lower", aspect="auto", extent=extent, vmin=-30, vmax=35)
         ax.set(title=title, xlabel="seconds")
-    for edge in layer.plan(step, 2, (frames,)).box[0]:  # of the last method, the one that cuts
+    for edge in layer.plan(step, 2, (MELS, frames)).box[0, 1::2]:  # of the last method, the one that cuts
         panels[-1].axvline(edge / frames * seconds, color=METHODS["CutMix, time"], linestyle="--", lw=2)
     panels[0].set_ylabel("mel bin")
     figure.colorbar(image, ax=panels, label="dB")

@@ -105,6 +105,7 @@ def _moved(x, gradient, eps, bounds):
 
 
 def batches(x, size):
+    """An array or a structure of them, cut into parts of so many samples."""
     count = len(tree.flatten(x)[0])
     return [tree.map_structure(lambda leaf: leaf[i : i + size], x) for i in range(0, count, size)]  # noqa: B023
 

@@ -61,30 +61,36 @@ def mosaic(xp, x, centre, sources, *, axes):
         sources: int `(4, B)`: the images at the top left, top right, bottom left, bottom right.
         axes: The spatial axes of `x`, a range.
 
-    Works pixel by pixel: a line is made of two lines that are shifted against each other.
+    Works line by line. A line begins with one of an image on the left, and goes on with one of an image on the right:
+    two stretches of memory.
     """
     if xp is _backend.NUMPY:
         return _windows(x, centre, sources, axes)
     sizes = [xp.size(x, axis) for axis in range(len(x.shape))]
     height, width = sizes[axes[0]], sizes[axes[1]]
     planes, pixel = math.prod(sizes[1 : axes[0]]), math.prod(sizes[axes[1] + 1 :])
+    # A compiler looks up single numbers faster than pixels; elsewhere, each look-up costs an index in memory.
+    compiled = _backend.is_symbolic(x) and all(isinstance(size, int) for size in sizes[1:])
+    unit, pixel = (1, pixel) if compiled else (pixel, 1)
+    row, column = (xp.reshape(xp.cast(centre[:, axis], xp.integer), (-1, 1)) for axis in range(2))
+    row = xp.cast(xp.arange(height), xp.integer) - row
+    above = row < 0
+    row = xp.where(above, row + height, row)
+    plane = xp.reshape(xp.cast(xp.arange(planes), xp.integer), (-1, 1))
+    position = xp.cast(xp.arange(width * pixel), xp.integer)
+    units, last = xp.reshape(x, (-1, unit)), math.prod(sizes) // unit - 1
 
-    def split(axis, size):
-        """For each position along an axis, whether it lies before the centre, and its position in the image shown."""
-        # The remainder changes nothing, but without so expensive an operation XLA would draw the centre anew for each
-        # pixel.
-        at = xp.cast(centre[:, axis], "int32") % (size + 1)
-        moved = xp.cast(xp.arange(size), "int32") - xp.reshape(at, (-1, 1))
-        return moved < 0, xp.where(moved < 0, moved + size, moved)
+    def line(first, second, shift):
+        """The lines of two images, the upper and the lower one, moved by so many columns, `(B, planes, H, W * C)`."""
+        image = xp.where(above, *(xp.reshape(xp.cast(sources[i], xp.integer), (-1, 1)) for i in (first, second)))
+        start = ((image[:, None] * planes + plane) * height + row[:, None]) * width + shift[:, None]
+        index = xp.reshape(start, (-1, planes, height, 1)) * pixel + position
+        # Beyond the ends lies what the other line covers.
+        index = xp.math.minimum(xp.math.maximum(index, 0), last)
+        return xp.reshape(xp.take(units, xp.reshape(index, (-1,))), (-1, planes, height, width * pixel, unit))
 
-    (above, row), (left, column) = split(0, height), split(1, width)
-    corners = [xp.reshape(xp.cast(sources[i], "int32"), (-1, 1)) for i in range(4)]
-    image = xp.where(
-        left[:, None], xp.where(above, corners[0], corners[2])[..., None], xp.where(above, *corners[1::2])[..., None]
-    )
-    plane = image[:, None] * planes + xp.reshape(xp.cast(xp.arange(planes), "int32"), (-1, 1, 1))
-    index = plane * (height * width) + ((row * width)[..., None] + column[:, None])[:, None]
-    return xp.reshape(xp.take(xp.reshape(x, (-1, pixel)), xp.reshape(index, (-1,))), sizes)
+    left = (position < xp.reshape(column, (-1, 1, 1, 1)) * pixel)[..., None]
+    return xp.reshape(xp.where(left, line(0, 2, width - column), line(1, 3, -column)), sizes)
 
 
 def _windows(x, centre, sources, axes):
