@@ -1,7 +1,6 @@
 """The plots show what they say. Each test looks at what was drawn."""
 
 import keras
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -9,8 +8,6 @@ from scipy import stats
 
 import kmix
 from kmix import plots
-
-mpl.use("Agg")
 
 
 def images(channels=3):
