@@ -337,6 +337,48 @@ MUTANTS = {
         "range(3)",
         "(1, 0, 2)",
     ),
+    "a share that is 1 only nearly": Mutant(
+        "test_mosaic::test_a_sample_that_is_not_mixed_keeps",
+        "plan.regions:portion",
+        "part == whole",
+        "part == whole + 1",
+    ),
+    "lines of a mosaic that end elsewhere": Mutant(
+        "test_mosaic::test_every_pixel",
+        "mixing.mosaic:mosaic",
+        "line(1, 3, -column)",
+        "line(1, 3, 1 - column)",
+    ),
+    "boxes cut off after mixing": Mutant(
+        "test_boxes::test_padded_batches_of_several_widths",
+        "targets.bounding_boxes:BoundingBoxes.crop",
+        "self.images_shown * self._number",
+        "self._number",
+    ),
+    "repeats that go unnoticed": Mutant(
+        "test_inspect::test_a_fault_is_named",
+        "diagnostics.faults:_same_plan",
+        "one.two & other.two",
+        "one.two & ~one.two",
+    ),
+    "labels of another share in a segment": Mutant(
+        "test_between::test_a_linear_model",
+        "diagnostics.between:interpolation",
+        "_mixed(shares, partner, position)",
+        "_mixed(shares, partner, 1 - position)",
+    ),
+    "plans of another epoch in the logs": Mutant(
+        "test_watching::test_the_figures",
+        "callbacks.watching:Diagnostics._watch_mixer",
+        "end - count + round(step)",
+        "round(step)",
+    ),
+    "differences that are not paired": Mutant(
+        "test_compare",
+        "diagnostics.comparison:Comparison._to_reference",
+        "base[metric]",
+        "base[metric][::-1]",
+    ),
     "a sample is its own partner": Mutant(
         "test_partners::test_deranged_partners_form_one_cycle",
         "plan.pairing:derange",

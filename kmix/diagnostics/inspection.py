@@ -98,7 +98,7 @@ class Inspection:
             ("samples a second", text("samples_per_second", ",.0f")),
         ]
         notes = [f"Warning: {sentence}." for sentence in self.warnings] or ["Nothing looks wrong."]
-        return screen.render("What enters the network", ("", ""), rows, notes)
+        return screen.render("What enters the network", ("measure", "value"), rows, notes)
 
     __repr__ = __str__
 
