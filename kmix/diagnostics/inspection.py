@@ -176,7 +176,7 @@ def inspect(data, batches=50, *, mixer=None):
     if not first:
         _checks.fail("There must be a batch to look at.", "data without batches")
     # With a mixer the numbers go on, and an iterator or an endless data set has no second epoch.
-    again = mixer is None and iter(data) is not data and not _is_endless(data)
+    again = mixer is None and not hasattr(data, "__next__") and not _is_endless(data)
     second = _look(data, batches, None)[0] if again else []
     return Inspection(first, second, seconds, raw)
 
