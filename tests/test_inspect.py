@@ -1,6 +1,7 @@
 """`kmix.diagnostics.inspect`: its figures against NumPy, each warning from its fault, and none without one."""
 
 import hashlib
+import itertools
 import re
 
 import keras
@@ -360,6 +361,19 @@ def test_repeats_are_counted():
     assert inspect(data, batches=4).to_dict()["samples"] == 4 * 32
     digests = {hashlib.md5(batch[0].tobytes()).hexdigest() for batch in data}
     assert len(digests) == 6
+
+
+class Endless:
+    """Batches by number that never end, of a length that is not known."""
+
+    def __iter__(self):
+        data = batches()
+        return (mixup().at_step(step, data[step % 12]) for step in itertools.count())
+
+
+def test_data_without_end_has_no_second_epoch():
+    assert inspect(Endless(), batches=20).warnings == []
+    assert inspect(iter(Endless()), batches=20).warnings == []
 
 
 def test_an_endless_data_set_has_no_second_epoch():

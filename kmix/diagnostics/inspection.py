@@ -1,5 +1,7 @@
 """What enters the network: a look at mixed batches, or at the plans that mix them."""
 
+import operator
+import sys
 import time
 
 import numpy as np
@@ -175,14 +177,16 @@ def inspect(data, batches=50, *, mixer=None):
     first, seconds, raw = _look(data, batches, mixer and Mixer(mixer))
     if not first:
         _checks.fail("There must be a batch to look at.", "data without batches")
-    # With a mixer the numbers go on, and an iterator or an endless data set has no second epoch.
-    again = mixer is None and not hasattr(data, "__next__") and not _is_endless(data)
+    # With a mixer, the numbers go on.
+    again = mixer is None and _has_second_epoch(data, len(first) < batches)
     second = _look(data, batches, None)[0] if again else []
     return Inspection(first, second, seconds, raw)
 
 
-def _is_endless(data):
-    return hasattr(data, "cardinality") and int(data.cardinality()) == -1
+def _has_second_epoch(data, came_to_end):
+    """Whether to iterate anew is another epoch. An iterator is spent, and data without end is all of a training."""
+    length = operator.length_hint(data, 0)
+    return not hasattr(data, "__next__") and (came_to_end or 0 < length < sys.maxsize)
 
 
 def _look(data, count, mixer):
