@@ -1,0 +1,78 @@
+"""The tables of docs/results.md, made from the result files: `python examples/experiments/tables.py`."""
+
+import json
+import pathlib
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+# Score: its title, the factor of its unit, and the decimals.
+SCORES = {"error": ("error (%)", 100, 1), "nll": ("NLL (nats)", 1, 2), "ece": ("ECE (%)", 100, 1)}
+MINUS = "\N{MINUS SIGN}"
+
+
+def spread(one, score):
+    """Mean ± standard deviation over the seeds."""
+    _, factor, decimals = SCORES[score]
+    std = "" if one["std"] is None else f" ± {factor * one['std']:.{decimals}f}"
+    return f"{factor * one['mean']:.{decimals}f}{std}"
+
+
+def change(one, score):
+    """The paired difference to plain, with its 95 % interval."""
+    if "difference" not in one:
+        return ""
+    _, factor, decimals = SCORES[score]
+    mean, *ends = (one["difference"][key] for key in ("mean", "low", "high"))
+    show = lambda value: f"{factor * value:+.{decimals}f}".replace("-", MINUS)
+    return show(mean) + ("" if None in ends else f" [{', '.join(map(show, ends))}]")
+
+
+def lower(one, plain):
+    """On how many seeds a method has a lower score than plain training."""
+    wins = sum(a < b for a, b in zip(one["values"], plain["values"], strict=True))
+    return f"{wins} of {len(one['values'])}"
+
+
+def noisy_labels(result):
+    """The table of `noisy_labels.py`."""
+    yield "labels replaced", "method", "best epoch", "last epoch", "last, minus plain [95 %]", "lower on", "fits (%)"
+    for noise, case in result["cases"].items():
+        plain = case["last"]["plain"]["error"]
+        for method, last in case["last"].items():
+            error, best = last["error"], case["best"][method]["error"]
+            wins = "" if method == "plain" else lower(error, plain)
+            fits = spread(case["fits"][method], "error")
+            yield noise, method, spread(best, "error"), spread(error, "error"), change(error, "error"), wins, fits
+
+
+def few_samples(result):
+    """The table of `few_samples.py`."""
+    yield "images", "method", *(part for title, *_ in SCORES.values() for part in (title, "minus plain [95 %]"))
+    for size, case in result["cases"].items():
+        for method, scores in case.items():
+            cells = (cell(scores[score], score) for score in SCORES for cell in (spread, change))
+            yield size, method, *cells
+
+
+RENDER = {"noisy_labels": noisy_labels, "few_samples": few_samples}
+
+
+def rows(result):
+    """The rows of the table of a result, the first with the names of the columns."""
+    return list(RENDER[result["experiment"]](result))
+
+
+def markdown(result):
+    """A result as a table in Markdown."""
+    head, *body = rows(result)
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |").replace("|  |", "| |") for line in lines)
+
+
+def read():
+    """All result files, by name."""
+    return {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+if __name__ == "__main__":
+    for name, result in read().items():
+        print(f"{name}\n\n{markdown(result)}\n")
