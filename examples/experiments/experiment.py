@@ -34,8 +34,8 @@ def load_data():
         parts = keras.datasets.fashion_mnist.load_data()
     except Exception as error:  # Keras raises nothing narrower
         raise SystemExit(
-            f"{error}\nFashion-MNIST could not be downloaded. Without a network connection, put its four .gz files into "
-            "~/.keras/datasets/fashion-mnist/; on Debian they are in the package dataset-fashion-mnist, under "
+            f"{error}\nFashion-MNIST could not be downloaded. Without a network connection, put its four .gz files "
+            "into ~/.keras/datasets/fashion-mnist/; on Debian they are in the package dataset-fashion-mnist, under "
             "/usr/share/datasets/fashion-mnist/."
         ) from None
     return [(x[..., None].astype("float32") / 255, y.astype("int64")) for x, y in parts]
@@ -75,18 +75,21 @@ class Method:
         schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
         self.trainer.compile(keras.optimizers.Adam(schedule), kmix.losses.SoftLabelCrossentropy())
         self.trainer.optimizer.build(self.model.trainable_variables)
-        self.untrained = self.trainer.get_state_tree(value_format="numpy_array")
+        # Not `get_state_tree`, which refuses the two alphas of a `RandomChoice` because they have the same path.
+        self.variables = [*self.trainer.variables, *self.trainer.optimizer.variables]
+        self.untrained = [keras.ops.convert_to_numpy(variable) for variable in self.variables]
 
     def train(self, x, y, seed, parts, after_part=lambda: None):
         """Train anew. A seed gives every method the same initial weights and the same batches in the same order.
 
         Args:
-            x, y: The training set, of a size that is a multiple of the batch size.
+            x, y: The training set.
             seed: The seed.
             parts: Number of equal parts of the training.
             after_part: Is called after each of them.
         """
-        self.trainer.set_state_tree(self.untrained)
+        for variable, value in zip(self.variables, self.untrained, strict=True):
+            variable.assign(value)
         keras.utils.set_random_seed(seed)
         self.model.set_weights(network().get_weights())  # dropout has no weights
         if isinstance(self.trainer, kmix.MixTrainer):
@@ -152,9 +155,13 @@ def save(path, experiment, seeds, settings, seconds, cases, **more):
         **rounded(more),
     }
     text = json.dumps(result, indent=1)
-    one_line = lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
-    path.write_text(re.sub(r"\[[^]\[{]*\]", one_line, text) + "\n")  # a list of numbers in one line
+    path.write_text(re.sub(r"\[[^]\[{]*\]", in_one_line, text) + "\n")  # lists of numbers
     return result
+
+
+def in_one_line(found):
+    """The text of a match without its line breaks."""
+    return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def figure_of(columns, title):

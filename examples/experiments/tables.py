@@ -22,8 +22,8 @@ def change(one, score):
         return ""
     _, factor, decimals = SCORES[score]
     mean, *ends = (one["difference"][key] for key in ("mean", "low", "high"))
-    show = lambda value: f"{factor * value:+.{decimals}f}".replace("-", MINUS)
-    return show(mean) + ("" if None in ends else f" [{', '.join(map(show, ends))}]")
+    mean, *ends = (None if v is None else f"{factor * v:+.{decimals}f}".replace("-", MINUS) for v in (mean, *ends))
+    return mean if None in ends else f"{mean} [{', '.join(ends)}]"
 
 
 def lower(one, plain):
@@ -46,11 +46,12 @@ def noisy_labels(result):
 
 def few_samples(result):
     """The table of `few_samples.py`."""
-    yield "images", "method", *(part for title, *_ in SCORES.values() for part in (title, "minus plain [95 %]"))
+    pairs = (part for title, *_ in SCORES.values() for part in (title, "minus plain [95 %]"))
+    yield "images", "method", *pairs, "fits (%)"
     for size, case in result["cases"].items():
         for method, scores in case.items():
             cells = (cell(scores[score], score) for score in SCORES for cell in (spread, change))
-            yield size, method, *cells
+            yield size, method, *cells, f"{100 * result['fits'][size][method]:.1f}"
 
 
 RENDER = {"noisy_labels": noisy_labels, "few_samples": few_samples}
