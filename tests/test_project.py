@@ -462,6 +462,8 @@ CLINC150 = ROOT.parent.parent / "shared" / "data" / "clinc150" / "data_full.json
 no_clinc = pytest.mark.skipif(not CLINC150.exists(), reason="CLINC150 is not there, and tests download nothing")
 DIGITS = ROOT.parent.parent / "shared" / "data" / "fsdd" / "recordings.tar.gz"
 no_digits = pytest.mark.skipif(not DIGITS.exists(), reason="no recordings there, and tests download nothing")
+FASHION = pathlib.Path.home() / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
+no_fashion = pytest.mark.skipif(not FASHION.exists(), reason="no Fashion-MNIST there, and tests download nothing")
 long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are run on one backend, for their time")
 
 
@@ -475,6 +477,8 @@ long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are
         pytest.param(["segmentation.py"], marks=long),
         pytest.param(["detection.py"], marks=long),
         pytest.param(["audio_digits.py", "--data", str(DIGITS)], marks=[long, no_digits]),
+        pytest.param(["experiments/noisy_labels.py"], marks=[long, no_fashion]),
+        pytest.param(["experiments/few_samples.py"], marks=[long, no_fashion]),
     ],
     ids=lambda command: command[0],
 )

@@ -1,0 +1,79 @@
+"""The tables of docs/results.md, made from the result files: `python examples/experiments/tables.py`."""
+
+import json
+import pathlib
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+# Score: its title, the factor of its unit, and the decimals.
+SCORES = {"error": ("error (%)", 100, 1), "nll": ("NLL (nats)", 1, 2), "ece": ("ECE (%)", 100, 1)}
+MINUS = "\N{MINUS SIGN}"
+
+
+def spread(one, score):
+    """Mean ± standard deviation over the seeds."""
+    _, factor, decimals = SCORES[score]
+    std = "" if one["std"] is None else f" ± {factor * one['std']:.{decimals}f}"
+    return f"{factor * one['mean']:.{decimals}f}{std}"
+
+
+def change(one, score):
+    """The paired difference to plain, with its 95 % interval."""
+    if "difference" not in one:
+        return ""
+    _, factor, decimals = SCORES[score]
+    mean, *ends = (one["difference"][key] for key in ("mean", "low", "high"))
+    mean, *ends = (None if v is None else f"{factor * v:+.{decimals}f}".replace("-", MINUS) for v in (mean, *ends))
+    return mean if None in ends else f"{mean} [{', '.join(ends)}]"
+
+
+def lower(one, plain):
+    """On how many seeds a method has a lower score than plain training."""
+    wins = sum(a < b for a, b in zip(one["values"], plain["values"], strict=True))
+    return f"{wins} of {len(one['values'])}"
+
+
+def noisy_labels(result):
+    """The table of `noisy_labels.py`."""
+    differences = "best, minus plain [95 %]", "last, minus plain [95 %]"
+    yield "labels replaced", "method", "best epoch", "last epoch", *differences, "last is lower on", "fits (%)"
+    for noise, case in result["cases"].items():
+        for method, fits in case["fits"].items():
+            both = [case[part][method]["error"] for part in ("best", "last")]
+            wins = "" if method == "plain" else lower(both[1], case["last"]["plain"]["error"])
+            cells = [cell(one, "error") for cell in (spread, change) for one in both]
+            yield noise, method, *cells, wins, spread(fits, "error")
+
+
+def few_samples(result):
+    """The table of `few_samples.py`."""
+    pairs = (part for title, *_ in SCORES.values() for part in (title, "minus plain [95 %]"))
+    yield "images", "method", *pairs, "fits (%)"
+    for size, case in result["cases"].items():
+        for method, scores in case.items():
+            cells = (cell(scores[score], score) for score in SCORES for cell in (spread, change))
+            yield size, method, *cells, f"{100 * result['fits'][size][method]:.1f}"
+
+
+RENDER = {"noisy_labels": noisy_labels, "few_samples": few_samples}
+
+
+def rows(result):
+    """The rows of the table of a result, the first with the names of the columns."""
+    return list(RENDER[result["experiment"]](result))
+
+
+def markdown(result):
+    """A result as a table in Markdown."""
+    head, *body = rows(result)
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |").replace("|  |", "| |") for line in lines)
+
+
+def read():
+    """All result files, by name."""
+    return {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+if __name__ == "__main__":
+    for name, result in read().items():
+        print(f"{name}\n\n{markdown(result)}\n")
