@@ -265,3 +265,16 @@ def test_flags_are_no_masks():
     model = keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.GlobalAveragePooling1D()(attended)))
     trainer = compiled(kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(1.0), at=["embed"]))
     trainer.fit(np.random.default_rng(0).integers(1, 9, (8, 5)), ids(), verbose=0)
+
+
+def test_the_state_tree_of_a_trainer_with_two_alphas_goes_round():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    )
+    layers = [kmix.MixUp(0.3, seed=1), kmix.CutMix(0.7, seed=1, data_format="channels_last")]
+    trainer = kmix.MixTrainer(model, kmix.RandomChoice(layers, seed=1))
+    trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy())
+    tree = trainer.get_state_tree(value_format="numpy_array")
+    layers[0].alpha = layers[1].alpha = 5.0
+    trainer.set_state_tree(tree)
+    np.testing.assert_allclose([layer.alpha for layer in layers], [0.3, 0.7], rtol=1e-6)

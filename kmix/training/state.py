@@ -34,10 +34,10 @@ class State:
                 if callable(layer.alpha):
                     continue
                 if not one_alpha or not self.alphas:
+                    # Keras tells the weights of a state tree apart by their names.
+                    name = f"alpha_{len(self.alphas)}" if self.alphas else "alpha"
                     self.built_with.append(layer.alpha)
-                    self.alphas.append(
-                        trainer.add_weight(dtype="float32", initializer="zeros", name="alpha", **settings)
-                    )
+                    self.alphas.append(trainer.add_weight(dtype="float32", initializer="zeros", name=name, **settings))
                 self._by_layer[layer] = self.alphas[-1]
                 layer.share_alpha(self.alphas[-1], trainer.refresh)
 
