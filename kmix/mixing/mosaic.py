@@ -67,6 +67,7 @@ def mosaic(xp, x, centre, sources, *, axes):
     if xp is _backend.NUMPY:
         return _windows(x, centre, sources, axes)
     sizes = [xp.size(x, axis) for axis in range(len(x.shape))]
+    sizes = [size if isinstance(size, int) else xp.cast(size, xp.integer) for size in sizes]
     height, width = sizes[axes[0]], sizes[axes[1]]
     planes, pixel = math.prod(sizes[1 : axes[0]]), math.prod(sizes[axes[1] + 1 :])
     # A compiler looks up single numbers faster than pixels; elsewhere, each look-up costs an index in memory.
