@@ -168,7 +168,7 @@ def figure_of(columns, title):
     """A figure with one row of panels."""
     figure = Figure(figsize=(5 * columns, 5.6), layout="constrained")
     figure.suptitle(title)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def print_table(result, title):
