@@ -42,9 +42,10 @@ class Runs:
         curves: The test error after each fifth of the training.
     """
 
-    def __init__(self, steps):
+    def __init__(self, steps, sizes):
         self.data, (x, y) = experiment.load_data()
         self.x_test, self.y_test = x[:TEST_SIZE], y[:TEST_SIZE]
+        self.sizes = sizes
         self.methods = {name: Method(steps, trainer_of) for name, trainer_of in METHODS.items()}
         self.predictions, self.fits, self.curves = {}, {}, {}
 
@@ -61,13 +62,13 @@ class Runs:
 
     def cases(self, seeds):
         """For each size the scores, the mean share of the training labels that is reproduced, and the mean curves."""
-        scores = {size: compare(self.of(self.predictions, size, seeds), y=self.y_test).to_dict() for size in SIZES}
+        scores = {size: compare(self.of(self.predictions, size, seeds), y=self.y_test).to_dict() for size in self.sizes}
         return scores, *(self.means(found, seeds) for found in (self.fits, self.curves))
 
     def means(self, found, seeds):
         return {
             size: {name: np.mean(values, axis=0) for name, values in self.of(found, size, seeds).items()}
-            for size in SIZES
+            for size in self.sizes
         }
 
 
@@ -85,7 +86,7 @@ def draw(result, path):
             style = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": "", "capsize": 3}
             ax.errorbar(np.arange(len(mean)) + shift, mean, reach, label=name, **style)
         ax.axhline(0, color="black", lw=1)
-        ax.set_xticks(range(len(SIZES)), SIZES)
+        ax.set_xticks(range(len(result["cases"])), result["cases"])
         ax.set(title=label, xlabel="training images")
         ax.grid(axis="y", alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
@@ -93,10 +94,10 @@ def draw(result, path):
 
 
 def main():
-    options = experiment.options_of(__doc__, "few_samples", 5, "1 seed, 20 steps")
-    seeds, steps = (1, 20) if options.quick else (options.seeds, STEPS)
-    seeds, runs = list(range(seeds)), Runs(steps)
-    seconds = experiment.run_all([(n, name, s) for s in seeds for name in METHODS for n in SIZES], runs.run)
+    options = experiment.options_of(__doc__, "few_samples", 5, "1 seed, 20 steps, 1 size")
+    seeds, steps, sizes = (1, 20, SIZES[:1]) if options.quick else (options.seeds, STEPS, SIZES)
+    seeds, runs = list(range(seeds)), Runs(steps, sizes)
+    seconds = experiment.run_all([(n, name, s) for s in seeds for name in METHODS for n in sizes], runs.run)
     cases, fits, curves = runs.cases(seeds)
     settings = {"test images": TEST_SIZE, "steps": steps}
     result = experiment.save(options.result, "few_samples", seeds, settings, seconds, cases, fits=fits, curves=curves)
