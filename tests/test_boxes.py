@@ -12,7 +12,9 @@ from kmix._backend import xla
 from kmix._backend.recent import Recent
 from kmix.targets.box_formats import FORMATS
 
-once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same NumPy code on every backend")
+once = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="NumPy and tf.data run alike on every backend"
+)
 
 N = 8
 # Boxes are painted on a grid this much finer than the pixels.
@@ -274,6 +276,7 @@ def test_untouched_boxes_keep_their_bits():
         assert mixed["labels"].dtype == np.int64
 
 
+@once
 def test_an_unknown_number_of_boxes_in_tf_data():
     corners, labels = scene(np.random.default_rng(3), 20, 30)
     boxes = written(corners, "xyxy", 20, 30)
@@ -336,6 +339,7 @@ def test_padding_may_hold_anything_and_there_may_be_no_boxes(road):
         assert at_step(road, layer(kind), 0, (x, none))[1]["labels"].shape == (N, 0)
 
 
+@once
 def test_everything_at_once_with_sizes_that_are_not_known():
     """Masks, boxes, labels and weights in tf.data, where no size is static: as on NumPy arrays."""
     generator = np.random.default_rng(0)

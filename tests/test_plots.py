@@ -10,6 +10,9 @@ import kmix
 from kmix import plots
 
 
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="plots draw NumPy arrays")
+
+
 def images(channels=3):
     return np.random.default_rng(0).random((4, 12, 10, channels), dtype="float32")
 

@@ -5,10 +5,13 @@ import json
 import pathlib
 import re
 
+import keras
 import numpy as np
 import pytest
 
 import kmix
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
 
 ROOT = pathlib.Path(kmix.__file__).parent.parent
 EXPERIMENTS = ROOT / "examples" / "experiments"
