@@ -9,7 +9,6 @@ from scipy import stats
 import kmix
 from kmix import plots
 
-
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="plots draw NumPy arrays")
 
 
