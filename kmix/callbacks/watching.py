@@ -8,7 +8,7 @@ import numpy as np
 from kmix import _checks
 from kmix.callbacks import pictures
 from kmix.diagnostics import arguments, outputs
-from kmix.diagnostics.drawn import Mixer, alpha_of
+from kmix.diagnostics.drawn import Mixer, alpha_of, check_mixer
 from kmix.diagnostics.scores import probabilities
 from kmix.diagnostics.seen import read
 from kmix.layers.batch_layer import BatchLayer
@@ -83,11 +83,7 @@ class Diagnostics(keras.callbacks.Callback):
         self.clean = arguments.samples(x_clean, y_clean)
         self.validation = None if validation is None else arguments.samples(*validation)
         self.every = _checks.integer(every, "every", 1)
-        if mixer is not None and not isinstance(mixer, (BatchLayer, MixTrainer)):
-            _checks.fail(
-                "`mixer` must be a mixing layer or a MixTrainer.", f"a {type(mixer).__name__}", error=TypeError
-            )
-        self.mixer, self.log_dir, self.from_logits = mixer, log_dir, from_logits
+        self.mixer, self.log_dir, self.from_logits = check_mixer(mixer), log_dir, from_logits
         self.num_bins, self.batch_size = num_bins, batch_size
         self._steps, self._first, self._found = 0, 0, {}
 

@@ -7,7 +7,7 @@ from keras import ops
 from kmix import _backend, _checks
 from kmix._backend.gradients import input_gradient
 from kmix.diagnostics import arguments, screen
-from kmix.diagnostics.outputs import bare, predict
+from kmix.diagnostics.outputs import bare, batches, predict, two_columns
 from kmix.diagnostics.scores import label_shares, probabilities
 from kmix.plan import sample_mixup
 from kmix.plan.pairing import derange
@@ -164,24 +164,15 @@ def _cut(model, name):
 def _norms(model, x, shares, from_logits, batch_size):
     """The norm of the gradient of the cross-entropy of each sample."""
     norms = []
-    for start in range(0, len(shares), batch_size):
-        part = tree.map_structure(lambda leaf, i=start: leaf[i : i + batch_size], x)
-        own = shares[start : start + batch_size]
+    for part, own in zip(batches(x, batch_size), batches(shares, batch_size), strict=True):
 
         def loss(part, own=own):
             p = ops.cast(model(part, training=False), "float32")
             return ops.sum(
-                keras.losses.categorical_crossentropy(own, _columns(p, from_logits), from_logits=from_logits)
+                keras.losses.categorical_crossentropy(own, two_columns(p, from_logits), from_logits=from_logits)
             )
 
         gradients = [_backend.values(leaf) for leaf in tree.flatten(input_gradient(loss, part))]
         squares = sum(np.square(leaf.astype("float64")).reshape(len(own), -1).sum(axis=1) for leaf in gradients)
         norms.append(np.sqrt(squares))
     return np.concatenate(norms)
-
-
-def _columns(outputs, are_logits):
-    """Outputs of two classes as two columns."""
-    if outputs.shape[-1] > 1:
-        return outputs
-    return ops.concatenate([ops.zeros_like(outputs) if are_logits else 1.0 - outputs, outputs], axis=-1)

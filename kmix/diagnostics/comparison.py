@@ -13,6 +13,7 @@ from kmix.diagnostics.scores import (
     scores,
     wrong,
 )
+from kmix.plots.canvas import pyplot
 
 
 def compare(
@@ -234,9 +235,7 @@ class Comparison:
 
     def plot(self):
         """One Matplotlib figure: reliability, confidence, and each difference with its interval. Returns the figure."""
-        with _checks.installed("Matplotlib", "diagnostics"):
-            import matplotlib.pyplot as plt
-        figure = plt.figure(figsize=(10.0, 9.0 + 0.5 * len(self.differences)), layout="constrained")
+        figure = pyplot().figure(figsize=(10.0, 9.0 + 0.5 * len(self.differences)), layout="constrained")
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2, 1.0)).ravel()
         left, right = above.subplots(1, 2)
         self._draw(left, right, below, 4)

@@ -9,6 +9,7 @@ from kmix import _backend, _checks
 from kmix.batch import Batch
 from kmix.diagnostics.seen import parts
 from kmix.layers import RandomChoice
+from kmix.layers.batch_layer import BatchLayer
 from kmix.layers.mix_layer import MixLayer
 from kmix.training.placement import placed_layers
 from kmix.training.trainer import MixTrainer
@@ -33,6 +34,13 @@ class Drawn(NamedTuple):
     own: Any
     alpha: float | None
     low: float
+
+
+def check_mixer(mixer):
+    """Return `mixer` if it is a mixing layer, a `MixTrainer` or None, or raise."""
+    if mixer is not None and not isinstance(mixer, (BatchLayer, MixTrainer)):
+        _checks.fail("`mixer` must be a mixing layer or a MixTrainer.", f"a {type(mixer).__name__}", error=TypeError)
+    return mixer
 
 
 class Mixer:

@@ -9,7 +9,7 @@ import numpy as np
 from kmix import _checks
 from kmix.batch import LABELS
 from kmix.diagnostics import faults, screen
-from kmix.diagnostics.drawn import Mixer, p_value_of_lam
+from kmix.diagnostics.drawn import Mixer, check_mixer, p_value_of_lam
 from kmix.diagnostics.seen import look_at
 from kmix.layers.batch_layer import BatchLayer
 from kmix.plots.canvas import pyplot
@@ -165,8 +165,7 @@ def inspect(data, batches=50, *, mixer=None):
     1.0
     """
     batches = _checks.integer(batches, "batches", 1)
-    if mixer is not None and not isinstance(mixer, (BatchLayer, MixTrainer)):
-        _checks.fail("`mixer` must be a mixing layer or a MixTrainer.", f"a {type(mixer).__name__}", error=TypeError)
+    check_mixer(mixer)
     if isinstance(data, (BatchLayer, MixTrainer)) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         _checks.fail(
             "`data` must be an iterable of batches.",

@@ -110,11 +110,17 @@ def batches(x, size):
     return [tree.map_structure(lambda leaf: leaf[i : i + size], x) for i in range(0, count, size)]  # noqa: B023
 
 
+def two_columns(outputs, are_logits):
+    """A single column of outputs as those of two classes; others unchanged."""
+    if outputs.shape[-1] > 1:
+        return outputs
+    return ops.concatenate([ops.zeros_like(outputs) if are_logits else 1.0 - outputs, outputs], axis=-1)
+
+
 def _margin(outputs, classes, is_logits):
     """The sum over samples of how far the other classes are ahead."""
     z = ops.cast(outputs, "float32")
-    if z.shape[-1] == 1:
-        z = ops.concatenate([ops.zeros_like(z) if is_logits else 1.0 - z, z], axis=-1)
+    z = two_columns(z, is_logits)
     if not is_logits:
         z = ops.log(ops.maximum(z, 1e-37))
     own = ops.one_hot(classes, z.shape[-1], dtype="bool")
