@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is im
 
 import keras
 import numpy as np
+import scene_scores
 import scenes
 from keras import layers
 from matplotlib.colors import to_rgb
@@ -24,8 +25,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from scipy import stats
 from sklearn.metrics import jaccard_score
 
 import kmix
@@ -121,39 +120,13 @@ def train_all(console, seeds, epochs):
     return scores
 
 
-def print_tables(console, scores, epochs):
-    """The scores, and what mixing changes, seed by seed."""
-    seeds, decimals = len(scores["none"]), (1, 3)
-    table = Table("method", *(f"{name}, {part}" for part in ("training", "test") for name in SCORES))
-    table.title = f"{TRAIN_SIZE} scenes to train on, {TEST_SIZE} to test on, {seeds} seeds, {epochs} epochs"
-    table.caption = "mean ± standard deviation over the seeds; training scenes are not mixed here"
-    changes = Table("minus none", *(f"{name}, test" for name in SCORES))
-    changes.caption = "mean over the seeds ± half of its 95 % interval"
-    quantile = stats.t.ppf(0.975, seeds - 1)
-    for method, values in scores.items():
-        columns = zip(values.reshape(seeds, -1).T, 2 * decimals, strict=True)
-        table.add_row(method, *(f"{v.mean():.{d}f} ± {v.std(ddof=1):.{d}f}" for v, d in columns))
-        if method != "none":
-            columns = zip((values - scores["none"])[:, 1].T, decimals, strict=True)
-            changes.add_row(method, *(f"{c.mean():+.{d}f} ± {quantile * stats.sem(c):.{d}f}" for c, d in columns))
-    console.print(table, changes)
-
-
 def draw(scores, path):
     """A scene, mixed in three ways, and the scores on the test scenes, seed by seed."""
     figure = Figure(figsize=(13, 9.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.45, 1])
     draw_mixed(top)
-    for column, (ax, name) in enumerate(zip(bottom.subplots(1, len(SCORES)), SCORES, strict=True)):
-        for place, (method, values) in enumerate(scores.items()):
-            values = values[:, 1, column]
-            shifts = np.linspace(-0.2, 0.2, len(values))
-            ax.plot(place + shifts, values, color=METHODS[method], marker=MARKERS[method], linestyle="", ms=8)
-            ax.hlines(values.mean(), place - 0.35, place + 0.35, color="black", lw=2)
-        ax.set_xticks(range(len(scores)), scores)
-        ax.set(title=f"{name}: {'higher' if column == 0 else 'lower'} is better", xlim=(-0.6, len(scores) - 0.4))
-        ax.grid(axis="y", alpha=0.3)
-    bottom.suptitle("Test scenes. Markers: seeds, from the left. Line: mean.")
+    titles = [f"{name}: {better} is better" for name, better in zip(SCORES, ("higher", "lower"), strict=True)]
+    scene_scores.draw(bottom, scores, titles, METHODS, MARKERS)
     figure.savefig(path, dpi=100)
 
 
@@ -190,7 +163,8 @@ def main():
 
     console, start = Console(), time.time()
     scores = train_all(console, seeds, epochs)
-    print_tables(console, scores, epochs)
+    title = f"{TRAIN_SIZE} scenes to train on, {TEST_SIZE} to test on, {seeds} seeds, {epochs} epochs"
+    scene_scores.print_tables(console, scores, SCORES, (1, 3), title)
     draw(scores, options.output)
     console.print(f"{time.time() - start:.0f} s on {keras.backend.backend()}. The picture: {options.output}")
 
