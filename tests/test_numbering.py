@@ -308,6 +308,14 @@ def test_fit_on_a_generator():
     assert numbering.state_dict()["step"] == 3 * BATCHES - 3
 
 
+def test_batches_read_ahead_of_fit_are_not_trained_on():
+    numbering = kmix.data.Numbering()
+    batches = (loaders.number(step, batch) for step, batch in numbering(LOADERS["list"]()))
+    trained_on(batches, [numbering], epochs=1, steps_per_epoch=2)
+    next(batches, None)
+    assert numbering.state_dict()["step"] == 2
+
+
 def numbered_for_fit(numbering, kind):
     """Numbered data whose inputs tell their numbers."""
     numbered = numbering(LOADERS[kind]())

@@ -151,6 +151,8 @@ class Numbering(keras.callbacks.Callback):
     def begin(self):
         """Begin an iteration, which ends every other."""
         self._turn, self._first = self._turn + 1, self._next
+        # What `fit` leaves behind goes on taking numbers: tf.data reads ahead of a generator.
+        self._trained = self._trained if self.fitting else None
         return self._turn
 
     def take(self, turn):
@@ -161,7 +163,6 @@ class Numbering(keras.callbacks.Callback):
                 "a second iteration or another state since this one began",
                 "Create a `Numbering()` for each.",
             )
-        self._trained = self._trained if self.fitting else None
         self._next += 1
         self._loaded = self._next
         return self._next - 1
