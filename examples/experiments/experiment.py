@@ -50,13 +50,29 @@ def draw_samples(data, size, seed):
     return x[chosen], y[chosen]
 
 
+def replace_labels(y, noise, seed):
+    """Labels of which a share is replaced by random classes."""
+    generator = np.random.default_rng([seed, 1])
+    replaced = generator.permutation(len(y)) < round(noise * len(y))
+    return np.where(replaced, generator.integers(0, CLASSES, len(y)), y)
+
+
+def augment(x, generator, reach=2):
+    """Images, half of them flipped from left to right, shifted by up to `reach` pixels; what is shifted in is black."""
+    flipped = np.where(generator.random((len(x), 1, 1, 1)) < 0.5, x[:, :, ::-1], x)
+    padded = np.pad(flipped, [(0, 0), (reach, reach), (reach, reach), (0, 0)])
+    row, column = generator.integers(0, 2 * reach + 1, (2, len(x), 1))
+    rows, columns = row + np.arange(x.shape[1]), column + np.arange(x.shape[2])
+    return padded[np.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
 def network(dropout=0.0):
     """207 000 weights: enough to memorise some thousand images whatever their labels say."""
     inputs = keras.Input((28, 28, 1))
     x = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="conv1")(inputs)
     x = layers.Conv2D(32, 3, strides=2, padding="same", activation="relu", name="conv2")(x)
     x = layers.Dropout(dropout)(layers.Flatten()(x))
-    x = layers.Dropout(dropout)(layers.Dense(128, activation="relu")(x))
+    x = layers.Dropout(dropout)(layers.Dense(128, activation="relu", name="hidden")(x))
     return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(x))
 
 
@@ -67,16 +83,29 @@ class Method:
         steps: Number of training steps of a run, in which the learning rate falls to 0 along a cosine.
         trainer_of: Makes of the network what to fit: a `MixTrainer`, or the network itself.
         dropout: Rate of the dropout before both dense layers.
+        label_smoothing: Share of each label to spread over the classes.
+        weight_decay: Rate of Adam's decoupled weight decay.
+        augmented: Whether to flip and shift the images, see `augment`.
+        schedule: Alpha by the number of the step, or None to leave alpha alone.
     """
 
-    def __init__(self, steps, trainer_of=lambda model: model, dropout=0.0):
+    def __init__(
+        self,
+        steps,
+        trainer_of=lambda model: model,
+        dropout=0.0,
+        label_smoothing=0.0,
+        weight_decay=None,
+        augmented=False,
+        schedule=None,
+    ):
         self.steps, self.model = steps, network(dropout)
-        self.trainer = trainer_of(self.model)
-        schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
-        self.trainer.compile(keras.optimizers.Adam(schedule), kmix.losses.SoftLabelCrossentropy())
-        self.trainer.optimizer.build(self.model.trainable_variables)
-        # Not `get_state_tree`, which refuses the two alphas of a `RandomChoice` because they have the same path.
-        self.variables = [*self.trainer.variables, *self.trainer.optimizer.variables]
+        self.trainer, self.augmented, self.schedule = trainer_of(self.model), augmented, schedule
+        rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+        optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay)
+        self.trainer.compile(optimizer, kmix.losses.SoftLabelCrossentropy(label_smoothing=label_smoothing))
+        optimizer.build(self.model.trainable_variables)
+        self.variables = [*self.trainer.variables, *optimizer.variables]
         self.untrained = [keras.ops.convert_to_numpy(variable) for variable in self.variables]
 
     def train(self, x, y, seed, parts, after_part=lambda: None):
@@ -96,8 +125,12 @@ class Method:
             self.trainer.step.assign(1_000_000 * seed)  # the number of a step decides how it is mixed
         generator, needed = np.random.default_rng(seed), self.steps * BATCH_SIZE
         order = np.concatenate([generator.permutation(len(x)) for _ in range(-(-needed // len(x)))])[:needed]
+        settings = {"batch_size": BATCH_SIZE, "shuffle": False, "verbose": 0}
+        if self.schedule is not None:
+            settings["callbacks"] = [kmix.callbacks.AlphaScheduler(self.trainer, self.schedule, unit="batch")]
         for part in np.split(order, parts):
-            self.trainer.fit(x[part], y[part], batch_size=BATCH_SIZE, shuffle=False, verbose=0)
+            images = augment(x[part], generator) if self.augmented else x[part]
+            self.trainer.fit(images, y[part], **settings)
             after_part()
 
     def predict(self, x):

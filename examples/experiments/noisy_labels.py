@@ -12,7 +12,7 @@ labels as they are, replaced ones included: near 100 % if the network has memori
 
 import experiment
 import numpy as np
-from experiment import BATCH_SIZE, CLASSES, PLAIN, Method
+from experiment import BATCH_SIZE, PLAIN, Method
 
 import kmix
 from kmix.diagnostics import compare
@@ -28,13 +28,6 @@ METHODS = {
     "MixUp(8), dropout": (8.0, DROPOUT),
 }
 COLORS = dict(zip(METHODS, ("#666666", "#e69f00", "#56b4e9", "#0072b2", "#cc79a7", "#009e73"), strict=True))
-
-
-def replace_labels(y, noise, seed):
-    """Labels of which a share is replaced by random classes."""
-    generator = np.random.default_rng([seed, 1])
-    replaced = generator.permutation(len(y)) < round(noise * len(y))
-    return np.where(replaced, generator.integers(0, CLASSES, len(y)), y)
 
 
 def method_of(name, steps):
@@ -62,7 +55,7 @@ class Runs:
 
     def run(self, noise, name, seed):
         x, y = experiment.draw_samples(self.data, TRAIN_SIZE, seed)
-        y, method, seen = replace_labels(y, noise, seed), self.methods[name], []
+        y, method, seen = experiment.replace_labels(y, noise, seed), self.methods[name], []
         method.train(x, y, seed, self.epochs, lambda: seen.append(method.predict(self.x_test)))
         errors = [np.mean(p.argmax(axis=1) != self.y_test) for p in seen]
         self.last[noise, name, seed] = seen[-1]

@@ -44,17 +44,46 @@ def noisy_labels(result):
             yield noise, method, *cells, wins, spread(fits, "error")
 
 
-def few_samples(result):
-    """The table of `few_samples.py`."""
-    pairs = (part for title, *_ in SCORES.values() for part in (title, "minus plain [95 %]"))
-    yield "images", "method", *pairs, "fits (%)"
-    for size, case in result["cases"].items():
-        for method, scores in case.items():
-            cells = (cell(scores[score], score) for score in SCORES for cell in (spread, change))
-            yield size, method, *cells, f"{100 * result['fits'][size][method]:.1f}"
+def by_case(first):
+    """A table with the scores of each method on each training set, whose names the column `first` holds."""
+
+    def table(result):
+        pairs = (part for title, *_ in SCORES.values() for part in (title, "minus plain [95 %]"))
+        yield first, "method", *pairs, "fits (%)"
+        for name, case in result["cases"].items():
+            for method, scores in case.items():
+                cells = (cell(scores[score], score) for score in SCORES for cell in (spread, change))
+                yield name, method, *cells, f"{100 * result['fits'][name][method]:.1f}"
+
+    return table
 
 
-RENDER = {"noisy_labels": noisy_labels, "few_samples": few_samples}
+def regularisers(result):
+    """The table of `regularisers.py`: beside the difference to plain training, the one to training without MixUp."""
+    parts = ("minus plain [95 %]", "MixUp adds [95 %]")
+    yield "method", *(part for title, *_ in SCORES.values() for part in (title, *parts)), "fits (%)"
+    ((name, case),) = result["cases"].items()
+    for method, scores in case.items():
+        added = result["added"].get(method, {})
+        cells = (
+            cell
+            for score in SCORES
+            for cell in (
+                spread(scores[score], score),
+                change(scores[score], score),
+                change({"difference": added[score]}, score) if added else "",
+            )
+        )
+        yield method, *cells, f"{100 * result['fits'][name][method]:.1f}"
+
+
+RENDER = {
+    "noisy_labels": noisy_labels,
+    "few_samples": by_case("images"),
+    "where_to_mix": by_case("images"),
+    "regularisers": regularisers,
+    "alphas": by_case("images"),
+}
 
 
 def rows(result):
