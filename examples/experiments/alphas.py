@@ -15,7 +15,7 @@ from experiment import PLAIN, Method
 
 import kmix
 
-CASES = [Case(250, 800), Case(1000, 800), Case(1000, 800, noise=0.5)]
+CASES = [Case(1000, 800), Case(1000, 800, noise=0.5)]
 SCHEDULES = {
     "warm-up 0 to 1": lambda steps: kmix.schedules.Linear(0.0, 1.0, steps),
     "decay 1 to 0": lambda steps: kmix.schedules.Linear(1.0, 0.0, steps),

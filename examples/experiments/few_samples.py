@@ -16,7 +16,7 @@ from experiment import PLAIN, Method
 
 import kmix
 
-CASES = [Case(250, 800), Case(1000, 800), Case(4000, 3200)]
+CASES = [Case(250, 800), Case(1000, 800), Case(4000, 2400)]
 PLACES = ["input", "conv1", "conv2"]
 
 

@@ -16,7 +16,7 @@ from experiment import PLAIN, Method
 
 import kmix
 
-CASES = [Case(250, 800), Case(1000, 800), Case(1000, 800, noise=0.5)]
+CASES = [Case(1000, 800), Case(1000, 800, noise=0.5)]
 ALPHA = 1.0
 PLACES = {
     "input": ["input"],
