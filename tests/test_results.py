@@ -92,3 +92,12 @@ def test_the_readme_says_what_the_result_file_says():
     ]
     assert len(shown) == 5
     assert set(shown) <= known
+
+
+def test_the_readme_shows_what_the_comparison_printed():
+    text = (ROOT / "README.md").read_text()
+    shown = text[text.index(" score               model") : text.index("That is `examples/does_it_help.py`")]
+    printed = (EXPERIMENTS / "results" / "does_it_help.txt").read_text().splitlines()
+    lines = [line for line in shown.replace("```", "").splitlines() if line.strip() not in ("", "...")]
+    assert len(lines) > 5
+    assert [line for line in lines if line not in printed] == []

@@ -28,6 +28,9 @@ METHODS = {
     "MixUp(8), dropout": (8.0, DROPOUT),
 }
 COLORS = dict(zip(METHODS, ("#666666", "#e69f00", "#56b4e9", "#0072b2", "#cc79a7", "#009e73"), strict=True))
+# Told apart without colour, too.
+DASHES = dict(zip(METHODS, ("-", "--", ":", "-.", (0, (6, 2)), (0, (1, 1, 4, 1))), strict=True))
+MARKERS = dict(zip(METHODS, "xos^Dv", strict=True))
 
 
 def method_of(name, steps):
@@ -89,13 +92,18 @@ def summary(values):
     return {"mean": np.mean(values), "std": np.std(values, ddof=1) if len(values) > 1 else None, "values": values}
 
 
+def style(name, epochs):
+    """Colour, dashes, and a marker at every fifth epoch."""
+    return {"color": COLORS[name], "ls": DASHES[name], "marker": MARKERS[name], "markevery": max(1, epochs // 5)}
+
+
 def draw(result, path):
     """The test error over the epochs, the mean of the seeds, with the spread at the end."""
     title = f"Test error on Fashion-MNIST, {TRAIN_SIZE} training images, mean of {len(result['seeds'])} seed(s)"
     figure, panels = experiment.figure_of(len(result["curves"]), title)
     for ax, (noise, curves) in zip(panels, result["curves"].items(), strict=True):
         for name, errors in curves.items():
-            ax.plot(range(1, len(errors) + 1), 100 * np.array(errors), color=COLORS[name], label=name, lw=1.8)
+            ax.plot(range(1, len(errors) + 1), 100 * np.array(errors), label=name, lw=1.8, **style(name, len(errors)))
         top = 100 * max(max(errors[len(errors) // 10 :]) for errors in curves.values())
         ax.set(title=f"{noise} of the labels replaced", xlabel="epoch", ylim=(0, 1.1 * top))
         ax.grid(alpha=0.3)
