@@ -479,6 +479,7 @@ long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are
         pytest.param(["audio_digits.py", "--data", str(DIGITS)], marks=[long, no_digits]),
         pytest.param(["experiments/noisy_labels.py"], marks=[long, no_fashion]),
         pytest.param(["experiments/few_samples.py"], marks=[long, no_fashion]),
+        pytest.param(["experiments/borderline_intents.py", "--data", str(CLINC150)], marks=[long, no_clinc]),
     ],
     ids=lambda command: command[0],
 )
