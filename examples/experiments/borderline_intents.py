@@ -169,7 +169,7 @@ def draw(result, path):
     figure.suptitle(title)
     panels = figure.subplots(2, 3).ravel()
     names, cases = list(METHODS)[1:], result["cases"]
-    for ax, (label, (part, score, unit)) in zip(panels, tables.BORDERLINE.items(), strict=False):  # all but the fits
+    for ax, (label, (part, score, unit)) in zip(panels, tables.BORDERLINE.items(), strict=True):
         factor = tables.SCORES[unit][1]
         for shift, name in zip(np.linspace(-0.3, 0.3, len(names)), names, strict=True):
             found = [case[part][name][score]["difference"] for case in cases.values()]

@@ -62,7 +62,6 @@ BORDERLINE = {
     "AUROC, out of scope (%)": ("all", "auroc_out", "error"),
     "between: neither (%)": ("between", "neither", "error"),
     "between: gradient": ("between", "gradient", "nll"),
-    "fits (%)": ("between", "fits", "error"),
 }
 
 
