@@ -87,6 +87,7 @@ class Method:
         weight_decay: Rate of Adam's decoupled weight decay.
         augmented: Whether to flip and shift the images, see `augment`.
         schedule: Alpha by the number of the step, or None to leave alpha alone.
+        model_of: Makes the network of that dropout, always with the same weights: by default for Fashion-MNIST.
     """
 
     def __init__(
@@ -98,8 +99,9 @@ class Method:
         weight_decay=None,
         augmented=False,
         schedule=None,
+        model_of=network,
     ):
-        self.steps, self.model = steps, network(dropout)
+        self.steps, self.model, self.model_of = steps, model_of(dropout), model_of
         self.trainer, self.augmented, self.schedule = trainer_of(self.model), augmented, schedule
         rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
         optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay)
@@ -120,7 +122,7 @@ class Method:
         for variable, value in zip(self.variables, self.untrained, strict=True):
             variable.assign(value)
         keras.utils.set_random_seed(seed)
-        self.model.set_weights(network().get_weights())  # dropout has no weights
+        self.model.set_weights(self.model_of(0.0).get_weights())  # dropout has no weights
         if isinstance(self.trainer, kmix.MixTrainer):
             self.trainer.step.assign(1_000_000 * seed)  # the number of a step decides how it is mixed
         generator, needed = np.random.default_rng(seed), self.steps * BATCH_SIZE
@@ -138,12 +140,14 @@ class Method:
         return self.model.predict(x, batch_size=1000, verbose=0)
 
 
-def options_of(doc, name, seeds, quick):
-    """The command line that all experiments have."""
+def options_of(doc, name, seeds, quick, more=None):
+    """The command line that all experiments have, with `more` options: `{flag: settings of add_argument}`."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=seeds, help=f"number of paired seeds (default: {seeds})")
     parser.add_argument("--output", default=f"{name}.png", help=f"the picture (default: {name}.png)")
     parser.add_argument("--quick", action="store_true", help=quick)
+    for flag, settings in (more or {}).items():
+        parser.add_argument(flag, **settings)
     options = parser.parse_args()
     options.output = pathlib.Path(options.output)
     options.result = options.output.with_suffix(".json")

@@ -77,12 +77,34 @@ def regularisers(result):
         yield method, *cells, f"{100 * result['fits'][name][method]:.1f}"
 
 
+# Title: the part of a case, the score, and the score of `SCORES` with its factor and decimals.
+BORDERLINE = {
+    "error, all (%)": ("all", "error", "error"),
+    "error, overlapping (%)": ("overlapping", "error", "error"),
+    "ECE, all (%)": ("all", "ece", "ece"),
+    "AUROC, out of scope (%)": ("all", "auroc_out", "error"),
+    "between: neither (%)": ("between", "neither", "error"),
+    "between: gradient": ("between", "gradient", "nll"),
+}
+
+
+def borderline_intents(result):
+    """The table of `borderline_intents.py`."""
+    cases = result["cases"]
+    yield "score", "method", *(title for encoder in cases for title in (encoder, "minus plain [95 %]"))
+    for title, (part, score, unit) in BORDERLINE.items():
+        for method in next(iter(cases.values()))[part]:
+            found = [case[part][method][score] for case in cases.values()]
+            yield title, method, *(cell(one, unit) for one in found for cell in (spread, change))
+
+
 RENDER = {
     "noisy_labels": noisy_labels,
     "few_samples": by_case("images"),
     "where_to_mix": by_case("images"),
     "regularisers": regularisers,
     "alphas": by_case("images"),
+    "borderline_intents": borderline_intents,
 }
 
 
