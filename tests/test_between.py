@@ -49,6 +49,19 @@ def test_a_linear_model(from_logits):
     assert found.pairs == N
 
 
+def test_given_pairs():
+    x, y = data()
+    model, pairs = linear(), np.array([[3, 17], [0, 0], [39, 3]])
+    found = interpolation(model, x, y, points=3, pairs=pairs)
+    kernel, bias = (np.asarray(weight, "float64") for weight in model.get_weights())
+    labels = np.eye(CLASSES)[y][pairs].mean(axis=1)
+    p = softmax(x[pairs].mean(axis=1) @ kernel + bias)
+    neither = (p.argmax(axis=1)[:, None] != y[pairs]).all(axis=1)
+    np.testing.assert_allclose(found.neither[1], neither.mean(), atol=1e-9)
+    np.testing.assert_allclose(found.gradient[1], np.linalg.norm((p - labels) @ kernel.T, axis=1).mean(), rtol=1e-4)
+    assert found.pairs == 3
+
+
 def test_one_column_is_two_classes():
     x, y = data()
     y = (y % 2)[:, None]
@@ -146,6 +159,10 @@ def shared_layer_model():
         (lambda x, y: (linear(None), x, y), {}, "from_logits"),
         (lambda x, y: (linear(), x.astype("int32"), y), {}, "at="),
         (lambda x, y: (linear(), x, y), {"at": "nowhere"}, "must name a layer"),
+        (lambda x, y: (linear(), x, y), {"pairs": np.array([1, 2])}, r"\(P, 2\)"),
+        (lambda x, y: (linear(), x, y), {"pairs": np.ones((3, 2))}, "integers"),
+        (lambda x, y: (linear(), x, y), {"pairs": [[0, N]]}, "rows of `x`: 0 to 39"),
+        (lambda x, y: (linear(), x, y), {"pairs": [[-1, 0]]}, "rows of `x`"),
         (lambda x, y: (shared_layer_model(), x, y), {"at": "branch"}, "alone"),
     ],
 )

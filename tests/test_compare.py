@@ -297,20 +297,28 @@ def test_eps_zero_changes_nothing():
 def test_gradients_have_the_structure_of_the_inputs():
     x = [{"a": np.ones((2, 3), "float32"), "ids": np.arange(2)}, np.ones(2, "float32")]
     function = lambda x: keras.ops.sum(x[0]["a"] ** 3 * keras.ops.cast(x[0]["ids"], "float32")[:, None])
-    found = input_gradient(function, x)
+    found = input_gradient(function)(x)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(found[0]["a"]), [[0, 0, 0], [3, 3, 3]])
     assert found[0]["ids"] is None
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(found[1]), [0, 0])
-    np.testing.assert_array_equal(
-        keras.ops.convert_to_numpy(input_gradient(lambda x: keras.ops.sum(keras.ops.ones(2)), np.ones(2, "float32"))),
-        [0, 0],
-    )
+    constant = input_gradient(lambda x: keras.ops.sum(keras.ops.ones(2)))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(constant(np.ones(2, "float32"))), [0, 0])
+
+
+def test_gradients_follow_further_arrays_and_the_weights_of_a_model():
+    layer = keras.layers.Dense(1, use_bias=False)
+    layer.build((None, 2))
+    gradient = input_gradient(lambda x, scale: keras.ops.sum(scale * layer(x)), layer.variables)
+    for weights, scale in (([[1.0], [2.0]], 3.0), ([[5.0], [7.0]], 11.0)):
+        layer.set_weights([np.array(weights, "float32")])
+        found = keras.ops.convert_to_numpy(gradient(np.ones((1, 2), "float32"), np.float32(scale)))
+        np.testing.assert_allclose(found, scale * np.array(weights).T, rtol=1e-6)
 
 
 def test_gradients_leave_layers_that_hold_state_usable():
     model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)])
     x = np.ones((4, 3), "float32")
-    found = input_gradient(lambda x: keras.ops.sum(model(x, training=True)), x)
+    found = input_gradient(lambda x: keras.ops.sum(model(x, training=True)), model.variables)(x)
     assert tuple(found.shape) == (4, 3)
     assert np.isfinite(model.predict(x, verbose=0)).all()
     assert all(np.isfinite(w).all() for w in model.get_weights())

@@ -5,69 +5,85 @@ import keras
 tree = keras.tree
 
 
-def input_gradient(function, x):
-    """The gradient of a scalar with respect to the inputs.
+def input_gradient(function, variables=()):
+    """A function that returns the gradient of a scalar with respect to inputs.
 
-    State that the function would change, such as the counters of a layer, stays as it is on JAX. Pass
-    `training=False` to a model.
+    JAX compiles it once for inputs of the same shapes. State that `function` would change, such as the counters of
+    a layer, stays as it is on JAX. Pass `training=False` to a model.
 
     Args:
-        function: A function of `x` that returns a scalar tensor, made of Keras operations or those of the backend.
-        x: An array or tensor, or a structure of them. The function gets tensors of the backend.
+        function: A function of `x`, and of further arrays, that returns a scalar tensor. It is made of Keras operations
+            or those of the backend, and gets tensors of the backend.
+        variables: The Keras variables that it reads. On JAX, others are constants of the compiled function.
 
     Returns:
-        The gradients, tensors in the structure and the shapes of `x`: zeros where the scalar does not depend on a
-        leaf, and `None` for each leaf that does not hold floats.
+        A function of `x`, an array or a structure of them, and of the further arrays. It returns tensors in the
+        structure and the shapes of `x`: zeros where the scalar does not depend on a leaf, and `None` for each leaf that
+        does not hold floats.
 
     Example:
     >>> from kmix._backend.gradients import input_gradient
     >>> x = {"a": np.array([1.0, 2.0], "float32"), "ids": np.array([1, 0])}
-    >>> gradients = input_gradient(lambda x: keras.ops.sum(x["a"] ** 2), x)
-    >>> keras.ops.convert_to_numpy(gradients["a"]).tolist(), gradients["ids"]
-    ([2.0, 4.0], None)
+    >>> gradient = input_gradient(lambda x, scale: keras.ops.sum(scale * x["a"] ** 2))
+    >>> found = gradient(x, np.array([1.0, 10.0], "float32"))
+    >>> keras.ops.convert_to_numpy(found["a"]).tolist(), found["ids"]
+    ([2.0, 40.0], None)
     """
-    x = tree.map_structure(keras.ops.convert_to_tensor, x)
-    leaves = tree.flatten(x)
-    floats = [i for i, leaf in enumerate(leaves) if "float" in keras.backend.standardize_dtype(leaf.dtype)]
 
-    def of_floats(values):
-        filled = list(leaves)
-        for i, value in zip(floats, values, strict=True):
-            filled[i] = value
-        return function(tree.pack_sequence_as(x, filled))
+    def of_floats(floats, x, more):
+        leaves = [floats.get(i, leaf) for i, leaf in enumerate(tree.flatten(x))]
+        return function(tree.pack_sequence_as(x, leaves), *more)
 
-    gradients = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
-    found = dict(zip(floats, gradients(of_floats, [leaves[i] for i in floats]), strict=True))
-    return tree.pack_sequence_as(x, [found.get(i) for i in range(len(leaves))])
+    backend = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
+    gradients = backend(of_floats, list(variables))
+
+    def gradient(x, *more):
+        x, more = tree.map_structure(keras.ops.convert_to_tensor, (x, more))
+        leaves = tree.flatten(x)
+        floats = {i: v for i, v in enumerate(leaves) if "float" in keras.backend.standardize_dtype(v.dtype)}
+        found = gradients(floats, x, more)
+        return tree.pack_sequence_as(x, [found.get(i) for i in range(len(leaves))])
+
+    return gradient
 
 
-def _tensorflow(function, leaves):
+def _tensorflow(function, variables):
     import tensorflow as tf
 
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(leaves)
-        value = function(leaves)
-    return tape.gradient(value, leaves, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    def gradients(floats, x, more):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(floats)
+            value = function(floats, x, more)
+        return tape.gradient(value, floats, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    return gradients
 
 
-def _jax(function, leaves):
+def _jax(function, variables):
     import jax
 
-    def stateless(leaves):
+    def stateless(floats, x, more, values):
         # What layers would assign are tracers here, which must not stay in their variables.
-        with keras.StatelessScope():
-            return function(leaves)
+        with keras.StatelessScope(zip(variables, values, strict=True)):
+            return function(floats, x, more)
 
-    return jax.grad(stateless)(leaves)
+    compiled = jax.jit(jax.grad(stateless))
+    return lambda floats, x, more: compiled(floats, x, more, [variable.value for variable in variables])
 
 
-def _torch(function, leaves):
+def _torch(function, variables):
     import torch
 
-    leaves = [leaf.detach().clone().requires_grad_(True) for leaf in leaves]
-    with torch.enable_grad():
-        value = function(leaves)
-    if not leaves or not value.requires_grad:
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(value, leaves, allow_unused=True)
-    return [torch.zeros_like(leaf) if one is None else one for one, leaf in zip(found, leaves, strict=True)]
+    def gradients(floats, x, more):
+        floats = {i: leaf.detach().clone().requires_grad_(True) for i, leaf in floats.items()}
+        with torch.enable_grad():
+            value = function(floats, x, more)
+        if not floats or not value.requires_grad:
+            return {i: torch.zeros_like(leaf) for i, leaf in floats.items()}
+        found = torch.autograd.grad(value, list(floats.values()), allow_unused=True)
+        return {
+            i: torch.zeros_like(leaf) if one is None else one
+            for one, (i, leaf) in zip(found, floats.items(), strict=True)
+        }
+
+    return gradients

@@ -7,7 +7,7 @@ from keras import ops
 from kmix import _backend, _checks
 from kmix._backend.gradients import input_gradient
 from kmix.diagnostics import arguments, screen
-from kmix.diagnostics.outputs import bare, batches, predict, two_columns
+from kmix.diagnostics.outputs import bare, batches, predict, two_columns, variables
 from kmix.diagnostics.scores import label_shares, probabilities
 from kmix.plan import sample_mixup
 from kmix.plan.pairing import derange
@@ -72,13 +72,13 @@ class Interpolation:
         return figure
 
 
-def interpolation(model, x, y, points=11, *, at=None, seed=0, from_logits=False, batch_size=128):
+def interpolation(model, x, y, points=11, *, at=None, seed=0, pairs=None, from_logits=False, batch_size=128):
     """Follow a model along the segments between pairs of samples, as in Figure 2 of the mixup paper.
 
-    Each sample is paired with another one at random. On the way from the one to the other, this counts the predictions
-    that are the class of neither, and measures the norm of the gradient, with respect to the input, of the
-    cross-entropy with the label that is mixed in the same proportion. A model that changes evenly between samples has
-    few of the former and a small gradient.
+    Each sample is paired with another one at random, or as `pairs` say. On the way from the one to the other, this
+    counts the predictions that are the class of neither, and measures the norm of the gradient, with respect to the
+    input, of the cross-entropy with the label that is mixed in the same proportion. A model that changes evenly between
+    samples has few of the former and a small gradient.
 
     Args:
         model: A Keras model that classifies, or a `MixTrainer`.
@@ -88,6 +88,7 @@ def interpolation(model, x, y, points=11, *, at=None, seed=0, from_logits=False,
         at: Name of a layer of a `Sequential` or functional model: the segments join the outputs of this layer, and the
             gradient is with respect to them. Inputs may then be integers.
         seed: Seed of the pairs.
+        pairs: Rows of the samples to join, integers `(P, 2)`. Default: each sample and another one, drawn at random.
         from_logits: Whether the model returns logits. Defaults to `False`.
         batch_size: Number of samples to predict at once. Defaults to 128.
 
@@ -96,8 +97,8 @@ def interpolation(model, x, y, points=11, *, at=None, seed=0, from_logits=False,
 
     Raises:
         ValueError: if there are fewer than two samples or points; if labels do not match; if outputs are not
-            probabilities; if the inputs are integers; if the model has no layer `at`, or does not pass through it
-            alone.
+            probabilities; if the inputs are integers; if `pairs` are no rows of `x`; if the model has no layer `at`, or
+            does not pass through it alone.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
@@ -120,19 +121,34 @@ def interpolation(model, x, y, points=11, *, at=None, seed=0, from_logits=False,
     first = probabilities(predict(model, x, batch_size), "model", from_logits)
     shares = label_shares(y, first.shape[1])
     classes = shares.argmax(axis=1)
-    # One cycle through all samples, so that none is its own partner.
-    partner = derange(_backend.NUMPY, sample_mixup(_checks.seed(seed), 0, 1.0, count).permutation)
+    pairs = _pairs(pairs, seed, count)
     positions, neither, gradient = np.linspace(0.0, 1.0, points), [], []
+    gradient_of = _gradient_of_loss(model, from_logits)
     for position in positions:
-        between = tree.map_structure(lambda leaf, t=position: _mixed(leaf, partner, t), x)
+        between = tree.map_structure(lambda leaf, t=position: _mixed(leaf, pairs, t), x)
         found = probabilities(predict(model, between, batch_size), "model", from_logits).argmax(axis=1)
-        neither.append(np.mean((found != classes) & (found != classes[partner])))
-        gradient.append(_norms(model, between, _mixed(shares, partner, position), from_logits, batch_size).mean())
-    return Interpolation(positions, np.array(neither), np.array(gradient), count)
+        neither.append(np.mean((found != classes[pairs.T]).all(axis=0)))
+        gradient.append(_norms(gradient_of, between, _mixed(shares, pairs, position), batch_size).mean())
+    return Interpolation(positions, np.array(neither), np.array(gradient), len(pairs))
 
 
-def _mixed(array, partner, position):
-    return ((1.0 - position) * array + position * array[partner]).astype("float32")
+def _pairs(pairs, seed, count):
+    """The pairs of rows to join."""
+    if pairs is None:
+        # One cycle through all samples, so that none is its own partner.
+        partner = derange(_backend.NUMPY, sample_mixup(_checks.seed(seed), 0, 1.0, count).permutation)
+        return np.stack([np.arange(count), partner], axis=1)
+    rows = _backend.values(pairs)
+    if rows.ndim != 2 or rows.shape[-1] != 2 or not len(rows) or rows.dtype.kind not in "iu":
+        _checks.fail("`pairs` must be integers of shape (P, 2).", f"{rows.dtype} of shape {rows.shape}")
+    if rows.min() < 0 or rows.max() >= count:
+        _checks.fail(f"`pairs` must hold rows of `x`: 0 to {count - 1}.", f"{rows.min()} to {rows.max()}")
+    return rows
+
+
+def _mixed(array, pairs, position):
+    own, partner = pairs.T
+    return ((1.0 - position) * array[own] + position * array[partner]).astype("float32")
 
 
 def _as_float(leaf):
@@ -161,18 +177,21 @@ def _cut(model, name):
         )
 
 
-def _norms(model, x, shares, from_logits, batch_size):
-    """The norm of the gradient of the cross-entropy of each sample."""
+def _gradient_of_loss(model, from_logits):
+    """The gradient of the cross-entropy with respect to inputs: a function of these and of the labels."""
+
+    def loss(x, shares):
+        p = two_columns(ops.cast(model(x, training=False), "float32"), from_logits)
+        return ops.sum(keras.losses.categorical_crossentropy(shares, p, from_logits=from_logits))
+
+    return input_gradient(loss, variables(model))
+
+
+def _norms(gradient_of, x, shares, batch_size):
+    """The norm of the gradient of each sample."""
     norms = []
     for part, own in zip(batches(x, batch_size), batches(shares, batch_size), strict=True):
-
-        def loss(part, own=own):
-            p = ops.cast(model(part, training=False), "float32")
-            return ops.sum(
-                keras.losses.categorical_crossentropy(own, two_columns(p, from_logits), from_logits=from_logits)
-            )
-
-        gradients = [_backend.values(leaf) for leaf in tree.flatten(input_gradient(loss, part))]
+        gradients = [_backend.values(leaf) for leaf in tree.flatten(gradient_of(part, own))]
         squares = sum(np.square(leaf.astype("float64")).reshape(len(own), -1).sum(axis=1) for leaf in gradients)
         norms.append(np.sqrt(squares))
     return np.concatenate(norms)

@@ -68,10 +68,11 @@ def attack(model, x, classes, eps, bounds, from_logits, batch_size):
     model, moved, stuck = bare(model), [], 0
     x = tree.map_structure(lambda leaf: leaf.astype("float32") if _moves(leaf) else leaf, x)
     with _logits(model, x, from_logits) as (call, is_logits):
+        gradient_of = input_gradient(lambda part, own: _margin(call(part), own, is_logits), variables(model))
         for part, own in zip(batches(x, batch_size), batches(classes, batch_size), strict=True):
             gradient = tree.map_structure(
                 lambda g: None if g is None else _backend.values(g),
-                input_gradient(lambda part, own=own: _margin(call(part), own, is_logits), part),
+                gradient_of(part, own),
             )
             leaves = [np.any(g.reshape(len(own), -1), axis=1) for g in tree.flatten(gradient) if g is not None]
             stuck += len(own) - int(np.any(leaves, axis=0).sum())
@@ -89,6 +90,11 @@ def attack(model, x, classes, eps, bounds, from_logits, batch_size):
             "If its probabilities are rounded to 0 and 1, pass models that return logits, with `from_logits=True`."
         )
     return tree.map_structure(lambda *parts: np.concatenate(parts), *moved)
+
+
+def variables(model):
+    """The variables of a model, none for other functions."""
+    return model.variables if isinstance(model, keras.layers.Layer) else []
 
 
 def _moves(leaf):
