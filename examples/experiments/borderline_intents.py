@@ -30,8 +30,7 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent))
 import text_intents
 from text_intents import ALPHA, CLASSES, ENCODERS
 
-SIZE, PAIRS, STEPS, PARTS, DROPOUT = 10, 20, 1000, 5, 0.5
-POSITIONS = np.linspace(0.0, 1.0, 5)
+SIZE, PAIRS, POINTS, STEPS, PARTS, DROPOUT = 10, 20, 5, 1000, 5, 0.5
 # Method: where it mixes, in which share of the steps, and the dropout before the last layer.
 METHODS = {
     PLAIN: (PLAIN, 1.0, 0.0),
@@ -61,7 +60,8 @@ def method_of(name, encoder, vectors, trainable, steps):
         return schedule(step % SEED_STEPS)
 
     trainer_of = (lambda model: model) if place == PLAIN else kmix.MixTrainer
-    return Method(steps, trainer_of, dropout, lambda rate: network(encoder, place, vectors, trainable, alpha, rate))
+    model_of = lambda rate: network(encoder, place, vectors, trainable, alpha, rate)
+    return Method(steps, trainer_of, dropout, model_of=model_of)
 
 
 def overlapping(tokens, labels, vectors):
@@ -107,16 +107,15 @@ class Runs:
 
     def between(self, encode, classify, tokens):
         """How often the prediction is neither intent of a pair, along segments, and the gradient at their middle."""
-        vectors, (first, second) = encode.predict(tokens, batch_size=1000, verbose=0), self.ends
-        start, way, neither = vectors[first], vectors[second] - vectors[first], []
-        for position in POSITIONS:
-            found = classify.predict(start + np.float32(position) * way, batch_size=1000, verbose=0).argmax(axis=1)
-            neither.append(np.mean((found != self.labels["test"][self.ends]).all(axis=0)))
-        both = np.eye(CLASSES)[self.labels["test"][self.ends]].mean(axis=0)
-        # `interpolation` chooses its own pairs; position 0 of its segments is the middle of ours.
-        gradient = interpolation(classify, start + way / 2, both, points=2, batch_size=1000).gradient[0]
-        gradient *= np.linalg.norm(way, axis=1).mean()
-        return {"neither": neither[len(neither) // 2], "gradient": gradient, "curve": neither}
+        vectors, pairs = encode.predict(tokens, batch_size=1000, verbose=0), self.ends.T
+        found = interpolation(classify, vectors, self.labels["test"], POINTS, pairs=pairs, batch_size=1000)
+        lengths = np.linalg.norm(vectors[pairs[:, 0]] - vectors[pairs[:, 1]], axis=1)
+        middle = POINTS // 2
+        return {
+            "neither": found.neither[middle],
+            "gradient": found.gradient[middle] * lengths.mean(),
+            "curve": found.neither,
+        }
 
     def cases(self, seeds):
         """For each encoder the scores on all requests and on overlapping ones, and what is between and fitted."""
