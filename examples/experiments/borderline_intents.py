@@ -14,6 +14,7 @@ of the segments, because a trained encoder sets the scale of its vectors itself.
 
 import pathlib
 import sys
+from functools import partial
 
 import experiment
 import keras
@@ -60,8 +61,7 @@ def method_of(name, encoder, vectors, trainable, steps):
         return schedule(step % SEED_STEPS)
 
     trainer_of = (lambda model: model) if place == PLAIN else kmix.MixTrainer
-    model_of = lambda rate: network(encoder, place, vectors, trainable, alpha, rate)
-    return Method(steps, trainer_of, dropout, model_of=model_of)
+    return Method(steps, trainer_of, dropout, model_of=partial(network, encoder, place, vectors, trainable, alpha))
 
 
 def overlapping(tokens, labels, vectors):
