@@ -123,6 +123,9 @@ class Method:
             variable.assign(value)
         keras.utils.set_random_seed(seed)
         self.model.set_weights(self.model_of(0.0).get_weights())  # dropout has no weights
+        for number, layer in enumerate(self.model.layers):
+            if isinstance(layer, layers.Dropout) and layer.rate > 0:
+                layer.seed_generator.state.assign([seed, 1_000_000 * number])
         if isinstance(self.trainer, kmix.MixTrainer):
             self.trainer.step.assign(1_000_000 * seed)  # the number of a step decides how it is mixed
         generator, needed = np.random.default_rng(seed), self.steps * BATCH_SIZE
