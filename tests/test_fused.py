@@ -64,6 +64,7 @@ def assert_close(mixed, expected, tolerance=1e-6):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max(initial=0))
 
 
+@once
 @pytest.mark.parametrize("labels", list(LABELS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_ways_agree(kind, labels):
@@ -74,6 +75,7 @@ def test_both_ways_agree(kind, labels):
         assert_close(mixed, expected)
 
 
+@once
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_ways_agree_in_every_dtype(kind, dtype):
@@ -116,6 +118,7 @@ def test_all_sizes_but_that_of_the_batch_must_be_known(x, y, compiled):
     assert is_compiled(make("mixup"), x, y) == compiled
 
 
+@once
 @pytest.mark.parametrize(
     "shape", [(SIZE, 28, 28, 1), (None, 28, 28, 1), (None, 5, 8, 8, 3), (None, 4, 1), (None, 0, 3), (None, 1)]
 )

@@ -464,13 +464,14 @@ DIGITS = ROOT.parent.parent / "shared" / "data" / "fsdd" / "recordings.tar.gz"
 no_digits = pytest.mark.skipif(not DIGITS.exists(), reason="no recordings there, and tests download nothing")
 FASHION = pathlib.Path.home() / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
 no_fashion = pytest.mark.skipif(not FASHION.exists(), reason="no Fashion-MNIST there, and tests download nothing")
+demo = pytest.mark.skipif(BACKEND == "tensorflow", reason="make demo runs it on TensorFlow")
 long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are run on one backend, for their time")
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        ["quickstart.py"],
+        pytest.param(["quickstart.py"], marks=demo),
         pytest.param(["in_graph_fit.py"], marks=long),
         pytest.param(["text_intents.py", "--data", str(CLINC150)], marks=[long, no_clinc]),
         pytest.param(["tabular_regression.py"], marks=long),

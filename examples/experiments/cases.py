@@ -98,6 +98,7 @@ def draw(result, path, series=None):
         path: Where to write the picture.
         series: The scores of the methods to draw with one marker each, by name. Default: the cases of the result.
     """
+    legend = {"title": "training images"} if series is None else {}
     series = result["cases"] if series is None else series
     series = {name: {key: one for key, one in case.items() if key != experiment.PLAIN} for name, case in series.items()}
     names = list(dict.fromkeys(name for case in series.values() for name in case))
@@ -117,7 +118,7 @@ def draw(result, path, series=None):
         ax.invert_yaxis()
         ax.set(xlabel=label)
         ax.grid(axis="x", alpha=0.3)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(series))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(series), **legend)
     figure.savefig(path, dpi=80)
 
 
@@ -133,9 +134,12 @@ def main(doc, name, title, cases, methods, more=None, series=lambda result: None
         more: Makes further parts of the result from the runs and the seeds.
         series: Makes the series of the picture of the result, see `draw`.
     """
-    options = experiment.options_of(doc, name, 5, "1 seed, 20 steps, 1 training set")
+    options = experiment.options_of(doc, name, 5, "1 seed, 20 steps, 1 training set, some of the methods")
     if options.quick:
         options.seeds, cases = 1, [dataclasses.replace(cases[0], steps=20)]
+        if more is None:
+            first, *_, last_but_one, last = methods.items()
+            methods = dict([first, last_but_one, last])
     seeds, runs = list(range(options.seeds)), Runs(cases, methods)
     seconds = experiment.run_all([(c, m, s) for s in seeds for m in methods for c in runs.cases], runs.run)
     more = more(runs, seeds) if more else {}
