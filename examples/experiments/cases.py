@@ -105,7 +105,7 @@ def draw(result, path, series=None):
     title = f"Minus plain training, with 95 % interval; left of 0 is better. {len(result['seeds'])} paired seed(s)"
     figure, panels = experiment.figure_of(len(SCORES), title)
     for ax, (score, (label, factor)) in zip(panels, SCORES.items(), strict=True):
-        shifts = np.linspace(-0.25, 0.25, len(series)) if len(series) > 1 else [0.0]
+        shifts = 0.18 * (np.arange(len(series)) - (len(series) - 1) / 2)
         for shift, (color, marker), (name, case) in zip(shifts, STYLES, series.items(), strict=False):
             found = [one[score]["difference"] for one in case.values()]
             mean = factor * np.array([one["mean"] for one in found])
@@ -122,7 +122,7 @@ def draw(result, path, series=None):
     figure.savefig(path, dpi=80)
 
 
-def main(doc, name, title, cases, methods, more=None, series=lambda result: None):
+def main(doc, name, title, cases, methods, more=None, series=lambda result: None, quick=()):
     """Run an experiment from the command line.
 
     Args:
@@ -133,13 +133,12 @@ def main(doc, name, title, cases, methods, more=None, series=lambda result: None
         methods: See `Runs`.
         more: Makes further parts of the result from the runs and the seeds.
         series: Makes the series of the picture of the result, see `draw`.
+        quick: The names of the methods that `--quick` runs. Default: plain training and the last two.
     """
     options = experiment.options_of(doc, name, 5, "1 seed, 20 steps, 1 training set, some of the methods")
     if options.quick:
         options.seeds, cases = 1, [dataclasses.replace(cases[0], steps=20)]
-        if more is None:
-            first, *_, last_but_one, last = methods.items()
-            methods = dict([first, last_but_one, last])
+        methods = {name: methods[name] for name in quick or (experiment.PLAIN, *list(methods)[-2:])}
     seeds, runs = list(range(options.seeds)), Runs(cases, methods)
     seconds = experiment.run_all([(c, m, s) for s in seeds for m in methods for c in runs.cases], runs.run)
     more = more(runs, seeds) if more else {}

@@ -44,6 +44,7 @@ def added(runs, seeds):
     """The differences of training with MixUp to the same training without it."""
     pairs = {MIXUP: PLAIN} | {beside(name): name for name in ALONE}
     (case,) = runs.cases
+    pairs = {mixed: alone for mixed, alone in pairs.items() if mixed in runs.names}
     found = {mixed: runs.scores(seeds, [alone, mixed], alone)[case][mixed] for mixed, alone in pairs.items()}
     return {"added": {name: {s: one[s]["difference"] for s in cases.SCORES} for name, one in found.items()}}
 
@@ -51,10 +52,12 @@ def added(runs, seeds):
 def series(result):
     """The regularisers alone, and beside MixUp."""
     (case,) = result["cases"].values()
-    mixed = {"nothing else": case[MIXUP]} | {name: case[beside(name)] for name in ALONE}
-    return {"with MixUp": mixed, "without MixUp": {name: case[name] for name in ALONE}}
+    alone = [name for name in ALONE if name in case]
+    mixed = {"nothing else": case[MIXUP]} | {name: case[beside(name)] for name in alone}
+    return {"with MixUp": mixed, "without MixUp": {name: case[name] for name in alone}}
 
 
 if __name__ == "__main__":
     title = "Test scores of regularisers without and with MixUp"
-    cases.main(__doc__, "regularisers", title, CASES, METHODS, added, series)
+    quick = (PLAIN, "all four", MIXUP, beside("all four"))
+    cases.main(__doc__, "regularisers", title, CASES, METHODS, added, series, quick)
