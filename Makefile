@@ -1,6 +1,6 @@
 # make demo      train the same network without mixing, with MixUp and with CutMix, and draw a picture
 # make test      the tests on the TensorFlow backend
-# make test-all  the tests on TensorFlow, JAX and PyTorch, with the coverage of the first two
+# make test-all  the tests on TensorFlow, JAX and PyTorch, with the coverage of the last
 # make lint      ruff and mypy
 # make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem
 # make speed     measure throughput in tf.data next to Keras, KerasCV, and the formulas of torchvision and timm, and the
@@ -23,7 +23,7 @@ RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 # Parallel workers; each needs a core and about 2 GB of memory.
 WORKERS ?= 2
 PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
-# Each run adds to the coverage of the previous runs.
+# Tracing takes a third of the time, so it is left to the fastest runs. Each adds to the coverage of the previous ones.
 COV := --cov --cov-append --cov-report=
 
 .PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets roads in-step mutants mutants-short clean
@@ -32,28 +32,28 @@ demo: .venv/.ready
 	$(RUN) examples/quickstart.py
 
 test: .venv/.ready
-	rm -f .coverage*
-	KERAS_BACKEND=tensorflow $(PYTEST) $(COV)
+	KERAS_BACKEND=tensorflow $(PYTEST)
 
 test-jax: .venv/.ready-all
-	KERAS_BACKEND=jax $(PYTEST) $(COV)
+	KERAS_BACKEND=jax $(PYTEST)
 
 test-torch: .venv/.ready-all
-	KERAS_BACKEND=torch $(PYTEST)
+	KERAS_BACKEND=torch $(PYTEST) $(COV)
 
 # The tests that `make test` skips because packages are missing.
 EXTRAS := keras_cv or keras_hub or keras_tuner or hugging_face or torch_loader or test_pytorch
 test-extras: .venv/.ready-all
+	rm -f .coverage*
 	KERAS_BACKEND=tensorflow $(PYTEST) tests -k "$(EXTRAS)" $(COV)
 
-test-all: test test-extras test-jax test-torch coverage
+test-all: test test-jax test-extras test-torch test-oldest coverage
 
 coverage: .venv/.ready
 	$(BIN)/coverage report --fail-under=95
 
 test-oldest: .venv/.ready-all
 	$(BIN)/pip install -q --no-deps --upgrade --target .venv/oldest $(OLDEST_KERAS)
-	PYTHONPATH=.venv/oldest KERAS_BACKEND=jax $(PYTEST) tests/test_roads.py tests/test_trainer.py -k "not tfdata"
+	PYTHONPATH=.venv/oldest KERAS_BACKEND=jax $(PYTEST) tests/test_roads.py tests/test_trainer.py -k "not tfdata" $(COV)
 
 lint: .venv/.ready
 	$(BIN)/ruff check

@@ -288,6 +288,29 @@ def test_fgsm_moves_floats_and_uint8_but_no_ids():
     assert found["a"]["error_fgsm"]["mean"] >= found["a"]["error"]["mean"]
 
 
+class Branching(keras.Model):
+    """A model of Python code that no compiler takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x):
+        z = self.dense(x)
+        return keras.ops.softmax(2 * z if keras.ops.max(z) > 0 else z)
+
+
+def test_fgsm_of_what_cannot_be_compiled():
+    x, y, model = RNG.normal(size=(9, 4)).astype("float32"), np.arange(9) % 3, Branching()
+    model.compile(run_eagerly=True)
+    found = compare({"model": model, "function": lambda x: model(x)}, x, y, eps=0.1).to_dict()
+    assert found["model"]["error_fgsm"]["mean"] == found["function"]["error_fgsm"]["mean"]
+    kernel, bias = (weight.astype("float64") for weight in model.get_weights())
+    scale = 2.0 if (x @ kernel + bias).max() > 0 else 1.0
+    expected = fgsm(x.astype("float64"), y, scale * kernel, scale * bias, 0.1)
+    np.testing.assert_allclose(outputs.attack(model, x, y, 0.1, None, False, 9), expected, atol=1e-6)
+
+
 def test_eps_zero_changes_nothing():
     x, model = RNG.random((9, 2, 3)).astype("float32"), linear(3)[0]
     found = compare({"a": model, "b": model}, x, np.arange(9) % 3, eps=0).to_dict()["a"]

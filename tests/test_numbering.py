@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import threading
 
 import keras
 import loaders
@@ -308,12 +309,25 @@ def test_fit_on_a_generator():
     assert numbering.state_dict()["step"] == 3 * BATCHES - 3
 
 
-def test_batches_read_ahead_of_fit_are_not_trained_on():
+def test_batches_read_ahead_of_fit_are_not_trained_on_but_those_of_a_loop_are_produced():
     numbering = kmix.data.Numbering()
-    batches = (loaders.number(step, batch) for step, batch in numbering(LOADERS["list"]()))
-    trained_on(batches, [numbering], epochs=1, steps_per_epoch=2)
-    next(batches, None)
-    assert numbering.state_dict()["step"] == 2
+    numbers = []
+
+    def batches():
+        while True:
+            for step, batch in numbering(loader):
+                numbers.append(step)
+                yield loaders.number(step, batch)
+
+    loader, iterator = LOADERS["list"](), batches()
+    trained_on((next(iterator) for _ in range(3)), [numbering], epochs=1, steps_per_epoch=2)
+    for _ in range(2 * BATCHES):
+        ahead = threading.Thread(target=next, args=[iterator])
+        ahead.start()
+        ahead.join()
+        assert numbering.state_dict()["step"] == 2
+    next(iterator)
+    assert numbering.state_dict()["step"] == numbers[-1] + 1 == len(numbers)
 
 
 def numbered_for_fit(numbering, kind):

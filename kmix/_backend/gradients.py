@@ -5,16 +5,17 @@ import keras
 tree = keras.tree
 
 
-def input_gradient(function, variables=()):
+def input_gradient(function, variables=None):
     """A function that returns the gradient of a scalar with respect to inputs.
 
-    JAX compiles it once for inputs of the same shapes. State that `function` would change, such as the counters of
-    a layer, stays as it is on JAX. Pass `training=False` to a model.
+    State that `function` would change, such as the counters of a layer, stays as it is on JAX. Pass `training=False` to
+    a model.
 
     Args:
         function: A function of `x`, and of further arrays, that returns a scalar tensor. It is made of Keras operations
             or those of the backend, and gets tensors of the backend.
-        variables: The Keras variables that it reads. On JAX, others are constants of the compiled function.
+        variables: The Keras variables that it reads. If they are given, JAX compiles the gradient, once for inputs of
+            the same shapes: the function must be one that `jax.jit` takes, and must not make variables.
 
     Returns:
         A function of `x`, an array or a structure of them, and of the further arrays. It returns tensors in the
@@ -35,7 +36,7 @@ def input_gradient(function, variables=()):
         return function(tree.pack_sequence_as(x, leaves), *more)
 
     backend = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
-    gradients = backend(of_floats, list(variables))
+    gradients = backend(of_floats, variables)
 
     def gradient(x, *more):
         x, more = tree.map_structure(keras.ops.convert_to_tensor, (x, more))
@@ -62,13 +63,15 @@ def _tensorflow(function, variables):
 def _jax(function, variables):
     import jax
 
+    read = variables or []
+
     def stateless(floats, x, more, values):
         # What layers would assign are tracers here, which must not stay in their variables.
-        with keras.StatelessScope(zip(variables, values, strict=True)):
+        with keras.StatelessScope(zip(read, values, strict=True)):
             return function(floats, x, more)
 
-    compiled = jax.jit(jax.grad(stateless))
-    return lambda floats, x, more: compiled(floats, x, more, [variable.value for variable in variables])
+    gradient = jax.grad(stateless) if variables is None else jax.jit(jax.grad(stateless))
+    return lambda floats, x, more: gradient(floats, x, more, [variable.value for variable in read])
 
 
 def _torch(function, variables):

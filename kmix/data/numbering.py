@@ -1,5 +1,6 @@
 """Numbers for batches that go on across epochs."""
 
+import threading
 import weakref
 from typing import Any
 
@@ -22,7 +23,7 @@ class Numbering(keras.callbacks.Callback):
     `tf.data.Dataset` or a `keras.utils.PyDataset` it gives another of the same kind, with a method `map`, to fit on. It
     is also a callback: pass it to `fit(callbacks=[...])`, which draws batches before it trains. The callback tells the
     pipeline where training begins. In your own loop, without the callback, the numbers continue from the last batch
-    produced.
+    produced. If a generator wraps the numbering, make a new one for each `fit`: TensorFlow reads ahead of it.
 
     Args:
         start: Number of the first batch, an int >= 0. To resume, pass the number of batches trained on
@@ -73,6 +74,7 @@ class Numbering(keras.callbacks.Callback):
         # The number that the epoch of `fit` began with, and the number after the last batch trained on.
         self.base, self.fitting = self.start, False
         self._trained: int | None = None
+        self._thread: int | None = None
         self._trained_before = self.start
         # For iterables: the next number, the iteration that takes it, its first number, and what is iterated.
         self._next, self._turn, self._first = self.start, 0, self.start
@@ -150,9 +152,8 @@ class Numbering(keras.callbacks.Callback):
 
     def begin(self):
         """Begin an iteration, which ends every other."""
+        self._forget_fit()
         self._turn, self._first = self._turn + 1, self._next
-        # What `fit` leaves behind goes on taking numbers: tf.data reads ahead of a generator.
-        self._trained = self._trained if self.fitting else None
         return self._turn
 
     def take(self, turn):
@@ -163,9 +164,15 @@ class Numbering(keras.callbacks.Callback):
                 "a second iteration or another state since this one began",
                 "Create a `Numbering()` for each.",
             )
+        self._forget_fit()
         self._next += 1
         self._loaded = self._next
         return self._next - 1
+
+    def _forget_fit(self):
+        # tf.data reads ahead of a generator, in threads of its own, also after `fit`.
+        if not self.fitting and threading.get_ident() == self._thread:
+            self._trained = None
 
     # tf.data.
 
@@ -199,7 +206,7 @@ class Numbering(keras.callbacks.Callback):
         return numbered.apply(tf.data.experimental.assert_cardinality(cardinality)) if known else numbered
 
     def on_train_begin(self, logs=None):
-        self._offset, self.fitting = None, True
+        self._offset, self.fitting, self._thread = None, True, threading.get_ident()
 
     def on_train_end(self, logs=None):
         self.fitting = False

@@ -87,8 +87,8 @@ def interpolation(model, x, y, points=11, *, at=None, seed=0, pairs=None, from_l
         points: Number of positions on each segment, both ends included. Defaults to 11.
         at: Name of a layer of a `Sequential` or functional model: the segments join the outputs of this layer, and the
             gradient is with respect to them. Inputs may then be integers.
-        seed: Seed of the pairs.
-        pairs: Rows of the samples to join, integers `(P, 2)`. Default: each sample and another one, drawn at random.
+        seed: Seed of the pairs that are drawn.
+        pairs: Rows of the samples to join, integers `(P, 2)`. Default: each sample and another one, drawn by the seed.
         from_logits: Whether the model returns logits. Defaults to `False`.
         batch_size: Number of samples to predict at once. Defaults to 128.
 
@@ -97,8 +97,8 @@ def interpolation(model, x, y, points=11, *, at=None, seed=0, pairs=None, from_l
 
     Raises:
         ValueError: if there are fewer than two samples or points; if labels do not match; if outputs are not
-            probabilities; if the inputs are integers; if `pairs` are no rows of `x`; if the model has no layer `at`, or
-            does not pass through it alone.
+            probabilities; if the inputs are integers; if `pairs` are no pairs of rows of `x`; if the model has no layer
+            `at`, or does not pass through it alone.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
@@ -140,7 +140,8 @@ def _pairs(pairs, seed, count):
         return np.stack([np.arange(count), partner], axis=1)
     rows = _backend.values(pairs)
     if rows.ndim != 2 or rows.shape[-1] != 2 or not len(rows) or rows.dtype.kind not in "iu":
-        _checks.fail("`pairs` must be integers of shape (P, 2).", f"{rows.dtype} of shape {rows.shape}")
+        expected = "`pairs` must be integers of shape (P, 2), at least one pair."
+        _checks.fail(expected, f"{rows.dtype} of shape {rows.shape}")
     if rows.min() < 0 or rows.max() >= count:
         _checks.fail(f"`pairs` must hold rows of `x`: 0 to {count - 1}.", f"{rows.min()} to {rows.max()}")
     return rows

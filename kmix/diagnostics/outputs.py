@@ -93,8 +93,9 @@ def attack(model, x, classes, eps, bounds, from_logits, batch_size):
 
 
 def variables(model):
-    """The variables of a model, none for other functions."""
-    return model.variables if isinstance(model, keras.layers.Layer) else []
+    """The variables of a model that `predict` compiles, else None."""
+    compiles = isinstance(model, keras.Model) and model.built and model.jit_compile and not model.run_eagerly
+    return model.variables if compiles else None
 
 
 def _moves(leaf):
