@@ -3,8 +3,8 @@
     python examples/does_it_help.py            # prints a table, writes does_it_help.html and does_it_help.txt
     python examples/does_it_help.py --quick    # two epochs: only to check that it runs
 
-300 of scikit-learn's handwritten digits, a fifth of them with a random label, train a small network. 1000 others, with
-right labels, test it, and noise stands for inputs that are no digits. In a checkout, run
+300 of scikit-learn's handwritten digits, about a fifth of them with a random label, train a small network. 1000 others,
+with right labels, test it, and noise stands for inputs that are no digits. In a checkout, run
 `pip install ".[jax,examples]"`.
 """
 

@@ -241,7 +241,7 @@ def test_keras_hub_image_segmenter(hub):
     assert_fits(model, cutmix, X / 255, mask, loss=loss, metrics=[kmix.metrics.SoftLabelAccuracy()])
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="mixed in the pipeline, before a long compilation")
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="long on JAX, and mixed in tf.data")
 def test_keras_hub_object_detector(hub):
     """Boxes, mixed in the pipeline: the model has a training step of its own."""
     backbone = hub.RetinaNetBackbone(image_encoder=encoder(hub, 3, 32), min_level=3, max_level=4, use_p5=False)

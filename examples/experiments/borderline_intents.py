@@ -6,7 +6,7 @@
 Each method trains on 10 requests for each of the 150 intents of CLINC150, with the two encoders of `text_intents.py`,
 its alpha, and its pretrained word vectors, which are frozen. It mixes in every step; `first half` stops halfway, as
 `text_intents.py` does. The 20 pairs of intents that overlap most are chosen before any training: the mean word vectors
-of their training requests have the largest cosines. "Between" follows a network along the segments that join a test
+of all their training requests have the largest cosines. "Between" follows a network along the segments that join a test
 request of one intent of a pair to one of the other, at the sentence vector: how often it predicts neither intent, and
 the norm of the gradient of the loss at the middle, with half of each label. That norm is multiplied by the mean length
 of the segments, because a trained encoder sets the scale of its vectors itself.

@@ -82,7 +82,7 @@ class Method:
     Args:
         steps: Number of training steps of a run, in which the learning rate falls to 0 along a cosine.
         trainer_of: Makes of the network what to fit: a `MixTrainer`, or the network itself.
-        dropout: Rate of the dropout before both dense layers.
+        dropout: Rate of dropout, for `model_of`.
         label_smoothing: Share of each label to spread over the classes.
         weight_decay: Rate of Adam's decoupled weight decay.
         augmented: Whether to flip and shift the images, see `augment`.
