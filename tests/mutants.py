@@ -364,8 +364,8 @@ MUTANTS = {
     "labels of another share in a segment": Mutant(
         "test_between::test_a_linear_model",
         "diagnostics.between:interpolation",
-        "_mixed(shares, partner, position)",
-        "_mixed(shares, partner, 1 - position)",
+        "_mixed(shares, pairs, position)",
+        "_mixed(shares, pairs, 1 - position)",
     ),
     "plans of another epoch in the logs": Mutant(
         "test_watching::test_the_figures",

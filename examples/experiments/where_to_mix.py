@@ -34,4 +34,4 @@ def mixing_at(places):
 METHODS = {PLAIN: Method} | {name: partial(Method, trainer_of=mixing_at(at)) for name, at in PLACES.items()}
 
 if __name__ == "__main__":
-    cases.main(__doc__, "where_to_mix", "Test scores by the place of mixing", CASES, METHODS)
+    cases.main(__doc__, "where_to_mix", "Test scores of EmbeddingMixup by its places", CASES, METHODS)
