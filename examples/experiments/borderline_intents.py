@@ -20,7 +20,7 @@ import experiment
 import keras
 import numpy as np
 import tables
-from experiment import PLAIN, Method
+from experiment import PLAIN, SEED_STEPS, Method
 from matplotlib.figure import Figure
 
 import kmix
@@ -42,7 +42,6 @@ METHODS = {
 }
 COLORS = dict(zip(METHODS, ("#666666", "#e69f00", "#0072b2", "#d55e00", "#cc79a7"), strict=True))
 MARKERS = dict(zip(METHODS, "xvosD", strict=True))
-SEED_STEPS = 1_000_000  # the first step of a seed is a multiple of it
 
 
 def network(encoder, place, vectors, trainable, alpha, dropout):
@@ -153,8 +152,7 @@ def summary(found, plain, name):
     result = {}
     for score in ("neither", "gradient", "fits"):
         values = [one[score] for one in found]
-        std = np.std(values, ddof=1) if len(values) > 1 else None
-        result[score] = {"mean": np.mean(values), "std": std, "values": values}
+        result[score] = experiment.summary(values)
         if name != PLAIN:
             mean, low, high, _ = difference(values, [one[score] for one in plain])
             result[score]["difference"] = {"mean": mean, "low": low, "high": high}
@@ -172,10 +170,9 @@ def draw(result, path):
         factor = tables.SCORES[unit][1]
         for shift, name in zip(np.linspace(-0.3, 0.3, len(names)), names, strict=True):
             found = [case[part][name][score]["difference"] for case in cases.values()]
-            ends = [[one["mean"] if one[end] is None else one[end] for one in found] for end in ("low", "high")]
-            mean = np.array([one["mean"] for one in found])
+            mean, reach = experiment.reach(found, factor)
             style = {"color": COLORS[name], "marker": MARKERS[name], "linestyle": "", "capsize": 3}
-            ax.errorbar(np.arange(len(mean)) + shift, factor * mean, factor * np.abs(ends - mean), label=name, **style)
+            ax.errorbar(np.arange(len(mean)) + shift, mean, reach, label=name, **style)
         ax.axhline(0, color="black", lw=1)
         ax.set_xticks(range(len(cases)), cases)
         ax.set(title=label.replace("%", "points"), xlim=(-0.5, len(cases) - 0.5))
@@ -203,9 +200,7 @@ def main():
         "pairs": intents[runs.pairs].tolist(),
     }
     result = experiment.save(options.result, "borderline_intents", seeds, settings, seconds, cases, curves=curves)
-    draw(result, options.output)
-    experiment.print_table(result, "Borderline requests")
-    print(f"{seconds:.0f} s. The results: {options.result}. The picture: {options.output}")
+    experiment.report(result, "Borderline requests", draw, options)
 
 
 if __name__ == "__main__":

@@ -108,11 +108,10 @@ def draw(result, path, series=None):
         shifts = 0.18 * (np.arange(len(series)) - (len(series) - 1) / 2)
         for shift, (color, marker), (name, case) in zip(shifts, STYLES, series.items(), strict=False):
             found = [one[score]["difference"] for one in case.values()]
-            mean = factor * np.array([one["mean"] for one in found])
-            ends = [[one["mean"] if one[end] is None else one[end] for end in ("low", "high")] for one in found]
+            mean, reach = experiment.reach(found, factor)
             at = [names.index(key) + shift for key in case]
             style = {"color": color, "marker": marker, "linestyle": "", "capsize": 3}
-            ax.errorbar(mean, at, xerr=np.abs(factor * np.array(ends).T - mean), label=name, **style)
+            ax.errorbar(mean, at, xerr=reach, label=name, **style)
         ax.axvline(0, color="black", lw=1)
         ax.set_yticks(range(len(names)), names if ax is panels[0] else [""] * len(names))
         ax.invert_yaxis()
@@ -145,6 +144,4 @@ def main(doc, name, title, cases, methods, more=None, series=lambda result: None
     more |= {"fits": runs.means(runs.fits, seeds), "curves": runs.means(runs.curves, seeds)}
     settings = {"test images": TEST_SIZE, "steps": {case.name: case.steps for case in cases}}
     result = experiment.save(options.result, name, seeds, settings, seconds, runs.scores(seeds), **more)
-    draw(result, options.output, series(result))
-    experiment.print_table(result, title)
-    print(f"{seconds:.0f} s. The results: {options.result}. The picture: {options.output}")
+    experiment.report(result, title, lambda result, path: draw(result, path, series(result)), options)

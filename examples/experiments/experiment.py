@@ -26,6 +26,7 @@ import kmix
 
 CLASSES, BATCH_SIZE, LEARNING_RATE = 10, 100, 2e-3
 PLAIN = "plain"
+SEED_STEPS = 1_000_000  # the first step of a seed is a multiple of it
 
 
 def load_data():
@@ -127,7 +128,7 @@ class Method:
             if isinstance(layer, layers.Dropout) and layer.rate > 0:
                 layer.seed_generator.state.assign([seed, 1_000_000 * number])
         if isinstance(self.trainer, kmix.MixTrainer):
-            self.trainer.step.assign(1_000_000 * seed)  # the number of a step decides how it is mixed
+            self.trainer.step.assign(SEED_STEPS * seed)  # the number of a step decides how it is mixed
         generator, needed = np.random.default_rng(seed), self.steps * BATCH_SIZE
         order = np.concatenate([generator.permutation(len(x)) for _ in range(-(-needed // len(x)))])[:needed]
         settings = {"batch_size": BATCH_SIZE, "shuffle": False, "verbose": 0}
@@ -169,6 +170,11 @@ def run_all(runs, run):
     return time.time() - start
 
 
+def summary(values):
+    """Mean and standard deviation over the seeds."""
+    return {"mean": np.mean(values), "std": np.std(values, ddof=1) if len(values) > 1 else None, "values": values}
+
+
 def rounded(value):
     """Numbers with 6 decimals, in dictionaries and lists."""
     if isinstance(value, dict):
@@ -204,6 +210,13 @@ def in_one_line(found):
     return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
+def reach(differences, factor):
+    """The means of differences, and how far their intervals reach below and above, as `errorbar` takes them."""
+    mean = factor * np.array([one["mean"] for one in differences])
+    ends = [[one["mean"] if one[end] is None else one[end] for one in differences] for end in ("low", "high")]
+    return mean, np.abs(factor * np.array(ends) - mean)
+
+
 def figure_of(columns, title):
     """A figure with one row of panels."""
     figure = Figure(figsize=(5 * columns, 5.6), layout="constrained")
@@ -218,3 +231,10 @@ def print_table(result, title):
     for row in body:
         table.add_row(*row)
     Console(width=max(120, Console().width)).print(table)
+
+
+def report(result, title, draw, options):
+    """Draw the picture of a result, and print its table."""
+    draw(result, options.output)
+    print_table(result, title)
+    print(f"{result['seconds']} s. The results: {options.result}. The picture: {options.output}")

@@ -74,7 +74,8 @@ class Runs:
             cases[name] = {
                 part: compare(of(found, noise, seeds), y=self.y_test).to_dict() for part, found in self.parts()
             }
-            cases[name]["fits"] = {method: summary(found) for method, found in of(self.fits, noise, seeds).items()}
+            fits = of(self.fits, noise, seeds)
+            cases[name]["fits"] = {method: experiment.summary(found) for method, found in fits.items()}
             curves[name] = {method: np.mean(found, axis=0) for method, found in of(self.curves, noise, seeds).items()}
         return cases, curves
 
@@ -85,11 +86,6 @@ class Runs:
 def of(found, noise, seeds):
     """What was found at one share of noise: a list over the seeds for each method."""
     return {name: [found[noise, name, seed] for seed in seeds] for name in METHODS}
-
-
-def summary(values):
-    """Mean and standard deviation over the seeds."""
-    return {"mean": np.mean(values), "std": np.std(values, ddof=1) if len(values) > 1 else None, "values": values}
 
 
 def style(name, epochs):
@@ -121,9 +117,7 @@ def main():
     cases, curves = runs.cases(seeds)
     settings = {"training images": TRAIN_SIZE, "test images": TEST_SIZE, "epochs": epochs, "dropout": DROPOUT}
     result = experiment.save(options.result, "noisy_labels", seeds, settings, seconds, cases, curves=curves)
-    draw(result, options.output)
-    experiment.print_table(result, "Test error (%) with wrong training labels")
-    print(f"{seconds:.0f} s. The results: {options.result}. The picture: {options.output}")
+    experiment.report(result, "Test error (%) with wrong training labels", draw, options)
 
 
 if __name__ == "__main__":
