@@ -1,292 +1,624 @@
-"""A batch as a value: its named parts, read from a tuple or a dictionary, mixed, and written back in the same form.
+"""A batch as a value: read from a tuple or a dictionary, checked, encoded, mixed, and written in the same form.
 
-`Batch` does it all: `read` recognises the parts, `check` and `encode` prepare each part, `mix` mixes each part with a
-plan, and `write` puts them back.
+The way of a batch: `Batch.read` names its parts and checks what is static; `check_values` looks at values;  `encode`
+prepares targets and sample weights; `mix` mixes every part with one plan; `write` gives them their form again.
 """
 
-import functools
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 
 from kmix import _backend, _checks
-from kmix.targets import missing, sample_weights
-from kmix.targets import target as kinds
-from kmix.targets.assign import assign, map_targets
-from kmix.targets.inputs import BATCH_SIZES, check_arrays, check_batch_sizes
-from kmix.targets.spread import outline
+from kmix.plan.plan import join_rows
+from kmix.targets.base import BatchInfo, Function, Target
+from kmix.targets.labels import Labels
+from kmix.targets.sample_weights import mix_weight
+from kmix.targets.segmentation_masks import SegmentationMasks
 
 tree = keras.tree
 
-INPUTS, LABELS, WEIGHTS = "images", "labels", "sample_weight"
+LABELS, WEIGHTS = "labels", "sample_weight"
 
 
-class Values(NamedTuple):
-    """The arrays of a batch by part. `targets` are by name; a tuple has only `"labels"`."""
+class Reading(NamedTuple):
+    """What a layer or a trainer knows of the batches that it mixes.
 
-    inputs: Any
-    targets: dict[str, Any]
-    sample_weight: Any
-
-    def arrays(self):
-        """All arrays in a list."""
-        return [leaf for leaf in tree.flatten(tuple(self)) if leaf is not None]
-
-
-class Settings(NamedTuple):
-    """What a layer or a trainer knows about the batches it mixes: its arguments of the same names."""
-
-    target: Any = None
-    num_classes: Any = None
-    labels: str = "dense"
-    class_weight: dict[int, float] | None = None
-    passthrough: tuple[str, ...] = ()
-    # Those that kinds of targets add, by name.
-    arguments: Mapping[str, Any] = {}
-
-
-def is_labelled(batch):
-    """Whether a batch has targets: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with labels."""
-    if isinstance(batch, dict):
-        return INPUTS in batch and any(batch.get(name) is not None for name in kinds.dictionary_keys())
-    return isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None
-
-
-class Batch:
-    """The parts of one batch, recognised, with static shapes and dtypes checked.
-
-    Args:
-        values: The `Values` of the batch.
-        settings: The `Settings` of the layer or trainer that mixes it.
-        inputs: The `kmix.targets.Inputs` of the mixer; None if the inputs are mixed inside a model.
-        write: A function that gives mixed `Values` the form of the batch.
-
-    Raises:
-        ValueError: if a part cannot be mixed, or the parts do not match.
-        TypeError: if a leaf is not an array.
+    Attributes:
+        target: A `Target`, a structure of targets, or None for labels.
+        num_classes: Number of classes of labels that `target` does not describe.
+        inputs_key: The key of the inputs in a dictionary batch, or a tuple of keys.
+        input_mixing: The `InputMixing` of the mixer; None if the inputs are mixed inside a model.
+        partners: How many partners a sample may have.
     """
 
-    def __init__(self, values, settings, inputs=None, write=tuple):
-        self.values, self.write, self._class_weight = values, write, settings.class_weight
-        x = values.inputs if inputs is not None else ()
-        targets, sample_weight = values.targets, values.sample_weight
-        check_arrays((x, targets, [leaf for leaf in tree.flatten(sample_weight) if leaf is not None]))
-        check_batch_sizes(x, Values((), targets, sample_weight).arrays())
-        given = {**kinds.arguments(), **settings.arguments, **settings._asdict()}
-        given |= {"blended": True, "inputs": [], "data_format": None, "images_shown": 2}
-        given["num_classes"] = {LABELS: settings.num_classes} if LABELS in targets else None
-        pasted = None
-        if inputs is not None:
-            inputs.check(x)
-            pasted = inputs.pasted(x)
-            given |= {"blended": inputs.blends(x), "data_format": inputs.data_format}
-            given["images_shown"] = inputs.images_shown
-            given["inputs"] = inputs.shapes(x)
-        # In a dictionary, the keys say what the parts are; `target=` describes only its labels.
-        by_key = {name: settings.target if name == LABELS else name for name in targets}
-        self._targets = assign(by_key, targets, given, pasted)
-        if inputs is not None and inputs.images_shown > 2:
-            map_targets(_require_views, self._targets, targets)
-        self._weights = self._given_weights = self._match_weights(targets, sample_weight)
-        self._fills = given["missing"] is not None
-        if self._fills:
-            self._weights = missing.check(targets, settings)
+    target: Any = None
+    num_classes: int | None = None
+    inputs_key: Any = "images"
+    input_mixing: Any = None
+    partners: int = 1
+
+    def target_of_labels(self):
+        """The target, or the structure of targets, of the labels."""
+        return Labels(self.num_classes) if self.target is None else self.target
+
+    def targets_by_key(self):
+        """What each key of a dictionary batch is, besides the inputs and the sample weights."""
+        known = {LABELS: Labels(self.num_classes), "segmentation_masks": SegmentationMasks(), "bounding_boxes": None}
+        return known | (self.target if isinstance(self.target, dict) else {LABELS: self.target_of_labels()})
+
+    def input_keys(self):
+        """The keys of the inputs in a dictionary batch."""
+        return self.inputs_key if isinstance(self.inputs_key, tuple) else (self.inputs_key,)
+
+    def is_batch(self, batch):
+        """Whether a dictionary holds inputs and a target."""
+        names = [name for name in self.targets_by_key() if batch.get(name) is not None]
+        return bool(names) and all(batch.get(name) is not None for name in self.input_keys())
+
+
+class Entry(NamedTuple):
+    """One target of a batch: what it is, what is known of the batch, its key for pairing, and its sample weights.
+
+    `weight` is an index into the sample weights, or None.
+    """
+
+    target: Target
+    info: BatchInfo
+    key: Any
+    weight: int | None
+
+
+class Batch(NamedTuple):
+    """The parts of one batch.
+
+    Attributes:
+        inputs: The inputs, a structure of arrays.
+        targets: The value of each entry: an array, or what its target takes.
+        weights: The arrays of sample weights.
+        entries: For each target an `Entry`.
+        kept: What stays as it came, by key.
+        xp: The array namespace of the batch.
+        weights_by_entry: Whether each entry has its own sample weights, because a target created some.
+        second: Whether the second half of the batch holds the partners of the first.
+        form: Puts the parts back: a function of the mixed batch.
+    """
+
+    inputs: Any
+    targets: list
+    weights: list
+    entries: list[Entry]
+    kept: dict
+    xp: Any
+    weights_by_entry: bool
+    second: bool
+    form: Callable
 
     @classmethod
-    def read(cls, batch, settings, inputs=None):
-        """Read a labelled batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary."""
+    def read(cls, batch, reading):
+        """Name the parts of a batch, and check what is static: `(x, y)`, `(x, y, sample_weight)` or a dictionary."""
         if not isinstance(batch, dict):
             x, y, sample_weight = (*batch, None, None)[:3]
-            return cls(Values(x, {LABELS: y}, sample_weight), settings, inputs, lambda mixed: _like(batch, mixed))
-        targets = {name: batch[name] for name in kinds.dictionary_keys() if batch.get(name) is not None}
+            return cls._read(x, y, sample_weight, reading.target_of_labels(), reading, _tuple_form(batch))
+        x, targets, sample_weight = _split(batch, reading)
+        by_key = reading.targets_by_key()
+        alone = targets[LABELS] if list(targets) == [LABELS] else targets
+        described = by_key[LABELS] if alone is not targets else {name: by_key[name] for name in targets}
+        return cls._read(x, alone, sample_weight, described, reading, _dictionary_form(batch, reading, alone is targets))
 
-        def write(mixed):
-            parts = {INPUTS: mixed.inputs, **mixed.targets, WEIGHTS: mixed.sample_weight}
-            added = {WEIGHTS: mixed.sample_weight} if WEIGHTS not in batch and mixed.sample_weight is not None else {}
-            return type(batch)({name: parts.get(name, value) for name, value in {**batch, **added}.items()})
+    @classmethod
+    def _read(cls, x, y, sample_weight, target, reading, form):
+        found, kept, flat_weights = [], {}, tree.flatten(sample_weight) if sample_weight is not None else []
+        template = _flatten(target, y, (), found, kept)
+        weights = [leaf for leaf in flat_weights if leaf is not None]
+        mixing, values = reading.input_mixing, [value for _, value, _ in found]
+        inputs = [] if mixing is None else [x] if hasattr(x, "dtype") else tree.flatten(x)
+        arrays = [*inputs, *(leaf for value in values for leaf in _leaves(value)), *weights]
+        xp = _check_arrays(arrays, x)
+        info = (BatchInfo(),)
+        if mixing is not None:
+            mixing.check(x)
+            sizes = mixing.spatial_shape(x)
+            info = (mixing.shapes(x), sizes, mixing.data_format, sizes is not None, mixing.blends(x), reading.partners)
+        indices = _match_weights(template, sample_weight, flat_weights, len(found))
+        entries = []
+        for (target, value, path), index in zip(found, indices, strict=True):
+            known = info[0]._replace(path=path) if mixing is None else BatchInfo(*info, path)
+            target.check(value, known)
+            if index is not None:
+                _check_weight_shape(_backend.static_shape(weights[index]), target._weight_shape(value, known))
+            entries.append(Entry(target, known, _key(path), index))
+        structure = sample_weight if tree.is_nested(sample_weight) else None
 
-        return cls(Values(batch[INPUTS], targets, batch.get(WEIGHTS)), settings, inputs, write)
+        def write(batch):
+            y = _fill(template, batch.targets, batch.kept)
+            if batch.weights_by_entry:
+                w = _fill(template, batch.weights, {key: _ones_like(batch, kept) for key, kept in batch.kept.items()})
+            elif structure is None:
+                w = batch.weights[0] if batch.weights else None
+            else:
+                given = iter(batch.weights)
+                w = tree.pack_sequence_as(structure, [None if leaf is None else next(given) for leaf in flat_weights])
+            return form(batch.inputs, y, w)
 
-    def _match_weights(self, targets, sample_weight):
-        """The index of the sample weights of each array of the targets, or None, in the structure of the targets."""
-        alone = list(targets) == [LABELS]
-        flat, found = (
-            tree.flatten(sample_weight),
-            sample_weights.match(targets[LABELS] if alone else targets, sample_weight),
-        )
-        found = tree.map_structure(lambda index: None if index is None or flat[index] is None else index, found)
-        indices = {LABELS: found} if alone else found
+        return cls(x if mixing is not None else (), values, weights, entries, kept, xp, False, False, write)
 
-        def check(target, part, indices):
-            for shape, index in zip(target.shapes(part), tree.flatten(indices), strict=True):
-                if index is not None:
-                    sample_weights.check_shape(_backend.static_shape(flat[index]), shape)
+    @property
+    def arrays(self):
+        """The parts that are mixed, to pass to a compiled program and back."""
+        return self.inputs, self.targets, self.weights
 
-        map_targets(check, self._targets, targets, indices)
-        if self._class_weight is None:
-            return indices
-        if len(tree.flatten(targets)) > 1 or tree.is_nested(targets.get(LABELS)):
-            _checks.fail(
-                "`class_weight` weighs the classes of a single array of labels.",
-                f"labels {outline(targets)}",
-                "Leave it out, and pass sample weights for each of them.",
-            )
-        return {LABELS: 0}
+    def leaves(self):
+        """All arrays in a list."""
+        return [*_leaves(self.inputs), *(leaf for value in self.targets for leaf in _leaves(value)), *self.weights]
 
-    def check(self, xp):
-        """The values as tensors, with each part checked as far as its values can be read."""
+    def size(self):
+        """The number of rows."""
+        return self.xp.size(self.leaves()[0], 0)
 
-        def as_tensors(part):
-            return tree.map_structure(lambda leaf: None if leaf is None else xp.asarray(leaf), part)
+    def by_key(self):
+        """The targets by key, with what is kept, for rules of pairing."""
+        return {entry.key: value for entry, value in zip(self.entries, self.targets, strict=True)} | self.kept
 
-        targets = map_targets(lambda target, part: target.check(xp, part), self._targets, self.values.targets)
-        checked = Values(as_tensors(self.values.inputs), targets, as_tensors(self.values.sample_weight))
-        xp.require_equal_sizes([(leaf, 0) for leaf in checked.arrays()], BATCH_SIZES)
-        return checked
+    def join(self, partner):
+        """The batch and a second one like it, which holds the partners, as one."""
+        if [entry[:3] for entry in self.entries] != [entry[:3] for entry in partner.entries] or len(
+            self.weights
+        ) != len(partner.weights):
+            _checks.fail(_ALIKE, "a batch with other targets or sample weights")
+        xp = _backend.namespace(*self.leaves(), *partner.leaves())
 
-    def pad(self, xp, values):
-        """The checked values with targets padded for a compiled program, and the arrays that were padded."""
-        targets = map_targets(lambda target, part: target.pad(xp, part), self._targets, values.targets)
-        before = {id(leaf) for leaf in tree.flatten(values.targets)}
-        return values._replace(targets=targets), [leaf for leaf in tree.flatten(targets) if id(leaf) not in before]
+        def joined(leaf, other):
+            shapes = [_backend.static_shape(array) for array in (leaf, other)]
+            known = None not in shapes and len(shapes[0]) == len(shapes[1])
+            alike = known and all(a == b or None in (a, b) for a, b in zip(*shapes, strict=True))
+            if not (alike or shapes == [None, None]) or _backend.dtype(leaf) != _backend.dtype(other):
+                received, expected = (
+                    f"{_backend.dtype(array)} of shape {shape}" for array, shape in zip((other, leaf), shapes[::-1])
+                )
+                _checks.fail(_ALIKE, f"{received} for {expected}")
+            leaf, other = xp.asarray(leaf), xp.asarray(other)
+            xp.require_equal_sizes([(leaf, 0), (other, 0)], _ALIKE)
+            # Else another operation might fail first.
+            with _backend.after_checks():
+                return xp.concat([leaf, other])
 
-    def crop(self, xp, values):
-        """The mixed values without what `pad` added."""
-        targets = map_targets(lambda target, part: target.crop(xp, part), self._targets, values.targets)
-        return values._replace(targets=targets)
+        try:
+            inputs, targets, weights = tree.map_structure(joined, self.arrays, partner.arrays)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{_ALIKE} Received: another structure.") from error
+        return self._replace(inputs=inputs, targets=targets, weights=weights, xp=xp, second=True)
 
-    def encode(self, xp, values):
-        """The checked values, encoded for mixing."""
-        targets = map_targets(lambda target, part: target.encode(xp, part), self._targets, values.targets)
-        sample_weight = values.sample_weight
-        if self._class_weight is not None:
-            factor = self._targets[LABELS].weigh_classes(xp, targets[LABELS], self._class_weight)
-            sample_weight = sample_weights.multiply(xp, sample_weight, factor)
-        if self._fills:
-            flat = tree.flatten(sample_weight)
-            own = [None if index is None else flat[index] for index in tree.flatten(self._given_weights)]
-            targets, sample_weight = missing.weigh(xp, targets, own)
-        return Values(values.inputs, targets, sample_weight)
+    def check_values(self):
+        """The batch as arrays of its namespace, with each part checked as far as its values can be read."""
+        batch = self
+        if any(_backend.namespace(leaf) is not self.xp for leaf in self.leaves()):
+            inputs, targets, weights = tree.map_structure(self.xp.asarray, self.arrays)
+            batch = self._replace(inputs=inputs, targets=targets, weights=weights)
+        for entry, value in zip(batch.entries, batch.targets, strict=True):
+            entry.target.check_values(batch.xp, value, entry.info)
+        batch.xp.require_equal_sizes([(leaf, 0) for leaf in batch.leaves()], _BATCH_SIZES)
+        return batch
 
-    def mix(self, xp, values, plan, inputs=None, spatial_shape=None):
-        """The encoded values, mixed with a plan: each part by its own rules.
+    def padded(self):
+        """The batch with targets padded for a compiled program, and the arrays that were padded."""
+        targets = [entry.target._pad(self.xp, value) for entry, value in zip(self.entries, self.targets, strict=True)]
+        before = {id(leaf) for leaf in self.leaves()}
+        added = [leaf for value in targets for leaf in _leaves(value) if id(leaf) not in before]
+        return self._replace(targets=targets), added
 
-        `inputs` says how the inputs follow the plan, and `spatial_shape` what their spatial sizes are if it pastes.
+    def cropped(self, before):
+        """The mixed batch without what `padded` added to the batch `before`."""
+        triples = zip(self.entries, self.targets, before.targets, strict=True)
+        return self._replace(targets=[entry.target._crop(self.xp, *pair, entry.info) for entry, *pair in triples])
+
+    def encode(self):
+        """The batch with targets and sample weights encoded for mixing."""
+        given = [None if entry.weight is None else self.weights[entry.weight] for entry in self.entries]
+        encoded = [
+            entry.target.encode(self.xp, value, weight, entry.info)
+            for entry, value, weight in zip(self.entries, self.targets, given, strict=True)
+        ]
+        targets = [value for value, _ in encoded]
+        if all(new is old for (_, new), old in zip(encoded, given, strict=True)):
+            return self._replace(targets=targets)
+        # Keras refuses gaps: where nothing was given, every sample counts.
+        ones = self.xp.cast(self.xp.arange(self.size()) * 0 + 1, "float32")
+        weights = [ones if weight is None else weight for _, weight in encoded]
+        entries = [entry._replace(weight=index) for index, entry in enumerate(self.entries)]
+        return self._replace(targets=targets, weights=weights, entries=entries, weights_by_entry=True)
+
+    def mix(self, plan, input_mixing=None, include_clean=False, shards=1):
+        """The encoded batch, mixed with a plan: each part by its own rule.
+
+        Args:
+            plan: The `MixPlan`, in the framework in which it was drawn.
+            input_mixing: How the inputs follow it; None if they are mixed inside a model.
+            include_clean: Whether to return the clean samples, encoded like the mixed ones, before these.
+            shards: Number of parts of the batch within each of which clean samples come before mixed ones.
         """
-        flat = tree.flatten(values.sample_weight)
-        mixed_weights: dict[int, Any] = {}
-
-        @functools.cache
-        def converted():
-            """The plan, in the framework of the batch."""
-            drawn = {name: getattr(plan, name) for name in ("lam", "permutation", "box", "region")}
-            given = {name: array for name, array in drawn.items() if array is not None}
-            return plan._replace(**{name: tree.map_structure(xp.asarray, array) for name, array in given.items()})
+        xp = self.xp
+        converted: list[Any] = []
 
         def plan_for(part):
-            return plan if part.takes_drawn_plan else converted()
+            if part._takes_numpy_plan:
+                return plan
+            if not converted:
+                converted.append(plan.as_arrays(xp))
+            return converted[0]
 
-        def mix_target(target, part, indices):
-            indices = tree.flatten(indices)
-            for index in indices:
-                if index is not None and index not in mixed_weights:
-                    mixed_weights[index] = target.mix_weights(xp, flat[index], plan_for(target))
-            target.spatial_shape = spatial_shape
-            return target.mix(xp, part, plan_for(target), [None if i is None else flat[i] for i in indices])
+        inputs, sizes = self.inputs, None
+        if input_mixing is not None:
+            sizes, own = input_mixing.sizes(xp, inputs), plan_for(input_mixing)
+            inputs = _map(lambda leaf: input_mixing.mix(xp, leaf, own), inputs)
+            if include_clean:
+                clean = _map(lambda leaf: xp.cast(leaf, input_mixing.dtype(leaf)), self.inputs)
+                inputs = tree.map_structure(lambda *pair: join_rows(xp, *pair, shards), clean, inputs)
+        targets, weights = self.targets, self.weights
+        if include_clean:
+            targets, weights = (_map(lambda leaf: join_rows(xp, leaf, leaf, shards), each) for each in (targets, weights))
+            plan, converted = plan.with_clean(shards), []
+        mixed, mixed_weights = [], {}
+        for entry, value in zip(self.entries, targets, strict=True):
+            info = entry.info if sizes is None else entry.info._replace(spatial_shape=sizes)
+            weight = None if entry.weight is None else weights[entry.weight]
+            new, new_weight = entry.target.mix(xp, value, weight, plan_for(entry.target), info)
+            mixed.append(new)
+            if new_weight is not weight:
+                mixed_weights[entry.weight] = new_weight
+        for index, weight in enumerate(weights):
+            if index not in mixed_weights:
+                mixed_weights[index] = mix_weight(xp, weight, plan)
+        batch = self._replace(inputs=inputs, targets=mixed, weights=[mixed_weights[i] for i in range(len(weights))])
+        if not self.second:
+            return batch
+        n = self.size() // 2
+        inputs, targets, weights = tree.map_structure(lambda leaf: leaf[:n], batch.arrays)
+        return batch._replace(inputs=inputs, targets=targets, weights=weights)
 
-        x = values.inputs
-        if inputs is not None:
-            own = plan_for(inputs)
-            x = tree.map_structure(lambda leaf: inputs.mix(leaf, own), x)
-        targets = map_targets(mix_target, self._targets, values.targets, self._weights)
-        sample_weight = values.sample_weight
-        if sample_weight is not None:
-            sample_weight = tree.pack_sequence_as(sample_weight, [mixed_weights.get(i) for i in range(len(flat))])
-        return Values(x, targets, sample_weight)
+    def write(self, include_clean=False):
+        """The batch in the form in which it was read. With `include_clean`, what is kept is doubled."""
+        if not include_clean or not self.kept:
+            return self.form(self)
+        return self.form(self._replace(kept={key: _doubled(key, value) for key, value in self.kept.items()}))
 
-    def spec(self, inputs):
-        """The mixed `Values` as `KerasTensor`s."""
-        x, targets, sample_weight = self.values
-        x = tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=inputs.dtype(leaf)), x)
-        if self._fills:
-            sample_weight = missing.spec(targets[LABELS])
-        elif self._class_weight is not None and sample_weight is None:
-            sample_weight = keras.KerasTensor(tree.flatten(targets)[0].shape[:1], dtype="float32")
-        return Values(
-            x,
-            map_targets(lambda target, part: target.spec(part), self._targets, targets),
-            sample_weights.spec(sample_weight),
+    def spec(self, input_mixing, include_clean=False):
+        """The mixed batch as `KerasTensor`s."""
+
+        def tensor(leaf, dtype):
+            return keras.KerasTensor(leaf.shape, dtype=dtype)
+
+        given = [None if entry.weight is None else self.weights[entry.weight] for entry in self.entries]
+        specs = [
+            entry.target.spec(value, weight, entry.info)
+            for entry, value, weight in zip(self.entries, self.targets, given, strict=True)
+        ]
+        created = any(weight is not None and old is None for (_, weight), old in zip(specs, given, strict=True))
+        weights = [tensor(weight, "float32") for weight in self.weights]
+        if created:
+            size = self.leaves()[0].shape[0]
+            weights = [keras.KerasTensor((size,), dtype="float32") if weight is None else weight for _, weight in specs]
+        inputs = tree.map_structure(lambda leaf: tensor(leaf, input_mixing.dtype(leaf)), self.inputs)
+        kept = tree.map_structure(lambda leaf: tensor(leaf, leaf.dtype), self.kept)
+        spec = self._replace(
+            inputs=inputs, targets=[value for value, _ in specs], weights=weights, kept=kept, weights_by_entry=created
         )
+        return double_spec(spec.form(spec)) if include_clean else spec.form(spec)
 
 
-def _require_views(target, part):
-    if not target.mixes_views:
+def double_spec(structure):
+    """`KerasTensor`s for a batch of twice the size."""
+
+    def doubled(leaf):
+        if leaf is None:
+            return None
+        size, *shape = leaf.shape
+        return keras.KerasTensor((None if size is None else 2 * size, *shape), dtype=leaf.dtype)
+
+    return tree.map_structure(doubled, structure)
+
+
+def to_target(given):
+    """The `Target` that an argument `target` stands for, None, or a structure of these; or raise."""
+    from kmix import targets
+
+    named = {
+        "labels": targets.Labels,
+        "union": targets.LabelUnion,
+        "keep": targets.Keep,
+        "segmentation_masks": targets.SegmentationMasks,
+    }
+    if given is None or isinstance(given, Target):
+        return given
+    if isinstance(given, dict):
+        return {key: to_target(part) for key, part in given.items()}
+    if isinstance(given, (list, tuple)) and given:
+        return [to_target(part) for part in given]
+    if isinstance(given, str) and given in named:
+        return named[given]()
+    if isinstance(given, type):
         _checks.fail(
-            "This mixer mixes each sample with several partners.",
-            f"a target {type(target).__name__}, which mixes with one",
-            "Use `CutMix` or `MixUp`, or let its `mix` follow the `views` of the plan: `mixes_views = True`.",
+            "`target` must be an object.", f"the class {given.__name__}", f"Write `{given.__name__}(...)`.", TypeError
         )
-    return part
+    if callable(given):
+        return Function(given)
+    if given == "bounding_boxes":
+        _checks.fail(
+            "To mix bounding boxes, their format must be known.",
+            'target="bounding_boxes"',
+            'For example, write `target=kmix.targets.BoundingBoxes("xyxy")`.',
+        )
+    return _checks.fail(
+        "`target` must be an object of `kmix.targets`, a callable `(y, plan) -> y`, or a structure of these that matches "
+        "the labels.",
+        f"target={given!r}",
+        f"Known names: {', '.join(map(repr, named))}.",
+        ValueError if isinstance(given, (str, list, tuple)) else TypeError,
+    )
 
 
-def _like(batch, mixed):
-    """Mixed values in the form of the tuple that they were read from."""
-    parts = (mixed.inputs, mixed.targets[LABELS], mixed.sample_weight)
-    length = len(batch) if mixed.sample_weight is None else 3
-    if len(batch) < length:
-        # Class weights created sample weights, and a named tuple may have no field for them.
-        return parts
-    return getattr(type(batch), "_make", type(batch))(parts[:length])
+# Reading.
 
 
-def inputs_of(batch):
-    """The inputs of a labelled batch."""
-    return batch[INPUTS] if isinstance(batch, dict) else batch[0]
-
-
-def with_inputs(batch, x):
-    """A labelled batch in the same form with other inputs."""
-    if isinstance(batch, dict):
-        return type(batch)({**batch, INPUTS: x})
-    return getattr(type(batch), "_make", type(batch))((x, *batch[1:]))
-
-
-def known_keys():
-    """The keys of a dictionary batch that kmix reads."""
-    return [INPUTS, *kinds.dictionary_keys(), WEIGHTS]
-
-
-def check_keys(batch, passthrough):
-    """Raise unless a dictionary is a labelled batch and all its keys are known or in `passthrough`."""
-    known = known_keys()
+def _split(batch, reading):
+    """The inputs, the targets by key, and the sample weights of a dictionary batch, or raise."""
+    keys, known = reading.input_keys(), reading.targets_by_key()
     found = f"keys {sorted(map(str, batch))}"
-    lacking = [name for name in (INPUTS, LABELS) if batch.get(name) is None]
-    if any(batch.get(name) is not None for name in kinds.dictionary_keys()):
-        lacking = lacking[: INPUTS in lacking]
-    if lacking:
+    lacking = [name for name in keys if batch.get(name) is None]
+    targets = {name: value for name, value in batch.items() if name in known and value is not None}
+    if lacking or not targets:
+        without = " and ".join(map(repr, lacking or [LABELS]))
         _checks.fail(
-            f'A labelled batch in a dictionary must hold the inputs under "{INPUTS}" and the labels under "{LABELS}".',
-            f"{found}, without {' and '.join(lacking)}",
-            f"Known keys: {known}; keys named in `passthrough=` stay unmixed. Rename yours, or pass a tuple (x, y), "
-            "where x may be a dictionary with any keys.",
+            f"A dictionary batch holds the inputs under {' and '.join(map(repr, keys))}, and a target: "
+            f"{', '.join(map(repr, known))}.",
+            f"{found}, without {without}",
+            "If the inputs have another key, write `inputs_key=`; `target={key: ...}` says what other keys are. Or pass "
+            "x and y, where x may be a dictionary with any keys.",
         )
-    unknown = [key for key in batch if key not in (*known, *passthrough)]
+    unknown = [key for key in batch if key not in (*keys, *known, WEIGHTS)]
     if unknown:
         _checks.fail(
-            f"Only these keys of a dictionary are mixed: {known}.",
+            f"Only these keys of a dictionary are known: {[*keys, *known, WEIGHTS]}.",
             found,
-            f"Name the others to pass them through unmixed: `passthrough={unknown!r}`.",
+            f'Say what the others are: `target={{{", ".join(f"{key!r}: ..." for key in unknown)}}}`; `"keep"` leaves '
+            "them unmixed.",
         )
-
-
-def check_inputs_alone(batch):
-    """Raise if inputs without labels look like a batch in a form that kmix does not read."""
-    if isinstance(batch, tuple) and len(batch) > 3:
-        _checks.fail("A batch is (x, y) or (x, y, sample_weight).", f"a tuple of {len(batch)}")
-    if isinstance(batch, list) and any("int" in str(getattr(leaf, "dtype", "")) for leaf in batch):
+    if "bounding_boxes" in targets and known["bounding_boxes"] is None:
         _checks.fail(
-            "A list stands for several inputs without labels.",
-            "a list with an integer tensor",
-            "For a batch of inputs and labels, write `layer(*batch)`.",
+            "To mix bounding boxes, their format must be known.",
+            found,
+            'For example, write `target={"bounding_boxes": kmix.targets.BoundingBoxes("xyxy")}`.',
         )
+    x = batch[keys[0]] if not isinstance(reading.inputs_key, tuple) else {name: batch[name] for name in keys}
+    return x, targets, batch.get(WEIGHTS)
+
+
+def _tuple_form(batch):
+    """A function that gives mixed parts the form of a tuple batch."""
+
+    def form(x, y, sample_weight):
+        parts = (x, y, sample_weight)
+        length = len(batch) if sample_weight is None else 3
+        if len(batch) < length:
+            # Sample weights were created, and a named tuple may have no field for them.
+            return parts
+        return getattr(type(batch), "_make", type(batch))(parts[:length])
+
+    return form
+
+
+def _dictionary_form(batch, reading, named):
+    """A function that gives mixed parts the form of a dictionary batch; `named`: whether targets come by key."""
+
+    def form(x, y, sample_weight):
+        parts = dict(x) if isinstance(reading.inputs_key, tuple) else {reading.inputs_key: x}
+        parts |= y if named else {LABELS: y}
+        if sample_weight is not None:
+            parts[WEIGHTS] = sample_weight
+        return _like(batch, parts)
+
+    return form
+
+
+def _like(dictionary, items):
+    """A dictionary of the type and order of another, with these items."""
+    new = copy.copy(dictionary)
+    new.update(items)
+    return new
+
+
+def _flatten(target, y, path, found, kept):
+    """Append `(target, value, path)` to `found` for each value of `y`, and what is kept to `kept`.
+
+    Returns:
+        The structure of `y` with an index into `found`, or a key of `kept`, in place of each value.
+    """
+    if isinstance(target, (dict, list)):
+        _check_match(target, y, path)
+    elif target._is_kept:
+        key = _key(path)
+        kept[key] = y
+        return _Kept(key)
+    elif target.takes(y):
+        found.append((target, y, path))
+        return len(found) - 1
+    elif not y:
+        _checks.fail("A batch must hold labels.", f"an empty {type(y).__name__}", "Leave it out.")
+
+    def part(key):
+        return _flatten(target[key] if isinstance(target, (dict, list)) else target, y[key], (*path, key), found, kept)
+
+    if isinstance(y, dict):
+        return _like(y, {key: part(key) for key in y})
+    return getattr(type(y), "_make", type(y))([part(index) for index in range(len(y))])
+
+
+class _Kept(NamedTuple):
+    """The place of something that is kept, by its key."""
+
+    key: Any
+
+
+def _fill(template, values, kept):
+    """The structure that `_flatten` returned, filled with values."""
+    if isinstance(template, int):
+        return values[template]
+    if isinstance(template, _Kept):
+        return kept[template.key]
+    if isinstance(template, dict):
+        return _like(template, {key: _fill(part, values, kept) for key, part in template.items()})
+    return getattr(type(template), "_make", type(template))([_fill(part, values, kept) for part in template])
+
+
+def _key(path):
+    """The key by which a rule of pairing knows a target."""
+    path = path[1:] if path[:1] == (LABELS,) else path
+    return LABELS if not path else path[0] if len(path) == 1 else "/".join(map(str, path))
+
+
+def _check_match(target, y, path):
+    """Raise unless the first level of a structure of targets matches `y`."""
+    if isinstance(target, dict):
+        matches = isinstance(y, dict) and set(target) == set(y)
+        keys = f"keys {sorted(map(str, y))}" if isinstance(y, dict) else f"a {type(y).__name__}"
+        expected = f"keys {sorted(map(str, target))}"
+    else:
+        matches = isinstance(y, (list, tuple)) and len(target) == len(y)
+        keys = f"{len(y)} parts" if isinstance(y, (list, tuple)) else f"a {type(y).__name__}"
+        expected = f"{len(target)} parts"
+    if not matches:
+        place = "".join(f"[{key!r}]" for key in path)
+        _checks.fail(
+            f"A structure `target` must match the labels{place and f' at {place}'}.",
+            f"a target with {expected} for labels with {keys}",
+            'Name every part: `"keep"` leaves one unmixed.',
+        )
+
+
+def _match_weights(template, sample_weight, flat, count):
+    """For each entry, the index of its sample weights among those given, or None."""
+    indices: list[int | None] = [None] * count
+    order = {position: index for index, position in enumerate(i for i, leaf in enumerate(flat) if leaf is not None)}
+    nested = tree.is_nested(sample_weight)
+    numbered = tree.pack_sequence_as(sample_weight, list(range(len(flat)))) if nested else 0 if flat else None
+
+    def each(template, numbered):
+        if isinstance(template, _Kept) or numbered is None:
+            return
+        if isinstance(numbered, int):
+            for entry in [template] if isinstance(template, int) else tree.flatten(template):
+                if isinstance(entry, int):
+                    indices[entry] = order.get(numbered)
+        elif isinstance(template, dict) and isinstance(numbered, dict) and set(numbered) <= set(template):
+            for key, part in numbered.items():
+                each(template[key], part)
+        elif isinstance(template, (list, tuple)) and isinstance(numbered, (list, tuple)) and (
+            len(template) == len(numbered)
+        ):
+            for pair in zip(template, numbered, strict=True):
+                each(*pair)
+        else:
+            _checks.fail(
+                "Sample weights must be one tensor, or one for each tensor of the labels in the same structure.",
+                f"{_outline(sample_weight)} for labels {_outline(template)}",
+            )
+
+    each(template, numbered)
+    return indices
+
+
+def _check_weight_shape(weight, label):
+    """Raise unless sample weights of static shape `weight` match labels of static shape `label`."""
+    if weight is None or label is None:
+        _checks.fail(
+            "With sample weights, their rank and that of the labels must be known.",
+            "sample weights or labels of unknown rank",
+            "First call `set_shape` on them.",
+        )
+    column = len(weight) == len(label) + 1 and weight[-1] == 1
+    pairs = zip(weight, label, strict=False)
+    if not column and (len(weight) > len(label) or any(w not in (1, None) and size not in (w, None) for w, size in pairs)):
+        _checks.fail(
+            "Sample weights must have the shape (B,), or the leading axes of the labels.",
+            f"sample_weight of shape {tuple(weight)} with labels of shape {tuple(label)}",
+        )
+
+
+def _outline(structure):
+    """A structure in words, with dots for its arrays."""
+    return str(tree.map_structure(lambda _: ..., structure)).replace("Ellipsis", "...")
+
+
+def _leaves(value):
+    return [value] if hasattr(value, "dtype") else tree.flatten(value)
+
+
+def _map(function, structure):
+    return function(structure) if hasattr(structure, "dtype") else tree.map_structure(function, structure)
+
+
+def _ones_like(batch, kept):
+    ones = batch.xp.cast(batch.xp.arange(batch.size()) * 0 + 1, "float32")
+    return tree.map_structure(lambda _: ones, kept)
+
+
+def _doubled(key, value):
+    """What is kept, for the clean and for the mixed samples."""
+
+    def doubled(leaf):
+        if not getattr(leaf, "shape", ()) or _backend.irregular(leaf):
+            _checks.fail(
+                "With `include_clean=True`, what is kept must be arrays with a batch axis, which are doubled.",
+                f"{key!r}: a {type(leaf).__name__}",
+                "Take it out of the batch.",
+            )
+        return _backend.namespace(leaf).concat([leaf, leaf])
+
+    return tree.map_structure(doubled, value)
+
+
+def _check_arrays(arrays, x):
+    """The array namespace of dense arrays with one batch axis, or raise."""
+    sizes, has_axis = set(), True
+    for leaf in arrays:
+        if _backend.kind(leaf).framework is None or _backend.irregular(leaf) or leaf.dtype == "object":
+            _fail_leaf(leaf)
+        shape = _backend.static_shape(leaf)
+        if shape is not None:
+            has_axis = has_axis and len(shape) > 0
+            sizes.add(shape[0] if shape else None)
+    if not has_axis or len(sizes - {None}) > 1:
+        shapes = [shape for shape in map(_backend.static_shape, arrays) if shape is not None]
+        received = f"tensors of shapes {', '.join(map(str, shapes[:8]))}" + (", ..." if len(shapes) > 8 else "")
+        if not has_axis:
+            expected = "Mixing pairs the examples of a batch, so every tensor needs a batch axis."
+            _checks.fail(expected, received, _BATCH_FIRST)
+        own = {shape[0] for shape in map(_backend.static_shape, tree.flatten(x)) if shape}
+        several = isinstance(x, (list, tuple)) and len(own) > 1
+        _checks.fail(_BATCH_SIZES, received, _UNEQUAL if several else _BATCH_FIRST)
+    return _backend.namespace(*arrays)
+
+
+def _fail_leaf(leaf):
+    name, irregularity = type(leaf).__name__, _backend.irregular(leaf)
+    if irregularity:
+        hint = "Make it dense first."
+        if irregularity == "ragged":
+            hint = (
+                "Pad it first, e.g. `x.to_tensor()`; bounding boxes with `boxes.to_tensor(-1)`, or with "
+                "`keras.layers.MaxNumBoundingBoxes`."
+            )
+        _checks.fail("A batch must hold dense tensors.", f"a {irregularity} tensor ({name})", hint)
+    if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
+        _checks.fail("A batch must hold arrays of numbers.", f"an array of {leaf.dtype}", _UNEQUAL)
+    _checks.fail("A batch must hold arrays or tensors.", f"a {name}", "Wrap it with `np.asarray(...)`.", TypeError)
+
+
+_ALIKE = "The batch of the partners must have the structure, dtypes, shapes and batch size of the batch."
+_BATCH_SIZES = "All tensors of a batch must have the same batch size."
+_BATCH_FIRST = "Was the data set batched? Write `ds.batch(32).map(layer)`, not `ds.map(layer).batch(32)`."
+_UNEQUAL = (
+    "A list stands for several inputs, one tensor for each. To mix examples of unequal length, pad them to one array "
+    "(B, T)."
+)

@@ -1,9 +1,13 @@
 """Plans for whole batches: lam, permutation and box, drawn together."""
 
+import numbers
+
 from kmix import _backend, _checks, random
-from kmix.plan import pairing, regions, streams
-from kmix.plan.lam import sample_numbers
-from kmix.plan.record import MixPlan
+from kmix.plan import streams
+from kmix.plan.plan import MixPlan, Tiles
+
+# Rows of the streams of a mixer with lam: four for lam, one for `rate`, one for the partners, then its own.
+_RATE, _PARTNERS, _OWN = 4, 5, 6
 
 
 def sample_mixup(
@@ -15,8 +19,8 @@ def sample_mixup(
     per="sample",
     rate=1.0,
     replica=0,
-    shards=1,
-    dominant=False,
+    lam_at_least_half=False,
+    pair=None,
     stream=streams.MIXUP,
     xp=_backend.NUMPY,
 ):
@@ -31,26 +35,29 @@ def sample_mixup(
         per: `"sample"` draws one lam for each sample, `"batch"` one for all of them.
         rate: Probability that a sample (or the batch) is mixed at all, in [0, 1].
         replica: Index of the replica under data parallelism; replicas draw different plans.
-        shards: Number of equal parts of the batch within which partners stay.
-        dominant: Whether to take `max(lam, 1 - lam)` for lam.
+        lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam.
+        pair: A function from random words `(B,)` to partners, int `(B,)`. By default, the permutation that sorts them.
         stream: First of the streams of bits to draw from; `kmix.plan.reserve` returns it.
         xp: Array namespace of the result, from `kmix._backend`.
 
     Returns:
         A `MixPlan` with `lam` and `permutation`.
 
+    Raises:
+        ValueError: if `seed`, `alpha`, `batch_size`, `per` or `rate` is out of range.
+        TypeError: if one of them has a wrong type.
+
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
 
     Example:
-    >>> from kmix.plan import sample_mixup
-    >>> plan = sample_mixup(seed=1, step=0, alpha=0.4, batch_size=4)
-    >>> plan.permutation
-    array([2, 0, 3, 1], dtype=int32)
+        >>> from kmix.plan import sample_mixup
+        >>> plan = sample_mixup(seed=1, step=0, alpha=0.4, batch_size=4)
+        >>> plan.permutation
+        array([2, 0, 3, 1], dtype=int32)
     """
-    settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp, "dominant": dominant}
-    numbers = sample_numbers(seed, step, alpha, batch_size, **settings)
-    return MixPlan(numbers.lam, pairing.uniform(xp, numbers.pairing, shards), bijective=True)
+    lam, words, _ = _sample_lam(seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp)
+    return MixPlan(lam, xp.argsort(words) if pair is None else pair(words), bijective=pair is None)
 
 
 def sample_cutmix(
@@ -63,8 +70,8 @@ def sample_cutmix(
     per="sample",
     rate=1.0,
     replica=0,
-    shards=1,
-    dominant=False,
+    lam_at_least_half=False,
+    pair=None,
     cut=None,
     stream=streams.CUTMIX,
     xp=_backend.NUMPY,
@@ -77,89 +84,197 @@ def sample_cutmix(
     Args:
         spatial_shape: Sizes of one to three spatial axes, `(H, W)` for images.
         cut: Indices of the spatial axes to cut, such as `(0,)` for the height; a box spans the others. None for all.
-        seed, step, alpha, batch_size, per, rate, replica, shards, dominant, stream, xp: As in `sample_mixup`.
+        seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, pair, stream, xp: As in `sample_mixup`.
 
     Returns:
         A `MixPlan` with `lam`, `permutation` and `box`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        TypeError: if one of them has a wrong type.
 
     Reference:
         S. Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
         Features", https://arxiv.org/abs/1905.04899
 
     Example:
-    >>> from kmix.plan import sample_cutmix
-    >>> plan = sample_cutmix(seed=1, step=0, alpha=1.0, batch_size=2, spatial_shape=(8, 8))
-    >>> plan.box.shape
-    (2, 4)
+        >>> from kmix.plan import sample_cutmix
+        >>> plan = sample_cutmix(seed=1, step=0, alpha=1.0, batch_size=2, spatial_shape=(8, 8))
+        >>> plan.box.shape
+        (2, 4)
     """
-    settings = {"per": per, "rate": rate, "replica": replica, "stream": stream, "xp": xp, "dominant": dominant}
-    numbers = sample_numbers(seed, step, alpha, batch_size, others=len(spatial_shape), **settings)
-    box, kept = regions.boxes(xp, numbers.lam, numbers.uniforms, spatial_shape, cut)
-    return MixPlan(kept, pairing.uniform(xp, numbers.pairing, shards), box, bijective=True)
+    spatial_shape = check_spatial_shape(spatial_shape)
+    given = (seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp)
+    lam, words, centres = _sample_lam(*given, own=len(spatial_shape))
+    box, kept = _boxes(xp, lam, centres, spatial_shape, cut)
+    return MixPlan(kept, xp.argsort(words) if pair is None else pair(words), box, bijective=pair is None)
 
 
 def sample_mosaic(
-    seed, step, batch_size, spatial_shape, *, rate=1.0, replica=0, shards=1, stream=streams.MOSAIC, xp=_backend.NUMPY
+    seed,
+    step,
+    batch_size,
+    spatial_shape,
+    *,
+    rate=1.0,
+    replica=0,
+    pair=None,
+    stream=streams.MOSAIC,
+    xp=_backend.NUMPY,
 ):
     """Draw the plan of one Mosaic batch: a centre and three partners for each sample.
 
     Args:
-        seed, step, batch_size, rate, replica, shards, stream, xp: As in `sample_mixup`.
+        seed, step, batch_size, rate, replica, pair, stream, xp: As in `sample_mixup`.
         spatial_shape: Height and width.
 
     Returns:
-        A `MixPlan`. Its `region` is the centre, int32 `(B, 2)`, and the partners, int32 `(3, B)`; its `lam` is the
-        share of the sample, and its `permutation` the first partner. The centre is `(H, W)` where `rate` leaves a
-        sample as it is.
+        A `MixPlan`. Its `region` are the `Tiles`: the sample at the top left, then its partners at the top right, the
+        bottom left and the bottom right. The window of the sample is the whole image where `rate` leaves it unmixed.
 
     Raises:
-        ValueError: if the seed is negative or too large.
-        TypeError: if the seed is not an integer.
+        ValueError: if an argument is out of range.
+        TypeError: if one of them has a wrong type.
 
     Reference:
         A. Bochkovskiy, C.-Y. Wang, H.-Y. M. Liao, "YOLOv4: Optimal Speed and Accuracy of Object Detection",
         https://arxiv.org/abs/2004.10934
 
     Example:
-    >>> from kmix.plan import sample_mosaic
-    >>> centre, partners = sample_mosaic(seed=1, step=0, batch_size=2, spatial_shape=(8, 8)).region
-    >>> centre.shape, partners.shape
-    ((2, 2), (3, 2))
+        >>> from kmix.plan import sample_mosaic
+        >>> plan = sample_mosaic(seed=1, step=0, batch_size=2, spatial_shape=(8, 8))
+        >>> plan.partners.shape, plan.shares.shape
+        ((3, 2), (4, 2))
     """
-    _ROWS, _COLUMNS, _RATE, _PARTNERS = 0, 1, 2, range(3, 6)
-    streams.check(stream, _PARTNERS.stop)
-    words = random.bits(xp, random.key(xp, _checks.seed(seed), step), stream, _PARTNERS.stop, batch_size, replica)
+    _ROWS, _COLUMNS, _MIXED, _WORDS = 0, 1, 2, range(3, 6)
+    spatial_shape = check_spatial_shape(spatial_shape)
+    if len(spatial_shape) != 2:
+        _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"spatial_shape={spatial_shape}")
+    streams.check(stream, _WORDS.stop)
+    rate = _checks.real(rate, "rate", 0.0, 1.0)
+    words = random.bits(
+        xp, random.key(xp, _checks.seed(seed), step), stream, _WORDS.stop, _rows(batch_size), replica
+    )
     u = xp.unstack(random.uniform(xp, words))
-    centre = [regions.centre(xp, u[axis], size) for axis, size in zip((_ROWS, _COLUMNS), spatial_shape, strict=True)]
+    height, width = (xp.cast(size, "int32") for size in spatial_shape)
+    # In the middle half of each axis.
+    row, column = (
+        xp.cast(xp.math.floor((0.25 + 0.5 * u[axis]) * xp.cast(size, "float32") + 0.5), "int32")
+        for axis, size in ((_ROWS, height), (_COLUMNS, width))
+    )
     if rate < 1.0:
-        sizes = [xp.cast(size, "int32") for size in spatial_shape]
-        centre = [xp.where(u[_RATE] < rate, at, size) for at, size in zip(centre, sizes, strict=True)]
-    partners = [pairing.uniform(xp, words[i], shards) for i in _PARTNERS]
-    area = xp.cast(spatial_shape[0] * spatial_shape[1], "float32")
-    share = regions.portion(xp, xp.cast(centre[0] * centre[1], "float32"), area)
-    return MixPlan(share, partners[0], region=(xp.stack(centre, axis=1), xp.stack(partners)))
+        row, column = (xp.where(u[_MIXED] < rate, *each) for each in ((row, height), (column, width)))
+    partners = [xp.rows(xp.argsort(words[i]) if pair is None else pair(words[i])) for i in _WORDS]
+    # Each half of an axis: how far its image is moved, where it begins, where it ends, and its length.
+    top, bottom = (row - height, 0 * row, row, row), (row, row, 0 * row + height, height - row)
+    left, right = (column - width, 0 * column, column, column), (column, column, 0 * column + width, width - column)
+    tiles = [(top, left), (top, right), (bottom, left), (bottom, right)]
+    area = xp.cast(height * width, "float32")
+    shares = [_portion(xp, xp.cast(rows[3] * columns[3], "float32"), area) for rows, columns in tiles]
+    shift = [xp.stack([rows[0], columns[0]], axis=1) for rows, columns in tiles]
+    window = [xp.stack([rows[1], columns[1], rows[2], columns[2]], axis=1) for rows, columns in tiles]
+    region = Tiles(xp.stack(shift, axis=1), xp.stack(window, axis=1))
+    return MixPlan(shares[0], partners[0], region=region, partners=xp.stack(partners), shares=xp.stack(shares))
 
 
-def sample_choice(seed, step, weights, *, depth=1, stream=streams.CHOICE, xp=_backend.NUMPY):
-    """Draw the index of one of `len(weights)` branches with probabilities proportional to `weights`.
+def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, xp=_backend.NUMPY):
+    """Draw the index of one of `len(probabilities)` branches, with probabilities in this proportion.
 
     Args:
         seed, step, stream, xp: As in `sample_mixup`.
-        weights: Python numbers >= 0 with a positive sum.
+        probabilities: Python numbers >= 0 with a positive sum.
         depth: Level of nested choices, an int >= 1. Each level draws from its own stream.
 
     Returns:
         int32 scalar.
 
+    Raises:
+        ValueError: if the probabilities are negative or all 0.
+
     Example:
-    >>> from kmix.plan import sample_choice
-    >>> int(sample_choice(seed=1, step=0, weights=[0, 1]))
-    1
+        >>> from kmix.plan import sample_choice
+        >>> int(sample_choice(seed=1, step=0, probabilities=[0, 1]))
+        1
     """
+    probabilities = _checks.probabilities(probabilities, len(probabilities))
     streams.check(stream, depth)
-    u = random.uniform(xp, random.bits(xp, random.key(xp, seed, step), stream + depth - 1, 1, 1))[0, 0]
-    total, below, index = sum(weights), 0.0, xp.cast(0, "int32")
-    for weight in weights[:-1]:
-        below = below + weight
+    u = random.uniform(xp, random.bits(xp, random.key(xp, _checks.seed(seed), step), stream + depth - 1, 1, 1))[0, 0]
+    total, below, index = sum(probabilities), 0.0, xp.cast(0, "int32")
+    for probability in probabilities[:-1]:
+        below = below + probability
         index = index + xp.cast(u > below / total, "int32")
     return index
+
+
+def check_spatial_shape(sizes):
+    """Return the spatial sizes to draw a box for, or raise."""
+    if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
+        _checks.fail(
+            "To draw a box, a mixer needs the sizes of one to three spatial axes.",
+            f"spatial_shape={sizes}",
+            "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
+        )
+    return tuple(
+        _checks.integer(size, "spatial_shape", 1) if isinstance(size, (int, float, str)) else size for size in sizes
+    )
+
+
+def _rows(batch_size):
+    """The number of samples, checked if it is a Python number."""
+    return _checks.integer(batch_size, "batch_size") if isinstance(batch_size, (numbers.Real, str)) else batch_size
+
+
+def _sample_lam(seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp, own=0):
+    """Lam, float32 `(B,)`; the words `(B,)` for the partners; and `own` further uniforms, each float32 `(B,)`."""
+    _checks.one_of(per, "per", ("sample", "batch"))
+    rate = _checks.real(rate, "rate", 0.0, 1.0)
+    if isinstance(alpha, (numbers.Real, str)):
+        alpha = _checks.real(alpha, "alpha")
+    streams.check(stream, _OWN + own)
+    key = random.key(xp, _checks.seed(seed), step)
+    words = random.bits(xp, key, stream, _OWN + own, _rows(batch_size), replica)
+    u = random.uniform(xp, words)
+    if per == "batch":
+        # The draw of the first sample applies to all.
+        u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
+    u = xp.unstack(u)
+    lam = random.symmetric_beta(xp, u[:_RATE], alpha)
+    lam = xp.math.maximum(lam, 1.0 - lam) if lam_at_least_half else lam
+    lam = lam if rate == 1.0 else xp.where(u[_RATE] < rate, lam, xp.cast(1.0, "float32"))
+    return lam, words[_PARTNERS], u[_OWN:]
+
+
+def _boxes(xp, lam, centres, spatial_shape, cut=None):
+    """Boxes with `1 - lam` of the area around uniform centres, clipped at the borders.
+
+    Args:
+        xp: Array namespace.
+        lam: float32 `(B,)`.
+        centres: Uniforms `(B,)` for each spatial axis.
+        spatial_shape: Sizes of the spatial axes.
+        cut: Indices of the spatial axes to cut; a box spans the others. None for all.
+
+    Returns:
+        The boxes, int32 `(B, 2 * k)`, and the share of the pixels outside each, float32 `(B,)`: NaN where lam is.
+    """
+    cut = range(len(spatial_shape)) if cut is None else cut
+    # Slightly larger, so that lam = 0 up to rounding cuts the whole image on every framework.
+    edge = xp.power(1.0 - lam, 1.0 / len(cut)) * (1.0 + 1e-6)
+    starts, stops, removed = [], [], 1.0
+    for axis, size in enumerate(spatial_shape):
+        if axis not in cut:
+            starts.append(xp.cast(0 * lam, "int32"))
+            stops.append(starts[-1] + xp.cast(size, "int32"))
+            continue
+        length = xp.cast(size, "float32")
+        centre = xp.cast(xp.math.floor(centres[axis] * length), "int32")
+        half = xp.cast(xp.math.floor(edge * length), "int32") // 2
+        starts.append(xp.math.maximum(centre - half, 0))
+        stops.append(xp.math.minimum(centre + half, xp.cast(size, "int32")))
+        removed = removed * _portion(xp, xp.cast(stops[-1] - starts[-1], "float32"), length)
+    return xp.stack(starts + stops, axis=1), xp.where(lam == lam, 1.0 - removed, lam)
+
+
+def _portion(xp, part, whole):
+    """`part / whole`, exactly 1 if they are equal: XLA multiplies by the reciprocal of a constant `whole`."""
+    return xp.where(part == whole, xp.cast(1.0, "float32"), part / whole)

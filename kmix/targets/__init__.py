@@ -1,20 +1,17 @@
-"""Every kind of data that follows a plan, with one file for each."""
+"""What labels are: one class for each kind of data that follows a plan."""
 
-from kmix.targets import keep, labels, union  # noqa: F401, the import registers them
+from kmix.targets.base import BatchInfo, Keep, Target
 from kmix.targets.bounding_boxes import BoundingBoxes
-from kmix.targets.inputs import Blended, Embeddings, Inputs
-from kmix.targets.pasted import Pasted
+from kmix.targets.labels import LabelPairs, Labels, LabelUnion
 from kmix.targets.segmentation_masks import SegmentationMasks
-from kmix.targets.target import Target, names, register
 
 __all__ = [
-    "Blended",
+    "BatchInfo",
     "BoundingBoxes",
-    "Embeddings",
-    "Inputs",
-    "Pasted",
+    "Keep",
+    "LabelPairs",
+    "LabelUnion",
+    "Labels",
     "SegmentationMasks",
     "Target",
-    "names",
-    "register",
 ]

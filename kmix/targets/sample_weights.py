@@ -1,42 +1,54 @@
-"""Sample weights: mixed so that a loss linear in the labels is the weighted pair of losses."""
+"""Sample weights, and the shares that they give to the partners in the labels."""
 
 import keras
 
 from kmix import _backend, _checks
 from kmix.mixing import combine
-from kmix.targets.spread import outline
 
 tree = keras.tree
 
 
-def mix_weights(xp, weights, plan):
+def mix_weight(xp, weight, plan):
     """Mix sample weights: `lam * w + (1 - lam) * w[permutation]`, float32 of the same shape."""
-    views = views_of(xp, plan)
-    if views:
-        return _total(xp, views, [view.share for view in views], xp.cast(weights, "float32"))
+    weight = xp.cast(weight, "float32")
+    if plan.partners is not None:
+        return _total(xp, weight, *_sources_and_shares(xp, plan))
     lam = _lam(plan)
-    return combine(xp, lam == 1.0, lam, 1.0 - lam, xp.cast(weights, "float32"), plan.permutation)
+    return combine(xp, lam == 1.0, lam, 1.0 - lam, weight, plan.permutation)
 
 
-def _lam(plan):
-    """The lam of a plan, in the framework in which it was drawn."""
-    return _backend.namespace(plan.lam).cast(plan.lam, "float32")
+def mix_labels(xp, y, weight, plan):
+    """Mix labels `(B, ...)` by the shares of the partners, weighted by their sample weights, in float32.
+
+    `y' = (lam * w_i * y_i + (1 - lam) * w_j * y_j) / w'` with `w' = lam * w_i + (1 - lam) * w_j`, so that a loss linear
+    in `y` is the weighted pair of losses. Where `w'` is 0, the shares alone count.
+    """
+    if plan.partners is None:
+        keep, own, partner = pair_shares(xp, y, weight, plan)
+        return combine(xp, keep, own, partner, y, plan.permutation)
+    sources, shares = _sources_and_shares(xp, plan)
+    if weight is not None:
+        w = _aligned(xp, weight, y)
+        total = _total(xp, w, sources, shares)
+        weighted = [xp.along(share, w) * xp.take(w, source) for source, share in zip(sources, shares, strict=True)]
+        shares = [
+            xp.where(total == 0, xp.along(share, w), each / xp.where(total == 0, 1.0, total))
+            for share, each in zip(shares, weighted, strict=True)
+        ]
+    return _total(xp, xp.cast(y, "float32"), sources, shares)
 
 
-def label_shares(xp, y, plan, weight=None):
-    """The shares of the partners in the labels `y`: `lam` and `1 - lam`, weighted by the sample weights.
+def pair_shares(xp, y, weight, plan):
+    """The shares of a sample and its partner in the labels `y`: `lam` and `1 - lam`, weighted by the sample weights.
 
     Returns:
-        `(keep, a, b)`: whether a sample is kept unchanged, the share of the sample, and the share of its partner. With
-        sample weights, `a = lam * w_i / w'` and `b = (1 - lam) * w_j / w'` for `w' = lam * w_i + (1 - lam) * w_j`.
+        `(keep, a, b)`: whether a sample is kept unchanged, the share of the sample, and the share of its partner.
     """
     lam = _lam(plan)
     keep, a, b = lam == 1.0, lam, 1.0 - lam
     if weight is None:
         return keep, a, b
-    lam, permutation, w = xp.asarray(lam), xp.asarray(plan.permutation), xp.cast(weight, "float32")
-    if len(w.shape) == len(y.shape) + 1:
-        w = xp.reshape(w, (-1,))
+    lam, permutation, w = xp.asarray(lam), xp.asarray(plan.permutation), _aligned(xp, weight, y)
     lam = xp.along(lam, w)
     a, b = lam * w, (1.0 - lam) * xp.take(w, permutation)
     # Divide the shares, not the labels: w * y / w may differ from y. If both weights are 0, lam alone counts.
@@ -45,62 +57,57 @@ def label_shares(xp, y, plan, weight=None):
     return keep, xp.where(weightless, lam, a / total), xp.where(weightless, 1.0 - lam, b / total)
 
 
-def views_of(xp, plan):
-    """The `View`s of a plan with several partners, as arrays of `xp`; an empty list if it has one."""
-    if not hasattr(plan.region, "views"):
-        return []
-    views = plan.region.views(_backend.namespace(*tree.flatten(plan.region)))
-    return [type(view)(*map(xp.asarray, view)) for view in views]
+def _lam(plan):
+    """The lam of a plan, in the framework in which it was drawn."""
+    return _backend.namespace(plan.lam).cast(plan.lam, "float32")
 
 
-def mix_views(xp, y, views, weight=None):
-    """The labels `y` of several partners, weighted by their shares and their sample weights, in float32."""
-    shares = [view.share for view in views]
-    if weight is not None:
-        w = xp.cast(weight, "float32")
-        w = xp.reshape(w, (-1,)) if len(w.shape) == len(y.shape) + 1 else w
-        total = _total(xp, views, shares, w)
-        weighted = [xp.along(view.share, w) * xp.take(w, view.source) for view in views]
-        # If all weights are 0, the shares alone count.
-        shares = [
-            xp.where(total == 0, xp.along(view.share, w), each / xp.where(total == 0, 1.0, total))
-            for view, each in zip(views, weighted, strict=True)
-        ]
-    return _total(xp, views, shares, xp.cast(y, "float32"))
+def _aligned(xp, weight, y):
+    """Sample weights `(B, ...)`, or in a column `(B, 1)` for labels `(B,)`, with the leading axes of the labels."""
+    w = xp.cast(weight, "float32")
+    return xp.reshape(w, (-1,)) if len(w.shape) == len(y.shape) + 1 else w
 
 
-def _total(xp, views, shares, y):
+def _sources_and_shares(xp, plan):
+    parts = plan.parts()
+    return [xp.asarray(part.source) for part in parts], [xp.asarray(part.share) for part in parts]
+
+
+def _total(xp, y, sources, shares):
     total = 0.0
-    for view, share in zip(views, shares, strict=True):
+    for source, share in zip(sources, shares, strict=True):
         share = xp.along(share, y)
-        # An image without a share adds nothing, even where it is NaN.
-        total = total + xp.where(share > 0, share * xp.take(y, view.source), 0.0)
+        # A sample without a share adds nothing, even where it is NaN.
+        total = total + xp.where(share > 0, share * xp.take(y, source), 0.0)
     return total
 
 
-def match(y, sample_weight):
-    """For each array of `y`, the index of its sample weights in the flattened sample weights, or None.
+def match(targets, sample_weight):
+    """For each array of a structure of targets, the index of its sample weights in the flattened sample weights.
+
+    Returns:
+        A structure like `targets` of indices, with None where there are no sample weights.
 
     Raises:
-        ValueError: unless the sample weights are one array, or one for each array of `y` in the same structure.
+        ValueError: unless the sample weights are one array, or one for each array of the targets in their structure.
     """
-    numbers = list(range(len(tree.flatten(sample_weight))))
-    numbered = tree.pack_sequence_as(sample_weight, numbers) if tree.is_nested(sample_weight) else 0
+    flat = tree.flatten(sample_weight)
+    numbered = tree.pack_sequence_as(sample_weight, list(range(len(flat)))) if tree.is_nested(sample_weight) else 0
 
-    def each(y, numbered):
+    def each(target, numbered):
         if not isinstance(numbered, (dict, list, tuple)):
-            return tree.map_structure(lambda _: numbered, y)
-        if isinstance(y, dict) and isinstance(numbered, dict) and set(numbered) <= set(y):
-            return type(y)({key: each(part, numbered.get(key)) for key, part in y.items()})
-        if isinstance(y, (list, tuple)) and isinstance(numbered, (list, tuple)) and len(y) == len(numbered):
-            return getattr(type(y), "_make", type(y))(list(map(each, y, numbered)))
+            index = None if numbered is None or flat[numbered] is None else numbered
+            return tree.map_structure(lambda _: index, target)
+        if isinstance(target, dict) and isinstance(numbered, dict) and set(numbered) <= set(target):
+            return {key: each(part, numbered.get(key)) for key, part in target.items()}
+        if isinstance(target, (list, tuple)) and isinstance(numbered, (list, tuple)) and len(target) == len(numbered):
+            return list(map(each, target, numbered))
         return _checks.fail(
             "Sample weights must be one tensor, or one for each tensor of the labels in the same structure.",
-            f"{outline(sample_weight)} for labels {outline(labels)}",
+            f"{outline(sample_weight)} for labels {outline(targets)}",
         )
 
-    labels = y
-    return each(y, numbered)
+    return each(targets, numbered)
 
 
 def check_shape(weight, label):
@@ -127,34 +134,6 @@ def check_shape(weight, label):
     )
 
 
-def spec(sample_weight):
-    """The mixed sample weights as `KerasTensor`s."""
-    return tree.map_structure(
-        lambda leaf: None if leaf is None else keras.KerasTensor(leaf.shape, dtype="float32"), sample_weight
-    )
-
-
-def check_class_weight(class_weight):
-    """Return `class_weight` as `{class number: weight >= 0}`, or None, or raise. JSON turns numbers into strings."""
-    if class_weight is None:
-        return None
-    if not isinstance(class_weight, dict):
-        _checks.fail(
-            "`class_weight` must be a dictionary from class numbers to weights.",
-            f"class_weight={class_weight!r}",
-            "For example `class_weight={0: 1.0, 1: 3.0}`.",
-            TypeError,
-        )
-
-    def number(key):
-        return _checks.integer(int(key) if isinstance(key, str) and key.isdigit() else key, "class_weight")
-
-    return {number(key): _checks.real(value, "class_weight") for key, value in class_weight.items()}
-
-
-def multiply(xp, sample_weight, factor):
-    """Sample weights `(B, ...)` times a weight `(B,)` of each sample."""
-    if sample_weight is None:
-        return factor
-    w = xp.cast(sample_weight, "float32")
-    return w * xp.along(factor, w)
+def outline(structure):
+    """A structure in words, with dots for its arrays."""
+    return str(tree.map_structure(lambda _: ..., structure)).replace("Ellipsis", "...")

@@ -1,0 +1,232 @@
+"""Who mixes with whom: rules that choose the partner of each sample."""
+
+import keras
+
+from kmix import _backend, _checks, random
+from kmix._settings import Settings
+from kmix.plan import streams
+
+tree = keras.tree
+
+
+class Pairing(Settings):
+    """A rule that chooses the partner of each sample. Override `partners` or `score` to write one.
+
+    A rule is never changed: `rule.replace(within="shard")` makes a changed copy. Rules with equal settings are equal.
+
+    Args:
+        within: `"batch"` draws partners from the whole batch; `"shard"` from the part of the batch on the same device
+            in a `MixTrainer` under `keras.distribution`, so that mixing moves nothing between devices (elsewhere a
+            batch is one shard).
+        allow_self: Whether a sample may be its own partner. Such a sample is not mixed.
+
+    Attributes:
+        bijective: Whether each sample is the partner of exactly one other.
+
+    Raises:
+        ValueError: if `within` is neither `"batch"` nor `"shard"`.
+        TypeError: if `allow_self` is not a boolean.
+
+    Example: each sample mixes with the next one.
+
+        >>> @keras.saving.register_keras_serializable(package="example")
+        ... class NextSample(kmix.pairing.Pairing):
+        ...     def partners(self, xp, words, key, targets):
+        ...         return (xp.arange(xp.size(words, 0)) + 1) % xp.size(words, 0)
+        >>> kmix.MixUp(0.2, pairing=NextSample(), seed=1).plan(step=0, batch_size=4).permutation
+        array([1, 2, 3, 0], dtype=int32)
+    """
+
+    bijective = False
+
+    def __init__(self, *, within="batch", allow_self=True):
+        self.within = _checks.one_of(within, "within", ("batch", "shard"))
+        self.allow_self = _checks.boolean(allow_self, "allow_self")
+
+    @property
+    def needs_targets(self):
+        """Whether the rule reads the targets: whether it has a `score`."""
+        return type(self).score is not Pairing.score
+
+    def partners(self, xp, words, key, targets):
+        """The partner of each sample. By default drawn by `score`.
+
+        Args:
+            xp: Array namespace of `words`.
+            words: Random 32-bit words `(B,)`, one for each sample, which never tie.
+            key: The `kmix.plan.PlanKey` of the batch, with its seed.
+            targets: The encoded targets of the batch by key, and what is kept; a single array is `"labels"`.
+
+        Returns:
+            int `(B,)`, or `(shards, B / shards)`, counted within each shard, with `within="shard"`.
+        """
+        if not targets:
+            _checks.fail(
+                f"With `pairing={type(self).__name__}(...)`, a plan depends on the targets of the batch.",
+                "a plan without targets",
+                "Write `layer.plan(step, batch_size, targets=y)`.",
+            )
+        if self.within == "shard" and key.shards > 1:
+            _checks.fail(
+                "A rule with a score compares all samples of a batch.",
+                f'`within="shard"` for {type(self).__name__} on {key.shards} devices',
+                'Write `within="batch"`.',
+            )
+        arrays = [leaf for leaf in tree.flatten(targets) if hasattr(leaf, "dtype")]
+        if xp is _backend.NUMPY and all(map(_backend.on_host, arrays)):
+            targets = tree.map_structure(lambda leaf: _backend.values(leaf) if hasattr(leaf, "dtype") else leaf, targets)
+        else:
+            # On the device of the targets: the host would have to wait for them.
+            xp = _backend.namespace(*arrays, key.step)
+            targets = tree.map_structure(lambda leaf: xp.asarray(leaf) if hasattr(leaf, "dtype") else leaf, targets)
+        score = xp.cast(self.score(xp, targets), "float32")
+        n = xp.size(score, 0)
+        drawn = random.bits(xp, random.key(xp, key.seed, key.step), streams.PAIRING, 1, n * n, key.replica)
+        own = xp.arange(n)
+        if not self.allow_self:
+            score = xp.where(own[:, None] == own, float("-inf"), score)
+        # The largest sum of a log-probability and a Gumbel number. Without a candidate, a sample is its own partner.
+        gumbel = -xp.math.log(-xp.math.log(xp.reshape(random.uniform(xp, drawn), (n, n))))
+        best = xp.argmax(gumbel + score)
+        return xp.where(xp.pick(score, best[:, None])[:, 0] == float("-inf"), own, best)
+
+    def score(self, xp, targets):
+        """The logarithm of the probability, up to a constant, that sample j is the partner of sample i.
+
+        Args:
+            xp: Array namespace of the targets.
+            targets: As in `partners`.
+
+        Returns:
+            Float `(B, B)`. `-inf` is no candidate. A sample without a candidate is its own partner, so it is not mixed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `partners` or `score`.")
+
+    def check_targets(self, targets):
+        """Raise unless the rule can read the targets, from their static shapes and dtypes, and values on the host."""
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class RandomPairs(Pairing):
+    """Partners at random: a permutation of the batch.
+
+    Args:
+        within, allow_self: See `Pairing`. With `allow_self=False`, no sample of a batch of two or more is its own
+            partner.
+
+    Raises:
+        ValueError: if `within` is neither `"batch"` nor `"shard"`.
+        TypeError: if `allow_self` is not a boolean.
+
+    Example:
+        >>> layer = kmix.MixUp(0.2, pairing=kmix.pairing.RandomPairs(allow_self=False), seed=1)
+        >>> bool(np.any(layer.plan(step=0, batch_size=8).permutation == np.arange(8)))
+        False
+    """
+
+    bijective = True
+
+    def partners(self, xp, words, key, targets):
+        permutation = xp.argsort(words if self._shards(key) == 1 else xp.reshape(words, (self._shards(key), -1)))
+        if self.allow_self:
+            return permutation
+        # The cycle through all its entries.
+        following = (xp.argsort(permutation) + 1) % xp.size(permutation, -1)
+        return xp.pick(permutation, following)
+
+    def _shards(self, key):
+        return key.shards if self.within == "shard" else 1
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class SimilarLabels(Pairing):
+    """Partners with similar labels, for regression (C-Mixup).
+
+    Sample `j` is the partner of sample `i` with a probability proportional to `exp(-|y_i - y_j|**2 / (2 *
+    bandwidth**2))`. Takes time and memory for `B * B` distances.
+
+    Args:
+        bandwidth: How similar, in standard deviations of the label within the batch (of each column), a number > 0.
+            A column that is constant does not count.
+        label: With several labels, the key (or index) of the label to compare.
+        within, allow_self: See `Pairing`.
+
+    Raises:
+        ValueError: if `bandwidth` is not positive; in a batch, if the label is not float `(B,)` or `(B, C)`, or not
+            finite.
+        TypeError: if an argument has a wrong type.
+
+    Reference:
+        H. Yao et al., "C-Mixup: Improving Generalization in Regression", NeurIPS 2022,
+        https://arxiv.org/abs/2210.05775
+
+    Example:
+        >>> layer = kmix.MixUp(2.0, pairing=kmix.pairing.SimilarLabels(0.1), seed=1)
+        >>> y = np.array([0.0, 10.0, 0.1, 10.1], "float32")
+        >>> layer.plan(step=0, batch_size=4, targets=y).permutation
+        array([2, 1, 0, 1], dtype=int32)
+    """
+
+    def __init__(self, bandwidth=0.5, *, label=None, within="batch", allow_self=True):
+        super().__init__(within=within, allow_self=allow_self)
+        self.bandwidth = _checks.real(bandwidth, "bandwidth")
+        if self.bandwidth == 0:
+            _checks.fail(
+                "`bandwidth` must be a number > 0, in standard deviations of the label.",
+                "bandwidth=0.0",
+                'A small one prefers partners with the same label; `pairing="random"` takes any.',
+            )
+        self.label = label if label is None or isinstance(label, str) else _checks.integer(label, "label")
+
+    def score(self, xp, targets):
+        label = self._label(targets)
+        n = xp.size(label, 0)
+        y = xp.reshape(xp.cast(label, "float32"), (n, -1))
+        deviation = y - xp.sum(y, 0) / xp.cast(n, "float32")
+        variance = xp.sum(xp.math.square(deviation), 0) / xp.cast(n, "float32")
+        scaled = deviation / xp.math.sqrt(xp.where(variance > 0, variance, 1.0)) / self.bandwidth
+        # Differences, not a product of matrices, which may have lower precision on an accelerator.
+        return -0.5 * xp.sum(xp.math.square(scaled[:, None] - scaled[None]), -1)
+
+    def check_targets(self, targets):
+        label = self._label(targets)
+        shape, dtype = _backend.static_shape(label), _backend.dtype(label)
+        if shape is None or len(shape) not in (1, 2) or "float" not in dtype:
+            _checks.fail(
+                "`SimilarLabels` compares float labels (B,) or (B, C).",
+                f"labels of dtype {dtype} and shape {shape}",
+                "Class ids have no distances: one-hot encode them, or leave out `pairing`. Cast integers to regress to "
+                "float.",
+            )
+        if not _backend.is_symbolic(label) or _backend.is_tensorflow(label):
+            xp = _backend.namespace(label)
+            xp.require(label - label == 0, "`SimilarLabels` needs finite labels. Received: NaN or infinities.")
+
+    def _label(self, targets):
+        keys = list(targets)
+        label = self.label if self.label is not None else keys[0] if len(keys) == 1 else None
+        if label is None and "labels" in targets:
+            label = "labels"
+        if label not in keys or not hasattr(targets[label], "dtype"):
+            _checks.fail(
+                "`SimilarLabels` needs one label to compare.",
+                f"label={self.label!r} for targets {keys}",
+                f"Write `SimilarLabels(label=...)` with one of {keys}." if len(keys) > 1 else "Leave out `label`.",
+            )
+        return targets[label]
+
+
+def to_pairing(given):
+    """The `Pairing` that an argument `pairing` stands for, or raise."""
+    named = {"random": RandomPairs, "similar_labels": SimilarLabels}
+    if isinstance(given, Pairing):
+        return given
+    if isinstance(given, str) and given in named:
+        return named[given]()
+    is_class = isinstance(given, type) and issubclass(given, Pairing)
+    return _checks.fail(
+        f"`pairing` must be {' or '.join(map(repr, named))}, or an object of `kmix.pairing`.",
+        f"the class {given.__name__}" if is_class else f"pairing={given!r}",
+        f"Write `{given.__name__}()`." if is_class else "For example `kmix.pairing.RandomPairs(allow_self=False)`.",
+        ValueError if isinstance(given, str) else TypeError,
+    )

@@ -1,0 +1,210 @@
+"""The mix plan: everything random about one batch, as a small value, and what it depends on."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+from kmix import _backend
+
+tree = keras.tree
+
+
+class PlanKey(NamedTuple):
+    """What the plan of one batch depends on, besides the settings of the layer that draws it.
+
+    Attributes:
+        step: Number of the batch, an int or an integer scalar tensor.
+        replica: Index of the replica under data parallelism.
+        shards: Number of equal parts of the batch, in which partners stay with `within="shard"`.
+        seed: Seed of the plan; None for that of the layer.
+
+    Example:
+        >>> kmix.plan.PlanKey(step=3).replica
+        0
+    """
+
+    step: Any
+    replica: Any = 0
+    shards: int = 1
+    seed: int | None = None
+
+
+class Part(NamedTuple):
+    """What one sample of the batch contributes to each mixed sample.
+
+    Attributes:
+        source: int `(B,)`: the index of the contributing sample.
+        share: float32 `(B,)`: its share.
+        shift: int `(B, 2)`: for the tiles of a Mosaic, how far the image is moved, in pixels. Else None.
+        window: int `(B, 4)`: for the tiles of a Mosaic, the part of the image that it covers, half open: all starts,
+            then all stops. Else None.
+
+    Example:
+        >>> plan = kmix.MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+        >>> [part.share.tolist() for part in plan.parts()]
+        [[0.75, 1.0], [0.25, 0.0]]
+    """
+
+    source: Any
+    share: Any
+    shift: Any = None
+    window: Any = None
+
+
+class Tiles(NamedTuple):
+    """The region of a plan that puts whole windows of several images together.
+
+    Attributes:
+        shift: int32 `(B, k + 1, 2)`: how far each of the `k + 1` images is moved, in pixels.
+        window: int32 `(B, k + 1, 4)`: the part of the mixed image that shows it, half open: all starts, then all stops.
+
+    Example: the centre of a Mosaic is where the window of the sample itself ends.
+
+        >>> plan = kmix.Mosaic(seed=1).plan(step=0, batch_size=2, spatial_shape=(8, 8))
+        >>> plan.region.window[:, 0, 2:]
+        array([[4, 3],
+               [3, 2]], dtype=int32)
+    """
+
+    shift: Any
+    window: Any
+
+
+class MixPlan(NamedTuple):
+    """What happens to the `B` samples of one batch.
+
+    A plan is a pure function of (seed, step, alpha, batch size), the same on every framework. It also depends on the
+    settings of the layer, such as `per` and `rate`, and on the labels with `pairing="similar_labels"`.
+
+    A row whose `lam` is exactly 1 is taken as it came, without reading box or region.
+
+    Attributes:
+        lam: float32 `(B,)` in [0, 1]: the share of the sample itself. With a box, the exact share of the pixels kept.
+            Exactly 1 if nothing of the partner enters; exactly 0 if only the partner enters.
+        permutation: int32 `(B,)`: the index of each sample's partner. In a step of a `MixTrainer` with
+            `within="shard"`, `(shards, B / shards)`, counted within the shard.
+        box: int32 `(B, 2 * k)` for the `k` spatial axes, CutMix only. Half open: all starts, then all stops,
+            `(y0, x0, y1, x1)` for images.
+        region: What to paste, where a box does not say it: `Tiles`, or a value with a method `paste(xp, x, permutation,
+            axes)`, which returns `x` with parts of the partners pasted in. `axes` are the spatial axes of `x`, and `xp`
+            is the array namespace of `x`. Its arrays have one row for each sample.
+        choice: int32 scalar: index of the layer that `RandomChoice` drew.
+        place: int32 scalar: index of the place that Manifold Mixup drew.
+        partners: int32 `(k, B)`: for mixers of several partners, the index of each; `permutation` is the first.
+        shares: float32 `(k + 1, B)`: with `partners`, the shares of the sample and of its partners; `lam` is the first.
+        bijective: Whether `permutation` is known to hold each index once. The gradient of a blend can then gather
+            instead of scatter.
+
+    Example: repeat by hand what a step does to a batch.
+
+        >>> plan = kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4)
+        >>> x = np.arange(4.0)
+        >>> mixed = plan.lam * x + (1 - plan.lam) * x[plan.permutation]
+    """
+
+    lam: Any
+    permutation: Any
+    box: Any = None
+    region: Any = None
+    choice: Any = None
+    place: Any = None
+    partners: Any = None
+    shares: Any = None
+    bijective: bool = False
+
+    @property
+    def pastes(self):
+        """Whether the plan pastes parts of the partners, instead of blending whole samples."""
+        return self.box is not None or self.region is not None
+
+    def parts(self):
+        """What mixes, sample by sample.
+
+        Returns:
+            A list of `Part`s, `(source, share, shift, window)`: the sample itself first, then its partners.
+
+        Example:
+            >>> plan = kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4)
+            >>> y = np.eye(4)
+            >>> mixed = sum(part.share[:, None] * y[part.source] for part in plan.parts())
+        """
+        xp = _backend.namespace(self.lam)
+        permutation = xp.rows(self.permutation)
+        own = self._own(xp, permutation)
+        if self.partners is None:
+            return [Part(own, self.lam), Part(permutation, 1.0 - self.lam)]
+        sources, shares = [own, *xp.unstack(self.partners)], xp.unstack(self.shares)
+        if not isinstance(self.region, Tiles):
+            return [Part(*each) for each in zip(sources, shares, strict=True)]
+        shift, window = self.region
+        return [Part(sources[i], shares[i], shift[:, i], window[:, i]) for i in range(len(sources))]
+
+    def as_arrays(self, xp):
+        """The plan with its arrays in the framework of the namespace `xp`."""
+        names = ("lam", "permutation", "box", "partners", "shares")
+        given = {name: getattr(self, name) for name in names}
+        arrays = {name: xp.asarray(array) for name, array in given.items() if array is not None}
+        return self._replace(**arrays, region=tree.map_structure(xp.asarray, self.region))
+
+    def without_own_partners(self):
+        """The plan in which a sample that is its own partner is not mixed, whatever its lam says."""
+        if self.partners is not None:
+            return self
+        xp = _backend.namespace(self.lam, self.permutation)
+        own = xp.reshape(self.permutation == self._own(xp, self.permutation), (-1,))
+        return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
+
+    def with_clean(self, shards=1):
+        """The plan of a batch of twice the size, which keeps its first half (of each shard) and mixes its second."""
+        xp = _backend.namespace(self.lam, self.permutation)
+        size = xp.size(self.permutation, -1)
+
+        def doubled(kept, mixed):
+            return join_rows(xp, kept, mixed, shards)
+
+        identity = xp.cast(self.lam * 0 + 1, "float32")
+        permutation = xp.concat([self._own(xp, self.permutation), self.permutation + size], -1)
+        plan = self._replace(
+            lam=doubled(identity, self.lam), permutation=permutation, box=_repeated(doubled, self.box),
+            region=tree.map_structure(lambda leaf: _repeated(doubled, leaf), self.region),
+        )
+        if self.partners is None:
+            return plan
+        own, shares = xp.rows(self._own(xp, self.permutation)), xp.unstack(self.shares)
+        return plan._replace(
+            partners=xp.stack([doubled(own, partner + size) for partner in xp.unstack(self.partners)]),
+            shares=xp.stack([plan.lam, *(doubled(0.0 * identity, share) for share in shares[1:])]),
+        )
+
+    def with_second_batch(self):
+        """The plan of the batch and a second one behind it, from which all partners come and which is not mixed."""
+        xp = _backend.namespace(self.lam, self.permutation)
+        own = self._own(xp, self.permutation)
+
+        def both(first, second):
+            return xp.concat([first, second])
+
+        return self._replace(
+            lam=both(self.lam, xp.cast(self.lam * 0 + 1, "float32")),
+            # Still a permutation if it was one.
+            permutation=both(self.permutation + xp.size(own, 0), own),
+            box=_repeated(both, self.box),
+            region=tree.map_structure(lambda leaf: _repeated(both, leaf), self.region),
+        )
+
+    def _own(self, xp, permutation):
+        """The index of each sample, in the shape and dtype of a permutation."""
+        return xp.cast(xp.arange(xp.size(permutation, -1)), _backend.dtype(permutation)) + 0 * permutation
+
+
+def join_rows(xp, first, second, shards=1):
+    """The rows of two batches one after the other; with shards, within each of them, so that none moves."""
+    if shards == 1:
+        return xp.concat([first, second])
+    rows = [xp.reshape(array, (shards, -1, *array.shape[1:])) for array in (first, second)]
+    return xp.reshape(xp.concat(rows, 1), (-1, *first.shape[1:]))
+
+
+def _repeated(join, leaf):
+    """The rows of an array of a plan twice; numbers and None stay."""
+    return join(leaf, leaf) if len(getattr(leaf, "shape", ())) else leaf
