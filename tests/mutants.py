@@ -217,7 +217,7 @@ MUTANTS = {
     ),
     "padding does not come back exactly": pipeline(
         "test_case_30_what_both_partners_share_comes_back_exactly",
-        "_backend.namespace:Namespace.between",
+        "_backend.operations:Namespace.between",
         "own == partner",
         "own != own",
         file="test_cases_pipeline",

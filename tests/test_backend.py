@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -312,3 +314,80 @@ def test_plans_are_drawn_with_numpy_unless_something_is_symbolic():
 
     traced(tf.constant(3))
     assert seen == [TENSORFLOW, TENSORFLOW]
+
+
+class Plot(np.ndarray):
+    """A subclass, as np.memmap is."""
+
+
+KINDS = [
+    *((x, "numpy", False) for x in (X, X[0, 0], X.view(Plot), np.ma.masked_array(X))),
+    *((x, "tensorflow", False) for x in (tf.constant(X), tf.Variable(X))),
+    *((x, None, False) for x in (3, None, "x", [X], keras.Variable(X), tf.ragged.constant([[1], [1, 2]]))),
+    (keras.KerasTensor((2,)), "keras", True),
+]
+
+
+@pytest.mark.parametrize(("x", "framework", "symbolic"), KINDS, ids=lambda x: type(x).__name__)
+def test_what_a_type_tells(x, framework, symbolic):
+    for _ in range(2):
+        found = _backend.kind(x)
+        assert found[:2] == (framework, symbolic)
+        assert found.xp is {"tensorflow": TENSORFLOW, "keras": NATIVE}.get(framework, NUMPY)
+
+
+def test_a_variable_has_no_values_in_a_graph():
+    variable, found = tf.Variable(X), []
+    for _ in range(2):
+        tf.function(lambda x: found.append((_backend.kind(variable), _backend.kind(x))) or x, autograph=False)(X)
+        found.append([_backend.kind(variable)])
+    assert [[kind.symbolic for kind in kinds] for kinds in found] == [[True, True], [False]] * 2
+
+
+def test_tracers_of_every_transformation_are_symbolic():
+    jax = pytest.importorskip("jax")
+    found = []
+    note = lambda x: found.append(_backend.kind(x)) or 2.0 * x
+    x = jax.numpy.ones(2)
+    for transform in (jax.jit, jax.vmap, jax.checkpoint, lambda f: jax.grad(lambda x: f(x).sum()), jax.make_jaxpr):
+        transform(note)(x)
+    jax.jvp(note, (x,), (x,))
+    jax.lax.scan(lambda carry, x: (note(carry), x), x, x)
+    note(x)
+    expected = NATIVE if BACKEND == "jax" else NUMPY
+    assert [kind.symbolic for kind in found] == [True] * (len(found) - 1) + [False]
+    assert all(kind.framework == "jax" and kind.xp is expected for kind in found)
+
+
+def test_tensors_of_pytorch_by_type():
+    torch = pytest.importorskip("torch")
+    expected = ("torch", False, NATIVE if BACKEND == "torch" else NUMPY)
+    for x in (torch.ones(2), torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2)).data):
+        assert _backend.kind(x) == expected
+    assert torch.func.vmap(lambda x: _backend.kind(x) == expected and 2 * x)(torch.ones(2)).tolist() == [2, 2]
+
+
+def test_a_framework_may_be_imported_after_the_first_look_up():
+    code = (
+        "import keras, numpy as np\nfrom kmix import _backend\n"
+        "for x in (3, None, np.ones(2), keras.ops.ones(2), 'x'): _backend.kind(x)\n"
+        "import {framework} as f, sys\n"
+        "x = f.numpy.ones(2) if f.__name__ == 'jax' else f.ones([2])\n"
+        "sys.exit(_backend.kind(x).framework != f.__name__)"
+    )
+    for framework in {"jax", "torch"} - {BACKEND}:
+        assert subprocess.run([sys.executable, "-c", code.format(framework=framework)], check=False).returncode == 0
+
+
+def test_names_of_dtypes_and_shapes():
+    for make in (np.asarray, tf.constant, keras.ops.convert_to_tensor):
+        for name in ("float32", "int32", "bool", "uint8"):
+            x = make(np.ones((2, 3), name))
+            assert _backend.dtype(x) == _backend.dtype(x) == name
+            assert _backend.static_shape(x) == (2, 3)
+    assert _backend.dtype(keras.Variable(X)) == "float32"
+    assert _backend.static_shape(keras.KerasTensor((None, 3))) == (None, 3)
+    found, shapes = [], [tf.TensorSpec(None), tf.TensorSpec((None, 2))]
+    read = lambda *xs: found.extend(map(_backend.static_shape, xs))
+    tf.function(read, shapes, autograph=False).get_concrete_function()
+    assert found == [None, (None, 2)]

@@ -85,10 +85,10 @@ ROOMS = [
         "kmix._backend.gradients",
         "kmix._backend.host",
         "kmix._backend.kernels",
-        "kmix._backend.namespace",
+        "kmix._backend.operations",
         "kmix._backend.xla",
     },
-    {"kmix._backend.kinds", "kmix._backend.recent"},
+    {"kmix._backend.arrays", "kmix._backend.recent"},
     {"kmix._checks"},
 ]
 # Rooms for kinds of targets and mixers: a new file in one of them is imported by its door, and needs no line above.

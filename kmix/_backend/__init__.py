@@ -6,26 +6,29 @@ tensors of the JAX and PyTorch backends, NumPy for everything else. It imports n
 not already in use.
 """
 
-import keras
-
-from kmix._backend.context import after_checks, as_written, beside_the_plan, device_of, is_mapped, replica
-from kmix._backend.kernels import fusing, kernel
-from kmix._backend.kinds import (
+from kmix._backend.arrays import (
+    Kind,
     dtype,
     irregular,
     is_dataset,
+    is_foreign,
     is_jax_tracer,
     is_symbolic,
     is_tensorflow,
+    kind,
+    namespace,
     on_host,
+    plan_namespace,
     static_shape,
     values,
 )
-from kmix._backend.namespace import Namespace
-from kmix._backend.native import Native
+from kmix._backend.context import after_checks, as_written, beside_the_plan, device_of, is_mapped, replica
+from kmix._backend.kernels import fusing, kernel
+from kmix._backend.native import NATIVE, Native
 from kmix._backend.numpy import NUMPY, NumPy, in_memory_order
+from kmix._backend.operations import Namespace
 from kmix._backend.state import Cell, Counter, Resource
-from kmix._backend.tensorflow import TensorFlow
+from kmix._backend.tensorflow import TENSORFLOW, TensorFlow
 from kmix._backend.threads import over_rows, set_num_threads
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "TENSORFLOW",
     "Cell",
     "Counter",
+    "Kind",
     "Namespace",
     "Native",
     "NumPy",
@@ -54,6 +58,7 @@ __all__ = [
     "is_symbolic",
     "is_tensorflow",
     "kernel",
+    "kind",
     "namespace",
     "on_host",
     "over_rows",
@@ -63,33 +68,3 @@ __all__ = [
     "static_shape",
     "values",
 ]
-
-NATIVE, TENSORFLOW = Native(), TensorFlow()
-
-
-def namespace(*arrays):
-    """The twin that serves these arrays."""
-    if any(is_tensorflow(x) for x in arrays):
-        return TENSORFLOW
-    if keras.backend.backend() != "tensorflow" and any(keras.ops.is_tensor(x) for x in arrays):
-        return NATIVE
-    return NUMPY
-
-
-def plan_namespace(xp, step, batch):
-    """The namespace and the step to draw a plan with: NumPy if nothing is symbolic.
-
-    A plan takes a hundred tiny operations, which eager frameworks dispatch one by one.
-    """
-    if is_symbolic(batch) or is_symbolic(step):
-        return xp, step
-    return NUMPY, int(step)
-
-
-def is_foreign(*arrays):
-    """Whether Keras would convert these arrays to its backend, or cannot take them at all (unknown rank)."""
-    if any(keras.backend.is_keras_tensor(x) for x in arrays):
-        return False
-    if namespace(*arrays) is TENSORFLOW:
-        return keras.backend.backend() != "tensorflow" or any(static_shape(x) is None for x in arrays)
-    return namespace(*arrays) is NUMPY

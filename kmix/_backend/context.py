@@ -6,12 +6,12 @@ from typing import Any
 
 import keras
 
-from kmix._backend import kinds
+from kmix._backend.arrays import is_symbolic, is_tensorflow, tensorflow
 
 
 def as_written(function, *args, **kwargs):
     """Call `function` without AutoGraph, which would rewrite it even though it never branches on tensors."""
-    tf = kinds.tensorflow()
+    tf = tensorflow()
     if tf is None or tf.executing_eagerly():
         return function(*args, **kwargs)
     return tf.autograph.experimental.do_not_convert(function)(*args, **kwargs)
@@ -35,7 +35,7 @@ def beside_the_plan():
 
 def replica():
     """Index of the current replica under `tf.distribute`, else 0."""
-    tf = kinds.tensorflow()
+    tf = tensorflow()
     if tf is None or not tf.distribute.has_strategy():
         return 0
     return tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -43,8 +43,8 @@ def replica():
 
 def is_mapped(*arrays):
     """Whether a layer gets TensorFlow tensors in `ds.map`, outside any other layer."""
-    tf = kinds.tensorflow()
-    if not any(kinds.is_tensorflow(x) and kinds.is_symbolic(x) for x in arrays):
+    tf = tensorflow()
+    if not any(is_tensorflow(x) and is_symbolic(x) for x in arrays):
         return False
     if keras.backend.backend() != "tensorflow":
         return True
@@ -55,7 +55,7 @@ def is_mapped(*arrays):
 
 def after_checks():
     """A scope whose operations run after all assertions in the graph so far."""
-    tf = kinds.tensorflow()
+    tf = tensorflow()
     if tf is None or tf.executing_eagerly():
         return contextlib.nullcontext()
     operations = tf.compat.v1.get_default_graph().get_operations()

@@ -7,7 +7,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from kmix._backend import kinds
+from kmix._backend.arrays import is_symbolic
 
 
 def views(arrays):
@@ -38,7 +38,7 @@ def _is_torch():
 
 
 def _jax_view(x):
-    if kinds.is_symbolic(x) or not x.is_fully_addressable or len(x.devices()) != 1:
+    if is_symbolic(x) or not x.is_fully_addressable or len(x.devices()) != 1:
         return None
     (device,) = x.devices()
     return np.asarray(x) if device.platform == "cpu" else None

@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmix._backend import host, kinds
+from kmix._backend import host
+from kmix._backend.arrays import NAMESPACES, is_symbolic
 from kmix._backend.kernels import Programs
-from kmix._backend.namespace import MASK, Namespace
 from kmix._backend.numpy import NUMPY
+from kmix._backend.operations import MASK, Namespace
 
 
 class Native(Namespace):
@@ -85,10 +86,10 @@ class Native(Namespace):
         return keras.ops.take_along_axis(x, ids, axis=-1)
 
     def switch(self, index, branches):
-        return keras.ops.switch(index, branches) if kinds.is_symbolic(index) else branches[int(index)]()
+        return keras.ops.switch(index, branches) if is_symbolic(index) else branches[int(index)]()
 
     def apply_if(self, condition, function, x):
-        if kinds.is_symbolic(condition):
+        if is_symbolic(condition):
             # A conditional would keep XLA from fusing the function with its surroundings, and cost more than it saves.
             return keras.ops.where(condition, function(x), x)
         return function(x) if condition else x
@@ -101,7 +102,7 @@ class Native(Namespace):
 
     def run(self, function, arrays, static):
         bound, program = functools.partial(function, self, **static), None
-        if not any(map(kinds.is_symbolic, arrays)):
+        if not any(map(is_symbolic, arrays)):
             if keras.backend.backend() == "jax":
                 devices = (getattr(x, "sharding", None) for x in arrays)
                 program = self._programs.find(bound, arrays, *devices)
@@ -120,3 +121,7 @@ class Native(Namespace):
         # In place: a batch on an accelerator may fill much of its memory.
         equal = own == partner
         return torch.where(equal, own, partner.mul_(1.0 - weight).addcmul_(own, weight), out=partner)
+
+
+NATIVE = Native()
+NAMESPACES["keras"] = NATIVE

@@ -5,8 +5,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from kmix._backend import kinds
-from kmix._backend.namespace import MASK, Namespace
+from kmix._backend.arrays import NAMESPACES, values
+from kmix._backend.operations import MASK, Namespace
 
 
 class NumPy(Namespace):
@@ -82,7 +82,7 @@ class NumPy(Namespace):
         """All sizes are static."""
 
     def evaluate(self, function, step):
-        return self.cast(kinds.values(function(step)), "float32")
+        return self.cast(values(function(step)), "float32")
 
     def empty_like(self, x, dtype):
         """A new array of the shape of `x` and with its order in memory."""
@@ -99,3 +99,4 @@ def _dtype(name):
 
 
 NUMPY = NumPy()
+NAMESPACES["numpy"] = NUMPY

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kmix import _checks
-from kmix._backend import kinds
+from kmix._backend.arrays import tensorflow, values
 from kmix._backend.context import after_checks
 from kmix._backend.tensorflow import TensorFlow
 
@@ -29,7 +29,7 @@ class Resource:
     """A TensorFlow resource on the CPU, where tf.data runs, and out of reach of variable scopes."""
 
     def __init__(self, value):
-        tf = kinds.tensorflow()
+        tf = tensorflow()
         self.dtype, self.shape = value.dtype.name, value.shape
         with tf.init_scope(), tf.device("CPU:0"):
             self.handle = tf.raw_ops.VarHandleOp(
@@ -38,11 +38,11 @@ class Resource:
             self.assign(value)
 
     def assign(self, value):
-        tf = kinds.tensorflow()
+        tf = tensorflow()
         tf.raw_ops.AssignVariableOp(resource=self.handle, value=tf.cast(value, self.dtype))
 
     def read(self):
-        tf = kinds.tensorflow()
+        tf = tensorflow()
         value = tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype)
         value.set_shape(self.shape)
         return value
@@ -87,7 +87,7 @@ class Cell:
         with _outside_graphs() if self._weights else contextlib.nullcontext():
             for weight in self._refreshed():
                 # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
-                held = kinds.values(weight.value)
+                held = values(weight.value)
                 if np.float32(self._memory.value) != held:
                     self._memory.value = float(held)
         return self._memory.value
@@ -130,9 +130,9 @@ class Cell:
 
 def _outside_graphs():
     """A scope in which weights have values to read, inside the graph of a data set as well."""
-    if keras.backend.backend() != "tensorflow" or kinds.tensorflow().executing_eagerly():
+    if keras.backend.backend() != "tensorflow" or tensorflow().executing_eagerly():
         return contextlib.nullcontext()
-    return kinds.tensorflow().init_scope()
+    return tensorflow().init_scope()
 
 
 def _shared_memory(value):
@@ -168,7 +168,7 @@ class Counter:
                 "= layer.at_step(step, batch)` with `numbering = kmix.data.Numbering()`."
                 + (" If no other process counts, write `layer = copy.deepcopy(layer)` first." if alone else ""),
             )
-        tf = kinds.tensorflow()
+        tf = tensorflow()
         with self._lock:
             if isinstance(xp, TensorFlow) and self._resource is None and not tf.executing_eagerly():
                 self._resource = Resource(np.array([self._next * 256, 0, 0], "int64"))

@@ -6,9 +6,10 @@ import math
 import keras
 import numpy as np
 
-from kmix._backend import kinds, xla
+from kmix._backend import xla
+from kmix._backend.arrays import NAMESPACES, is_symbolic, is_tensorflow, static_shape, tensorflow, values
 from kmix._backend.kernels import Programs
-from kmix._backend.namespace import MASK, Namespace
+from kmix._backend.operations import MASK, Namespace
 
 
 class TensorFlow(Namespace):
@@ -19,7 +20,7 @@ class TensorFlow(Namespace):
 
     @property
     def tf(self):
-        return kinds.tensorflow()
+        return tensorflow()
 
     @property
     def math(self):
@@ -30,8 +31,8 @@ class TensorFlow(Namespace):
         return "int64"
 
     def asarray(self, x):
-        foreign = keras.ops.is_tensor(x) and not kinds.is_tensorflow(x)
-        return self.tf.convert_to_tensor(kinds.values(x) if foreign else x)
+        foreign = keras.ops.is_tensor(x) and not is_tensorflow(x)
+        return self.tf.convert_to_tensor(values(x) if foreign else x)
 
     def cast(self, x, dtype):
         return self.tf.cast(x, dtype)
@@ -97,7 +98,7 @@ class TensorFlow(Namespace):
         return self.tf.argsort(x)
 
     def take(self, x, indices):
-        return self.tf.gather(x, self.rows(indices) if len(kinds.static_shape(indices) or ()) == 2 else indices)
+        return self.tf.gather(x, self.rows(indices) if len(static_shape(indices) or ()) == 2 else indices)
 
     def pick(self, x, ids):
         # Its gradient writes only the picked entries; the gradients of `keras.ops` and `tf.gather` pass over all of x.
@@ -123,21 +124,21 @@ class TensorFlow(Namespace):
             keras.backend.backend() != "tensorflow"
         ):
             # Keras' own schedules compute on the backend, which cannot run inside a TensorFlow graph.
-            value = self.tf.numpy_function(lambda s: np.float32(kinds.values(function(int(s)))), [step], "float32")
+            value = self.tf.numpy_function(lambda s: np.float32(values(function(int(s)))), [step], "float32")
             return self.tf.ensure_shape(value, ())
         # As a float, since TensorFlow does not multiply an integer by a float.
         return self.tf.cast(function(self.tf.cast(step, "float32")), "float32")
 
     def by_rows(self, function, x):
         sizes = () if x.shape.rank is None else tuple(x.shape[1:])
-        if not kinds.is_symbolic(x) or len(sizes) < 2 or not {0, None}.isdisjoint(sizes):
+        if not is_symbolic(x) or len(sizes) < 2 or not {0, None}.isdisjoint(sizes):
             return function(x)
         # As rows `(B, n)`: XLA loops over every axis, and turns short axes into scalar code.
         return self.tf.reshape(function(self.tf.reshape(x, (-1, math.prod(sizes)))), (-1, *sizes))
 
     def run(self, function, arrays, static):
         bound, program = functools.partial(function, self, **static), None
-        if not any(map(kinds.is_symbolic, arrays)):
+        if not any(map(is_symbolic, arrays)):
             devices = (getattr(x, "device", None) for x in arrays)
             program = self._programs.find(bound, arrays, *devices)
         return bound(*map(self.asarray, arrays)) if program is None else program(*arrays)
@@ -148,8 +149,12 @@ class TensorFlow(Namespace):
 
     def require(self, condition, message):
         """Raise unless `condition` holds: at once if its values can be read, else when the graph runs."""
-        if kinds.is_symbolic(condition):
+        if is_symbolic(condition):
             # The bare op: `tf.debugging.Assert` wraps it in a conditional, which costs more than the check.
             self.tf.raw_ops.Assert(condition=self.tf.reduce_all(condition), data=[message])
         else:
             super().require(condition, message)
+
+
+TENSORFLOW = TensorFlow()
+NAMESPACES["tensorflow"] = TENSORFLOW

@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from kmix._backend import kinds
+from kmix._backend.arrays import is_tensorflow
 from kmix._backend.recent import Recent
 
 # Programs that stay compiled across data sets.
@@ -42,7 +42,7 @@ def fused(tf, function, *structures, key=None, padded=()):
             Gives None if that is not known. Only called in a graph.
         padded: The tensors among them that were padded so that their sizes take few values.
     """
-    leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if kinds.is_tensorflow(leaf)}
+    leaves = {id(leaf): leaf for leaf in keras.tree.flatten(structures) if is_tensorflow(leaf)}
     if (
         tf.executing_eagerly()
         or not tf.test.is_built_with_xla()
@@ -69,7 +69,7 @@ def _signature(structures, leaves):
     """What tells one structure of tensors from another: names, shapes, dtypes, and tensors that occur twice."""
     order = list(leaves)
     for path, leaf in keras.tree.flatten_with_path(structures):
-        if kinds.is_tensorflow(leaf):
+        if is_tensorflow(leaf):
             yield path, order.index(id(leaf)), tuple(leaf.shape), leaf.dtype
         else:
             yield path, repr(leaf)

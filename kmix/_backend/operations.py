@@ -2,7 +2,7 @@
 
 import abc
 
-from kmix._backend import kinds
+from kmix._backend.arrays import dtype, on_host, values
 
 MASK = 0xFFFFFFFF
 
@@ -166,7 +166,7 @@ class Namespace(abc.ABC):
         if len(indices.shape) == 1:
             return indices
         first = self.size(indices, 1) * self.reshape(self.arange(self.size(indices, 0)), (-1, 1))
-        return self.reshape(indices + self.cast(first, kinds.dtype(indices)), (-1,))
+        return self.reshape(indices + self.cast(first, dtype(indices)), (-1,))
 
     def by_rows(self, function, x):
         """`function(x)`, of the shape of `x`, for a function that treats all values of a sample alike."""
@@ -190,5 +190,5 @@ class Namespace(abc.ABC):
 
     def require(self, condition, message):
         """Raise unless all of `condition` holds, if that can be read without waiting for an accelerator."""
-        if kinds.on_host(condition) and not kinds.values(condition).all():
+        if on_host(condition) and not values(condition).all():
             raise ValueError(message)
