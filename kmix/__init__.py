@@ -1,9 +1,8 @@
 """kmix: mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from kmix import callbacks, data, diagnostics, layers, losses, metrics, plan, plots, schedules, targets
+from kmix import data, layers, losses, metrics, mixing, pairing, plan, schedules, targets
 from kmix.layers import CutMix, EmbeddingMixup, MixUp, Mosaic, RandomChoice
 from kmix.plan import MixPlan
-from kmix.training.trainer import MixTrainer
 
 __version__ = "0.1.0"
 
@@ -11,16 +10,15 @@ __all__ = [
     "CutMix",
     "EmbeddingMixup",
     "MixPlan",
-    "MixTrainer",
     "MixUp",
     "Mosaic",
     "RandomChoice",
     "callbacks",
     "data",
-    "diagnostics",
     "layers",
     "losses",
     "metrics",
+    "pairing",
     "plan",
     "plots",
     "schedules",

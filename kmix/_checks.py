@@ -109,12 +109,12 @@ def sequence(value, name):
     return list(value)
 
 
-def probabilities(weights, count):
-    """Return `count` weights, equal by default, scaled to sum to 1, or raise."""
-    weights = [1.0] * count if weights is None else [real(weight, "weights") for weight in sequence(weights, "weights")]
-    if len(weights) != count or not sum(weights) > 0:
+def probabilities(given, count):
+    """Return `count` probabilities as floats, equal by default, in any scale, or raise."""
+    values = [1.0] * count if given is None else [real(value, "probabilities") for value in sequence(given, "probabilities")]
+    if len(values) != count or not 0 < sum(values) < math.inf:
         fail(
-            f"`weights` must be {count} numbers >= 0, one for each layer, and not all 0.",
-            f"weights={weights}",
+            f"`probabilities` must be {count} numbers >= 0, one for each layer, with a finite sum > 0.",
+            f"probabilities={values}",
         )
-    return tuple(weight / sum(weights) for weight in weights)
+    return values

@@ -149,6 +149,16 @@ class Batch(NamedTuple):
         """The parts that are mixed, to pass to a compiled program and back."""
         return self.inputs, self.targets, self.weights
 
+    def with_arrays(self, arrays):
+        """The batch with other arrays in the structure of `arrays`."""
+        inputs, targets, weights = arrays
+        return self._replace(inputs=inputs, targets=targets, weights=weights)
+
+    def with_mixed(self, mixed):
+        """The batch with mixed arrays, `{"by entry" or "as given": arrays}`, see `weights_by_entry`."""
+        ((name, arrays),) = mixed.items()
+        return self.with_arrays(arrays)._replace(weights_by_entry=name == "by entry")
+
     def leaves(self):
         """All arrays in a list."""
         return [*_leaves(self.inputs), *(leaf for value in self.targets for leaf in _leaves(value)), *self.weights]
@@ -185,17 +195,16 @@ class Batch(NamedTuple):
                 return xp.concat([leaf, other])
 
         try:
-            inputs, targets, weights = tree.map_structure(joined, self.arrays, partner.arrays)
+            arrays = tree.map_structure(joined, self.arrays, partner.arrays)
         except (TypeError, KeyError) as error:
             raise ValueError(f"{_ALIKE} Received: another structure.") from error
-        return self._replace(inputs=inputs, targets=targets, weights=weights, xp=xp, second=True)
+        return self.with_arrays(arrays)._replace(xp=xp, second=True)
 
     def check_values(self):
         """The batch as arrays of its namespace, with each part checked as far as its values can be read."""
         batch = self
         if any(_backend.namespace(leaf) is not self.xp for leaf in self.leaves()):
-            inputs, targets, weights = tree.map_structure(self.xp.asarray, self.arrays)
-            batch = self._replace(inputs=inputs, targets=targets, weights=weights)
+            batch = self.with_arrays(tree.map_structure(self.xp.asarray, self.arrays))
         for entry, value in zip(batch.entries, batch.targets, strict=True):
             entry.target.check_values(batch.xp, value, entry.info)
         batch.xp.require_equal_sizes([(leaf, 0) for leaf in batch.leaves()], _BATCH_SIZES)
@@ -274,8 +283,7 @@ class Batch(NamedTuple):
         if not self.second:
             return batch
         n = self.size() // 2
-        inputs, targets, weights = tree.map_structure(lambda leaf: leaf[:n], batch.arrays)
-        return batch._replace(inputs=inputs, targets=targets, weights=weights)
+        return batch.with_arrays(tree.map_structure(lambda leaf: leaf[:n], batch.arrays))
 
     def write(self, include_clean=False):
         """The batch in the form in which it was read. With `include_clean`, what is kept is doubled."""

@@ -30,7 +30,7 @@ def at_step(road, layer, step, batch):
     if road == "native":
         result = layer.at_step(step, to_native(batch))
         assert all(keras.ops.is_tensor(leaf) for leaf in keras.tree.flatten(result))
-        if layer.fuse:
+        if layer.jit_compile:
             assert_fused_like_plain(result, layer, step, batch)
         return to_numpy(result)
     return to_numpy(next(iter(pipeline(layer.at_step, [batch], start=step))))
@@ -38,9 +38,7 @@ def at_step(road, layer, step, batch):
 
 def assert_fused_like_plain(result, layer, step, batch):
     """Assert that plain operations give the same result as the short cuts that eager tensors take."""
-    layer.fuse = False
-    plain = layer.at_step(step, to_native(batch))
-    layer.fuse = True
+    plain = plain_copy(layer).at_step(step, to_native(batch))
     for ours, other in zip(*map(keras.tree.flatten, (to_numpy(result), to_numpy(plain))), strict=True):
         assert ours is None or ours.dtype == other.dtype
         rounding = 1e-2 if ours is not None and ours.itemsize == 2 else 1e-5
@@ -81,6 +79,11 @@ def compiled_once(layer):
     if keras.backend.backend() == "tensorflow" or layer is None:
         yield
         return
-    fuse, layer.fuse = layer.fuse, False
+    given, layer._given = layer._given, type(layer._given)(**{**layer._given._values, "jit_compile": False})
     yield
-    layer.fuse = fuse
+    layer._given = given
+
+
+def plain_copy(layer):
+    """A copy of a layer that mixes with plain operations."""
+    return type(layer).from_config({**layer.get_config(), "jit_compile": False})

@@ -27,7 +27,7 @@ def kinds(given):
 def test_plans(kind):
     for case in kinds(cases(PLANS))[kind]:
         drawer = trainer_of(case["layer"], case["trainer"]) if "trainer" in case else layer_of(case["layer"])
-        plan = drawer.plan(case["step"], case["batch_size"], case.get("spatial_shape"), case["replica"])
+        plan = drawer.plan(case["step"], case["batch_size"], case["replica"], spatial_shape=case.get("spatial_shape"))
         about = f"{case['layer']}, step {case['step']}"
         np.testing.assert_allclose(plan.lam, case["lam"], rtol=0, atol=1e-6, err_msg=about)
         assert plan.lam.dtype == "float32"

@@ -157,6 +157,12 @@ class Counter:
         """The next number, without taking it."""
         return self._next if self._resource is None else int(self._resource.read()[0]) >> 8
 
+    def undo(self, number):
+        """Take back the number that `next` gave last, if no other was taken since and no graph counts."""
+        with self._lock:
+            if self._resource is None and isinstance(number, int) and self._next == number + 1:
+                self._next = number
+
     def next(self, xp):
         if _this_process() != self.process or (self._copied and multiprocessing.parent_process() is not None):
             alone = multiprocessing.parent_process() is None

@@ -1,10 +1,23 @@
-"""The mixing layers, and the class on which to build your own."""
+"""The mixing layers, and the classes on which to build your own."""
 
-from kmix.layers.cut_mix import CutMix
+from kmix.layers.base import MixLayer
+from kmix.layers.cutmix import CutMix
 from kmix.layers.embedding_mixup import EmbeddingMixup
-from kmix.layers.mix_layer import MixLayer
-from kmix.layers.mix_up import MixUp
+from kmix.layers.input_mixing import Blend, BlendEmbeddings, InputMixing, Paste, PasteImages
+from kmix.layers.mixup import MixUp
 from kmix.layers.mosaic import Mosaic
 from kmix.layers.random_choice import RandomChoice
 
-__all__ = ["CutMix", "EmbeddingMixup", "MixLayer", "MixUp", "Mosaic", "RandomChoice"]
+__all__ = [
+    "Blend",
+    "BlendEmbeddings",
+    "CutMix",
+    "EmbeddingMixup",
+    "InputMixing",
+    "MixLayer",
+    "MixUp",
+    "Mosaic",
+    "Paste",
+    "PasteImages",
+    "RandomChoice",
+]

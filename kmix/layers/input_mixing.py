@@ -283,3 +283,14 @@ def check_data_format(value):
 
 
 _SAME_SPATIAL = "All inputs are mixed at the same place, so they must have the same spatial sizes."
+
+
+def check_batch_of_plan(leaf, plan):
+    """Raise unless a tensor inside a model has one row for each sample of the plan."""
+    shape, lam = _backend.static_shape(leaf), _backend.static_shape(plan.lam)
+    if shape is not None and (not shape or (None not in (shape[0], lam[0]) and shape[0] != lam[0])):
+        _checks.fail(
+            "A mixing layer inside a model pairs the samples of a batch, so the batch must be the first axis.",
+            f"a tensor of shape {tuple(shape)} in a step on {lam[0]} samples",
+            "Place the layer where the batch is not folded with another axis.",
+        )

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from kmix import _backend
-from kmix.layers.step import running
-from kmix.targets.padding_masks import mix_masks
+from kmix.layers.training_step import current_step
+from kmix.mixing.padding_masks import mix_masks
 
 tree = keras.tree
 
@@ -69,7 +69,7 @@ class MixMask(keras.layers.Layer):
         self.built = True
 
     def call(self, mask, training=None):
-        step = running() if training else None
+        step = current_step() if training else None
         return mask if step is None or step.plan is None else mix_masks(mask, step.plan)
 
     def compute_output_spec(self, mask, training=None):

@@ -3,142 +3,128 @@
 import keras
 
 from kmix import _backend, _checks
-from kmix.layers.batch_layer import BatchLayer
+from kmix.layers.base import MixLayer, _Given
+from kmix.layers.input_mixing import OneOf
 from kmix.plan import sample_choice
-from kmix.targets.inputs import OneOf
 
 tree = keras.tree
 
 
-_SHARED = ("num_classes", "labels", "target", "class_weight", "keep_clean", "target_arguments")
-
-
 @keras.saving.register_keras_serializable(package="kmix")
-class RandomChoice(BatchLayer):
+class RandomChoice(MixLayer):
     """Mixes each batch with one of several layers, drawn at random.
 
     Args:
-        layers: Mixing layers of kmix with the same `num_classes`, `labels`, `target`, `class_weight` and `keep_clean`.
-            To leave some batches unmixed, add `kmix.MixUp(0.0)`.
-        weights: Numbers >= 0, one for each layer, in proportion to their probabilities. Equal by default.
+        layers: Mixing layers of kmix that agree on `num_classes`, `target`, `include_clean` and `inputs_key`. To leave
+            some batches unmixed, add `kmix.MixUp(0.0)`.
+        probabilities: Numbers >= 0, one for each layer, in proportion to the probabilities. Equal by default.
+        jit_compile: Whether the mixing may be compiled and use several threads, see `MixUp`. That of the layers is
+            ignored.
         seed: Integer in `[0, 2**32)` for the choice alone: each layer keeps its own seed. Drawn from
             Python's `random` by default.
-        **kwargs: `name`, as for every Keras layer.
+        name: Name of the layer.
 
     Call arguments:
         x, y, sample_weight, training: As for the layers.
-
-    Attributes:
-        fuse: Whether the mixing may be compiled and use several threads, see `MixUp`. The `fuse` of the layers
-            is ignored.
 
     Returns:
         The batch in the same structure. If the layers return different dtypes (`CutMix` keeps uint8,
         `MixUp` does not), they are promoted, so that every batch has the same dtype.
 
     Raises:
-        ValueError: if there are no layers, the weights do not match them, or the layers disagree on
-            `num_classes`, `labels`, `target`, `class_weight` or `keep_clean`; and as for the layers.
+        ValueError: if there are no layers, the probabilities do not match them, or the layers disagree; and as for the
+            layers.
         TypeError: if one of `layers` is not a mixing layer.
 
     Example:
-    >>> layer = kmix.RandomChoice([kmix.MixUp(0.2, num_classes=2), kmix.CutMix(1.0, num_classes=2)], seed=1)
-    >>> x, y = layer(np.zeros((2, 8, 8, 3), "float32"), np.array([0, 1]))
-    >>> y.shape
-    (2, 2)
+        >>> layer = kmix.RandomChoice([kmix.MixUp(0.2, num_classes=2), kmix.CutMix(1.0, num_classes=2)], seed=1)
+        >>> x, y = layer(np.zeros((2, 8, 8, 3), "float32"), np.array([0, 1]))
+        >>> y.shape
+        (2, 2)
     """
 
-    def __init__(self, layers, weights=None, seed=None, **kwargs):
+    def __init__(self, layers, probabilities=None, *, jit_compile=True, seed=None, name=None):
         layers = _checks.sequence(layers, "layers")
         for layer in layers:
-            if not isinstance(layer, BatchLayer):
+            if not isinstance(layer, MixLayer):
                 _checks.fail("`layers` must be mixing layers of kmix.", f"a {type(layer).__name__}", error=TypeError)
         if not layers:
             _checks.fail("`layers` must hold at least one mixing layer.", "an empty list")
-        for setting in _SHARED:
-            given = [getattr(layer, setting) for layer in layers]
+        agreed = {}
+        for setting in ("num_classes", "target", "include_clean", "inputs_key"):
+            given = [layer._target["value"] if setting == "target" else getattr(layer, setting) for layer in layers]
             if any(value != given[0] for value in given):
-                _disagree(setting, given)
-        names = {name: None for layer in layers for name in layer.passthrough}
-        shared = {setting: getattr(layers[0], setting) for setting in _SHARED}
-        shared |= shared.pop("target_arguments")
-        super().__init__(**shared, passthrough=names, seed=seed, **kwargs)
+                _checks.fail(
+                    f"All `layers` must agree on `{setting}`, since every batch has the same labels.", f"{given}"
+                )
+            agreed[setting] = getattr(layers[0], setting)
+        within = {layer._pairing.within for layer in layers}
+        if len(within) > 1:
+            _checks.fail("All `layers` must agree on `within` of their pairing.", f"{sorted(map(str, within))}")
+        self._partners = max(layer._partners for layer in layers)
+        self._set_up(name=name, dtype=None, **agreed, jit_compile=jit_compile, seed=seed)
         self.layers = layers
         # A choice among choices draws from a separate stream, so that both may share one seed.
-        self.depth: int = 1 + max(getattr(layer, "depth", 0) for layer in layers)
-        # Keras uses the name `weights` for the variables of a layer.
-        self.probabilities = _checks.probabilities(weights, len(layers))
+        self._depth = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
+        values = _checks.probabilities(probabilities, len(layers))
+        self._probabilities = _Given(given=probabilities, scaled=[value / sum(values) for value in values])
 
     @property
-    def alpha(self):
-        """Not available: each of the layers has its own."""
-        raise AttributeError("RandomChoice has no alpha of its own. Use that of a layer: `choice.layers[0].alpha`.")
-
-    @alpha.setter
-    def alpha(self, value):
-        self.check_alpha(value)
-
-    def check_alpha(self, value):
-        """Raise: a choice has no alpha to set."""
-        _checks.fail(
-            "RandomChoice has no alpha of its own; its layers do: "
-            + ", ".join(f"`layers[{i}]` ({layer.name})" for i, layer in enumerate(self.layers))
-            + ".",
-            f"alpha={value!r}",
-            "Write `choice.layers[0].alpha = ...`, or `AlphaScheduler(choice.layers, schedule)`.",
-        )
+    def probabilities(self):
+        """The probability of each layer, as it was given."""
+        given = self._probabilities["given"]
+        return None if given is None else list(given)
 
     @property
-    def inputs(self):
-        return OneOf([layer.inputs for layer in self.layers])
+    def input_mixing(self):
+        return OneOf([layer.input_mixing for layer in self.layers])
 
-    def sample_plan(self, xp, key, batch_size, spatial_shape=None):
+    def _choice(self, xp, key):
+        seed = self.seed if key.seed is None else key.seed
+        return sample_choice(seed, key.step, self._probabilities["scaled"], depth=self._depth, xp=xp)
+
+    def _draw(self, xp, key, alphas, batch_size, spatial_shape, targets):
         choice = self._choice(xp, key)
-        return self.layers[int(choice)].sample_plan(xp, key, batch_size, spatial_shape)._replace(choice=choice)
+        layer, own = self.layers[int(choice)], alphas[int(choice)]
+        return layer._draw(xp, key, own, batch_size, spatial_shape, targets)._replace(choice=choice)
 
-    def check_partners(self, xp, targets, given=None):
-        for layer in self.layers:
-            layer.check_partners(xp, targets, given)
+    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+        include_clean = self.include_clean if include_clean is None else include_clean
+        dtype = self.input_mixing.dtype
 
-    def check_takes_partner(self):
-        for layer in self.layers:
-            layer.check_takes_partner()
-
-    def alphas(self, xp, key, leaf):
-        return {inner: alpha for layer in self.layers for inner, alpha in layer.alphas(xp, key, leaf).items()}
-
-    def mix_values(self, xp, key, batch, values):
-        def branch(layer):
+        def branch(layer, own):
             def run():
-                mixed, *others = layer.mix_values(xp, key, batch, values)
-                dtypes = self.inputs.dtype
-                promoted = tree.map_structure(lambda new, leaf: xp.cast(new, dtypes(leaf)), mixed, values.inputs)
-                return type(values)(promoted, *others)
+                mixed = layer._draw_and_mix(key, own, batch, include_clean)
+                inputs = tree.map_structure(lambda new, leaf: batch.xp.cast(new, dtype(leaf)), mixed.inputs, batch.inputs)
+                return mixed._replace(inputs=inputs).arrays
 
             return run
 
-        plan_xp, step = _backend.plan_namespace(xp, key.step, tree.flatten(values.inputs)[0])
+        plan_xp, step = _backend.plan_namespace(batch.xp, key.step, batch.leaves()[0])
         choice = self._choice(plan_xp, key._replace(step=step))
-        return plan_xp.switch(choice, [branch(layer) for layer in self.layers])
+        branches = [branch(*pair) for pair in zip(self.layers, alphas, strict=True)]
+        return batch.with_arrays(plan_xp.switch(choice, branches))
 
-    def constants(self):
-        own, layers = super().constants(), [layer.constants() for layer in self.layers]
-        return None if own is None or None in layers else repr((self.probabilities, self.seed, self.depth, layers))
+    def _alphas(self, xp, step, leaf, given=None):
+        return [layer._alphas(xp, step, leaf, given) for layer in self.layers]
 
-    def _choice(self, xp, key):
-        return sample_choice(key.seed_of(self), key.step, self.probabilities, depth=self.depth, xp=xp)
+    def _check_pairing(self, batch):
+        for layer in self.layers:
+            layer._check_pairing(batch)
 
-    def arguments(self):
-        arguments = super().arguments()
-        for name in ("passthrough", *_SHARED, *self.target_arguments):
-            arguments.pop(name, None)
-        return {**arguments, "layers": list(self.layers), "weights": list(self.probabilities)}
+    def _check_takes_second_batch(self):
+        for layer in self.layers:
+            layer._check_takes_second_batch()
 
+    def _constants(self):
+        own, layers = super()._constants(), [layer._constants() for layer in self.layers]
+        return None if own is None or None in layers else f"{own} {self._depth} {layers}"
 
-def _disagree(setting, given):
-    if setting == "target_arguments":
-        setting = next(name for name in given[0] if any(each[name] != given[0][name] for each in given))
-        given = [each[setting] for each in given]
-    _checks.fail(
-        f"All `layers` must agree on `{setting}`, since every batch has the same labels.", f"{setting} {given}"
-    )
+    def _without_alpha(self):
+        names = ", ".join(f"`layers[{i}]` ({layer.name})" for i, layer in enumerate(self.layers))
+        return (
+            f"Its layers have: {names}. Write `choice.layers[0].alpha = ...`, or `AlphaScheduler(choice.layers, schedule)`."
+        )
+
+    def _arguments(self):
+        return {**super()._arguments(), "layers": list(self.layers)}

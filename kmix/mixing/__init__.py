@@ -4,12 +4,13 @@ import keras
 
 from kmix import _backend
 from kmix.mixing.blend import blend, check_blendable, combine
-from kmix.mixing.mosaic import Quadrants
+from kmix.mixing.mosaic import mosaic
 from kmix.mixing.paste import paste, spatial_axes
+from kmix.plan import Tiles
 
 set_num_threads = _backend.set_num_threads
 
-__all__ = ["Quadrants", "check_blendable", "combine", "mix_inputs", "set_num_threads", "spatial_axes"]
+__all__ = ["check_blendable", "combine", "mix_inputs", "set_num_threads", "spatial_axes"]
 
 
 def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
@@ -37,11 +38,20 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     """
     xp = _backend.namespace(x, plan.lam)
     x = xp.asarray(x)
+    axes = spatial_axes(len(x.shape), data_format) if plan.pastes else None
+    if isinstance(plan.region, Tiles):
+        known = _backend.namespace(plan.lam)
+        size = known.stack([known.cast(xp.size(x, axis), "int32") for axis in axes])
+        # The window of the sample itself; all of it if it is not mixed.
+        centre = known.where(known.along(plan.lam, plan.region.window[:, 0, 2:]) == 1.0, size, plan.region.window[:, 0, 2:])
+        sources = known.stack([part.source for part in plan.parts()])
+        return mosaic(xp, x, centre, sources, axes=axes)
     if plan.region is not None:
         region = keras.tree.map_structure(xp.asarray, plan.region)
-        return region.paste(xp, x, xp.asarray(plan.permutation), spatial_axes(len(x.shape), data_format))
+        pasted = region.paste(xp, x, xp.asarray(plan.permutation), axes)
+        return xp.where(xp.along(xp.asarray(plan.lam) == 1.0, x), x, pasted)
     if plan.box is not None:
-        return paste(xp, x, plan.permutation, plan.box, axes=spatial_axes(len(x.shape), data_format))
+        return paste(xp, x, plan.permutation, plan.box, axes=axes)
     given = _backend.dtype(x)
     check_blendable(given)
     dtype = dtype or ("float32" if given == "uint8" else given)

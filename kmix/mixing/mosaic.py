@@ -1,53 +1,8 @@
 """Four images around a centre."""
 
 import math
-from typing import Any, NamedTuple
 
 from kmix import _backend
-from kmix.plan import View
-from kmix.plan.regions import portion
-
-
-class Quadrants(NamedTuple):
-    """The region of a Mosaic plan: four images, each shown from the corner that meets the centre.
-
-    Attributes:
-        centre: int `(B, 2)`: row and column of the centre.
-        partners: int `(3, B)`: the images at the top right, the bottom left and the bottom right. The sample itself
-            lies at the top left.
-        size: Height and width, ints or scalars.
-    """
-
-    centre: Any
-    partners: Any
-    size: Any
-
-    def sources(self, xp):
-        """The image in each quadrant, int `(4, B)`."""
-        partners = [xp.rows(self.partners[i]) for i in range(3)]
-        return xp.stack([xp.cast(xp.arange(xp.size(partners[0], 0)), _backend.dtype(partners[0])), *partners])
-
-    def paste(self, xp, x, permutation, axes):
-        """The four images in one."""
-        return mosaic(xp, x, self.centre, self.sources(xp), axes=axes)
-
-    def views(self, xp):
-        """The quadrants as `View`s."""
-        images, size = self.sources(xp), [xp.cast(size, "int32") for size in self.size]
-        area = xp.cast(size[0] * size[1], "float32")
-
-        def part(axis, second):
-            """Shift, start and stop of the first or second part of an axis."""
-            centre, start = xp.cast(self.centre[:, axis], "int32"), 0 * xp.cast(self.centre[:, axis], "int32")
-            return (centre, centre, start + size[axis]) if second else (centre - size[axis], start, centre)
-
-        def view(i):
-            (down, top, bottom), (right, left, end) = part(0, i > 1), part(1, i % 2)
-            share = portion(xp, xp.cast((bottom - top) * (end - left), "float32"), area)
-            window = xp.stack([top, left, bottom, end], axis=1)
-            return View(images[i], xp.stack([down, right], axis=1), window, share)
-
-        return [view(i) for i in range(4)]
 
 
 @_backend.kernel

@@ -38,10 +38,13 @@ AT = ("input", "hidden", "top")
 
 
 def layer_of(spec):
-    """The layer for a description `[class name, arguments]`."""
-    name, arguments = spec
+    """The layer for a description `[class name, arguments]`, in the names of 0.1.0, the version of the files."""
+    name, arguments = spec[0], dict(spec[1])
     if "layers" in arguments:
-        arguments = {**arguments, "layers": [layer_of(inner) for inner in arguments["layers"]]}
+        arguments["layers"] = [layer_of(inner) for inner in arguments["layers"]]
+        arguments["probabilities"] = arguments.pop("weights", None)
+    if arguments.pop("labels", "dense") == "pair":
+        arguments["target"] = kmix.targets.LabelPairs(arguments.pop("num_classes"))
     return getattr(kmix, name)(**arguments)
 
 
@@ -50,7 +53,7 @@ def trainer_of(spec, arguments):
     inputs = keras.Input((3,))
     hidden = keras.layers.Dense(4, name="hidden")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2, name="top")(hidden))
-    return kmix.MixTrainer(model, mix=layer_of(spec), **arguments)
+    return kmix.MixTrainer(model, mixer=layer_of(spec), places=arguments.get("at"), seed=arguments.get("seed"))
 
 
 # The same draws in float64, from the formulas.
@@ -119,21 +122,21 @@ def is_stable(spec, seed, step, batch_size, spatial_shape, replica, plan):
 def leaf_of(spec, seed, step):
     """The layer with one alpha that a choice draws in a step, and the seed that the layer draws from."""
     while "layers" in spec[1]:
-        choice = int(layer_of(spec).plan(step, 1, SHAPES[1]).choice) if seed is None else chosen(spec, seed, step)
+        choice = int(layer_of(spec).plan(step, 1, spatial_shape=SHAPES[1]).choice) if seed is None else chosen(spec, seed, step)
         spec = spec[1]["layers"][choice]
     return spec, spec[1]["seed"] if seed is None else seed
 
 
 def chosen(spec, seed, step):
     """The branch that a choice draws if a trainer sets the seed of all draws."""
-    return int(layer_of([spec[0], {**spec[1], "seed": seed}]).plan(step, 1, SHAPES[1]).choice)
+    return int(layer_of([spec[0], {**spec[1], "seed": seed}]).plan(step, 1, spatial_shape=SHAPES[1]).choice)
 
 
 def case_of(spec, step, batch_size, spatial_shape=None, replica=0, trainer=None):
     """The plan of the first stable step from `step` on, as JSON values."""
     drawer = layer_of(spec) if trainer is None else trainer_of(spec, trainer)
     for step in range(step, step + 100):  # noqa: B020, the first that is stable
-        plan = drawer.plan(step, batch_size, spatial_shape, replica)
+        plan = drawer.plan(step, batch_size, replica, spatial_shape=spatial_shape)
         leaf, seed = leaf_of(spec, (trainer or {}).get("seed"), step)
         if is_stable(leaf, seed, step, batch_size, spatial_shape, replica, plan):
             break

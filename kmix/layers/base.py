@@ -1,0 +1,666 @@
+"""What all mixers share: the forms of a call, steps, plans, symbolic use, config and copies.
+
+The way of a batch is `MixLayer._mix`, from top to bottom: read, check, draw the plan, mix, write.
+"""
+
+import copy
+import inspect
+import random
+
+import keras
+
+from kmix import _backend, _checks
+from kmix._settings import deserialize, serialize
+from kmix.batch import Batch, Reading, to_target
+from kmix.layers.alpha import Alpha
+from kmix.layers.input_mixing import InputMixing, check_batch_of_plan
+from kmix.layers.training_step import current_step
+from kmix.pairing import to_pairing
+from kmix.plan import MixPlan, PlanKey
+
+tree = keras.tree
+
+# Above, replicas would share streams of random numbers.
+REPLICAS = 2**16
+
+
+class _Argument:
+    """An argument of the constructor as a read-only attribute."""
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, layer, owner=None):
+        return self if layer is None else layer._given[self._name]
+
+    def __set__(self, layer, value):
+        hint = f"Pass `{self._name}=` when the layer is built."
+        if self._name == "rate":
+            hint += " For a rate that changes, pass a schedule of alpha."
+        _checks.fail(
+            f"Only `alpha` of a layer can be set after it was built; `{self._name}` cannot.",
+            f"{self._name}={value!r}",
+            hint,
+            AttributeError,
+        )
+
+
+class MixLayer(keras.layers.Layer):
+    """A layer that maps a labelled batch to a mixed batch, one numbered step at a time. Subclass it for a new mixer.
+
+    A subclass overrides `sample`, which draws a plan, and `input_mixing`, which says how the inputs follow it; and
+    `resolve`, if the plan depends on the inputs.
+
+    Args:
+        alpha: Parameter of `lam ~ Beta(alpha, alpha)`, a float >= 0 or a schedule (a callable of the step).
+        num_classes: Number of classes. Needed if the labels are integer class ids. Stands for `target=Labels(n)`.
+        target: What `y` is, and therefore how it follows the plan: an object of `kmix.targets`, or a name for those
+            that need no settings: `"labels"`, `"union"`, `"keep"`, `"segmentation_masks"`; a callable `(y, plan) -> y`;
+            or a structure of these that matches `y`, such as `{"class": Labels(10), "id": "keep"}`. Defaults to
+            labels. In a dictionary batch, a dictionary says what its keys are; anything else describes `"labels"`.
+        pairing: Who mixes with whom: `"random"`, `"similar_labels"` (for regression), or an object of `kmix.pairing`.
+        per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
+        rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam, so that no partner outweighs its sample.
+        include_clean: Whether to return a batch of twice the size: the clean samples, encoded in the same way, and then
+            the mixed ones (RegMixup). What is kept is doubled as well.
+        inputs_key: The key of the inputs in a dictionary batch; a tuple of keys for several inputs.
+        jit_compile: Whether the mixing may be compiled where it pays (in tf.data and for large eager batches) and use
+            several threads. `False` mixes with plain operations: slower, but the same batch.
+        seed: Integer in `[0, 2**32)`. Drawn from Python's `random` by default.
+        name: Name of the layer.
+        dtype: The dtype (policy) of the layer. Inputs that are blended come out in its compute dtype.
+
+    Raises:
+        ValueError: if an argument is out of range, or a target cannot follow the mixer.
+        TypeError: if an argument has a wrong type.
+
+    Example: a mixer that pastes the bottom rows of the partner.
+
+        >>> from typing import Any, NamedTuple
+        >>> class Rows(NamedTuple):
+        ...     first: Any
+        ...     def paste(self, xp, x, permutation, axes):
+        ...         row = xp.reshape(xp.arange(xp.size(x, 1)), (1, -1) + (1,) * (len(x.shape) - 2))
+        ...         return xp.where(row < xp.along(self.first, x), x, xp.take(x, permutation))
+        >>> class RowMix(kmix.layers.MixLayer):
+        ...     input_mixing = kmix.layers.Paste("channels_last")
+        ...     stream = kmix.plan.reserve("RowMix", 2048)
+        ...     def sample(self, seed, step, alpha, batch_size, spatial_shape, *, xp, **settings):
+        ...         drawn = kmix.plan.sample_mixup(seed, step, alpha, batch_size, stream=self.stream, xp=xp, **settings)
+        ...         rows = xp.cast(spatial_shape[0], "float32")
+        ...         first = xp.math.floor(drawn.lam * rows + 0.5)
+        ...         return drawn._replace(lam=first / rows, region=Rows(xp.cast(first, "int32")))
+        >>> x, y = RowMix(1.0, num_classes=2, seed=1)(np.zeros((4, 8, 8, 3), "uint8"), np.array([0, 1, 1, 0]))
+        >>> x.dtype, y.shape
+        (dtype('uint8'), (4, 2))
+    """
+
+    # Whether the layer may stand inside a model that a `MixTrainer` trains.
+    fits_in_models = False
+    # How many partners a sample has.
+    _partners = 1
+
+    num_classes, target, pairing = _Argument(), _Argument(), _Argument()
+    per, rate, lam_at_least_half = _Argument(), _Argument(), _Argument()
+    include_clean, inputs_key, jit_compile, seed = _Argument(), _Argument(), _Argument(), _Argument()
+
+    def __init__(
+        self,
+        alpha=0.2,
+        *,
+        num_classes=None,
+        target=None,
+        pairing="random",
+        per="sample",
+        rate=1.0,
+        lam_at_least_half=False,
+        include_clean=False,
+        inputs_key="images",
+        jit_compile=True,
+        seed=None,
+        name=None,
+        dtype=None,
+    ):
+        self._set_up(name=name, dtype=dtype, num_classes=num_classes, target=target, pairing=pairing, per=per, rate=rate,
+                     lam_at_least_half=lam_at_least_half, include_clean=include_clean, inputs_key=inputs_key,
+                     jit_compile=jit_compile, seed=seed)  # fmt: skip
+        self._alpha = Alpha(alpha)
+
+    def _set_up(self, *, name, dtype, num_classes=None, target=None, pairing="random", per="sample", rate=1.0,
+                lam_at_least_half=False, include_clean=False, inputs_key="images", jit_compile=True, seed=None):  # fmt: skip
+        """Check the arguments and keep them as they were given."""
+        # Autocasting would also cast labels to the compute dtype.
+        super().__init__(name=name, dtype=dtype, autocast=False)
+        self._given = _Given(
+            num_classes=None if num_classes is None else _checks.integer(num_classes, "num_classes", 1),
+            target=_plain(target),
+            pairing=pairing,
+            per=_checks.one_of(per, "per", ("sample", "batch")),
+            rate=_checks.real(rate, "rate", 0.0, 1.0),
+            lam_at_least_half=_checks.boolean(lam_at_least_half, "lam_at_least_half"),
+            include_clean=_checks.boolean(include_clean, "include_clean"),
+            inputs_key=_check_inputs_key(inputs_key),
+            jit_compile=_checks.boolean(jit_compile, "jit_compile"),
+            # From Python's generator, as Keras' own seeds, so that keras.utils.set_random_seed controls it.
+            seed=random.randint(1, int(1e9)) if seed is None else _checks.seed(seed),
+        )
+        self._pairing = to_pairing(pairing)
+        self._target = _Given(value=_check_target(to_target(target), num_classes, self._partners, type(self).__name__))
+        self._alpha = None
+        self._counter = _backend.Counter()
+        # Whether it was called on the symbols of a model.
+        self._in_model = False
+
+    # What a subclass overrides.
+
+    @property
+    def input_mixing(self) -> InputMixing:
+        """How the inputs follow a plan: an `InputMixing`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `input_mixing`.")
+
+    def sample(self, seed, step, alpha, batch_size, spatial_shape, *, per, rate, lam_at_least_half, replica, pair, xp):
+        """Draw the plan of one batch: a pure function. Override this.
+
+        Args:
+            seed: Python int in `[0, 2**32)`.
+            step: Number of the batch: int or integer scalar tensor.
+            alpha: Float or float32 scalar tensor; None for a layer without alpha.
+            batch_size: Number of samples, an int or a scalar tensor.
+            spatial_shape: Sizes of the spatial axes, from `input_mixing`; None if there are none.
+            per, rate, lam_at_least_half, replica, pair, xp: As in `kmix.plan.sample_mixup`.
+
+        Returns:
+            A `kmix.MixPlan`. Its `lam` is the share of the sample in its label.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `sample`.")
+
+    def resolve(self, plan, batch) -> MixPlan:
+        """The plan of a batch, completed by what depends on its inputs. By default, nothing does.
+
+        Args:
+            plan: The `MixPlan` that was drawn.
+            batch: The encoded `kmix.batch.Batch`: its `inputs`, and `by_key()`, its targets.
+        """
+        return plan
+
+    # The way of a batch.
+
+    def _mix(self, key, batch, partner=None):
+        """Mix a labelled batch with the `PlanKey` of a step, or with the next number that the layer counts.
+
+        If a check fails, nothing has changed and no call was counted. `partner` is as for `at_step`.
+        """
+        given = self._read(batch) if partner is None else self._read(batch).join(self._read(partner))
+        leaf = given.leaves()[0]
+        xp = given.xp if key is None else _backend.namespace(leaf, key.step, key.replica)
+        if key is None and _backend.is_jax_tracer(leaf):
+            _checks.fail(
+                "Inside a function that JAX compiles, a layer cannot count its calls.",
+                "a call without a step",
+                "Write `layer.at_step(step, (x, y))` and make the step an argument of the function.",
+            )
+        with _backend.device_of(leaf), _backend.fusing(self.jit_compile):
+            given = given._replace(xp=xp).check_values()
+            self._check_pairing(given)
+            if key is not None:
+                return self._mix_step(key, given)
+            step = self._counter.next(xp)
+            try:
+                return self._mix_step(PlanKey(step), given)
+            except Exception:
+                self._counter.undo(step)
+                raise
+
+    def _mix_step(self, key, given):
+        """Mix a checked batch with the `PlanKey` of a step."""
+        leaf = given.leaves()[0]
+        plan_xp, step = _backend.plan_namespace(given.xp, key.step, leaf)
+        # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
+        alphas = self._alphas(plan_xp, step, leaf)
+
+        def mixed(step, alphas, arrays):
+            batch = self._draw_and_mix(key._replace(step=step), alphas, given.with_arrays(arrays).encode())
+            # As the structure of the result, since a compiled program returns arrays alone.
+            return {"by entry" if batch.weights_by_entry else "as given": batch.arrays}
+
+        if not self.jit_compile or plan_xp is _backend.NUMPY:
+            arrays = mixed(step, alphas, given.arrays)
+            return given.with_mixed(arrays).write(self.include_clean)
+        padded, added = given.padded()
+        constants = self._constants()
+        text = constants and f"{constants} {key.replica} {given.second} {given.entries}"
+        arrays = given.xp.fused(mixed, step, alphas, padded.arrays, key=lambda: text, padded=added)
+        return given.with_mixed(arrays).cropped(given).write(self.include_clean)
+
+    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+        """Draw the plan of a step for an encoded batch, and mix it."""
+        xp, mixing = batch.xp, self.input_mixing
+        include_clean = self.include_clean if include_clean is None else include_clean
+        plan_xp, step = _backend.plan_namespace(xp, key.step, batch.leaves()[0])
+        size = batch.size() // 2 if batch.second else batch.size()
+        sizes = mixing.sizes(xp, batch.inputs)
+        plan = self._draw(plan_xp, key._replace(step=step), alphas, size, sizes, batch.by_key)
+        if batch.second:
+            plan = plan.with_second_batch()
+        plan = self.resolve(plan, batch).without_own_partners()
+        return batch.mix(plan, mixing, include_clean, key.shards)
+
+    def _draw(self, xp, key, alphas, batch_size, spatial_shape, targets):
+        """The plan of a step, in the array namespace `xp`.
+
+        Args:
+            key: The `PlanKey`.
+            alphas: Alpha by the name of each layer that draws with one.
+            targets: A function that gives the targets of the batch by key.
+        """
+        key = key._replace(seed=self.seed if key.seed is None else key.seed)
+        pairing = self._pairing
+        known = targets() if pairing.needs_targets else {}
+        plan = self.sample(
+            key.seed,
+            key.step,
+            alphas[0] if alphas else None,
+            batch_size,
+            spatial_shape,
+            per=self.per,
+            rate=self.rate,
+            lam_at_least_half=self.lam_at_least_half,
+            replica=key.replica,
+            pair=lambda words: pairing.partners(xp, words, key, known),
+            xp=xp,
+        )
+        return plan._replace(bijective=pairing.bijective)
+
+    def _alphas(self, xp, step, leaf, given=None):
+        """Alpha in a step, in a list; empty for a layer without alpha.
+
+        Args:
+            xp: The array namespace of the plan.
+            step: Number of the batch.
+            leaf: An array of the batch.
+            given: Alpha by layer, for layers whose alpha a trainer holds.
+        """
+        if self._alpha is None:
+            return []
+        framework, symbolic, _ = _backend.kind(leaf)
+        if given and self in given:
+            return [given[self]]
+        return [self._alpha.at(xp, step, symbolic, symbolic and framework == "jax")]
+
+    def _reading(self):
+        """What the layer knows of the batches that it mixes."""
+        return Reading(self._target["value"], self.num_classes, self.inputs_key, self.input_mixing, self._partners)
+
+    def _read(self, batch):
+        return Batch.read(batch, self._reading())
+
+    def _check_pairing(self, batch):
+        """Raise unless partners can be chosen for a batch."""
+        if self._pairing.needs_targets:
+            self._pairing.check_targets(batch.by_key())
+
+    def _constants(self):
+        """What a compiled program holds of the layer, as text; None if it holds code of the user, which may change."""
+        parts = [self, self._pairing, *tree.flatten(self._target["value"])]
+        if not all(part is None or type(part).__module__.startswith("kmix.") for part in parts) or any(
+            hasattr(part, "function") for part in parts
+        ):
+            return None
+        arguments = {name: value for name, value in self._arguments().items() if name not in ("name", "alpha")}
+        return f"{type(self).__name__} {arguments} {self.compute_dtype} {keras.config.image_data_format()}"
+
+    # Calls.
+
+    def __call__(self, *args, **kwargs):
+        return _backend.as_written(self._route, *args, **kwargs)
+
+    def _route(self, *args, **kwargs):
+        """Mix eager labelled batches, and those of other frameworks, at once; leave the rest to Keras."""
+        if len(args) > 3:
+            _checks.fail(
+                "A batch is (x, y) or (x, y, sample_weight).",
+                f"{len(args)} parts",
+                'Take out what is not mixed, or pass a dictionary with `target={key: "keep"}`.',
+            )
+        if kwargs.get("training") not in (None, True, False):
+            _checks.fail("`training` must be True or False.", f"training={kwargs['training']!r}", error=TypeError)
+        values = {**dict(zip(("x", "y", "sample_weight"), args, strict=False)), **kwargs}
+        training = values.pop("training", None)
+        batch = self._labelled(**values)
+        arrays = [leaf for value in values.values() for leaf in _arrays(value)]
+        found = {_backend.kind(leaf)[:2] for leaf in arrays}
+        if ("keras", True) in found:
+            if isinstance(batch, dict):
+                _checks.fail(
+                    "Inside a model, labels are a second argument.",
+                    f"a dictionary with keys {sorted(map(str, batch))}",
+                    "Write `layer(x, y)`.",
+                )
+            return super().__call__(*args, **kwargs)
+        own = keras.backend.backend()
+        # Keras would convert them, or could not take them.
+        foreign = any(framework != own for framework, _ in found) or None in map(_backend.static_shape, arrays)
+        if batch is None:
+            return self.call(*args, **kwargs) if foreign else super().__call__(*args, **kwargs)
+        # Keras would add nothing to an eager batch but time; it adds whether a model that calls the layer trains.
+        if foreign or (found == {(own, False)} and self.built and not self._is_nested() and current_step() is None):
+            return _as_given(**values) if training is False else self._mix(None, batch)
+        return super().__call__(*args, **kwargs)
+
+    def _labelled(self, x=None, y=None, sample_weight=None):
+        """The labelled batch that the arguments of a call form: a tuple or a dictionary. None if there are no labels."""
+        if y is not None:
+            return (x, y) if sample_weight is None else (x, y, sample_weight)
+        if sample_weight is not None:
+            _checks.fail(
+                "Sample weights belong to labels.", "sample weights without labels", "Write `layer(x, y, sample_weight)`."
+            )
+        is_batch = isinstance(x, dict) and current_step() is None and self._reading().is_batch(x)
+        return x if is_batch else None
+
+    def call(self, x, y=None, sample_weight=None, *, training=None):
+        if training is False:
+            return _as_given(x, y, sample_weight)
+        batch = self._labelled(x, y, sample_weight)
+        return self._mix_inputs_alone(x, training) if batch is None else self._mix(None, batch)
+
+    def _is_nested(self):
+        """Whether the layer was built within another layer."""
+        return self.path is not None and self.path != self.name
+
+    def build(self, input_shape=None):
+        """Build nothing. Keras records where the layer was built."""
+
+    def _mix_inputs_alone(self, x, training):
+        """Mix inputs with the plan of the step inside a model that a `MixTrainer` trains. Else the identity."""
+        step = current_step()
+        plan = None if step is None else step.plan
+        if plan is None or not self.fits_in_models:
+            return self._check_inference(x, training)
+        if plan.place is not None:
+            _checks.fail(
+                "Mix in one way: after the layers named in `places`, or with the mixing layers inside the model.",
+                f"`places` and a model with {self.name}",
+                "Remove that layer from the model, or leave out `mixer` and `places`.",
+            )
+        self.input_mixing.check(x)
+        for leaf in tree.flatten(x):
+            check_batch_of_plan(leaf, plan)
+        step.record()
+        with _backend.fusing(self.jit_compile):
+            return tree.map_structure(lambda leaf: self.input_mixing.mix(_backend.namespace(leaf), leaf, plan), x)
+
+    def _check_inference(self, x, training):
+        """Return inputs without labels as they are, or raise unless a model calls the layer in inference."""
+        leaves = tree.flatten(x)
+        in_model = self._in_model or self._is_nested()
+        symbolic = any(_backend.kind(leaf)[:2] == ("tensorflow", True) for leaf in leaves)
+        pipeline = symbolic and keras.backend.backend() != "tensorflow"
+        if not training and in_model and not pipeline:
+            return x
+        if isinstance(x, dict) and not in_model:
+            Batch.read(x, self._reading())
+        foreign = any(_backend.kind(leaf).framework != keras.backend.backend() for leaf in leaves)
+        if training or symbolic or foreign or tree.is_nested(x) or keras.backend.backend() == "numpy":
+            _checks.fail(
+                "Inputs are mixed together with their labels.",
+                f"a {type(x).__name__} without labels",
+                "Call the layer on labelled batches: `layer(x, y)`, `layer(*batch)`, `layer.at_step(step, batch)`, or "
+                "`ds.map(layer)` on a data set of (x, y). Plain `fit` of a model with a mixing layer would mix the "
+                "inputs but not the labels: write `kmix.MixTrainer(model)` and fit that.",
+            )
+        return x
+
+    def compute_output_spec(self, x, y=None, sample_weight=None, *, training=None):
+        self._in_model = True
+        if training is False or y is None:
+            if self.fits_in_models:
+                self.input_mixing.check(x)
+            given = _as_given(x, y, sample_weight)
+            return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), given)
+        batch = Batch.read(_as_given(x, y, sample_weight), self._reading())
+        self._check_pairing(batch)
+        return batch.spec(self.input_mixing, self.include_clean)
+
+    # Steps.
+
+    def at_step(self, step, batch, replica=0, *, partner=None):
+        """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
+
+        Args:
+            step: Number of the batch: an integer >= 0 or an integer scalar tensor. Plans repeat after `2**32` steps.
+            batch: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with `"images"` and `"labels"`.
+            replica: Number of the process in [0, 65536), where several processes load parts of the data and count
+                the same steps: an int or an integer scalar tensor. Replicas draw different plans.
+            partner: A second batch of the same structure, dtypes and shapes, from which all partners come: sample `i`
+                is mixed with sample `plan.permutation[i]` of `partner`, by the same plan. Costs memory for a batch of
+                twice the size.
+
+        Returns:
+            The mixed batch in the same structure and framework: NumPy for NumPy arrays (and for tensors of a
+            framework that is neither TensorFlow nor Keras' backend). A list becomes a tuple, which `fit` takes.
+
+        Raises:
+            ValueError: if the batch has no labels, or cannot be mixed (see the class); if `partner` differs from it in
+                more than its values, or the layer does not pair at random.
+
+        Example:
+            >>> layer = kmix.MixUp(0.2, num_classes=3, seed=1)
+            >>> x, y = layer.at_step(0, (np.ones((4, 2), "float32"), np.array([0, 1, 2, 1])))
+            >>> y.shape
+            (4, 3)
+        """
+        return _backend.as_written(self._at_step, step, batch, replica, partner)
+
+    def _at_step(self, step, batch, replica, partner):
+        key = PlanKey(_check_number(step, "step"), _check_number(replica, "replica", REPLICAS))
+        if partner is not None:
+            self._check_takes_second_batch()
+            partner = self._check_batch(partner)
+        return self._mix(key, self._check_batch(batch), partner)
+
+    def _check_batch(self, batch):
+        """Return a batch that has labels, or raise."""
+        batch = tuple(batch) if isinstance(batch, list) else batch
+        if not isinstance(batch, dict) and not (
+            isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None
+        ):
+            parts = f" with {len(batch)} parts" if isinstance(batch, tuple) else ""
+            _checks.fail(
+                "Expected a labelled batch: (x, y), (x, y, sample_weight), or a dictionary with inputs and labels.",
+                f"a batch of type {type(batch).__name__}{parts}",
+                "Write `dict(batch)` for another mapping. With tf.data write `ds.enumerate().map(layer.at_step)`.",
+            )
+        return batch
+
+    def _check_takes_second_batch(self):
+        """Raise unless the partners may come from a second batch."""
+        rule = self._pairing
+        if self._partners > 1 or type(rule).__name__ != "RandomPairs" or not rule.allow_self:
+            received = f"pairing={self.pairing!r}" if self._partners == 1 else f"{self.name}, which takes several"
+            _checks.fail(
+                "`partner=` brings one partner for each sample, any sample of the other batch.",
+                received,
+                'Use `MixUp` or `CutMix` with `pairing="random"`, or leave out `partner`.',
+            )
+
+    def plan(self, step, batch_size, replica=0, *, spatial_shape=None, targets=None):
+        """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
+
+        Args:
+            step: Number of the batch, an int >= 0.
+            batch_size: Number of samples in the batch.
+            replica: As in `at_step`, an int in [0, 65536).
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix and Mosaic need it.
+            targets: `y` of the batch, or for a dictionary batch the dictionary of its targets: for a rule of pairing
+                that reads them, such as `"similar_labels"`.
+
+        Returns:
+            A `kmix.MixPlan` for the current alpha of the layer. `RandomChoice` adds `choice`, the index of
+            the layer it drew.
+
+        Example:
+            >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
+            array([2, 0, 3, 1], dtype=int32)
+        """
+        key = PlanKey(_checks.integer(step, "step"), _checks.integer(replica, "replica", 0, REPLICAS))
+        batch_size = _checks.integer(batch_size, "batch_size", 1)
+        alphas = self._alphas(_backend.NUMPY, key.step, None)
+        return self._plan(key, alphas, batch_size, spatial_shape, targets)
+
+    def _plan(self, key, alphas, batch_size, spatial_shape, targets):
+        """The plan of a `PlanKey` as NumPy arrays."""
+
+        def by_key():
+            if targets is None:
+                return {}
+            reading = self._reading()._replace(input_mixing=None)
+            named = isinstance(targets, dict) and "labels" in targets
+            batch = Batch.read({reading.input_keys()[0]: (), **targets} if named else ((), targets), reading)
+            if batch.size() != batch_size:
+                received = f"{batch.size()} rows for {batch_size} samples"
+                _checks.fail("`targets` must have one row for each sample.", received)
+            self._check_pairing(batch)
+            return batch.check_values().encode().by_key()
+
+        plan = self._draw(_backend.NUMPY, key, alphas, batch_size, spatial_shape, by_key)
+        permutation = _backend.values(_backend.namespace(plan.permutation).rows(plan.permutation))
+        return plan._replace(permutation=permutation.astype("int32"))
+
+    # Alpha.
+
+    @property
+    def alpha(self):
+        """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
+
+        A new number takes effect with the next batch drawn, even in a traced `tf.data` pipeline and in the worker
+        processes of a loader; batches already prefetched keep the old one. A function compiled by `jax.jit` and a
+        pickled copy, as Grain and Ray send to their workers, would not see the new number: from then on, setting a
+        different alpha raises an error. A schedule of the step is exact everywhere.
+        """
+        if self._alpha is None:
+            raise AttributeError(f"{type(self).__name__} has no alpha. {self._without_alpha()}")
+        return self._alpha.value
+
+    @alpha.setter
+    def alpha(self, value):
+        self._check_alpha(value)
+        self._alpha.set(value)
+
+    def _check_alpha(self, value):
+        """Return `value` as the alpha to set, or raise."""
+        if self._alpha is None:
+            _checks.fail(f"{type(self).__name__} has no alpha.", f"alpha={value!r}", self._without_alpha())
+        return self._alpha.check(value)
+
+    def _without_alpha(self):
+        """What to set instead of alpha."""
+        return ""
+
+    # Config and copies.
+
+    def _arguments(self):
+        """The arguments of the constructor, as they were given."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters if name != "dtype"}
+
+    def get_config(self):
+        config = {name: serialize(value) for name, value in self._arguments().items()}
+        if "dtype" in inspect.signature(type(self)).parameters:
+            config["dtype"] = super().get_config()["dtype"]
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{name: value if name == "dtype" else deserialize(value) for name, value in config.items()})
+
+    def __reduce__(self):
+        memory = None if self._alpha is None else self._alpha.pickled()
+        return _rebuild, (type(self), self._copied(), self._counter.count(), memory, self._counter.process)
+
+    def __copy__(self):
+        return _rebuild(type(self), self._copied(), self._counter.count())
+
+    def __deepcopy__(self, memo):
+        return _rebuild(type(self), copy.deepcopy(self._copied(), memo), self._counter.count())
+
+    def _copied(self):
+        """The arguments of a copy."""
+        policy = {"dtype": self.dtype_policy} if "dtype" in inspect.signature(type(self)).parameters else {}
+        return {**self._arguments(), **policy}
+
+
+class _Given:
+    """Values by name. Keras makes containers of its own of attributes that are dictionaries or lists."""
+
+    def __init__(self, **values):
+        self._values = values
+
+    def __getitem__(self, name):
+        return self._values[name]
+
+
+def _rebuild(cls, arguments, count, memory=None, process=None):
+    """Unpickle or copy a layer. In a worker process it can mix at a given step, but not count."""
+    layer = cls(**arguments)
+    layer._counter = _backend.Counter(count, copied=process is not None, process=process)
+    if memory is not None:
+        layer._alpha = Alpha(memory.value, memory)
+    return layer
+
+
+def _as_given(x, y=None, sample_weight=None):
+    """The arguments of a call as a batch."""
+    if sample_weight is not None:
+        return x, y, sample_weight
+    return x if y is None else (x, y)
+
+
+def _arrays(value):
+    """The arrays of a structure."""
+    return [value] if hasattr(value, "dtype") else [leaf for leaf in tree.flatten(value) if hasattr(leaf, "dtype")]
+
+
+def _plain(target):
+    """A structure of targets in plain lists and dictionaries."""
+    if isinstance(target, dict):
+        return {key: _plain(part) for key, part in target.items()}
+    return [_plain(part) for part in target] if isinstance(target, (list, tuple)) else target
+
+
+def _check_target(target, num_classes, partners, mixer):
+    """Return a `Target`, None, or a structure of targets that a mixer can use, or raise."""
+    if num_classes is not None and target is not None and not (isinstance(target, dict) and "labels" not in target):
+        _checks.fail(
+            "`num_classes=n` stands for `target=Labels(n)`, so one of them is enough.",
+            f"num_classes={num_classes} and a target",
+            "Write `target=kmix.targets.Labels(n)`, or leave out `target`.",
+        )
+    for each in tree.flatten(target):
+        if each is not None and each.max_partners is not None and each.max_partners < partners:
+            _checks.fail(
+                f"{mixer} mixes each sample with {partners} partners.",
+                f"a target {type(each).__name__}, which has room for {each.max_partners + 1} samples",
+                "Use `CutMix` or `MixUp`, or another target.",
+            )
+    return target
+
+
+def _check_inputs_key(value):
+    """Return a key, or a tuple of keys, or raise."""
+    if isinstance(value, (list, tuple)):
+        return _checks.names(value, "inputs_key")
+    if not isinstance(value, str):
+        _checks.fail("`inputs_key` must be a string, or a tuple of strings.", f"inputs_key={value!r}", error=TypeError)
+    return value
+
+
+def _check_number(value, name, high=None):
+    """Return an integer, or an integer scalar tensor without a value yet, or raise."""
+    if hasattr(value, "dtype"):
+        if "int" not in _backend.dtype(value) or len(value.shape):
+            _checks.fail(f"`{name}` must be an integer scalar.", f"dtype {_backend.dtype(value)}, shape {value.shape}")
+        if _backend.is_symbolic(value):
+            return value
+        value = int(value)
+    return _checks.integer(value, name, 0, high)
