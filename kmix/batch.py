@@ -247,7 +247,7 @@ class Batch(NamedTuple):
             include_clean: Whether to return the clean samples, encoded like the mixed ones, before these.
             shards: Number of parts of the batch within each of which clean samples come before mixed ones.
         """
-        xp = self.xp
+        xp, drawn, plan = self.xp, plan, plan.without_own_partners()
         converted: list[Any] = []
 
         def plan_for(part):
@@ -259,20 +259,21 @@ class Batch(NamedTuple):
 
         inputs, sizes = self.inputs, None
         if input_mixing is not None:
-            sizes, own = input_mixing.sizes(xp, inputs), plan_for(input_mixing)
-            inputs = _map(lambda leaf: input_mixing.mix(xp, leaf, own), inputs)
+            sizes, followed = input_mixing.sizes(xp, inputs), plan_for(input_mixing)
+            inputs = _map(lambda leaf: input_mixing.mix(xp, leaf, followed), inputs)
             if include_clean:
                 clean = _map(lambda leaf: xp.cast(leaf, input_mixing.dtype(leaf)), self.inputs)
                 inputs = tree.map_structure(lambda *pair: join_rows(xp, *pair, shards), clean, inputs)
         targets, weights = self.targets, self.weights
         if include_clean:
             targets, weights = (_map(lambda leaf: join_rows(xp, leaf, leaf, shards), each) for each in (targets, weights))
-            plan, converted = plan.with_clean(shards), []
+            drawn, plan, converted = drawn.with_clean(shards), plan.with_clean(shards), []
         mixed, mixed_weights = [], {}
         for entry, value in zip(self.entries, targets, strict=True):
             info = entry.info if sizes is None else entry.info._replace(spatial_shape=sizes)
             weight = None if entry.weight is None else weights[entry.weight]
-            new, new_weight = entry.target.mix(xp, value, weight, plan_for(entry.target), info)
+            followed = drawn if entry.target._shows_own_partner else plan_for(entry.target)
+            new, new_weight = entry.target.mix(xp, value, weight, followed, info)
             mixed.append(new)
             if new_weight is not weight:
                 mixed_weights[entry.weight] = new_weight

@@ -243,8 +243,7 @@ class MixLayer(keras.layers.Layer):
         plan = self._draw(plan_xp, key._replace(step=step), alphas, size, sizes, batch.by_key)
         if batch.second:
             plan = plan.with_second_batch()
-        plan = self.resolve(plan, batch).without_own_partners()
-        return batch.mix(plan, mixing, include_clean, key.shards)
+        return batch.mix(self.resolve(plan, batch), mixing, include_clean, key.shards)
 
     def _draw(self, xp, key, alphas, batch_size, spatial_shape, targets):
         """The plan of a step, in the array namespace `xp`.

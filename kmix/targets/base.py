@@ -72,6 +72,8 @@ class Target(Settings):
     max_partners: int | None = 1
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     _takes_numpy_plan = False
+    # Whether a sample that is its own partner is a pair like others. Elsewhere it is not mixed.
+    _shows_own_partner = False
     # Whether the target stays out of all arithmetic, and may be anything.
     _is_kept = False
 

@@ -241,7 +241,7 @@ class LabelPairs(Target):
                [7.0000e+00, 4.9999e+04]], dtype=float32)
     """
 
-    _takes_numpy_plan = True
+    _takes_numpy_plan = _shows_own_partner = True
 
     def __init__(self, num_classes):
         self.num_classes = _checks.integer(num_classes, "num_classes", 1)
