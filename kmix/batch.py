@@ -105,7 +105,9 @@ class Batch(NamedTuple):
         by_key = reading.targets_by_key()
         alone = targets[LABELS] if list(targets) == [LABELS] else targets
         described = by_key[LABELS] if alone is not targets else {name: by_key[name] for name in targets}
-        return cls._read(x, alone, sample_weight, described, reading, _dictionary_form(batch, reading, alone is targets))
+        return cls._read(
+            x, alone, sample_weight, described, reading, _dictionary_form(batch, reading, alone is targets)
+        )
 
     @classmethod
     def _read(cls, x, y, sample_weight, target, reading, form):
@@ -266,7 +268,9 @@ class Batch(NamedTuple):
                 inputs = tree.map_structure(lambda *pair: join_rows(xp, *pair, shards), clean, inputs)
         targets, weights = self.targets, self.weights
         if include_clean:
-            targets, weights = (_map(lambda leaf: join_rows(xp, leaf, leaf, shards), each) for each in (targets, weights))
+            targets, weights = (
+                _map(lambda leaf: join_rows(xp, leaf, leaf, shards), each) for each in (targets, weights)
+            )
             drawn, plan, converted = drawn.with_clean(shards), plan.with_clean(shards), []
         mixed, mixed_weights = [], {}
         for entry, value in zip(self.entries, targets, strict=True):
@@ -522,8 +526,10 @@ def _match_weights(template, sample_weight, flat, count):
         elif isinstance(template, dict) and isinstance(numbered, dict) and set(numbered) <= set(template):
             for key, part in numbered.items():
                 each(template[key], part)
-        elif isinstance(template, (list, tuple)) and isinstance(numbered, (list, tuple)) and (
-            len(template) == len(numbered)
+        elif (
+            isinstance(template, (list, tuple))
+            and isinstance(numbered, (list, tuple))
+            and (len(template) == len(numbered))
         ):
             for pair in zip(template, numbered, strict=True):
                 each(*pair)
@@ -547,7 +553,9 @@ def _check_weight_shape(weight, label):
         )
     column = len(weight) == len(label) + 1 and weight[-1] == 1
     pairs = zip(weight, label, strict=False)
-    if not column and (len(weight) > len(label) or any(w not in (1, None) and size not in (w, None) for w, size in pairs)):
+    if not column and (
+        len(weight) > len(label) or any(w not in (1, None) and size not in (w, None) for w, size in pairs)
+    ):
         _checks.fail(
             "Sample weights must have the shape (B,), or the leading axes of the labels.",
             f"sample_weight of shape {tuple(weight)} with labels of shape {tuple(label)}",

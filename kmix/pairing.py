@@ -74,7 +74,9 @@ class Pairing(Settings):
             )
         arrays = [leaf for leaf in tree.flatten(targets) if hasattr(leaf, "dtype")]
         if xp is _backend.NUMPY and all(map(_backend.on_host, arrays)):
-            targets = tree.map_structure(lambda leaf: _backend.values(leaf) if hasattr(leaf, "dtype") else leaf, targets)
+            targets = tree.map_structure(
+                lambda leaf: _backend.values(leaf) if hasattr(leaf, "dtype") else leaf, targets
+            )
         else:
             # On the device of the targets: the host would have to wait for them.
             xp = _backend.namespace(*arrays, key.step)
@@ -164,7 +166,7 @@ class SimilarLabels(Pairing):
         >>> layer = kmix.MixUp(2.0, pairing=kmix.pairing.SimilarLabels(0.1), seed=1)
         >>> y = np.array([0.0, 10.0, 0.1, 10.1], "float32")
         >>> layer.plan(step=0, batch_size=4, targets=y).permutation
-        array([2, 1, 0, 1], dtype=int32)
+        array([2, 3, 2, 1], dtype=int32)
     """
 
     def __init__(self, bandwidth=0.5, *, label=None, within="batch", allow_self=True):

@@ -353,7 +353,9 @@ class MixLayer(keras.layers.Layer):
             return (x, y) if sample_weight is None else (x, y, sample_weight)
         if sample_weight is not None:
             _checks.fail(
-                "Sample weights belong to labels.", "sample weights without labels", "Write `layer(x, y, sample_weight)`."
+                "Sample weights belong to labels.",
+                "sample weights without labels",
+                "Write `layer(x, y, sample_weight)`.",
             )
         is_batch = isinstance(x, dict) and current_step() is None and self._reading().is_batch(x)
         return x if is_batch else None

@@ -84,4 +84,3 @@ class EmbeddingMixup(MixLayer):
 
     def compute_mask(self, inputs, previous_mask):
         return keras.tree.map_structure(lambda mask: None if mask is None else self._mask(mask), previous_mask)
-

@@ -95,7 +95,9 @@ class RandomChoice(MixLayer):
         def branch(layer, own):
             def run():
                 mixed = layer._draw_and_mix(key, own, batch, include_clean)
-                inputs = tree.map_structure(lambda new, leaf: batch.xp.cast(new, dtype(leaf)), mixed.inputs, batch.inputs)
+                inputs = tree.map_structure(
+                    lambda new, leaf: batch.xp.cast(new, dtype(leaf)), mixed.inputs, batch.inputs
+                )
                 return mixed._replace(inputs=inputs).arrays
 
             return run
@@ -122,9 +124,7 @@ class RandomChoice(MixLayer):
 
     def _without_alpha(self):
         names = ", ".join(f"`layers[{i}]` ({layer.name})" for i, layer in enumerate(self.layers))
-        return (
-            f"Its layers have: {names}. Write `choice.layers[0].alpha = ...`, or `AlphaScheduler(choice.layers, schedule)`."
-        )
+        return f"Its layers have: {names}. Write `choice.layers[0].alpha = ...`, or `AlphaScheduler(choice.layers, schedule)`."
 
     def _arguments(self):
         return {**super()._arguments(), "layers": list(self.layers)}

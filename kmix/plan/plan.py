@@ -62,8 +62,8 @@ class Tiles(NamedTuple):
 
         >>> plan = kmix.Mosaic(seed=1).plan(step=0, batch_size=2, spatial_shape=(8, 8))
         >>> plan.region.window[:, 0, 2:]
-        array([[4, 3],
-               [3, 2]], dtype=int32)
+        array([[2, 3],
+               [4, 2]], dtype=int32)
     """
 
     shift: Any
@@ -144,7 +144,8 @@ class MixPlan(NamedTuple):
         names = ("lam", "permutation", "box", "partners", "shares")
         given = {name: getattr(self, name) for name in names}
         arrays = {name: xp.asarray(array) for name, array in given.items() if array is not None}
-        return self._replace(**arrays, region=tree.map_structure(xp.asarray, self.region))
+        region = None if self.region is None else tree.map_structure(xp.asarray, self.region)
+        return self._replace(**arrays, region=region)
 
     def without_own_partners(self):
         """The plan in which a sample that is its own partner is not mixed, whatever its lam says."""
@@ -165,8 +166,10 @@ class MixPlan(NamedTuple):
         identity = xp.cast(self.lam * 0 + 1, "float32")
         permutation = xp.concat([self._own(xp, self.permutation), self.permutation + size], -1)
         plan = self._replace(
-            lam=doubled(identity, self.lam), permutation=permutation, box=_repeated(doubled, self.box),
-            region=tree.map_structure(lambda leaf: _repeated(doubled, leaf), self.region),
+            lam=doubled(identity, self.lam),
+            permutation=permutation,
+            box=_repeated(doubled, self.box),
+            region=_repeated(doubled, self.region),
         )
         if self.partners is None:
             return plan
@@ -189,7 +192,7 @@ class MixPlan(NamedTuple):
             # Still a permutation if it was one.
             permutation=both(self.permutation + xp.size(own, 0), own),
             box=_repeated(both, self.box),
-            region=tree.map_structure(lambda leaf: _repeated(both, leaf), self.region),
+            region=_repeated(both, self.region),
         )
 
     def _own(self, xp, permutation):
@@ -205,6 +208,10 @@ def join_rows(xp, first, second, shards=1):
     return xp.reshape(xp.concat(rows, 1), (-1, *first.shape[1:]))
 
 
-def _repeated(join, leaf):
-    """The rows of an array of a plan twice; numbers and None stay."""
-    return join(leaf, leaf) if len(getattr(leaf, "shape", ())) else leaf
+def _repeated(join, structure):
+    """The rows of the arrays of a box or region twice; numbers and None stay."""
+
+    def twice(leaf):
+        return join(leaf, leaf) if len(getattr(leaf, "shape", ())) else leaf
+
+    return None if structure is None else tree.map_structure(twice, structure)

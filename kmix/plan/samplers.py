@@ -152,9 +152,7 @@ def sample_mosaic(
         _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"spatial_shape={spatial_shape}")
     streams.check(stream, _WORDS.stop)
     rate = _checks.real(rate, "rate", 0.0, 1.0)
-    words = random.bits(
-        xp, random.key(xp, _checks.seed(seed), step), stream, _WORDS.stop, _rows(batch_size), replica
-    )
+    words = random.bits(xp, random.key(xp, _checks.seed(seed), step), stream, _WORDS.stop, _rows(batch_size), replica)
     u = xp.unstack(random.uniform(xp, words))
     height, width = (xp.cast(size, "int32") for size in spatial_shape)
     # In the middle half of each axis.

@@ -202,7 +202,11 @@ class Function(Target):
             )
         mixed = tree.map_structure(xp.asarray, mixed)
         before, after = (_backend.static_shape(tree.flatten(each)[0]) for each in (y, mixed))
-        if before and after is not None and (not after or (None not in (before[0], after[0]) and before[0] != after[0])):
+        if (
+            before
+            and after is not None
+            and (not after or (None not in (before[0], after[0]) and before[0] != after[0]))
+        ):
             _checks.fail(
                 "A callable `target` must return one row for each sample.",
                 f"shape {after} from {self.function!r} for a target of shape {before}",

@@ -233,9 +233,7 @@ class BoundingBoxes(Target):
         batch, width = y["boxes"].shape[0], self.max_boxes
         if width is None and y["boxes"].shape[1] is not None:
             width = (info.partners + 1) * y["boxes"].shape[1]
-        spec = {
-            name: keras.KerasTensor((batch, width, *leaf.shape[2:]), dtype=leaf.dtype) for name, leaf in y.items()
-        }
+        spec = {name: keras.KerasTensor((batch, width, *leaf.shape[2:]), dtype=leaf.dtype) for name, leaf in y.items()}
         if self.weights:
             spec["weights"] = keras.KerasTensor((batch, width), dtype="float32")
         return spec, None if weight is None else keras.KerasTensor(weight.shape, dtype="float32")

@@ -72,7 +72,12 @@ class Labels(Target):
                 "Say what this is with `target=`: `SegmentationMasks(...)`, `BoundingBoxes(...)`, `Keep()`, a callable "
                 "`(y, plan) -> y`, or `Labels(any_shape=True)` for probabilities of each position, which are blended.",
             )
-        if len(shape) == 2 and shape[1] not in (1, None) and shape[1] == _positions(info) and not self._confirmed(shape):
+        if (
+            len(shape) == 2
+            and shape[1] not in (1, None)
+            and shape[1] == _positions(info)
+            and not self._confirmed(shape)
+        ):
             _checks.fail(
                 "This mixer pastes parts of the inputs, and labels with one column for each position of the inputs may "
                 "have to be pasted as well.",
@@ -234,7 +239,7 @@ class LabelPairs(Target):
         TypeError: if `num_classes` is not an integer.
 
     Example:
-        >>> mixup = kmix.MixUp(1.0, target=kmix.targets.LabelPairs(50000), seed=1)
+        >>> mixup = kmix.MixUp(1.0, target=kmix.targets.LabelPairs(50000), seed=6)
         >>> x, y = mixup(np.ones((2, 4), "float32"), np.array([49999, 7]))
         >>> y[:, :2]
         array([[4.9999e+04, 7.0000e+00],
