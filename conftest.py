@@ -1,5 +1,6 @@
-"""Settings of the tests and doctests: one Keras backend per process, fixed seeds."""
+"""Settings of the tests and doctests: one Keras backend per process, fixed seeds, XLA only where it is the subject."""
 
+import functools
 import os
 import sys
 
@@ -11,11 +12,36 @@ import numpy as np
 import pytest
 
 import kmix
+from kmix import _backend
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _plain_operations(request, monkeypatch):
+    """Plain operations in tf.data and in the steps of Keras on TensorFlow, unless a test is marked `xla`.
+
+    A program of XLA takes some 0.3 seconds to compile. Those of tf.data are alike on every backend, so that they run on
+    TensorFlow alone, unless the mark says "everywhere". A test that asks for `jit_compile=True` gets it.
+    """
+    mark = request.node.get_closest_marker("xla")
+    if mark is not None and (ON_TENSORFLOW or "everywhere" in mark.args):
+        return
+    twin = _backend.TENSORFLOW
+    monkeypatch.setattr(twin, "fused", functools.partial(_backend.Namespace.fused, twin))
+    if ON_TENSORFLOW:
+        compile = keras.Model.compile
+
+        def plain(model, *args, **settings):
+            jit = settings.pop("jit_compile", "auto")
+            return compile(model, *args, jit_compile=False if jit == "auto" else jit, **settings)
+
+        monkeypatch.setattr(keras.Model, "compile", plain)
 
 
 @pytest.fixture(autouse=True)

@@ -294,6 +294,7 @@ def test_an_unknown_number_of_boxes_in_tf_data():
             np.testing.assert_allclose(ours.numpy(), other, atol=1e-4)
 
 
+@pytest.mark.xla("everywhere")
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
 def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
     made, program = [], xla._Program

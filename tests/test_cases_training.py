@@ -39,10 +39,6 @@ def network(columns=CLASSES, activation="softmax", shape=(5,), hidden=()):
     return keras.Model(inputs, keras.layers.Dense(columns, activation=activation, name="top")(tensor))
 
 
-# Compiling with XLA would take half of the time of these tests; other files test it.
-PLAIN = False if BACKEND == "tensorflow" else "auto"
-
-
 def trainer_of(
     model=None,
     loss=None,
@@ -50,7 +46,7 @@ def trainer_of(
     mix=None,
     metrics=None,
     weighted_metrics=None,
-    jit_compile=PLAIN,
+    jit_compile="auto",
     **settings,
 ):
     """A compiled trainer. At a learning rate of 0 no weight changes, and one can compute the loss of a step by hand."""
@@ -932,6 +928,7 @@ FLOATS = {
 }
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize(
     ("name", "loss", "num_classes"),
     [
@@ -946,7 +943,7 @@ FLOATS = {
 def test_case_26_float_ids_are_encoded_or_refused(name, num_classes, loss):
     x, y = data(6, (5,)), one_hot(ids())
     loss = kmix.losses.SoftLabelCrossentropy() if loss == "kmix" else loss
-    trainer = trainer_of(loss=loss, rate=0.5, metrics=["accuracy"], num_classes=num_classes, jit_compile="auto")
+    trainer = trainer_of(loss=loss, rate=0.5, metrics=["accuracy"], num_classes=num_classes)
     p = predictions(trainer.model, x)
     expected = {"loss": oracle.crossentropy(y, p).mean(), "accuracy": np.mean(p.argmax(axis=1) == ids())}
     right_or_refused(trainer.model, lambda: evaluate(trainer, x, FLOATS[name]), expected, "float")
@@ -1198,10 +1195,11 @@ def test_case_32_each_output_by_its_own_loss():
 # Case 34: targets of several integer columns, and TFLite.
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("loss", ["mse", "kmix"])
 def test_case_34_integer_columns_that_are_not_multi_hot_are_not_trained_in_silence(loss):
     x, y = data(6, (5,)), ids(18, 9).reshape(6, 3)
-    trainer = trainer_of(network(3, None), "mse" if loss == "mse" else None, jit_compile="auto")
+    trainer = trainer_of(network(3, None), "mse" if loss == "mse" else None)
     try:
         logged = fit(trainer, x, y)["loss"]
     except REFUSALS:

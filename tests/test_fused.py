@@ -16,6 +16,7 @@ from kmix._backend.recent import Recent
 from kmix.batch import Batch
 from kmix.layers.step import StepKey
 
+pytestmark = pytest.mark.xla("everywhere")
 # TensorFlow's graph is the same whatever backend Keras runs on, and XLA takes its time.
 once = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="long, and tf.data compiles alike on every backend"

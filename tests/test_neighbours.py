@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import compiled_once, to_native, to_numpy
+from roads import to_native, to_numpy
 
 import kmix
 
@@ -36,8 +36,7 @@ def assert_mixed(ds, layer=None):
 def mixed_beside(ds, layer=None):
     """Each batch, and the same mixed, in tf.data."""
     layer = layer or cutmix()
-    with compiled_once(layer):
-        return ds.map(lambda *batch: (_whole(batch), layer.at_step(0, _whole(batch))))
+    return ds.map(lambda *batch: (_whole(batch), layer.at_step(0, _whole(batch))))
 
 
 def _whole(batch):
@@ -90,8 +89,7 @@ def test_keras_layers_on_dictionaries(name):
 
 def test_keras_layers_after_kmix():
     layer = cutmix()
-    with compiled_once(layer):
-        mixed = batches().map(lambda x, y: layer.at_step(0, dictionary(x, y)))
+    mixed = batches().map(lambda x, y: layer.at_step(0, dictionary(x, y)))
     augment = keras.layers.RandomFlip("horizontal", seed=1)
     ((before, after),) = to_numpy(list(mixed.map(lambda batch: (batch, augment(batch)))))
     np.testing.assert_array_equal(before["labels"], after["labels"])
@@ -138,8 +136,7 @@ def fit_one_batch(trainer, x, y, steps=2):
 def assert_fits(model, layer, x, y, **compiled):
     """Assert that the model itself trains on a pipeline that mixes."""
     model.compile("adam", **compiled)
-    with compiled_once(layer):
-        train = tf.data.Dataset.from_tensors((x, y)).map(layer)
+    train = tf.data.Dataset.from_tensors((x, y)).map(layer)
     assert np.isfinite(model.fit(train, verbose=0).history["loss"][0])
 
 

@@ -514,6 +514,7 @@ def test_clean_samples_in_tf_data(settings):
         np.testing.assert_allclose(mixed_x[8:].astype("float64"), mixed, atol=2e-3 if "dtype" in settings else 1e-5)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("fuse", [False, True])
 def test_static_shapes_in_tf_data(fuse):
     layer = kmix.RandomChoice([make(num_classes=5, keep_clean=True) for make in (mixup, cutmix)], seed=1)

@@ -34,7 +34,7 @@ def as_bytes(batches):
     return [b"".join(leaf.tobytes() for leaf in keras.tree.flatten(batch)) for batch in batches]
 
 
-@pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix", pytest.param("choice", marks=pytest.mark.xla)])
 def test_parallel_runs_are_equal_byte_for_byte(kind):
     layer, ds = layers()[kind], data(partial=2)
     serial = content(ds.enumerate().map(layer.at_step))
@@ -188,6 +188,7 @@ def test_under_a_distribution_strategy():
     assert len(content(ds)) == 2
 
 
+@pytest.mark.xla
 def test_fused_and_plain_ops_agree():
     """A batch of known spatial size runs through one XLA program, others through plain ops."""
     x, y = content(data(1))[0]
@@ -198,6 +199,7 @@ def test_fused_and_plain_ops_agree():
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.xla
 def test_compiles_with_xla():
     x, y = content(data(1))[0]
     for layer in (layers()["mixup"], layers()["cutmix"]):
