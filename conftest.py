@@ -17,6 +17,21 @@ from kmix import _backend
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
+def pytest_collection_modifyitems(config, items):
+    """Mark as `slow` the cases of a parametrized test that its mark `fast` does not name."""
+    unknown = {}
+    for item in items:
+        mark = item.get_closest_marker("fast")
+        if mark is not None:
+            names = unknown.setdefault((item.fspath, item.originalname), set(mark.args))
+            names.discard(item.callspec.id)
+            if item.callspec.id not in mark.args:
+                item.add_marker("slow")
+    unknown = {test: names for test, names in unknown.items() if names}
+    if unknown and ON_TENSORFLOW and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"The mark `fast` names cases that there are not: {unknown}")
+
+
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(0)
@@ -35,13 +50,15 @@ def _plain_operations(request, monkeypatch):
     twin = _backend.TENSORFLOW
     monkeypatch.setattr(twin, "fused", functools.partial(_backend.Namespace.fused, twin))
     if ON_TENSORFLOW:
-        compile = keras.Model.compile
+        # In the class that defines it: Keras looks whether a model has a `compile` of its own.
+        owner = next(cls for cls in keras.Model.__mro__ if "compile" in vars(cls))
+        compile = owner.compile
 
         def plain(model, *args, **settings):
             jit = settings.pop("jit_compile", "auto")
             return compile(model, *args, jit_compile=False if jit == "auto" else jit, **settings)
 
-        monkeypatch.setattr(keras.Model, "compile", plain)
+        monkeypatch.setattr(owner, "compile", plain)
 
 
 @pytest.fixture(autouse=True)

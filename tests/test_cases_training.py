@@ -262,6 +262,7 @@ def test_case_16_a_task_that_overrides_its_step_is_refused_without_a_preprocesso
     raises(lambda: kmix.MixTrainer(model, mix=mixup()), "train_step", errors=TypeError)
 
 
+@pytest.mark.slow
 def test_case_16_a_real_task():
     hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
     backbone = hub.models.ResNetBackbone(
@@ -347,6 +348,7 @@ def test_case_5_metrics_see_hard_labels_in_a_training_step(columns):
         np.testing.assert_allclose(scores[metric.name], of_keras(make, y, clean), rtol=1e-4, err_msg=metric.name)
 
 
+@pytest.mark.fast("AUC")
 @pytest.mark.parametrize("name", ["AUC", "BinaryAccuracy", "binary_accuracy"])
 def test_case_5_metrics_by_name(name):
     x, y = binary_batch()
@@ -556,6 +558,7 @@ def mixers(trainer):
     return [layer for layer in trainer.model.layers if isinstance(layer, kmix.EmbeddingMixup)]
 
 
+@pytest.mark.fast("placed")
 @pytest.mark.parametrize("kind", ["placed", "choice"])
 def test_case_7_training_goes_on_from_a_file_of_weights(kind, tmp_path):
     x, y, path = data(12, (5,)), ids(12), str(tmp_path / "trainer.weights.h5")
@@ -650,6 +653,7 @@ def many(as_dict):
     return keras.Model(inputs, outputs if as_dict else list(outputs.values()))
 
 
+@pytest.mark.fast("True-trainer", "False-inferred")
 @pytest.mark.parametrize(
     ("as_dict", "where"), [(True, "trainer"), (True, "layer"), (False, "trainer"), (False, "inferred")]
 )
@@ -802,6 +806,7 @@ def test_case_9_class_weights_of_the_layer_in_a_step():
 # Case 15: the step.
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_case_15_the_step_as_a_number_under_mirrored_strategy():
     """TensorFlow's own variable refuses `int(trainer.step)`; this is what to write."""
@@ -818,6 +823,7 @@ def test_case_15_the_same_without_a_strategy():
     assert int(ops.convert_to_numpy(trainer.step)) == int(trainer.step) == 2
 
 
+@pytest.mark.fast("early")
 @pytest.mark.parametrize("stops", ["early", "at the end"])
 def test_case_15_early_stopping_restores_the_model_and_not_the_step(stops):
     x, y = data(12, (5,)), ids(12)
@@ -892,6 +898,7 @@ def united_loss(trainer, y):
     return oracle.crossentropy(oracle.mixup(one_hot(y), *plan[:2]), oracle.softmax(pooled @ kernel + bias)).mean()
 
 
+@pytest.mark.fast("attention", "integer")
 @pytest.mark.parametrize("form", ["attention", "keras", "integer", "input"])
 def test_case_25_masks_of_ones_own_are_united_or_the_way_is_named(form):
     y = ids()
@@ -909,6 +916,7 @@ def test_case_25_masks_of_ones_own_are_united_or_the_way_is_named(form):
         assert "at=" in refusal
 
 
+@pytest.mark.fast("padding")
 @pytest.mark.parametrize("form", ["padding", "integer", "input"])
 def test_case_25_and_18_the_way_unites_masks_of_every_form(form):
     """The same with `at=`. An integer mask is read as `mask != 0`."""
@@ -928,6 +936,7 @@ FLOATS = {
 }
 
 
+@pytest.mark.fast("(B, 1)-kmix-3", "(B,)-categorical_crossentropy-None")
 @pytest.mark.xla
 @pytest.mark.parametrize(
     ("name", "loss", "num_classes"),
@@ -985,6 +994,7 @@ FORMS = {
 ORDERS = list(itertools.permutations(FORMS, 2))[:: 1 if BACKEND == "tensorflow" else 4]
 
 
+@pytest.mark.fast("ids-one-hot", "column-ids", "one-hot-float column")
 @pytest.mark.parametrize(("first", "second"), ORDERS)
 def test_case_27_every_order_of_the_forms(first, second):
     """TensorFlow traces the second form with an unknown last axis."""
@@ -999,6 +1009,7 @@ def test_case_27_every_order_of_the_forms(first, second):
         assert taken or name == "float column", "a form that is right alone is right in every order"
 
 
+@pytest.mark.fast("ids-None", "column-rank")
 @pytest.mark.parametrize(
     ("form", "known"),
     [(form, known) for form in FORMS for known in (None, "rank") if BACKEND == "tensorflow" or form == "column"],
@@ -1084,6 +1095,7 @@ def test_case_28_with_a_layer_placed_and_a_sub_classed_model():
     assert len(trainer.model.weights) == 2
 
 
+@pytest.mark.slow
 def test_case_28_a_file_of_a_trainer_that_was_never_given_a_shape(tmp_path):
     x, y = data(12, (5,)), ids(12)
     trainer = trainer_of(unbuilt(), rate=0.5, num_classes=CLASSES)
@@ -1097,6 +1109,7 @@ def test_case_28_a_file_of_a_trainer_that_was_never_given_a_shape(tmp_path):
 # Case 30: padding that both partners have, in a compiled step.
 
 
+@pytest.mark.fast("-10.0")
 @pytest.mark.parametrize("value", [-10.0, -0.1])
 def test_case_30_masking_behind_mixed_inputs(value):
     padded = np.arange(9) >= (np.arange(32) % 7 + 1)[:, None]
@@ -1143,6 +1156,7 @@ TELLING = {
 }
 
 
+@pytest.mark.fast("function")
 @pytest.mark.parametrize("name", NO_CLASSES)
 def test_case_32_the_number_of_classes_is_asked_for(name):
     x, y, loss = data(12, (5,)), ids(12), NO_CLASSES[name]()
@@ -1219,6 +1233,7 @@ def test_case_34_multi_hot_columns_and_floats_are_right():
         assert logged == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+@pytest.mark.fast("model")
 @on_tensorflow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("which", ["model", "trainer"])
@@ -1244,6 +1259,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
     x, y = data(12, (4, 4, 1)), ids(12)
 
@@ -1273,6 +1289,7 @@ def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
     assert_same_weights(resumed.model, whole.model)
 
 
+@pytest.mark.fast("label smoothing")
 @pytest.mark.parametrize("kind", ["label smoothing", "binary cross-entropy"])
 def test_losses_with_settings_under_a_choice(kind):
     x, y = data(12, (4, 4, 1)), ids(12)
@@ -1310,6 +1327,7 @@ def test_freezing_and_unfreezing():
     assert int(trainer.step) == 6
 
 
+@pytest.mark.slow
 def test_swapped_weights_of_a_moving_average():
     x, y = data(12, (5,)), ids(12)
     plain, trainer = trainer_of(rate=0.5), trainer_of()
@@ -1345,6 +1363,7 @@ class Mixed(keras.utils.PyDataset):
         return self.mixed(i) if self.batches is None else self.batches[i]
 
 
+@pytest.mark.fast("threads")
 @pytest.mark.parametrize(
     "settings",
     [{}, {"workers": 3}, {"workers": 2, "use_multiprocessing": True}],

@@ -136,6 +136,17 @@ LAYERS = {
 }
 
 
+@pytest.mark.fast(
+    "MixUp of a table, soft labels",
+    "CutMix of uint8, weighted",
+    "CutMix of sequences",
+    "EmbeddingMixup with masks",
+    "RandomChoice",
+    "pairs",
+    "several targets",
+    "by label",
+    "a dictionary",
+)
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layer_keeps_the_contract(name):
     check_mixer(*LAYERS[name]())

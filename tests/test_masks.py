@@ -137,6 +137,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.fast("sequences", "weights of pixels")
 @pytest.mark.parametrize("name", BATCHES)
 def test_masks_keep_the_promises(name):
     make, form = BATCHES[name]
@@ -287,6 +288,7 @@ def test_weights_of_images_count_for_their_pixels():
     assert ours == pytest.approx((rows * weights[:, None, None]).mean(), rel=1e-5)
 
 
+@pytest.mark.fast("CutMix")
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "RandomChoice", "Mosaic"])
 def test_a_trainer_learns_masks(kind):
     settings = {"num_mask_classes": CLASSES, "ignore_class": 255}

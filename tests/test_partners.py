@@ -138,6 +138,7 @@ LABELS = {
 }
 
 
+@pytest.mark.fast("columns-2.0-True", "one-0.5-False", "all the same-0.5-False")
 @pytest.mark.parametrize(("bandwidth", "others"), [(0.5, False), (2.0, True)])
 @pytest.mark.parametrize("name", LABELS)
 def test_the_frequencies_of_partners_are_gaussian(name, bandwidth, others):
