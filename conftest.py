@@ -1,5 +1,6 @@
 """Settings of the tests and doctests: one Keras backend per process, fixed seeds, XLA only where it is the subject."""
 
+import fnmatch
 import functools
 import os
 import sys
@@ -18,16 +19,16 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark as `slow` the cases of a parametrized test that its mark `fast` does not name."""
+    """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`."""
     unknown = {}
     for item in items:
         mark = item.get_closest_marker("fast")
         if mark is not None:
-            names = unknown.setdefault((item.fspath, item.originalname), set(mark.args))
-            names.discard(item.callspec.id)
-            if item.callspec.id not in mark.args:
+            found = {pattern for pattern in mark.args if fnmatch.fnmatchcase(item.callspec.id, pattern)}
+            unknown.setdefault((item.path.name, item.originalname), set(mark.args)).difference_update(found)
+            if not found:
                 item.add_marker("slow")
-    unknown = {test: names for test, names in unknown.items() if names}
+    unknown = {test: patterns for test, patterns in unknown.items() if patterns}
     if unknown and ON_TENSORFLOW and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"The mark `fast` names cases that there are not: {unknown}")
 

@@ -325,6 +325,7 @@ def of_keras(make, y, p, weights=None):
     return to_numpy(metric.result())
 
 
+@pytest.mark.fast("one column")
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")  # BinaryIoU of Keras on JAX
 @pytest.mark.parametrize("columns", ["one column", "one-hot"])
 def test_case_5_metrics_see_hard_labels_in_a_training_step(columns):
@@ -434,6 +435,7 @@ def test_case_5_metrics_that_are_right_on_soft_labels_see_them():
         np.testing.assert_allclose(logs[metric.name], of_keras(make, labels, p), rtol=1e-4, err_msg=metric.name)
 
 
+@pytest.mark.slow
 def test_case_5_metrics_survive_a_file(tmp_path):
     x, y = binary_batch()
     metrics = [keras.metrics.AUC(name="auc"), keras.metrics.Recall(thresholds=0.4, name="r")]
@@ -539,6 +541,7 @@ def test_case_7_weights_of_the_trainer_load_into_the_bare_model(kind, tmp_path):
     assert_same_weights(bare, trainer.model)
 
 
+@pytest.mark.fast("functional", "nested", "placed", "at")
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_case_7_weights_of_the_bare_model_load_into_the_trainer(kind, tmp_path):
     trainer, path, bare = of_kind(kind), str(tmp_path / "bare.weights.h5"), WEIGHTS[kind][0]()
@@ -653,7 +656,7 @@ def many(as_dict):
     return keras.Model(inputs, outputs if as_dict else list(outputs.values()))
 
 
-@pytest.mark.fast("True-trainer", "False-inferred")
+@pytest.mark.fast("True-trainer")
 @pytest.mark.parametrize(
     ("as_dict", "where"), [(True, "trainer"), (True, "layer"), (False, "trainer"), (False, "inferred")]
 )
@@ -705,6 +708,7 @@ def test_case_10_in_the_config():
 # target= of a trainer
 
 
+@pytest.mark.fast("layer")
 @pytest.mark.parametrize("where", ["trainer", "layer"])
 def test_target_union_in_a_step(where):
     x, y = data(16, (5,)), data(16, (4,), 1).round()
@@ -898,7 +902,7 @@ def united_loss(trainer, y):
     return oracle.crossentropy(oracle.mixup(one_hot(y), *plan[:2]), oracle.softmax(pooled @ kernel + bias)).mean()
 
 
-@pytest.mark.fast("attention", "integer")
+@pytest.mark.fast("attention")
 @pytest.mark.parametrize("form", ["attention", "keras", "integer", "input"])
 def test_case_25_masks_of_ones_own_are_united_or_the_way_is_named(form):
     y = ids()
@@ -994,7 +998,7 @@ FORMS = {
 ORDERS = list(itertools.permutations(FORMS, 2))[:: 1 if BACKEND == "tensorflow" else 4]
 
 
-@pytest.mark.fast("ids-one-hot", "column-ids", "one-hot-float column")
+@pytest.mark.fast("ids-one-hot", "one-hot-float column")
 @pytest.mark.parametrize(("first", "second"), ORDERS)
 def test_case_27_every_order_of_the_forms(first, second):
     """TensorFlow traces the second form with an unknown last axis."""
@@ -1175,6 +1179,7 @@ def test_case_32_with_the_number_the_labels_have_it():
     assert logged == pytest.approx(np.mean((p @ p.T - labels @ labels.T) ** 2), rel=1e-3)
 
 
+@pytest.mark.fast("kmix", "binary focal", "function")
 @pytest.mark.parametrize("name", TELLING)
 def test_case_32_the_loss_may_tell_that_columns_are_classes(name):
     x, y = data(12, (5,)), ids(12)

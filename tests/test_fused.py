@@ -65,7 +65,7 @@ def assert_close(mixed, expected, tolerance=1e-6):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max(initial=0))
 
 
-@pytest.mark.fast("mixup-column of ids", "cutmix-ids", "choice-soft")
+@pytest.mark.fast("mixup-column of ids", "cutmix-ids")
 @once
 @pytest.mark.parametrize("labels", list(LABELS))
 @pytest.mark.parametrize("kind", KINDS)

@@ -241,6 +241,7 @@ def test_accuracy_is_the_label_mass_at_the_prediction(weights):
     )
 
 
+@pytest.mark.fast("None-1-False", "None-15-True", "weights1-7-True", "weights1-15-False")
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("bins", [1, 7, 15])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
@@ -529,7 +530,7 @@ def test_orders_of_label_forms_under_xla(order):
         check_form(model, "fit", name)
 
 
-@pytest.mark.fast("order0")
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [["column", "soft", "ids"], ["soft", "column", "ids"], ["ids", "soft", "column"]])
 def test_orders_of_integer_class_ids(order):
     labels = {"column": IDS[:, None], "ids": IDS, "soft": FORMS["soft"]}
@@ -540,7 +541,7 @@ def test_orders_of_integer_class_ids(order):
             check_form(model, "evaluate", name, labels[name])
 
 
-@pytest.mark.fast("ids-fit", "pairs-evaluate", "column-fit")
+@pytest.mark.fast("ids-fit", "pairs-evaluate")
 @in_graphs
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("name", FORMS)

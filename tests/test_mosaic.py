@@ -81,6 +81,7 @@ def test_the_layer_keeps_the_promises_of_every_mixer(name):
             promise(mixer, batch)
 
 
+@pytest.mark.fast("*numpy", "*native", "channels_last-tfdata")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_every_pixel_label_and_weight(data_format, road):

@@ -182,6 +182,7 @@ def test_replicas_and_seeds_draw_other_partners():
     assert len({tuple(draw) for draw in draws}) == 4
 
 
+@pytest.mark.fast("*numpy", "*native", "float32-tfdata")
 @every_road
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_batches_paired_by_label(road, dtype):
@@ -515,6 +516,7 @@ def test_clean_samples_in_tf_data(settings):
         np.testing.assert_allclose(mixed_x[8:].astype("float64"), mixed, atol=2e-3 if "dtype" in settings else 1e-5)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.xla
 @pytest.mark.parametrize("fuse", [False, True])
 def test_static_shapes_in_tf_data(fuse):
@@ -589,6 +591,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.fast("*numpy", "*native", "dense-float32-tfdata")
 @every_road
 @pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16", "float32"])
 @pytest.mark.parametrize("form", ["dense", "pair"])

@@ -61,6 +61,7 @@ def test_a_plain_map_never_repeats_a_plan():
     assert expected <= seen
 
 
+@pytest.mark.slow
 def test_the_layer_may_go_out_of_scope():
     ds = data().map(kmix.MixUp(0.5, num_classes=CLASSES))
     gc.collect()
@@ -78,7 +79,7 @@ def test_alpha_reaches_a_prefetched_parallel_pipeline():
     np.testing.assert_array_equal(mixed[0], x)
 
 
-@pytest.mark.fast("mixup-shape1", "cutmix-shape0", "choice-shape2")
+@pytest.mark.fast("mixup-shape1", "cutmix-shape0")
 @pytest.mark.parametrize("shape", [(None, None, None, 3), (None, None, None, None), (6, 8, 8, 3)])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
 def test_unknown_static_shapes(kind, shape):

@@ -90,6 +90,7 @@ def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
     assert history.history["val_accuracy"][-1] == pytest.approx(np.mean(predicted == Y))
 
 
+@pytest.mark.fast("{'jit_compile': True}", "{'steps_per_execution': 3}")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -121,6 +122,7 @@ def test_gradient_accumulation_counts_batches():
     np.testing.assert_allclose(model.get_weights()[0], kernel + np.mean(steps, axis=0), atol=1e-5)
 
 
+@pytest.mark.fast("mixed_bfloat16")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_keeps_the_labels_in_float32(policy):
     seen = []
@@ -236,6 +238,7 @@ def test_many_inputs_and_outputs(as_dict):
     assert {"kind_accuracy", "size_mae"} <= set(logs)
 
 
+@pytest.mark.fast("column of ids", "multi-hot", "regression")
 @pytest.mark.parametrize(
     ("y", "loss"),
     [
@@ -260,7 +263,7 @@ def test_kinds_of_labels(y, loss):
     assert logged == pytest.approx(float(keras.ops.mean(keras.losses.get(loss)(mixed[1], predicted))), rel=1e-4)
 
 
-@pytest.mark.fast("trainer-weighted")
+@pytest.mark.fast("layer-")
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, 24, dtype="float32")], ids=["", "weighted"])
 @pytest.mark.parametrize("where", ["trainer", "layer"])
 def test_pairs_train_as_dense_labels_do(where, weights):
@@ -370,6 +373,7 @@ class Traces(keras.layers.Layer):
         return x
 
 
+@pytest.mark.fast("batch", "callback")
 @pytest.mark.parametrize("unit", ["epoch", "batch", "callback"])
 def test_alpha_takes_effect_on_the_very_next_step_without_a_new_trace(unit):
     alphas = {"epoch": [0.1] * 3 + [2.0] * 3, "batch": [0.1, 2.0, 0.0, 5.0, 0.3, 1.0]}.get(
@@ -406,6 +410,7 @@ def test_alpha_takes_effect_on_the_very_next_step_without_a_new_trace(unit):
     np.testing.assert_allclose(model.get_weights()[0], kernel, atol=1e-5)
 
 
+@pytest.mark.fast("function", "kmix")
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -458,6 +463,7 @@ def test_masks_of_the_partners_are_united_for_the_losses_of_positions_too():
         assert logged == pytest.approx(errors[mask].sum() / mask.sum(), rel=1e-4)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("explicit", [True, False])
 def test_places_mix_masks_that_are_passed_by_hand(explicit):
     tokens = np.array([[1, 2, 3, 0], [4, 5, 0, 0], [6, 0, 0, 0], [7, 8, 1, 2]])

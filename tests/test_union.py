@@ -56,7 +56,7 @@ def test_union_is_the_larger_of_those_that_are_there(make, road):
     assert seen == {0.0, 0.5, 1.0}
 
 
-@pytest.mark.fast("mixup")
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [mixup, cutmix])
 def test_union_in_a_step(make):
     x, y = data(16, (4, 4, 1)), data(16, (3,), 1).round().astype("int32")
