@@ -1,6 +1,7 @@
 # make demo      train the same network without mixing, with MixUp and with CutMix, and draw a picture
-# make test      the tests on the TensorFlow backend
-# make test-all  the tests on TensorFlow, JAX and PyTorch, with the coverage of the last
+# make test      the fast tests on the TensorFlow backend, while one waits
+# make test-all  all tests on TensorFlow, JAX and PyTorch, with the coverage of the last; test-tensorflow, test-jax and
+#                test-torch run all tests on one of them
 # make lint      ruff and mypy
 # make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem
 # make speed     measure throughput in tf.data next to Keras, KerasCV, and the formulas of torchvision and timm, and the
@@ -26,12 +27,15 @@ PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
 # Tracing takes a third of the time, so it is left to the fastest runs. Each adds to the coverage of the previous ones.
 COV := --cov --cov-append --cov-report=
 
-.PHONY: demo test test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets roads in-step mutants mutants-short clean
+.PHONY: demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets roads in-step mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
 
 test: .venv/.ready
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
+
+test-tensorflow: .venv/.ready
 	KERAS_BACKEND=tensorflow $(PYTEST)
 
 test-jax: .venv/.ready-all
@@ -40,13 +44,13 @@ test-jax: .venv/.ready-all
 test-torch: .venv/.ready-all
 	KERAS_BACKEND=torch $(PYTEST) $(COV)
 
-# The tests that `make test` skips because packages are missing.
+# The tests that `make test-tensorflow` skips because packages are missing.
 EXTRAS := keras_cv or keras_hub or keras_tuner or hugging_face or torch_loader or test_pytorch
 test-extras: .venv/.ready-all
 	rm -f .coverage*
 	KERAS_BACKEND=tensorflow $(PYTEST) tests -k "$(EXTRAS)" $(COV)
 
-test-all: test test-jax test-extras test-torch test-oldest coverage
+test-all: test-tensorflow test-jax test-extras test-torch test-oldest coverage
 
 coverage: .venv/.ready
 	$(BIN)/coverage report --fail-under=95

@@ -1,5 +1,7 @@
-"""Settings of the tests and doctests: one Keras backend per process, fixed seeds."""
+"""Settings of the tests and doctests: one Keras backend per process, fixed seeds, XLA only where it is the subject."""
 
+import fnmatch
+import functools
 import os
 import sys
 
@@ -11,11 +13,53 @@ import numpy as np
 import pytest
 
 import kmix
+from kmix import _backend
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`."""
+    unknown = {}
+    for item in items:
+        mark = item.get_closest_marker("fast")
+        if mark is not None:
+            found = {pattern for pattern in mark.args if fnmatch.fnmatchcase(item.callspec.id, pattern)}
+            unknown.setdefault((item.path.name, item.originalname), set(mark.args)).difference_update(found)
+            if not found:
+                item.add_marker("slow")
+    unknown = {test: patterns for test, patterns in unknown.items() if patterns}
+    if unknown and ON_TENSORFLOW and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"The mark `fast` names cases that there are not: {unknown}")
 
 
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _plain_operations(request, monkeypatch):
+    """Plain operations in tf.data and in the steps of Keras on TensorFlow, unless a test is marked `xla`.
+
+    A program of XLA takes some 0.3 seconds to compile. Those of tf.data are alike on every backend, so that they run on
+    TensorFlow alone, unless the mark says "everywhere". A test that asks for `jit_compile=True` gets it.
+    """
+    mark = request.node.get_closest_marker("xla")
+    if mark is not None and (ON_TENSORFLOW or "everywhere" in mark.args):
+        return
+    twin = _backend.TENSORFLOW
+    monkeypatch.setattr(twin, "fused", functools.partial(_backend.Namespace.fused, twin))
+    if ON_TENSORFLOW:
+        # In the class that defines it: Keras looks whether a model has a `compile` of its own.
+        owner = next(cls for cls in keras.Model.__mro__ if "compile" in vars(cls))
+        compile = owner.compile
+
+        def plain(model, *args, **settings):
+            jit = settings.pop("jit_compile", "auto")
+            return compile(model, *args, jit_compile=False if jit == "auto" else jit, **settings)
+
+        monkeypatch.setattr(owner, "compile", plain)
 
 
 @pytest.fixture(autouse=True)

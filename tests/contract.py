@@ -106,14 +106,11 @@ def rounding(array):
 
 
 def check_roads(layer, batch):
-    """NumPy, native tensors and tf.data, by step and by call, fused and not, mix alike."""
+    """NumPy, native tensors and tf.data, by step and by call, mix alike."""
     expected = {step: mixed_by(layer, batch, step) for step in (0, STEP)}
     for road in ROADS:
         assert_alike(at_step(road, layer, STEP, batch), expected[STEP], f"at_step on the road {road}")
         assert_alike(call(road, rebuilt(layer), batch), expected[0], f"call on the road {road}")
-    plain = rebuilt(layer)
-    plain.fuse = False
-    assert_alike(at_step("tfdata", plain, STEP, batch), expected[STEP], "tf.data without XLA")
 
 
 def check_config(layer, batch):

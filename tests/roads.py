@@ -1,10 +1,10 @@
 """The roads by which a batch can reach a layer. All of them must give the same result."""
 
-import contextlib
-
 import keras
 import numpy as np
 import tensorflow as tf
+
+import kmix
 
 ROADS = ("numpy", "native", "tfdata")
 
@@ -56,8 +56,7 @@ def at_steps(road, layer, steps, batch):
 def call(road, layer, batch):
     """`layer(*batch)` on one of the roads, as NumPy."""
     if road == "tfdata":
-        with compiled_once(layer):
-            return to_numpy(next(iter(tf.data.Dataset.from_tensors(batch).map(layer))))
+        return to_numpy(next(iter(tf.data.Dataset.from_tensors(batch).map(layer))))
     batch = batch if road == "numpy" else to_native(batch)
     return to_numpy(layer(batch) if isinstance(batch, dict) else layer(*batch))
 
@@ -65,25 +64,15 @@ def call(road, layer, batch):
 def pipeline(function, batches, start=0, parallel=None):
     """`function(number, batch)` mapped over batches in tf.data. Each batch may have its own shape."""
     numbers = tf.data.Dataset.range(start, start + len(batches))
-    with compiled_once(getattr(function, "__self__", None)):
-        if len(batches) == 1:
-            return tf.data.Dataset.zip(numbers, tf.data.Dataset.from_tensors(batches[0])).map(function)
-        stacked = keras.tree.map_structure(lambda *leaves: np.stack(leaves), *batches)
-        data = tf.data.Dataset.from_tensor_slices(stacked)
-        return tf.data.Dataset.zip(numbers, data).map(function, num_parallel_calls=parallel)
-
-
-@contextlib.contextmanager
-def compiled_once(layer):
-    """Take plain operations in tf.data unless Keras runs on TensorFlow: XLA is slow, and compiles alike on all."""
-    if keras.backend.backend() == "tensorflow" or layer is None:
-        yield
-        return
-    given, layer._given = layer._given, type(layer._given)(**{**layer._given._values, "jit_compile": False})
-    yield
-    layer._given = given
+    if len(batches) == 1:
+        return tf.data.Dataset.zip(numbers, tf.data.Dataset.from_tensors(batches[0])).map(function)
+    stacked = keras.tree.map_structure(lambda *leaves: np.stack(leaves), *batches)
+    data = tf.data.Dataset.from_tensor_slices(stacked)
+    return tf.data.Dataset.zip(numbers, data).map(function, num_parallel_calls=parallel)
 
 
 def plain_copy(layer):
     """A copy of a layer that mixes with plain operations."""
+    if isinstance(layer, kmix.RandomChoice):
+        return type(layer)(layer.layers, layer.probabilities, seed=layer.seed, jit_compile=False, name=layer.name)
     return type(layer).from_config({**layer.get_config(), "jit_compile": False})

@@ -100,6 +100,7 @@ def test_inputs_in_a_structure_and_a_trainer():
     np.testing.assert_allclose(found.neither, again.neither)
 
 
+@pytest.mark.slow
 def test_training_between_samples_lowers_both_curves():
     """What it is for: a network that saw mixed samples changes evenly."""
     generator = np.random.default_rng(0)

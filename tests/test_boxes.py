@@ -188,6 +188,7 @@ def test_a_thousand_scenes_show_what_their_pixels_show(kind):
         assert_shown(mixed, expected, name, height, width)
 
 
+@pytest.mark.fast("Mosaic-numpy", "CutMix-numpy", "CutMix-native", "Mosaic-native")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("kind", ["CutMix", "Mosaic"])
 def test_every_road_shows_the_same_boxes(kind, road):
@@ -294,6 +295,8 @@ def test_an_unknown_number_of_boxes_in_tf_data():
             np.testing.assert_allclose(ours.numpy(), other, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.xla("everywhere")
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
 def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
     made, program = [], xla._Program
@@ -323,6 +326,7 @@ def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
     assert len(made) == 1
 
 
+@pytest.mark.fast("numpy", "native")
 @pytest.mark.parametrize("road", ROADS)
 def test_padding_may_hold_anything_and_there_may_be_no_boxes(road):
     x = np.zeros((N, 20, 30, 1), "float32")
@@ -339,6 +343,7 @@ def test_padding_may_hold_anything_and_there_may_be_no_boxes(road):
         assert at_step(road, layer(kind), 0, (x, none))[1]["labels"].shape == (N, 0)
 
 
+@pytest.mark.slow
 @once
 def test_everything_at_once_with_sizes_that_are_not_known():
     """Masks, boxes, labels and weights in tf.data, where no size is static: as on NumPy arrays."""
@@ -376,6 +381,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.fast("CutMix")
 @pytest.mark.parametrize("name", BATCHES)
 def test_a_dictionary_with_boxes_keeps_the_promises(name):
     for promise in PROMISES:
@@ -383,6 +389,7 @@ def test_a_dictionary_with_boxes_keeps_the_promises(name):
             promise(BATCHES[name](), detection_batch())
 
 
+@pytest.mark.fast("MaxNumBoundingBoxes")
 @pytest.mark.parametrize("after", ["RandomFlip", "RandomCrop", "Resizing", "MaxNumBoundingBoxes"])
 def test_keras_layers_take_mixed_boxes_and_give_boxes_to_mix(after):
     keras_layer = {
@@ -428,6 +435,7 @@ def test_a_pipeline_of_keras():
     assert_valid(mixed["bounding_boxes"], mixed["images"].shape)
 
 
+@pytest.mark.fast("CutMix")
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
 def test_a_trainer_passes_mixed_boxes_to_the_loss(kind):
     batch = detection_batch()

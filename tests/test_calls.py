@@ -240,6 +240,7 @@ def _mix_in_worker(layer, queue):
     queue.put(layer.at_step(1, (X, Y))[0].sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn"])
 def test_a_copy_in_a_worker_process_may_not_count(method):
     """Every worker would draw the same plans."""
@@ -267,6 +268,7 @@ sys.stdout.buffer.write(pickle.dumps((mixed, layer)))
 """
 
 
+@pytest.mark.slow
 def test_a_copy_in_a_process_that_is_no_child_may_not_count():
     """As the workers of Ray, which unpickle the layer for each of their tasks. Sent back, the copy counts again."""
     layer = kmix.MixUp(0.5, num_classes=3, seed=1)
@@ -337,6 +339,7 @@ def test_grain():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_torch_loader():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (make test-all installs it)")
     pairs = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))

@@ -191,6 +191,7 @@ def test_case_2_where_the_sizes_are_not_known_before():
     raises(lambda: next(iter(vague.map(cutmix()))), "target=")
 
 
+@pytest.mark.fast("*numpy", "*native")
 @every_road
 def test_case_2_labels_with_other_axes_are_mixed_by_the_kept_share(road):
     x = data()
@@ -273,6 +274,7 @@ def test_case_3_boxes_that_are_kept(road, target):
         np.testing.assert_array_equal(ours[1][name], array)
 
 
+@pytest.mark.fast("2.0-shape0-float32", "-1.0-shape1-float32")
 @pytest.mark.parametrize(
     ("value", "shape", "dtype"),
     [
@@ -373,6 +375,7 @@ def test_target_by_leaf(make, road):
     assert ours["code"].dtype == y["code"].dtype or (BACKEND, road) == ("jax", "native")
 
 
+@pytest.mark.fast("*numpy", "*native")
 @every_road
 def test_target_in_every_form_of_a_batch(road):
     x, y, w = data(), ids(), np.linspace(0.5, 2, 6, dtype="float32")
@@ -470,6 +473,7 @@ def test_keep_of_labels_that_are_one_tensor_or_any_structure(name, road):
         assert one.dtype == other.dtype
 
 
+@pytest.mark.fast("CutMix")
 @every_layer
 def test_keep_takes_strings_along(make):
     x, names = data(), np.array([f"file{i}.png" for i in range(6)])
@@ -527,6 +531,7 @@ def union(y, lam, permutation):
 EXTREME = {"MixUp": lambda **s: mixup(alpha=0.01, **s), "CutMix": lambda **s: cutmix(alpha=0.05, **s)}
 
 
+@pytest.mark.fast("*numpy", "*native", "CutMix-tfdata")
 @pytest.mark.parametrize(
     ("kind", "road"),
     [
@@ -783,6 +788,7 @@ def test_case_9_in_a_symbolic_call():
     assert shapes == [(None, 8, 8, 3), (None, 3), (None,)]
 
 
+@pytest.mark.fast("CutMix")
 @both
 def test_case_9_the_loss_of_fit_is_the_weighted_pair(make):
     x, y = data(12), ids(12)
@@ -910,6 +916,7 @@ def test_case_10_in_a_symbolic_call():
     assert {name: tuple(label.shape) for name, label in labels.items()} == {"root": (None, 7), "vowel": (None, 3)}
 
 
+@pytest.mark.fast("MixUp")
 @both
 def test_case_10_in_fit(make):
     num_classes, y = STRUCTURES["dictionary"]
@@ -933,6 +940,7 @@ def test_case_10_in_fit(make):
 # Case 11: ids that do not stand for a class.
 
 
+@pytest.mark.fast("uint8-255")
 @pytest.mark.parametrize(("dtype", "value"), [("uint8", 255), ("int32", -1), ("int64", -100)])
 def test_case_11_ids_of_no_class_name_what_is_to_come(dtype, value):
     y, w = ids().astype(dtype), np.ones(6, "float32")

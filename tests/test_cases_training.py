@@ -39,10 +39,6 @@ def network(columns=CLASSES, activation="softmax", shape=(5,), hidden=()):
     return keras.Model(inputs, keras.layers.Dense(columns, activation=activation, name="top")(tensor))
 
 
-# Compiling with XLA would take half of the time of these tests; other files test it.
-PLAIN = False if BACKEND == "tensorflow" else "auto"
-
-
 def trainer_of(
     model=None,
     loss=None,
@@ -50,7 +46,7 @@ def trainer_of(
     mix=None,
     metrics=None,
     weighted_metrics=None,
-    jit_compile=PLAIN,
+    jit_compile="auto",
     **settings,
 ):
     """A compiled trainer. At a learning rate of 0 no weight changes, and one can compute the loss of a step by hand."""
@@ -266,6 +262,7 @@ def test_case_16_a_task_that_overrides_its_step_is_refused_without_a_preprocesso
     raises(lambda: kmix.MixTrainer(model, mix=mixup()), "train_step", errors=TypeError)
 
 
+@pytest.mark.slow
 def test_case_16_a_real_task():
     hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
     backbone = hub.models.ResNetBackbone(
@@ -328,6 +325,7 @@ def of_keras(make, y, p, weights=None):
     return to_numpy(metric.result())
 
 
+@pytest.mark.fast("one column")
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")  # BinaryIoU of Keras on JAX
 @pytest.mark.parametrize("columns", ["one column", "one-hot"])
 def test_case_5_metrics_see_hard_labels_in_a_training_step(columns):
@@ -351,6 +349,7 @@ def test_case_5_metrics_see_hard_labels_in_a_training_step(columns):
         np.testing.assert_allclose(scores[metric.name], of_keras(make, y, clean), rtol=1e-4, err_msg=metric.name)
 
 
+@pytest.mark.fast("AUC")
 @pytest.mark.parametrize("name", ["AUC", "BinaryAccuracy", "binary_accuracy"])
 def test_case_5_metrics_by_name(name):
     x, y = binary_batch()
@@ -436,6 +435,7 @@ def test_case_5_metrics_that_are_right_on_soft_labels_see_them():
         np.testing.assert_allclose(logs[metric.name], of_keras(make, labels, p), rtol=1e-4, err_msg=metric.name)
 
 
+@pytest.mark.slow
 def test_case_5_metrics_survive_a_file(tmp_path):
     x, y = binary_batch()
     metrics = [keras.metrics.AUC(name="auc"), keras.metrics.Recall(thresholds=0.4, name="r")]
@@ -541,6 +541,7 @@ def test_case_7_weights_of_the_trainer_load_into_the_bare_model(kind, tmp_path):
     assert_same_weights(bare, trainer.model)
 
 
+@pytest.mark.fast("functional", "nested", "placed", "at")
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_case_7_weights_of_the_bare_model_load_into_the_trainer(kind, tmp_path):
     trainer, path, bare = of_kind(kind), str(tmp_path / "bare.weights.h5"), WEIGHTS[kind][0]()
@@ -560,6 +561,7 @@ def mixers(trainer):
     return [layer for layer in trainer.model.layers if isinstance(layer, kmix.EmbeddingMixup)]
 
 
+@pytest.mark.fast("placed")
 @pytest.mark.parametrize("kind", ["placed", "choice"])
 def test_case_7_training_goes_on_from_a_file_of_weights(kind, tmp_path):
     x, y, path = data(12, (5,)), ids(12), str(tmp_path / "trainer.weights.h5")
@@ -654,6 +656,7 @@ def many(as_dict):
     return keras.Model(inputs, outputs if as_dict else list(outputs.values()))
 
 
+@pytest.mark.fast("True-trainer")
 @pytest.mark.parametrize(
     ("as_dict", "where"), [(True, "trainer"), (True, "layer"), (False, "trainer"), (False, "inferred")]
 )
@@ -705,6 +708,7 @@ def test_case_10_in_the_config():
 # target= of a trainer
 
 
+@pytest.mark.fast("layer")
 @pytest.mark.parametrize("where", ["trainer", "layer"])
 def test_target_union_in_a_step(where):
     x, y = data(16, (5,)), data(16, (4,), 1).round()
@@ -806,6 +810,7 @@ def test_case_9_class_weights_of_the_layer_in_a_step():
 # Case 15: the step.
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_case_15_the_step_as_a_number_under_mirrored_strategy():
     """TensorFlow's own variable refuses `int(trainer.step)`; this is what to write."""
@@ -822,6 +827,7 @@ def test_case_15_the_same_without_a_strategy():
     assert int(ops.convert_to_numpy(trainer.step)) == int(trainer.step) == 2
 
 
+@pytest.mark.fast("early")
 @pytest.mark.parametrize("stops", ["early", "at the end"])
 def test_case_15_early_stopping_restores_the_model_and_not_the_step(stops):
     x, y = data(12, (5,)), ids(12)
@@ -896,6 +902,7 @@ def united_loss(trainer, y):
     return oracle.crossentropy(oracle.mixup(one_hot(y), *plan[:2]), oracle.softmax(pooled @ kernel + bias)).mean()
 
 
+@pytest.mark.fast("attention")
 @pytest.mark.parametrize("form", ["attention", "keras", "integer", "input"])
 def test_case_25_masks_of_ones_own_are_united_or_the_way_is_named(form):
     y = ids()
@@ -913,6 +920,7 @@ def test_case_25_masks_of_ones_own_are_united_or_the_way_is_named(form):
         assert "at=" in refusal
 
 
+@pytest.mark.fast("padding")
 @pytest.mark.parametrize("form", ["padding", "integer", "input"])
 def test_case_25_and_18_the_way_unites_masks_of_every_form(form):
     """The same with `at=`. An integer mask is read as `mask != 0`."""
@@ -932,6 +940,8 @@ FLOATS = {
 }
 
 
+@pytest.mark.fast("(B, 1)-kmix-3", "(B,)-categorical_crossentropy-None")
+@pytest.mark.xla
 @pytest.mark.parametrize(
     ("name", "loss", "num_classes"),
     [
@@ -946,7 +956,7 @@ FLOATS = {
 def test_case_26_float_ids_are_encoded_or_refused(name, num_classes, loss):
     x, y = data(6, (5,)), one_hot(ids())
     loss = kmix.losses.SoftLabelCrossentropy() if loss == "kmix" else loss
-    trainer = trainer_of(loss=loss, rate=0.5, metrics=["accuracy"], num_classes=num_classes, jit_compile="auto")
+    trainer = trainer_of(loss=loss, rate=0.5, metrics=["accuracy"], num_classes=num_classes)
     p = predictions(trainer.model, x)
     expected = {"loss": oracle.crossentropy(y, p).mean(), "accuracy": np.mean(p.argmax(axis=1) == ids())}
     right_or_refused(trainer.model, lambda: evaluate(trainer, x, FLOATS[name]), expected, "float")
@@ -988,6 +998,7 @@ FORMS = {
 ORDERS = list(itertools.permutations(FORMS, 2))[:: 1 if BACKEND == "tensorflow" else 4]
 
 
+@pytest.mark.fast("ids-one-hot", "one-hot-float column")
 @pytest.mark.parametrize(("first", "second"), ORDERS)
 def test_case_27_every_order_of_the_forms(first, second):
     """TensorFlow traces the second form with an unknown last axis."""
@@ -1002,6 +1013,7 @@ def test_case_27_every_order_of_the_forms(first, second):
         assert taken or name == "float column", "a form that is right alone is right in every order"
 
 
+@pytest.mark.fast("ids-None", "column-rank")
 @pytest.mark.parametrize(
     ("form", "known"),
     [(form, known) for form in FORMS for known in (None, "rank") if BACKEND == "tensorflow" or form == "column"],
@@ -1087,6 +1099,7 @@ def test_case_28_with_a_layer_placed_and_a_sub_classed_model():
     assert len(trainer.model.weights) == 2
 
 
+@pytest.mark.slow
 def test_case_28_a_file_of_a_trainer_that_was_never_given_a_shape(tmp_path):
     x, y = data(12, (5,)), ids(12)
     trainer = trainer_of(unbuilt(), rate=0.5, num_classes=CLASSES)
@@ -1100,6 +1113,7 @@ def test_case_28_a_file_of_a_trainer_that_was_never_given_a_shape(tmp_path):
 # Case 30: padding that both partners have, in a compiled step.
 
 
+@pytest.mark.fast("-10.0")
 @pytest.mark.parametrize("value", [-10.0, -0.1])
 def test_case_30_masking_behind_mixed_inputs(value):
     padded = np.arange(9) >= (np.arange(32) % 7 + 1)[:, None]
@@ -1146,6 +1160,7 @@ TELLING = {
 }
 
 
+@pytest.mark.fast("function")
 @pytest.mark.parametrize("name", NO_CLASSES)
 def test_case_32_the_number_of_classes_is_asked_for(name):
     x, y, loss = data(12, (5,)), ids(12), NO_CLASSES[name]()
@@ -1164,6 +1179,7 @@ def test_case_32_with_the_number_the_labels_have_it():
     assert logged == pytest.approx(np.mean((p @ p.T - labels @ labels.T) ** 2), rel=1e-3)
 
 
+@pytest.mark.fast("kmix", "binary focal", "function")
 @pytest.mark.parametrize("name", TELLING)
 def test_case_32_the_loss_may_tell_that_columns_are_classes(name):
     x, y = data(12, (5,)), ids(12)
@@ -1198,10 +1214,11 @@ def test_case_32_each_output_by_its_own_loss():
 # Case 34: targets of several integer columns, and TFLite.
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("loss", ["mse", "kmix"])
 def test_case_34_integer_columns_that_are_not_multi_hot_are_not_trained_in_silence(loss):
     x, y = data(6, (5,)), ids(18, 9).reshape(6, 3)
-    trainer = trainer_of(network(3, None), "mse" if loss == "mse" else None, jit_compile="auto")
+    trainer = trainer_of(network(3, None), "mse" if loss == "mse" else None)
     try:
         logged = fit(trainer, x, y)["loss"]
     except REFUSALS:
@@ -1221,6 +1238,7 @@ def test_case_34_multi_hot_columns_and_floats_are_right():
         assert logged == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+@pytest.mark.fast("model")
 @on_tensorflow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("which", ["model", "trainer"])
@@ -1246,6 +1264,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
     x, y = data(12, (4, 4, 1)), ids(12)
 
@@ -1275,6 +1294,7 @@ def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
     assert_same_weights(resumed.model, whole.model)
 
 
+@pytest.mark.fast("label smoothing")
 @pytest.mark.parametrize("kind", ["label smoothing", "binary cross-entropy"])
 def test_losses_with_settings_under_a_choice(kind):
     x, y = data(12, (4, 4, 1)), ids(12)
@@ -1312,6 +1332,7 @@ def test_freezing_and_unfreezing():
     assert int(trainer.step) == 6
 
 
+@pytest.mark.slow
 def test_swapped_weights_of_a_moving_average():
     x, y = data(12, (5,)), ids(12)
     plain, trainer = trainer_of(rate=0.5), trainer_of()
@@ -1347,6 +1368,7 @@ class Mixed(keras.utils.PyDataset):
         return self.mixed(i) if self.batches is None else self.batches[i]
 
 
+@pytest.mark.fast("threads")
 @pytest.mark.parametrize(
     "settings",
     [{}, {"workers": 3}, {"workers": 2, "use_multiprocessing": True}],

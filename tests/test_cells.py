@@ -54,6 +54,18 @@ REFUSED = {
 }
 
 
+@pytest.mark.fast(
+    "MixUp-class ids",
+    "CutMix-soft or multi-hot labels",
+    "EmbeddingMixup-values to regress",
+    "Mosaic-bounding boxes",
+    'RandomChoice-`"union"`',
+    "CutMix-masks of class ids",
+    "MixUp-a callable",
+    'Mosaic-pairs of class ids, `labels="pair"`',
+    "RandomChoice-soft masks",
+    'EmbeddingMixup-`"keep"`',
+)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_the_cell_keeps_its_promises_or_says_why_not(mixer, target):

@@ -206,6 +206,7 @@ def fgsm(x, y, kernel, bias, eps, bounds=None):
     return moved if bounds is None else np.clip(moved, *bounds)
 
 
+@pytest.mark.fast("1-activation-300", "3-layer-5", "4-logits-1", "4-activation-1")
 @pytest.mark.parametrize(
     ("classes", "last", "scale"),
     [

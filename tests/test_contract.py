@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from contract import check_mixer
+from roads import at_step
 from test_losses_metrics import gradient
 
 import kmix
@@ -135,9 +136,29 @@ LAYERS = {
 }
 
 
+@pytest.mark.fast(
+    "MixUp of a table, soft labels",
+    "CutMix of uint8, weighted",
+    "CutMix of sequences",
+    "EmbeddingMixup with masks",
+    "RandomChoice",
+    "pairs",
+    "several targets",
+    "by label",
+    "a dictionary",
+)
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layer_keeps_the_contract(name):
     check_mixer(*LAYERS[name]())
+
+
+@pytest.mark.slow
+@pytest.mark.xla
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data compiles alike on every backend")
+@pytest.mark.parametrize("name", LAYERS)
+def test_xla_mixes_alike(name):
+    layer, batch = LAYERS[name]()
+    contract.assert_alike(at_step("tfdata", layer, 3, batch), layer.at_step(3, batch))
 
 
 # Mixers that break one promise each. They are registered, so that nothing else about them is wrong.

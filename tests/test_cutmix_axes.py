@@ -58,6 +58,7 @@ def cut_by_hand(x, plan, spatial, axes):
     return out, share
 
 
+@pytest.mark.fast("*numpy", "*native", "two axes apart-tfdata")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("name", CASES)
 def test_only_the_named_axes_are_cut(name, road):
@@ -83,6 +84,7 @@ def test_the_box_has_the_drawn_share_of_the_axes_that_are_cut():
     assert lengths.mean() == pytest.approx(1 / 2 - 1 / 12, abs=0.02)
 
 
+@pytest.mark.fast("time of a spectrogram")
 @pytest.mark.parametrize("name", ["time of a spectrogram", "waves", "grey images"])
 def test_the_contract_holds(name):
     shape, axes, _, data_format = CASES[name]
@@ -142,6 +144,7 @@ def shares_of_tokens(ids, plan):
     return share
 
 
+@pytest.mark.fast("*numpy", "*native")
 @pytest.mark.parametrize("road", ROADS)
 def test_the_share_counts_real_tokens(road):
     ids, mixer = tokens(), layer(1, padding_id=0, rate=0.8)

@@ -9,6 +9,7 @@ import sys
 import keras
 import pytest
 
+pytestmark = pytest.mark.slow
 BACKEND = keras.backend.backend()
 HERE = pathlib.Path(__file__).parent
 

@@ -70,6 +70,13 @@ def tensors(framework):
     return functools.partial(keras.tree.map_structure, tf.constant) if framework == "tensorflow" else to_native
 
 
+@pytest.mark.fast(
+    "mixup-float32-native",
+    "cutmix-uint8-native",
+    "choice-float16-tensorflow",
+    "mixup-uint8-tensorflow",
+    "cutmix-float16-tensorflow",
+)
 @pytest.mark.parametrize("framework", ["native", "tensorflow"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @every_layer
@@ -211,6 +218,7 @@ def test_eager_batches_need_no_tensorflow():
 # Threads.
 
 
+@pytest.mark.fast("float32-shape2-mixup", "uint8-shape2-cutmix", "float16-shape1-mixup", "float16-shape0-cutmix")
 @pytest.mark.parametrize("make", [mixup, cutmix])
 @pytest.mark.parametrize("shape", [(3,), (300,), (400, 400)])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
@@ -255,6 +263,7 @@ def count_threads():
     return threads.num_threads()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", *(["fork"] if BACKEND == "torch" and sys.platform == "linux" else [])])
 def test_a_worker_uses_one_thread(method):
     """JAX and TensorFlow warn of a fork."""

@@ -114,6 +114,7 @@ MIXERS = {
 }
 
 
+@pytest.mark.fast("RowMix", "the target beside labels")
 @pytest.mark.parametrize("name", MIXERS)
 def test_what_comes_from_outside_keeps_the_contract(name):
     layer, batch = MIXERS[name]()
@@ -177,6 +178,7 @@ TRAINERS = {
 }
 
 
+@pytest.mark.fast("the mixer")
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_training_step_is_one_on_the_mixed_batch(name):
     mix, settings, y = TRAINERS[name]()

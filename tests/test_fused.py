@@ -16,6 +16,7 @@ from kmix._backend.recent import Recent
 from kmix.batch import Batch
 from kmix.layers.step import StepKey
 
+pytestmark = pytest.mark.xla("everywhere")
 # TensorFlow's graph is the same whatever backend Keras runs on, and XLA takes its time.
 once = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="long, and tf.data compiles alike on every backend"
@@ -64,6 +65,7 @@ def assert_close(mixed, expected, tolerance=1e-6):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max(initial=0))
 
 
+@pytest.mark.fast("mixup-column of ids", "cutmix-ids")
 @once
 @pytest.mark.parametrize("labels", list(LABELS))
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,6 +77,7 @@ def test_both_ways_agree(kind, labels):
         assert_close(mixed, expected)
 
 
+@pytest.mark.fast("choice-uint8")
 @once
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,6 +121,7 @@ def test_all_sizes_but_that_of_the_batch_must_be_known(x, y, compiled):
     assert is_compiled(make("mixup"), x, y) == compiled
 
 
+@pytest.mark.fast("shape1", "shape5")
 @once
 @pytest.mark.parametrize(
     "shape", [(SIZE, 28, 28, 1), (None, 28, 28, 1), (None, 5, 8, 8, 3), (None, 4, 1), (None, 0, 3), (None, 1)]
@@ -221,6 +225,7 @@ assert shapes == [6, 6, 6, 4, 5, 4], shapes
 """
 
 
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize("layer", ["mixup", "kmix.RandomChoice([mixup, cutmix])"])
 def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
@@ -241,6 +246,7 @@ def traced(monkeypatch):
     return made
 
 
+@pytest.mark.fast("mixup")
 @once
 @pytest.mark.parametrize("kind", ["mixup", "choice"])
 def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
@@ -262,6 +268,7 @@ def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
             assert_close(ours, {"images": x, "labels": y})
 
 
+@pytest.mark.slow
 @once
 def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
     made, layer, batch = traced(monkeypatch), make("mixup"), (images(), IDS)

@@ -419,6 +419,7 @@ def test_the_report_prints_and_draws():
     assert len(warned.plot().axes) == 2
 
 
+@pytest.mark.slow
 def test_a_loader_of_pytorch_and_a_pydataset():
     class Data(keras.utils.PyDataset):
         def __len__(self):

@@ -64,6 +64,7 @@ WAYS = {
 }
 
 
+@pytest.mark.fast("at-True", "choice-False")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_sparse_loss_trains_as_the_soft_loss_on_mixed_labels(way, weighted):
@@ -136,6 +137,7 @@ def hinge(y, p):
     return np.maximum(0, 1 - np.where(y == 1, 1, -1) * p).mean(axis=-1)
 
 
+@pytest.mark.fast("focal")
 @pytest.mark.parametrize(
     ("loss", "by_hand"),
     [
@@ -199,6 +201,7 @@ def metrics():
     return [getattr(keras.metrics, name)(name=name) for name in METRICS]
 
 
+@pytest.mark.fast("labels")
 @pytest.mark.parametrize("interpolate", ["labels", "loss"])
 def test_metrics_see_the_label_with_the_larger_share(interpolate):
     model = network(1, "sigmoid")

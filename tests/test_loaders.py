@@ -253,6 +253,7 @@ def load(n):
     return tf.gather(loaders.IMAGES.reshape(BATCHES, SIZE, 8, 8, 3), n), tf.gather(loaders.Y.reshape(BATCHES, SIZE), n)
 
 
+@pytest.mark.slow
 def test_tf_data_service(service):
     """The workers share the numbers of a range out among them, and send the batches in any order."""
     by_number = lambda n: (n, mixer_in_service.at_step(n, load(n)))
@@ -265,6 +266,7 @@ def test_tf_data_service(service):
     assert len(known) == BATCHES
 
 
+@pytest.mark.slow
 def test_what_does_not_number_the_batches_of_the_service(service):
     """Every worker would count its own batches."""
     ds = tf.data.Dataset.from_tensor_slices((loaders.IMAGES, loaders.Y)).batch(SIZE)

@@ -113,6 +113,16 @@ def test_gradient_is_prediction_minus_label(subtract_entropy):
     np.testing.assert_allclose(gradient(loss, SOFT.astype("float32"), LOGITS), P - SOFT, atol=1e-5)
 
 
+@pytest.mark.fast(
+    "False-True-0.2-True",
+    "False-False-0.0-False",
+    "False-True-1.0-False",
+    "False-False-1.0-True",
+    "True-False-0.2-False",
+    "True-True-0.0-True",
+    "True-True-0.2-False",
+    "True-False-1.0-True",
+)
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("subtract_entropy", [False, True])
@@ -231,6 +241,7 @@ def test_accuracy_is_the_label_mass_at_the_prediction(weights):
     )
 
 
+@pytest.mark.fast("None-1-False", "None-15-True", "weights1-7-True", "weights1-15-False")
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("bins", [1, 7, 15])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
@@ -497,6 +508,7 @@ def check_form(model, method, name, y=None):
 ORDERS = [(*pair, *(name for name in FORMS if name not in pair)) for pair in itertools.permutations(FORMS, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 def test_every_order_of_label_forms(method):
     """tensorflow #47394: TensorFlow traces again, with an unknown last axis or an unknown rank."""
@@ -509,6 +521,7 @@ def test_every_order_of_label_forms(method):
 in_graphs = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has unknown shapes")
 
 
+@pytest.mark.slow
 @in_graphs
 @pytest.mark.parametrize("order", ORDERS[::3])
 def test_orders_of_label_forms_under_xla(order):
@@ -517,6 +530,7 @@ def test_orders_of_label_forms_under_xla(order):
         check_form(model, "fit", name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [["column", "soft", "ids"], ["soft", "column", "ids"], ["ids", "soft", "column"]])
 def test_orders_of_integer_class_ids(order):
     labels = {"column": IDS[:, None], "ids": IDS, "soft": FORMS["soft"]}
@@ -527,6 +541,7 @@ def test_orders_of_integer_class_ids(order):
             check_form(model, "evaluate", name, labels[name])
 
 
+@pytest.mark.fast("ids-fit", "pairs-evaluate")
 @in_graphs
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("name", FORMS)

@@ -44,6 +44,7 @@ def test_a_thousand_masks_are_pasted_like_images_of_their_ids():
         np.testing.assert_array_equal(pasted, cutmix(masks[..., None], plan.box, plan.permutation)[..., 0])
 
 
+@pytest.mark.fast("*numpy", "*native", "uint8-tfdata")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32"])
 def test_a_pasted_mask_keeps_dtype_and_shape(dtype, road):
@@ -56,6 +57,7 @@ def test_a_pasted_mask_keeps_dtype_and_shape(dtype, road):
         np.testing.assert_array_equal(mixed, expected.reshape(masks.shape))
 
 
+@pytest.mark.fast("*numpy", "*native", "255-tfdata")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("ignore", [None, 255, 0])
 def test_a_blend_is_that_of_one_hot_labels(ignore, road):
@@ -137,6 +139,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.fast("sequences", "weights of pixels")
 @pytest.mark.parametrize("name", BATCHES)
 def test_masks_keep_the_promises(name):
     make, form = BATCHES[name]
@@ -287,6 +290,7 @@ def test_weights_of_images_count_for_their_pixels():
     assert ours == pytest.approx((rows * weights[:, None, None]).mean(), rel=1e-5)
 
 
+@pytest.mark.fast("CutMix")
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "RandomChoice", "Mosaic"])
 def test_a_trainer_learns_masks(kind):
     settings = {"num_mask_classes": CLASSES, "ignore_class": 255}

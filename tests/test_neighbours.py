@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import compiled_once, to_native, to_numpy
+from roads import to_native, to_numpy
 
 import kmix
 
@@ -36,8 +36,7 @@ def assert_mixed(ds, layer=None):
 def mixed_beside(ds, layer=None):
     """Each batch, and the same mixed, in tf.data."""
     layer = layer or cutmix()
-    with compiled_once(layer):
-        return ds.map(lambda *batch: (_whole(batch), layer.at_step(0, _whole(batch))))
+    return ds.map(lambda *batch: (_whole(batch), layer.at_step(0, _whole(batch))))
 
 
 def _whole(batch):
@@ -59,6 +58,7 @@ AUGMENT = {
 }
 
 
+@pytest.mark.fast("RandomErasing", "RandomCrop")
 @pytest.mark.parametrize("name", AUGMENT)
 def test_keras_augments_the_inputs_alone(name):
     """The labels never see Keras, and keep their dtype."""
@@ -78,6 +78,7 @@ CASTS = {
 }
 
 
+@pytest.mark.fast("cast back")
 @pytest.mark.parametrize("name", CASTS)
 def test_keras_layers_on_dictionaries(name):
     """In tf.data they cast class ids to float, which kmix refuses."""
@@ -90,8 +91,7 @@ def test_keras_layers_on_dictionaries(name):
 
 def test_keras_layers_after_kmix():
     layer = cutmix()
-    with compiled_once(layer):
-        mixed = batches().map(lambda x, y: layer.at_step(0, dictionary(x, y)))
+    mixed = batches().map(lambda x, y: layer.at_step(0, dictionary(x, y)))
     augment = keras.layers.RandomFlip("horizontal", seed=1)
     ((before, after),) = to_numpy(list(mixed.map(lambda batch: (batch, augment(batch)))))
     np.testing.assert_array_equal(before["labels"], after["labels"])
@@ -102,6 +102,7 @@ def test_keras_layers_after_kmix():
 # KerasCV.
 
 
+@pytest.mark.slow
 def test_keras_cv_before_and_after():
     keras_cv = pytest.importorskip("keras_cv", reason="the extra `cv` is not installed (make test-all does)")
     layers = keras_cv.layers
@@ -138,8 +139,7 @@ def fit_one_batch(trainer, x, y, steps=2):
 def assert_fits(model, layer, x, y, **compiled):
     """Assert that the model itself trains on a pipeline that mixes."""
     model.compile("adam", **compiled)
-    with compiled_once(layer):
-        train = tf.data.Dataset.from_tensors((x, y)).map(layer)
+    train = tf.data.Dataset.from_tensors((x, y)).map(layer)
     assert np.isfinite(model.fit(train, verbose=0).history["loss"][0])
 
 
@@ -154,6 +154,7 @@ def assert_trains(model, loss, x=X, y=Y):
     assert_fits(model, mix, x, y, loss=loss, metrics=[kmix.metrics.SoftLabelAccuracy()])
 
 
+@pytest.mark.slow
 def test_keras_applications():
     model = keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=CLASSES)
     x = np.random.default_rng(1).normal(size=(BATCH, 32, 32, 3)).astype("float32")
@@ -179,6 +180,7 @@ def encoder(hub, stages=2, size=SIZE):
     )
 
 
+@pytest.mark.slow
 def test_keras_hub_image_classifier(hub):
     model = hub.ImageClassifier(backbone=encoder(hub), num_classes=CLASSES, preprocessor=None)
     assert_trains(model, SOFT(from_logits=True), X / 255)
@@ -202,6 +204,7 @@ def logits_of_mixed(model, place, plan, x):
     return model.get_layer("logits")(backbone.get_layer("pooled_dense")(encoded[:, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["classifier_dropout", "{}/embeddings_layer_norm"])
 def test_keras_hub_text_classifier(hub, place):
     """The padding mask that the encoder sees is the union of the partners'."""
@@ -219,6 +222,7 @@ def test_keras_hub_text_classifier(hub, place):
     assert fit_one_batch(trainer, x, Y)[0] == pytest.approx(to_numpy(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_keras_hub_image_segmenter(hub):
     """Masks, blended as one-hot labels in the training step, and pasted in the pipeline."""
     backbone = hub.DeepLabV3Backbone(
@@ -241,6 +245,7 @@ def test_keras_hub_image_segmenter(hub):
     assert_fits(model, cutmix, X / 255, mask, loss=loss, metrics=[kmix.metrics.SoftLabelAccuracy()])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="long on JAX, and mixed in tf.data")
 def test_keras_hub_object_detector(hub):
     """Boxes, mixed in the pipeline: the model has a training step of its own."""
@@ -272,6 +277,7 @@ def test_keras_hub_object_detector(hub):
 # KerasTuner.
 
 
+@pytest.mark.slow
 def test_keras_tuner_searches_alpha(tmp_path):
     tuners = pytest.importorskip("keras_tuner", reason=EXTRA)
 

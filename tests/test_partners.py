@@ -138,6 +138,7 @@ LABELS = {
 }
 
 
+@pytest.mark.fast("columns-2.0-True", "one-0.5-False", "all the same-0.5-False")
 @pytest.mark.parametrize(("bandwidth", "others"), [(0.5, False), (2.0, True)])
 @pytest.mark.parametrize("name", LABELS)
 def test_the_frequencies_of_partners_are_gaussian(name, bandwidth, others):
@@ -181,6 +182,7 @@ def test_replicas_and_seeds_draw_other_partners():
     assert len({tuple(draw) for draw in draws}) == 4
 
 
+@pytest.mark.fast("*numpy", "*native", "float32-tfdata")
 @every_road
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_batches_paired_by_label(road, dtype):
@@ -514,6 +516,8 @@ def test_clean_samples_in_tf_data(settings):
         np.testing.assert_allclose(mixed_x[8:].astype("float64"), mixed, atol=2e-3 if "dtype" in settings else 1e-5)
 
 
+@pytest.mark.fast("True")
+@pytest.mark.xla
 @pytest.mark.parametrize("fuse", [False, True])
 def test_static_shapes_in_tf_data(fuse):
     layer = kmix.RandomChoice([make(num_classes=5, keep_clean=True) for make in (mixup, cutmix)], seed=1)
@@ -587,6 +591,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.fast("*numpy", "*native", "dense-float32-tfdata")
 @every_road
 @pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16", "float32"])
 @pytest.mark.parametrize("form", ["dense", "pair"])

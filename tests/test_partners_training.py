@@ -15,6 +15,7 @@ N = 8
 every_way = pytest.mark.parametrize("way", steps.WAYS)
 
 
+@pytest.mark.fast("False-at", "True-mix", "False-placed")
 @every_way
 @pytest.mark.parametrize("weighted", [False, True])
 def test_clean_samples_beside_the_mixed_ones(way, weighted):
@@ -57,6 +58,7 @@ def losses_of(trainer, x, y, w, plan, clean=False):
     return np.mean(weights * np.mean(np.square(labels - predicted), axis=-1))
 
 
+@pytest.mark.fast("trainer-True-at", "layer-False-mix", "layer-True-placed")
 @every_way
 @pytest.mark.parametrize("clean", [False, True])
 @pytest.mark.parametrize("given", ["layer", "trainer"])

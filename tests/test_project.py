@@ -468,6 +468,7 @@ demo = pytest.mark.skipif(BACKEND == "tensorflow", reason="make demo runs it on 
 long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are run on one backend, for their time")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -89,6 +89,7 @@ def test_key_is_a_bijection(seed, step):
     assert unmix(k0) ^ mix(seed) == step
 
 
+@pytest.mark.slow
 def test_a_million_keys_are_distinct():
     steps = np.arange(1000)
     keys = [random.key(_backend.NUMPY, seed, steps) for seed in range(1000)]

@@ -21,6 +21,7 @@ class Batches(keras.utils.PyDataset):
 README = (pathlib.Path(kmix.__file__).parent.parent / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grain = pytest.importorskip("grain", reason="grain is not installed")

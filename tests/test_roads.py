@@ -43,6 +43,7 @@ def test_mixup_is_the_formula(road, step):
 
 
 # Short lines are pasted sample by sample, and long ones line by line.
+@pytest.mark.fast("*numpy", "*native", "7-spatial0-tfdata", "300-spatial1-tfdata")
 @pytest.mark.parametrize("spatial", [(13, 6), (6, 13)])
 @pytest.mark.parametrize("step", STEPS)
 def test_cutmix_is_the_formula(road, step, spatial):
@@ -56,6 +57,13 @@ def test_cutmix_is_the_formula(road, step, spatial):
     np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), share, plan.permutation), atol=1e-5)
 
 
+@pytest.mark.fast(
+    "*numpy",
+    "*native",
+    "mixup-spatial1-channels_last-tfdata",
+    "cutmix-spatial3-channels_first-tfdata",
+    "cutmix-spatial0-channels_last-tfdata",
+)
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("spatial", [(11,), (7, 9), (64, 48), (5, 7, 6)])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -94,6 +102,7 @@ def test_weighted_pair_of_losses(road, layer):
     np.testing.assert_allclose(mixed_w, expected_w, atol=1e-5)
 
 
+@pytest.mark.fast("*numpy", "*native", "cutmix_layer-True-tfdata")
 @pytest.mark.parametrize("with_weights", [False, True])
 @pytest.mark.parametrize("layer", [mixup_layer, cutmix_layer])
 def test_pairs_are_the_dense_labels(road, layer, with_weights):
@@ -163,6 +172,7 @@ def test_alpha_takes_effect_on_the_next_batch(road):
     assert ((mixed == 1) | (np.abs(mixed - 0.5) < 0.1) | (mixed == 0)).all()
 
 
+@pytest.mark.fast("*numpy", "*native")
 def test_seed_decides(road):
     x, y = batch()
     a, b = (at_step(road, mixup_layer(seed=seed), 0, (x, y))[0] for seed in (1, 2))
@@ -170,6 +180,7 @@ def test_seed_decides(road):
     np.testing.assert_array_equal(a, at_step(road, mixup_layer(seed=1), 0, (x, y))[0])
 
 
+@pytest.mark.fast("*numpy", "*native")
 @pytest.mark.parametrize("layer", [mixup_layer, cutmix_layer])
 def test_per_batch_shares_one_lam(road, layer):
     y = np.eye(16, dtype="float32")
@@ -181,6 +192,7 @@ def test_per_batch_shares_one_lam(road, layer):
     assert np.ptp(np.diag(own)) > 0.1
 
 
+@pytest.mark.fast("*numpy", "*native")
 @pytest.mark.parametrize("layer", [mixup_layer, cutmix_layer])
 def test_rate_is_the_share_of_mixed_samples(road, layer):
     size = 400
@@ -206,6 +218,7 @@ def test_random_choice_takes_every_branch(road):
     assert taken == {0, 1}
 
 
+@pytest.mark.fast("*numpy", "*native", "float32-float16-tfdata")
 @pytest.mark.parametrize(
     ("policy", "dtype"),
     [
@@ -252,6 +265,7 @@ def test_any_batch_size(road, size):
         np.testing.assert_allclose(mixed_x, x, rtol=1e-6)
 
 
+@pytest.mark.fast("*numpy", "*native", "shape4-tfdata")
 @pytest.mark.parametrize("shape", [(9,), (9, 4), (9, 16, 2), (9, 4, 4, 3), (9, 3, 4, 4, 2)])
 def test_any_rank(road, shape):
     x, y = batch(shape)
@@ -279,6 +293,7 @@ def test_nested_inputs_and_labels_share_one_plan(road):
     np.testing.assert_allclose(w["value"], weight, atol=1e-5)
 
 
+@pytest.mark.fast("*numpy", "*native", "off0-tfdata")
 @pytest.mark.parametrize("off", [{"alpha": 0.0}, {"rate": 0.0}])
 def test_off_is_exactly_the_identity(road, off):
     """Even where 0 * partner is not 0."""
@@ -293,6 +308,7 @@ def test_off_is_exactly_the_identity(road, off):
         np.testing.assert_array_equal(mixed_w, w)
 
 
+@pytest.mark.fast("*numpy", "*native")
 def test_the_input_is_not_changed(road):
     x, y = batch((9, 8, 8, 3))
     w = np.ones(9, "float32")
@@ -316,6 +332,7 @@ def test_dictionaries(road):
     np.testing.assert_array_equal(mixed["id"], data["id"])
 
 
+@pytest.mark.fast("*numpy", "*native")
 def test_schedule_as_alpha_follows_the_step(road):
     x, y = batch()
     schedule = kmix.schedules.Join([kmix.schedules.Linear(0.0, 1.0, 4), 0.7, 0.0], [4, 6])
@@ -337,6 +354,7 @@ def test_keras_schedule_as_alpha(road):
     np.testing.assert_array_equal(at_step(road, layer, 5, (x, y))[0], x)
 
 
+@pytest.mark.fast("*numpy", "*native")
 def test_pieces_and_functions_as_alpha(road):
     """A Keras schedule inside a Join, and plain arithmetic on the step."""
     x, y = batch()

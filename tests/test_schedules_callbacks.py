@@ -102,6 +102,7 @@ def test_alpha_per_epoch_is_set_and_logged(tmp_path):
     assert layer.alpha == 0.0
 
 
+@pytest.mark.slow
 def test_alpha_is_in_the_progress_bar(capsys):
     layer = kmix.MixUp(0.2, num_classes=2)
     model, ds = model_and_data(layer)
@@ -120,6 +121,7 @@ def test_alpha_per_batch_goes_on_across_epochs():
     assert layers[0].alpha == layers[1].alpha == pytest.approx(0.09)
 
 
+@pytest.mark.slow
 def test_epochs_count_from_initial_epoch_and_keras_schedules_are_welcome():
     layer = kmix.MixUp(0.2, num_classes=2)
     model, ds = model_and_data(layer)
@@ -159,6 +161,7 @@ def test_a_deep_copy_sets_the_same_targets(in_a_list):
     assert scheduler.targets == layers
 
 
+@pytest.mark.slow
 def test_a_deep_copy_trains_as_the_scheduler_does():
     """For one target, for a trainer, for a schedule that belongs to the target, and after training."""
     layer = kmix.MixUp(0.2, num_classes=2)
@@ -242,6 +245,7 @@ def train(model, ds, numbering, **kwargs):
     return list(model.numbers)
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("prefetch", [0, 1, 8])
 def test_numbers_go_on_across_epochs_and_fits(prefetch):
     numbering = kmix.data.Numbering()
@@ -255,6 +259,7 @@ def test_numbers_go_on_across_epochs_and_fits(prefetch):
 
 
 # Keras warns at the end of every data set of unknown length.
+@pytest.mark.fast("start", "endless")
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
 @pytest.mark.parametrize("kind", ["start", "steps", "endless", "unknown"])
 def test_numbers_of_other_data_sets(kind):
@@ -277,6 +282,7 @@ def test_numbers_of_other_data_sets(kind):
     )
 
 
+@pytest.mark.slow
 def test_an_endless_data_set_goes_on_in_a_second_fit():
     numbering = kmix.data.Numbering()
     ds = numbered(numbering, source().repeat(), 3)

@@ -34,7 +34,8 @@ def as_bytes(batches):
     return [b"".join(leaf.tobytes() for leaf in keras.tree.flatten(batch)) for batch in batches]
 
 
-@pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
+@pytest.mark.fast("mixup")
+@pytest.mark.parametrize("kind", ["mixup", "cutmix", pytest.param("choice", marks=pytest.mark.xla)])
 def test_parallel_runs_are_equal_byte_for_byte(kind):
     layer, ds = layers()[kind], data(partial=2)
     serial = content(ds.enumerate().map(layer.at_step))
@@ -60,6 +61,7 @@ def test_a_plain_map_never_repeats_a_plan():
     assert expected <= seen
 
 
+@pytest.mark.slow
 def test_the_layer_may_go_out_of_scope():
     ds = data().map(kmix.MixUp(0.5, num_classes=CLASSES))
     gc.collect()
@@ -77,6 +79,7 @@ def test_alpha_reaches_a_prefetched_parallel_pipeline():
     np.testing.assert_array_equal(mixed[0], x)
 
 
+@pytest.mark.fast("mixup-shape1", "cutmix-shape0")
 @pytest.mark.parametrize("shape", [(None, None, None, 3), (None, None, None, None), (6, 8, 8, 3)])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
 def test_unknown_static_shapes(kind, shape):
@@ -127,6 +130,7 @@ def test_tuples_of_three_and_dictionaries():
     assert {name: array.shape for name, array in mixed.items()} == {"images": x.shape, "labels": y.shape}
 
 
+@pytest.mark.fast("choice")
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
 def test_in_a_pipeline_of_keras_layers(kind):
     """Before and after Keras' own augmentation."""
@@ -149,6 +153,7 @@ def test_class_ids_that_keras_layers_cast_to_float_are_refused():
         ids.map(after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
 def test_between_keras_cv_layers(kind):
     keras_cv = pytest.importorskip("keras_cv", reason="the extra `cv` is not installed (make test-all does)")
@@ -188,6 +193,8 @@ def test_under_a_distribution_strategy():
     assert len(content(ds)) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.xla
 def test_fused_and_plain_ops_agree():
     """A batch of known spatial size runs through one XLA program, others through plain ops."""
     x, y = content(data(1))[0]
@@ -198,6 +205,7 @@ def test_fused_and_plain_ops_agree():
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.xla
 def test_compiles_with_xla():
     x, y = content(data(1))[0]
     for layer in (layers()["mixup"], layers()["cutmix"]):

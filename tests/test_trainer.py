@@ -96,6 +96,7 @@ def linear(shape):
     return keras.Sequential(layers)
 
 
+@pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-", "MixUp-sample-weighted", "EmbeddingMixup-sample-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize(
     "mix",
@@ -122,6 +123,7 @@ def test_steps_on_mixed_inputs(mix, weights):
     assert int(trainer.step) == 3
 
 
+@pytest.mark.fast("weighted")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 def test_a_random_choice_mixes_the_inputs(weights):
     mix = kmix.RandomChoice([kmix.MixUp(0.7, seed=1), kmix.CutMix(seed=2, data_format="channels_last")], seed=3)
@@ -144,6 +146,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
     assert choices == {0, 1}
 
 
+@pytest.mark.fast("tokens-at-weighted", "sentences-placed-", "tokens-sequential-", "sentences-at-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize("way", ["placed", "sequential", "at"])
 @pytest.mark.parametrize("pooled", [False, True], ids=["tokens", "sentences"])
@@ -188,6 +191,7 @@ def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
         np.testing.assert_allclose(trained, expected, atol=1e-5)
 
 
+@pytest.mark.fast("False-weighted", "True-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize("nested", [False, True])
 def test_steps_of_manifold_mixup_mix_at_the_place_that_was_drawn(nested, weights):

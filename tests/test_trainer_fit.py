@@ -76,6 +76,7 @@ def as_generator():
     return (batches(),), {"steps_per_epoch": 3}
 
 
+@pytest.mark.fast("as_numpy", "as_tf_data", "as_py_dataset")
 @pytest.mark.parametrize("kind", [as_numpy, as_tf_data, as_grain, as_py_dataset, as_torch_loader, as_generator])
 def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
     mix, model = mixup(), linear(X.shape[1:])
@@ -89,6 +90,7 @@ def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
     assert history.history["val_accuracy"][-1] == pytest.approx(np.mean(predicted == Y))
 
 
+@pytest.mark.fast("{'jit_compile': True}", "{'steps_per_execution': 3}")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -120,6 +122,7 @@ def test_gradient_accumulation_counts_batches():
     np.testing.assert_allclose(model.get_weights()[0], kernel + np.mean(steps, axis=0), atol=1e-5)
 
 
+@pytest.mark.fast("mixed_bfloat16")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision_keeps_the_labels_in_float32(policy):
     seen = []
@@ -180,6 +183,7 @@ def test_a_model_that_is_not_built_yet():
     assert int(trainer.step) == 3
 
 
+@pytest.mark.slow
 def test_a_model_of_keras_applications_unchanged():
     model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=CLASSES)
     x = np.random.default_rng(0).uniform(size=(8, 32, 32, 3)).astype("float32")
@@ -203,6 +207,7 @@ def two_headed(as_dict):
     return keras.Model({"image": image, "text": text}, outputs)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("as_dict", [True, False])
 def test_many_inputs_and_outputs(as_dict):
     tokens = np.random.default_rng(0).integers(1, 9, (24, 5))
@@ -233,6 +238,7 @@ def test_many_inputs_and_outputs(as_dict):
     assert {"kind_accuracy", "size_mae"} <= set(logs)
 
 
+@pytest.mark.fast("column of ids", "multi-hot", "regression")
 @pytest.mark.parametrize(
     ("y", "loss"),
     [
@@ -257,6 +263,7 @@ def test_kinds_of_labels(y, loss):
     assert logged == pytest.approx(float(keras.ops.mean(keras.losses.get(loss)(mixed[1], predicted))), rel=1e-4)
 
 
+@pytest.mark.fast("layer-")
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, 24, dtype="float32")], ids=["", "weighted"])
 @pytest.mark.parametrize("where", ["trainer", "layer"])
 def test_pairs_train_as_dense_labels_do(where, weights):
@@ -302,6 +309,7 @@ def deep(dropout=0.0):
     return keras.Model(inputs, keras.layers.Dense(CLASSES, name="top")(tensor))
 
 
+@pytest.mark.fast("at")
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -365,6 +373,7 @@ class Traces(keras.layers.Layer):
         return x
 
 
+@pytest.mark.fast("batch", "callback")
 @pytest.mark.parametrize("unit", ["epoch", "batch", "callback"])
 def test_alpha_takes_effect_on_the_very_next_step_without_a_new_trace(unit):
     alphas = {"epoch": [0.1] * 3 + [2.0] * 3, "batch": [0.1, 2.0, 0.0, 5.0, 0.3, 1.0]}.get(
@@ -401,6 +410,7 @@ def test_alpha_takes_effect_on_the_very_next_step_without_a_new_trace(unit):
     np.testing.assert_allclose(model.get_weights()[0], kernel, atol=1e-5)
 
 
+@pytest.mark.fast("function", "kmix")
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -453,6 +463,7 @@ def test_masks_of_the_partners_are_united_for_the_losses_of_positions_too():
         assert logged == pytest.approx(errors[mask].sum() / mask.sum(), rel=1e-4)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("explicit", [True, False])
 def test_places_mix_masks_that_are_passed_by_hand(explicit):
     tokens = np.array([[1, 2, 3, 0], [4, 5, 0, 0], [6, 0, 0, 0], [7, 8, 1, 2]])
@@ -529,6 +540,7 @@ def run(code, check=True):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", MODELS)
 def test_training_goes_on_in_a_new_process(way, tmp_path):
     x = inputs_of(way)
@@ -565,6 +577,7 @@ np.savez({path!r} + ".npz", *trainer.get_weights())
 """
 
 
+@pytest.mark.slow
 def test_backup_and_restore_after_a_killed_process(tmp_path):
     path, tests = str(tmp_path / "backup"), os.path.dirname(__file__)
     assert run(KILLED.format(tests=tests, path=path, batch=7), check=False).returncode == 3
@@ -585,6 +598,7 @@ np.save({path!r} + "_out.npy", loaded.serve(x).numpy())
 """
 
 
+@pytest.mark.slow
 @only("tensorflow", "jax", why="Keras exports no SavedModel from PyTorch")
 @pytest.mark.parametrize("way", ["mix", "at", "placed"])
 def test_the_exported_model_mixes_nothing_and_needs_no_kmix(way, tmp_path):

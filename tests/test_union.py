@@ -34,6 +34,7 @@ def union(y, lam, permutation):
     return [own if lam == 1 else partner if lam == 0 else np.maximum(own, partner) for own, partner, lam in pairs]
 
 
+@pytest.mark.fast("mixup-numpy", "cutmix-numpy", "choice-numpy", "mixup-native", "cutmix-native", "choice-native")
 @every_road
 @every_layer
 def test_union_is_the_larger_of_those_that_are_there(make, road):
@@ -55,6 +56,7 @@ def test_union_is_the_larger_of_those_that_are_there(make, road):
     assert seen == {0.0, 0.5, 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [mixup, cutmix])
 def test_union_in_a_step(make):
     x, y = data(16, (4, 4, 1)), data(16, (3,), 1).round().astype("int32")
@@ -72,6 +74,7 @@ def test_union_in_a_step(make):
         assert logged == pytest.approx((weights * losses).mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_what_a_compiled_step_cannot_refuse_makes_the_loss_nan():
     trainer = kmix.MixTrainer(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "sigmoid")]), mix=mixup())
     trainer.compile("sgd", "binary_crossentropy", jit_compile=keras.backend.backend() != "torch")
@@ -88,6 +91,7 @@ def test_symbolic_union(make):
         assert (tuple(y.shape), y.dtype) == ((None, 5), "float32")
 
 
+@pytest.mark.fast("2", "nan")
 @pytest.mark.parametrize("bad", [2, -1, 1.5, -0.5, np.nan], ids=repr)
 def test_values_outside_are_refused(bad):
     y = np.zeros((6, 3), "int32" if isinstance(bad, int) else "float32")
