@@ -3,7 +3,6 @@
 import keras
 
 from kmix import _backend, _checks
-from kmix.layers.alpha import Alpha
 from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import Paste, check_data_format
 from kmix.plan import sample_cutmix
@@ -82,10 +81,9 @@ class CutMix(MixLayer):
         name=None,
         dtype=None,
     ):
-        self._axes = _check_axes(axes)
-        self.axes = axes if axes is None or isinstance(axes, int) else list(self._axes)
-        self.padding_id = None if padding_id is None else _checks.integer(padding_id, "padding_id", -(2**31))
-        self.data_format = check_data_format(data_format)
+        padding_id = None if padding_id is None else _checks.integer(padding_id, "padding_id", -(2**31))
+        self._keep(_axes=_check_axes(axes), padding_id=padding_id, data_format=check_data_format(data_format))
+        self._keep(axes=list(axes) if isinstance(axes, tuple) else axes)
         super().__init__(
             alpha,
             num_classes=num_classes,

@@ -49,7 +49,7 @@ class Mosaic(MixLayer):
         True
     """
 
-    _partners = 3
+    _partners, _has_alpha = 3, False
 
     def __init__(
         self,
@@ -66,10 +66,8 @@ class Mosaic(MixLayer):
         name=None,
         dtype=None,
     ):
-        self.data_format = check_data_format(data_format)
-        self._set_up(
-            name=name,
-            dtype=dtype,
+        self._keep(data_format=check_data_format(data_format))
+        super().__init__(
             num_classes=num_classes,
             target=target,
             pairing=pairing,
@@ -78,6 +76,8 @@ class Mosaic(MixLayer):
             inputs_key=inputs_key,
             jit_compile=jit_compile,
             seed=seed,
+            name=name,
+            dtype=dtype,
         )
 
     @property

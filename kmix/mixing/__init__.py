@@ -43,7 +43,9 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
         known = _backend.namespace(plan.lam)
         size = known.stack([known.cast(xp.size(x, axis), "int32") for axis in axes])
         # The window of the sample itself; all of it if it is not mixed.
-        centre = known.where(known.along(plan.lam, plan.region.window[:, 0, 2:]) == 1.0, size, plan.region.window[:, 0, 2:])
+        centre = known.where(
+            known.along(plan.lam, plan.region.window[:, 0, 2:]) == 1.0, size, plan.region.window[:, 0, 2:]
+        )
         sources = known.stack([part.source for part in plan.parts()])
         return mosaic(xp, x, centre, sources, axes=axes)
     if plan.region is not None:

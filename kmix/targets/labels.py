@@ -172,9 +172,9 @@ class Labels(Target):
             ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
             xp.require(
                 (ids >= 0) & (ids < self.num_classes),
-                f"Class ids must lie in [0, num_classes) with num_classes={self.num_classes}. Received: ids outside it. "
-                "Check `num_classes`, and that the first class is 0. Give samples without a class any valid id and a "
-                "sample weight of 0.",
+                f"Class ids must lie in [0, num_classes) with num_classes={self.num_classes}. Received: ids outside "
+                "it. Check `num_classes`, and that the first class is 0. Give samples without a class any valid id and "
+                "a sample weight of 0.",
             )
         else:
             xp.require(_zeros_and_ones(xp.cast(y, xp.integer)), _NOT_MULTI_HOT)
