@@ -236,7 +236,7 @@ class Batch(NamedTuple):
     def cropped(self, before):
         """The mixed batch without what `padded` added to the batch `before`."""
         triples = zip(self.entries, self.targets, before.targets, strict=True)
-        return self._replace(targets=[entry.target._crop(self.xp, *pair, entry.info) for entry, *pair in triples])
+        return self._replace(targets=[entry.target._crop(self.xp, mixed, y, entry.info) for entry, mixed, y in triples])
 
     def encode(self):
         """The batch with targets and sample weights encoded for mixing."""
@@ -280,7 +280,7 @@ class Batch(NamedTuple):
             inputs = _map(lambda leaf: input_mixing.mix(xp, leaf, followed), inputs)
             if include_clean:
                 clean = _map(lambda leaf: xp.cast(leaf, input_mixing.dtype(leaf)), self.inputs)
-                inputs = tree.map_structure(lambda *pair: join_rows(xp, *pair, shards), clean, inputs)
+                inputs = tree.map_structure(lambda first, second: join_rows(xp, first, second, shards), clean, inputs)
         targets, weights = self.targets, self.weights
         if include_clean:
             targets, weights = (

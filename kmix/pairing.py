@@ -39,7 +39,7 @@ class Pairing(Settings):
 
     bijective = False
 
-    def __init__(self, *, within="batch", allow_self=True):
+    def __init__(self, *, within: str = "batch", allow_self: bool = True) -> None:
         self.within = _checks.one_of(within, "within", ("batch", "shard"))
         self.allow_self = _checks.boolean(allow_self, "allow_self")
 
@@ -169,7 +169,14 @@ class SimilarLabels(Pairing):
         array([2, 3, 2, 1], dtype=int32)
     """
 
-    def __init__(self, bandwidth=0.5, *, label=None, within="batch", allow_self=True):
+    def __init__(
+        self,
+        bandwidth: float = 0.5,
+        *,
+        label: str | int | None = None,
+        within: str = "batch",
+        allow_self: bool = True,
+    ) -> None:
         super().__init__(within=within, allow_self=allow_self)
         self.bandwidth = _checks.real(bandwidth, "bandwidth")
         if self.bandwidth == 0:

@@ -7,6 +7,8 @@ import copy
 import functools
 import inspect
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -16,9 +18,10 @@ from kmix.batch import Batch, Reading, to_target
 from kmix.layers.alpha import Alpha
 from kmix.layers.input_mixing import InputMixing, check_batch_of_plan
 from kmix.layers.training_step import current_step
-from kmix.pairing import to_pairing
+from kmix.pairing import Pairing, to_pairing
 from kmix.plan import MixPlan, PlanKey
 from kmix.targets.labels import Labels
+from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 tree = keras.tree
 
@@ -84,21 +87,21 @@ class MixLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        alpha=0.2,
+        alpha: ScalarOrSchedule = 0.2,
         *,
-        num_classes=None,
-        target=None,
-        pairing="random",
-        per="sample",
-        rate=1.0,
-        lam_at_least_half=False,
-        include_clean=False,
-        inputs_key="images",
-        jit_compile=True,
-        seed=None,
-        name=None,
-        dtype=None,
-    ):
+        num_classes: int | None = None,
+        target: TargetLike | None = None,
+        pairing: PairingLike = "random",
+        per: Per = "sample",
+        rate: float = 1.0,
+        lam_at_least_half: bool = False,
+        include_clean: bool = False,
+        inputs_key: str | Sequence[str] = "images",
+        jit_compile: bool = True,
+        seed: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         # Autocasting would also cast labels to the compute dtype.
         super().__init__(name=name, dtype=dtype, autocast=False)
         self._keep(
@@ -115,7 +118,8 @@ class MixLayer(keras.layers.Layer):
             seed=random.randint(1, int(1e9)) if seed is None else _checks.seed(seed),
             _target=_check_target(to_target(target), num_classes, self._partners, type(self).__name__),
         )
-        self._pairing, self._alpha = to_pairing(pairing), Alpha(alpha) if self._has_alpha else None
+        self._pairing: Pairing = to_pairing(pairing)
+        self._alpha: Any = Alpha(alpha) if self._has_alpha else None
         self._counter = _backend.Counter()
         # Whether it was called on the symbols of a model.
         self._in_model = False
@@ -156,7 +160,7 @@ class MixLayer(keras.layers.Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `sample`.")
 
-    def resolve(self, plan, batch) -> MixPlan:
+    def resolve(self, plan: MixPlan, batch: Batch) -> MixPlan:
         """The plan of a batch, completed by what depends on its inputs. By default, nothing does.
 
         Args:
@@ -407,7 +411,7 @@ class MixLayer(keras.layers.Layer):
 
     # Steps.
 
-    def at_step(self, step, batch, replica=0, *, partner=None):
+    def at_step(self, step: Any, batch: BatchLike, replica: Any = 0, *, partner: BatchLike | None = None) -> Any:
         """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
 
         Args:
@@ -467,7 +471,15 @@ class MixLayer(keras.layers.Layer):
                 'Use `MixUp` or `CutMix` with `pairing="random"`, or leave out `partner`.',
             )
 
-    def plan(self, step, batch_size, replica=0, *, spatial_shape=None, targets=None):
+    def plan(
+        self,
+        step: int,
+        batch_size: int,
+        replica: int = 0,
+        *,
+        spatial_shape: Sequence[int] | None = None,
+        targets: Any = None,
+    ) -> MixPlan:
         """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
 
         Args:
@@ -513,7 +525,7 @@ class MixLayer(keras.layers.Layer):
     # Alpha.
 
     @property
-    def alpha(self):
+    def alpha(self) -> ScalarOrSchedule:
         """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
 
         A new number takes effect with the next batch drawn, even in a traced `tf.data` pipeline and in the worker
@@ -526,7 +538,7 @@ class MixLayer(keras.layers.Layer):
         return self._alpha.value
 
     @alpha.setter
-    def alpha(self, value):
+    def alpha(self, value: ScalarOrSchedule) -> None:
         self._check_alpha(value)
         self._alpha.set(value)
 
@@ -573,7 +585,7 @@ class MixLayer(keras.layers.Layer):
 
 
 @functools.cache
-def _parameters(cls):
+def _parameters(cls: Any) -> tuple[str, ...]:
     """The names of the arguments of the constructor of a layer."""
     return tuple(inspect.signature(cls).parameters)
 

@@ -1,5 +1,7 @@
 """EmbeddingMixup: blend embeddings, sentence vectors and hidden states."""
 
+from typing import Any
+
 import keras
 
 from kmix.layers.base import MixLayer
@@ -57,7 +59,7 @@ class EmbeddingMixup(MixLayer):
     """
 
     fits_in_models = True
-    _mask = None
+    _mask: Any = None
 
     @property
     def input_mixing(self):

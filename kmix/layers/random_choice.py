@@ -1,5 +1,7 @@
 """RandomChoice: one of several mixing layers for each batch."""
 
+from collections.abc import Sequence
+
 import keras
 
 from kmix import _backend, _checks
@@ -45,7 +47,15 @@ class RandomChoice(MixLayer):
 
     _has_alpha = False
 
-    def __init__(self, layers, probabilities=None, *, jit_compile=True, seed=None, name=None):
+    def __init__(
+        self,
+        layers: Sequence[MixLayer],
+        probabilities: Sequence[float] | None = None,
+        *,
+        jit_compile: bool = True,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
         layers = _checks.sequence(layers, "layers")
         for layer in layers:
             if not isinstance(layer, MixLayer):
@@ -69,8 +79,8 @@ class RandomChoice(MixLayer):
         # A choice among choices draws from a separate stream, so that both may share one seed.
         self._depth = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
         values = _checks.probabilities(probabilities, len(layers))
-        given = None if probabilities is None else list(probabilities)
-        self._keep(probabilities=given, _scaled=[value / sum(values) for value in values])
+        as_given = None if probabilities is None else list(probabilities)
+        self._keep(probabilities=as_given, _scaled=[value / sum(values) for value in values])
 
     @property
     def input_mixing(self):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 
 import keras
 
@@ -45,7 +46,14 @@ class Labels(Target):
     max_partners = None
     _takes_numpy_plan = True
 
-    def __init__(self, num_classes=None, *, class_weight=None, nan_is_missing=False, any_shape=False):
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        class_weight: Mapping[int, float] | None = None,
+        nan_is_missing: bool = False,
+        any_shape: bool = False,
+    ) -> None:
         self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
         self.class_weight = _check_class_weight(class_weight, self.num_classes)
         self.nan_is_missing = _checks.boolean(nan_is_missing, "nan_is_missing")
@@ -248,7 +256,7 @@ class LabelPairs(Target):
 
     _takes_numpy_plan = _shows_own_partner = True
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int) -> None:
         self.num_classes = _checks.integer(num_classes, "num_classes", 1)
         if not 3 < self.num_classes <= 2**24:
             _checks.fail(
