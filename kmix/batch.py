@@ -115,7 +115,8 @@ class Batch(NamedTuple):
 
     @classmethod
     def _read(cls, x, y, sample_weight, target, reading, form):
-        found, kept = [], {}
+        found: list[tuple] = []
+        kept: dict[Any, Any] = {}
         template = _flatten(target, y, (), found, kept)
         flat_weights = [] if sample_weight is None else _leaves(sample_weight)
         weights = [leaf for leaf in flat_weights if leaf is not None]

@@ -4,7 +4,6 @@ The way of a batch is `MixLayer._mix`, from top to bottom: read, check, draw the
 """
 
 import copy
-import functools
 import inspect
 import random
 from collections.abc import Sequence
@@ -84,6 +83,12 @@ class MixLayer(keras.layers.Layer):
     fits_in_models = False
     # How many partners a sample has, and whether the plan depends on an alpha.
     _partners, _has_alpha = 1, True
+    _parameters: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # The names of the arguments of the constructor.
+        cls._parameters = tuple(inspect.signature(cls.__init__).parameters)[1:]
 
     def __init__(
         self,
@@ -130,7 +135,7 @@ class MixLayer(keras.layers.Layer):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name, value):
-        if name in self.__dict__ and name in _parameters(type(self)):
+        if name in self.__dict__ and name in self._parameters:
             hint = f"Pass `{name}=` when the layer is built."
             _checks.fail(
                 f"`{name}` of a layer cannot be set after it was built.", f"{name}={value!r}", hint, AttributeError
@@ -556,11 +561,11 @@ class MixLayer(keras.layers.Layer):
 
     def _arguments(self):
         """The arguments of the constructor, as they were given."""
-        return {name: getattr(self, name) for name in _parameters(type(self)) if name != "dtype"}
+        return {name: getattr(self, name) for name in self._parameters if name != "dtype"}
 
     def get_config(self):
         config = {name: serialize(value) for name, value in self._arguments().items()}
-        if "dtype" in _parameters(type(self)):
+        if "dtype" in self._parameters:
             config["dtype"] = super().get_config()["dtype"]
         return config
 
@@ -580,14 +585,8 @@ class MixLayer(keras.layers.Layer):
 
     def _copied(self):
         """The arguments of a copy."""
-        policy = {"dtype": self.dtype_policy} if "dtype" in _parameters(type(self)) else {}
+        policy = {"dtype": self.dtype_policy} if "dtype" in self._parameters else {}
         return {**self._arguments(), **policy}
-
-
-@functools.cache
-def _parameters(cls: Any) -> tuple[str, ...]:
-    """The names of the arguments of the constructor of a layer."""
-    return tuple(inspect.signature(cls).parameters)
 
 
 def _rebuild(cls, arguments, count, memory=None, process=None):

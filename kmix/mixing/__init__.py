@@ -38,7 +38,7 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     """
     xp = _backend.namespace(x, plan.lam)
     x = xp.asarray(x)
-    axes = spatial_axes(len(x.shape), data_format) if plan.pastes else None
+    axes = spatial_axes(len(x.shape), data_format) if plan.pastes else range(0)
     if isinstance(plan.region, Tiles):
         known = _backend.namespace(plan.lam)
         size = known.stack([known.cast(xp.size(x, axis), "int32") for axis in axes])

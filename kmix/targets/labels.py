@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -209,6 +210,7 @@ class Labels(Target):
 
     def spec(self, y, weight, info):
         shape = (y.shape[0], self.num_classes) if self._has_ids(y) else tuple(y.shape)
+        weight_shape: Any
         if self.nan_is_missing:
             weight_shape = shape[:1] if shape[1:] == (1,) else shape
         elif weight is None and self.class_weight is not None:
