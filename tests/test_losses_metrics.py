@@ -29,6 +29,8 @@ def arrays():
 LOGITS, IDS, SOFT, PAIRS, WEIGHTS = arrays()
 P = softmax(LOGITS.astype("float64"))
 NUMPY = ops.convert_to_numpy
+# JAX compiles with XLA alone. On TensorFlow, that takes most of the time of a test.
+JIT = keras.backend.backend() == "jax"
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
@@ -273,7 +275,7 @@ def test_weighted_metrics_in_fit():
     w = rng.uniform(0, 2, 10).astype("float32")
     model = keras.Sequential([keras.layers.Dense(3, activation="softmax")])
     metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
-    model.compile("sgd", SoftLabelCrossentropy(), weighted_metrics=metrics)
+    model.compile("sgd", SoftLabelCrossentropy(), weighted_metrics=metrics, jit_compile=JIT)
     model.fit(x, IDS[:10] % 3, sample_weight=w, batch_size=4, verbose=0)
     ours = model.evaluate(x, IDS[:10] % 3, sample_weight=w, batch_size=4, verbose=0, return_dict=True)
     hard, p = one_hot(IDS[:10] % 3, 3), model.predict(x, verbose=0)
@@ -285,7 +287,8 @@ def test_one_loss_and_metric_for_soft_training_and_integer_validation():
     x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("int32")
     model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
-    model.compile("adam", SoftLabelCrossentropy(), metrics=[SoftLabelAccuracy(), ExpectedCalibrationError()])
+    metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
+    model.compile("adam", SoftLabelCrossentropy(), metrics=metrics, jit_compile=JIT)
     history = model.fit(x, one_hot(y, 2), validation_data=(x, y), epochs=2, verbose=0).history
     predicted = model.predict(x, verbose=0)
     np.testing.assert_allclose(history["val_soft_label_accuracy"][-1], (predicted.argmax(1) == y).mean(), rtol=1e-5)
@@ -300,7 +303,8 @@ def test_one_loss_and_metric_for_pairs_and_integer_validation():
     for labels in ("dense", "pair"):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.layers.Dense(4, activation="softmax")])
-        model.compile("adam", SoftLabelCrossentropy(), metrics=[SoftLabelAccuracy(), ExpectedCalibrationError()])
+        metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
+        model.compile("adam", SoftLabelCrossentropy(), metrics=metrics, jit_compile=JIT)
         mixed = kmix.MixUp(1.0, num_classes=4, labels=labels, seed=1).at_step(0, (x, y, np.ones(60, "float32")))
         assert mixed[1].shape == (60, 4 if labels == "dense" else 3)
         data = {"x": mixed[0], "y": mixed[1], "sample_weight": mixed[2], "validation_data": (x, y)}
@@ -447,7 +451,7 @@ def test_weights_of_the_classes_in_fit_and_evaluate():
     weights = np.ones((8, 4), "float32")
     weights[:, 1] = 0
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="sigmoid")])
-    model.compile(keras.optimizers.SGD(1.0), SoftLabelCrossentropy(multi_label=True))
+    model.compile(keras.optimizers.SGD(1.0), SoftLabelCrossentropy(multi_label=True), jit_compile=JIT)
     before = [NUMPY(weight).copy() for weight in model.weights]
     expected = (weights * binary_terms(y, model.predict(x, verbose=0).astype("float64"))).mean()
     np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights, verbose=0), expected, rtol=1e-4)
@@ -478,7 +482,7 @@ EXPECTED = {
 }
 
 
-def fixed_model(**kwargs):
+def fixed_model(jit_compile=JIT):
     """A model that returns its inputs and learns nothing, with the loss and the accuracy of kmix."""
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5, "softmax", kernel_initializer="identity")])
     model.compile(
@@ -486,7 +490,7 @@ def fixed_model(**kwargs):
         SoftLabelCrossentropy(),
         metrics=[SoftLabelAccuracy()],
         weighted_metrics=[ExpectedCalibrationError()],
-        **kwargs,
+        jit_compile=jit_compile,
     )
     return model
 
@@ -751,7 +755,7 @@ def token_model(form):
         SoftLabelCrossentropy(ignore_class=ignore_class),
         metrics=metrics() + keras_own,
         weighted_metrics=metrics("weighted_"),
-        jit_compile=keras.backend.backend() == "jax",
+        jit_compile=JIT,
     )
     return model
 
@@ -789,22 +793,25 @@ def test_padding_does_not_count(form, method):
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_mean_iou(weights):
-    w, predicted, metric = np.ones(40) if weights is None else weights, P.argmax(-1), SoftLabelMeanIoU(5)
+    w, predicted = np.ones(40) if weights is None else weights, P.argmax(-1)
+
+    def found(metric, y, p=P):
+        for part in (slice(0, 20), slice(20, 40)):
+            metric.update_state(y[part], p[part], None if weights is None else weights[part])
+        return float(metric.result())
+
     for labels, soft in (
         *((labels, one_hot(IDS, 5)) for labels in (IDS, IDS[:, None], IDS.astype("uint8"), one_hot(IDS, 5))),
         (SOFT, SOFT),
         (PAIRS, dense(PAIRS, 5)),
     ):
-        metric.reset_state()
-        for part in (slice(0, 11), slice(11, 40)):
-            metric.update_state(labels[part], P[part], None if weights is None else weights[part])
         expected = mean_iou(soft.argmax(-1), predicted, w, 5)
-        np.testing.assert_allclose(float(metric.result()), expected, rtol=1e-5)
+        np.testing.assert_allclose(found(SoftLabelMeanIoU(5), labels), expected, rtol=1e-5)
     # A class that neither labels nor predictions have.
-    more = SoftLabelMeanIoU(6)(IDS, np.concatenate([P, np.zeros((40, 1))], axis=1), weights)
-    np.testing.assert_allclose(float(more), mean_iou(IDS, predicted, w, 5), rtol=1e-5)
-    binary = SoftLabelMeanIoU(2)(IDS == 0, P[:, :1], weights)
-    np.testing.assert_allclose(float(binary), mean_iou(IDS == 0, P[:, 0] > 0.5, w, 2), rtol=1e-5)
+    more = found(SoftLabelMeanIoU(6), IDS, np.concatenate([P, np.zeros((40, 1))], axis=1))
+    np.testing.assert_allclose(more, mean_iou(IDS, predicted, w, 5), rtol=1e-5)
+    binary = found(SoftLabelMeanIoU(2), IDS == 0, P[:, :1])
+    np.testing.assert_allclose(binary, mean_iou(IDS == 0, P[:, 0] > 0.5, w, 2), rtol=1e-5)
     assert float(SoftLabelMeanIoU(5).result()) == 0
 
 
@@ -833,7 +840,7 @@ def test_one_mean_iou_for_blended_masks_in_training_and_ids_in_validation():
     blended = 0.6 * hot + 0.4 * np.roll(hot, 1, axis=0)
     model = keras.Sequential([keras.Input((5, 4, 3)), keras.layers.Dense(3, "softmax", kernel_initializer="identity")])
     loss, metrics = SoftLabelCrossentropy(), [SoftLabelMeanIoU(3, name="iou")]
-    model.compile(keras.optimizers.SGD(0.0), loss, metrics=metrics, jit_compile=keras.backend.backend() == "jax")
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=metrics, jit_compile=JIT)
     log = model.fit(logits, blended, validation_data=(logits, masks), batch_size=6, verbose=0).history
     predicted = logits.argmax(-1)
     expected = [mean_iou(y.argmax(-1), predicted, np.ones(masks.shape), 3) for y in (blended, hot)]
