@@ -517,11 +517,8 @@ def test_batches_regrouped_after_mixing(kind):
     # In the middle of an epoch, what was read ahead counts as used.
     if kind != "unknown":
         assert all(state["step"] > number for state, number in zip(states, highest, strict=True))
-    resumed = kmix.data.Numbering()
-    train = resumed(LOADERS["tf.data"]()).map(lambda n, _: n)
     model.fit(ds, epochs=3, initial_epoch=2, callbacks=[numbering], verbose=0)
     assert numbering.state_dict()["step"] == 3 * BATCHES
-    assert len(train) == BATCHES
 
 
 def test_skipped_epochs_of_regrouped_batches_are_counted():

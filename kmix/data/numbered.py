@@ -71,9 +71,9 @@ class NumberedPyDataset(keras.utils.PyDataset):
         return self.loader.num_batches
 
     def on_epoch_begin(self):
-        # Keras calls this once more than the callback, before it trains, if it builds the model from a batch.
-        self._unannounced = 0 if self._numbering._announced else self._unannounced + 1
-        self._numbering._announced = False
+        # Keras also begins an epoch to build the model from a batch, and leaves it.
+        announced = self._numbering._fitting and self._numbering._trained == 0
+        self._unannounced = 0 if announced else self._unannounced + 1
         if self._unannounced > 1:
             _checks.fail(
                 "Without the numbering, `fit` would repeat the plans in every epoch.",

@@ -67,28 +67,27 @@ class Numbering(keras.callbacks.Callback):
         super().__init__()
         self.start = _checks.integer(start, "start")
         self.async_safe = True
-        # Keras calls the hooks in several threads at once: the numbers are read and written with the lock held.
+        # The numbers. Keras calls the hooks in several threads at once, so all have one lock.
+        #   _used      the number after the highest one used: the state. Loops and `on_train_batch_end` raise it.
+        #   _next      the number that an iterable hands out next. Whoever takes it; `fit` may leave it unused.
+        #   _base      the number of batch 0 of a `PyDataset`. Written where `fit` begins the data anew.
+        #   _first     the number of the first batch of this epoch of `fit`, and
+        #   _trained   how many of its batches were trained on.
+        # What a `tf.data.Dataset` hands out is counted in its pipeline.
         self._lock = threading.RLock()
-        # The number after the highest one used: the state. Loops and `fit` raise it.
-        self._used = self.start
-        # The number that an iterable hands out next. `_take` moves it on. `fit` may train on it later, or never.
-        self._next = self.start
-        # In `fit`: the number of the first batch of the epoch, how many of its batches were trained on, and the number
-        # of batch 0 of a `PyDataset`. `on_epoch_begin` and `on_train_batch_end` write them.
-        self._first, self._trained, self._base = self.start, 0, self.start
-        # The first number that Keras took of an iterable before its callbacks hear of `fit`. `_take` writes it.
-        self._peeked: int | None = None
-        # What is numbered. A `tf.data.Dataset` counts in its pipeline.
+        self._used = self._next = self._base = self._first = self.start
+        self._trained = 0
+        # What is numbered: its length is 0 if it is not known.
         self._numbered: Any = None
         self._dataset: DatasetNumbers | None = None
         self._length, self._indexed = 0, False
-        # The iteration of an iterable that began last, and whether it came to its end.
-        self._iteration, self._finished = 0, True
-        # Whether `fit` began and did not come to its end, as it may be broken off; in which thread, with which model.
-        self._fitting, self._thread, self._model_before = False, None, None
-        # Whether the next epoch is the first of `fit`; whether a state was loaded since the last one; whether each batch
-        # of `fit` has a number; whether an epoch of a `PyDataset` was announced.
-        self._begins, self._loaded, self._one_to_one, self._announced = False, False, True, False
+        # The last iteration of an iterable, whether it came to its end, and the first number that Keras took of it
+        # before its callbacks heard of `fit`.
+        self._iteration, self._finished, self._peeked = 0, True, None
+        # Whether `fit` began and did not come to its end (it may have been broken off), its thread, its model, whether
+        # its next epoch is the first, and whether each of its batches has one number.
+        self._fitting, self._thread, self._model_before, self._begins, self._one_to_one = False, None, None, False, True
+        self._loaded = False
 
     def __call__(self, loader: Any) -> Any:
         if not hasattr(loader, "__iter__") or isinstance(loader, (str, dict)):
@@ -127,8 +126,7 @@ class Numbering(keras.callbacks.Callback):
             A dictionary for `load_state_dict`: `step` is the number of the next batch.
         """
         with self._lock:
-            if self._dataset is not None:
-                self._count(loops=not self._in_fit())
+            self._count(loops=not self._in_fit())
             return {"version": _VERSION, "step": self._used}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -151,23 +149,28 @@ class Numbering(keras.callbacks.Callback):
             )
         step = _checks.integer(state["step"], "step")
         with self._lock:
-            self._used = self._next = self._first = self._base = step
-            self._trained, self._peeked, self._loaded = 0, None, True
+            self._used = self._next = self._first = step
+            self._trained, self._peeked, self._loaded, self._fitting = 0, None, True, self._in_fit()
             self._iteration += 1
-            self._fitting = self._in_fit()
-            if self._dataset is not None:
-                self._dataset.go_on(step)
+            self._go_on()
+
+    def _go_on(self):
+        """Let data that begin from now on, begin with the first number that was not used."""
+        self._base = self._used
+        if self._dataset is not None:
+            self._dataset.go_on(self._used)
+
+    def _count(self, loops):
+        """Count what a `tf.data.Dataset` has handed out to loops, or to a `fit` that does not tell what it has used."""
+        if self._dataset is not None:
+            iterations, following = self._dataset.handed_out()
+            # The first iteration since `fit` began is its own.
+            if (loops and iterations > self._fitting) or (self._fitting and not self._one_to_one):
+                self._used = max(self._used, following)
 
     def _in_fit(self):
         """Whether `fit` runs. If it was broken off, its callbacks did not hear of it."""
         return _fit_is_running() or (self._fitting and threading.get_ident() != self._thread)
-
-    def _count(self, loops):
-        """Count what a `tf.data.Dataset` has handed out: in loops, or if `fit` cannot tell what it has used of it."""
-        iterations, following = self._dataset.handed_out()
-        # The first iteration since `fit` began is its own.
-        if (loops and iterations > self._fitting) or (self._fitting and not self._one_to_one):
-            self._used = max(self._used, following)
 
     # Iterables ask for each number.
 
@@ -210,11 +213,10 @@ class Numbering(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         with self._lock:
-            if self._dataset is not None:
-                # With the model of the last `fit`, Keras takes no batch to build it: what was handed out is a loop's.
-                self._count(loops=self.model is self._model_before)
-            elif self._fitting:
-                # The last `fit` was broken off, and what it has read ahead is lost.
+            # For a model that it knows, Keras takes no batch to build it: what was handed out is a loop's.
+            self._count(loops=self.model is self._model_before)
+            if self._fitting and not self._indexed:
+                # The last `fit` was broken off: what an iterable has handed out is lost.
                 self._used = max(self._used, self._next)
             elif self._peeked is not None:
                 self._used = self._peeked
@@ -239,15 +241,13 @@ class Numbering(keras.callbacks.Callback):
             if self._begins:
                 self._skip(epoch, self._length or steps)
                 self._one_to_one = self._length in (0, steps)
-            elif self._dataset is not None:
+            else:
                 self._count(loops=False)
             self._first, self._trained = self._used, 0
             # With other `steps_per_epoch`, one iterator lasts across epochs and continues the numbers by itself.
             if self._begins or steps in (None, self._length):
-                self._base = self._used
-                if self._dataset is not None:
-                    self._dataset.go_on(self._used)
-            self._begins, self._loaded, self._announced = False, False, True
+                self._go_on()
+            self._begins = self._loaded = False
 
     def _skip(self, epoch, numbers):
         """Begin after the epochs that `initial_epoch` skips, which have so many numbers each."""
@@ -265,29 +265,28 @@ class Numbering(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         with self._lock:
             # Batches end in any order, and the last execution of several steps may have fewer.
-            self._trained = max(self._trained, min(batch + 1, (self.params or {}).get("steps") or batch + 1))
-            used = self._first + self._trained
-            if self._dataset is None and not self._indexed:
-                used = min(used, self._next)
+            self._trained = max(self._trained, min(batch + 1, self.params.get("steps") or batch + 1))
             if self._one_to_one:
-                self._used = max(self._used, used)
+                used = self._first + self._trained
+                iterable = self._dataset is None and not self._indexed
+                self._used = max(self._used, min(used, self._next) if iterable else used)
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.params.get("steps") is not None or getattr(self.model, "stop_training", False):
+        if self.params.get("steps") is not None or self._indexed or self.model.stop_training:
             return
-        # Keras has read the data to their end: nothing is read ahead.
+        # Keras has read the data to their end: everything that was handed out is used.
         with self._lock:
-            handed_out = self._dataset.handed_out()[1] if self._dataset is not None else self._next * self._finished
-            if handed_out:
-                self._one_to_one = handed_out == self._first + self._trained
-                self._used = handed_out
+            if self._dataset is not None:
+                self._used = self._dataset.handed_out()[1]
+            elif self._finished:
+                self._used = self._next
+            self._one_to_one = self._used == self._first + self._trained
 
     def on_train_end(self, logs=None):
         with self._lock:
-            if self._dataset is not None:
-                self._count(loops=False)
-                self._dataset.go_on(self._used)
+            self._count(loops=False)
             self._fitting = False
+            self._go_on()
 
 
 def _fit_is_running():
