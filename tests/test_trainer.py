@@ -99,7 +99,7 @@ def linear(shape):
 @pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-", "MixUp-sample-weighted", "EmbeddingMixup-sample-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize(
-    "mix",
+    "mixer",
     [
         kmix.MixUp(0.7, seed=3),
         kmix.MixUp(0.7, per="batch", rate=0.5, seed=4),
@@ -112,7 +112,7 @@ def test_steps_on_mixed_inputs(mix, weights):
     x, y = numbers(8, 6, 6, 2), ids()
     model = linear(x.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
-    trainer = compiled(kmix.MixTrainer(model, mix=mix))
+    trainer = compiled(kmix.MixTrainer(model, mixer=mix))
     trainer.fit(x, y, sample_weight=weights, batch_size=8, epochs=3, shuffle=False, verbose=0)
     for step in range(3):
         plan = mix.plan(step, 8, spatial_shape=(6, 6))
@@ -130,7 +130,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
     x, y = numbers(8, 6, 6, 2), ids()
     model = linear(x.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
-    compiled(kmix.MixTrainer(model, mix=mix)).fit(
+    compiled(kmix.MixTrainer(model, mixer=mix)).fit(
         x, y, sample_weight=weights, batch_size=8, epochs=6, shuffle=False, verbose=0
     )
     choices = set()
@@ -148,7 +148,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
 
 @pytest.mark.fast("tokens-at-weighted", "sentences-placed-", "tokens-sequential-", "sentences-at-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
-@pytest.mark.parametrize("way", ["placed", "sequential", "at"])
+@pytest.mark.parametrize("way", ["placed", "sequential", "places"])
 @pytest.mark.parametrize("pooled", [False, True], ids=["tokens", "sentences"])
 def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
     generator = np.random.default_rng(0)
@@ -156,7 +156,7 @@ def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
     y, mix = ids(), kmix.EmbeddingMixup(0.7, seed=7)
     between = [keras.layers.Embedding(20, 5, mask_zero=True, name="embed"), keras.layers.GlobalAveragePooling1D()]
     between[1].name = "pool"
-    if way != "at":
+    if way != "places":
         between.insert(2 if pooled else 1, mix)
     layers = [keras.Input((7,), dtype="int32"), *between, keras.layers.Dense(CLASSES, use_bias=False)]
     model = keras.Sequential(layers)
@@ -166,7 +166,9 @@ def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
             tensor = layer(tensor)
         model = keras.Model(layers[0], tensor)
     trainer = (
-        kmix.MixTrainer(model, mix=mix, at=["pool" if pooled else "embed"]) if way == "at" else kmix.MixTrainer(model)
+        kmix.MixTrainer(model, mixer=mix, places=["pool" if pooled else "embed"])
+        if way == "places"
+        else kmix.MixTrainer(model)
     )
     table, kernel = (w.astype("float64") for w in model.get_weights())
     compiled(trainer).fit(tokens, y, sample_weight=weights, batch_size=8, epochs=3, shuffle=False, verbose=0)
@@ -207,7 +209,7 @@ def test_steps_of_manifold_mixup_mix_at_the_place_that_was_drawn(nested, weights
     model = keras.Model(inputs, keras.layers.Dense(CLASSES, use_bias=False, name="top")(tensor))
     at = ["input", "body/hidden" if nested else "hidden", "top"]
     mix = kmix.EmbeddingMixup(1.0, seed=2)
-    trainer = compiled(kmix.MixTrainer(model, mix=mix, at=at))
+    trainer = compiled(kmix.MixTrainer(model, mixer=mix, places=at))
     assert [id(v) for v in trainer.trainable_variables] == [id(v) for v in model.trainable_variables]
     first, second = (w.astype("float64") for w in model.get_weights())
     trainer.fit(x, y, sample_weight=weights, batch_size=8, epochs=8, shuffle=False, verbose=0)
@@ -251,7 +253,7 @@ def test_masks_from_before_a_place_with_several_outputs_are_united(way):
         pooled = keras.layers.GlobalAveragePooling1D()(states)
     else:
         pooled = MeanOverMask()(states, mask=mask) if way == "keyword" else MeanOverMask()(states, mask)
-    trainer = kmix.MixTrainer(keras.Model(inputs, [pooled, last]), mix=kmix.EmbeddingMixup(1.0), at=["lstm"])
+    trainer = kmix.MixTrainer(keras.Model(inputs, [pooled, last]), mixer=kmix.EmbeddingMixup(1.0), places=["lstm"])
     plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
     with run(Step(plan, places=1)):
         mixed = [ops.convert_to_numpy(output) for output in trainer(tokens, training=True)]
@@ -267,7 +269,7 @@ def test_flags_are_no_masks():
     embedded = keras.layers.Embedding(9, 4, mask_zero=True, name="embed")(inputs)
     attended = keras.layers.MultiHeadAttention(2, 3)(embedded, embedded, use_causal_mask=True)
     model = keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.GlobalAveragePooling1D()(attended)))
-    trainer = compiled(kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(1.0), at=["embed"]))
+    trainer = compiled(kmix.MixTrainer(model, mixer=kmix.EmbeddingMixup(1.0), places=["embed"]))
     trainer.fit(np.random.default_rng(0).integers(1, 9, (8, 5)), ids(), verbose=0)
 
 

@@ -10,7 +10,7 @@ from oracle import mixup
 
 import kmix
 from kmix.layers.step import Step, run
-from kmix.training.hard_labels import HardLabels, harden
+from kmix.training.hard_label_metrics import HardLabels, in_training
 
 # Keras' BinaryIoU requests int64 from JAX.
 pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")
@@ -49,7 +49,7 @@ def data():
 @every_metric
 def test_hard_labels_in_a_step_and_only_there(build):
     y, p, w = data()
-    wrapped, (hard, soft) = harden([build()])[0], (build(), build())
+    wrapped, (hard, soft) = in_training([build()])[0], (build(), build())
     assert isinstance(wrapped, HardLabels)
     assert wrapped.name == hard.name
     assert wrapped.dtype == hard.dtype
@@ -97,19 +97,19 @@ def test_stateless_use(build):
 def test_names_classes_and_functions():
     names = ["AUC", "auc", "Precision", "recall", "TruePositives", "false_negatives", "BinaryIoU", "binary_io_u"]
     for name in [*names, "BinaryAccuracy", "binary_accuracy"]:
-        (wrapped,) = harden([name])
+        (wrapped,) = in_training([name])
         assert type(wrapped.metric) is type(metrics.get(name))
         assert wrapped.name == name
     for metric in (MyAUC(), metrics.Recall, MyAUC):
-        (wrapped,) = harden([metric])
+        (wrapped,) = in_training([metric])
         assert isinstance(wrapped, HardLabels)
-    (wrapped,) = harden([metrics.binary_accuracy])
+    (wrapped,) = in_training([metrics.binary_accuracy])
     assert (type(wrapped.metric), wrapped.name) == (metrics.MeanMetricWrapper, "binary_accuracy")
-    assert isinstance(harden([functools.partial(metrics.binary_accuracy, threshold=0.3)])[0], HardLabels)
+    assert isinstance(in_training([functools.partial(metrics.binary_accuracy, threshold=0.3)])[0], HardLabels)
 
 
 def test_all_else_is_left_alone():
-    others = ["accuracy", "acc", "mse", "categorical_accuracy", metrics.categorical_accuracy, None, lambda y, p: y]
+    others = ["mse", "categorical_accuracy", metrics.categorical_accuracy, None, lambda y, p: y]
     others += [metrics.CategoricalAccuracy(), metrics.CategoricalAccuracy, metrics.OneHotIoU(2, [0]), metrics.Mean()]
     others += [
         metrics.F1Score(),
@@ -118,16 +118,16 @@ def test_all_else_is_left_alone():
         "binary_crossentropy",
     ]
     others += [metrics.MeanMetricWrapper(lambda y, p: y), kmix.metrics.SoftLabelAccuracy(), HardLabels(metrics.AUC())]
-    assert all(after is before for after, before in zip(harden(others), others, strict=True))
-    assert harden(None) is None
-    assert harden([]) == []
+    assert all(after is before for after, before in zip(in_training(others), others, strict=True))
+    assert in_training(None) is None
+    assert in_training([]) == []
     auc = metrics.AUC()
-    nested = {"a": [auc, "mse"], "b": (None, ["acc", auc]), "c": auc, "d": None}
-    once = harden(nested)
+    nested = {"a": [auc, "mse"], "b": (None, ["mae", auc]), "c": auc, "d": None}
+    once = in_training(nested)
     assert once["a"][0].metric is once["b"][1][1].metric is once["c"].metric is auc
-    assert (once["a"][1], once["b"][0], once["b"][1][0], once["d"]) == ("mse", None, "acc", None)
+    assert (once["a"][1], once["b"][0], once["b"][1][0], once["d"]) == ("mse", None, "mae", None)
     assert isinstance(once["b"], tuple)
-    twice = harden(once)
+    twice = in_training(once)
     assert twice["c"] is once["c"]
     assert twice["a"][0] is once["a"][0]
 
@@ -145,7 +145,7 @@ def trainer_on(metrics, **kwargs):
     """A trainer for a model that returns its inputs and learns nothing."""
     inputs = keras.Input((1,))
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
-    trainer = kmix.MixTrainer(keras.Model(inputs, layer(inputs)), mix=kmix.MixUp(0.4, seed=3))
+    trainer = kmix.MixTrainer(keras.Model(inputs, layer(inputs)), mixer=kmix.MixUp(0.4, seed=3))
     trainer.compile(keras.optimizers.SGD(0.0), "mse", metrics=metrics, **kwargs)
     return trainer
 
@@ -225,7 +225,7 @@ def test_a_saved_trainer_has_the_metrics(tmp_path):
 def test_several_outputs():
     inputs = keras.Input((1,))
     outputs = {name: keras.layers.Dense(1, kernel_initializer="ones", name=name)(inputs) for name in "ab"}
-    trainer = kmix.MixTrainer(keras.Model(inputs, outputs), mix=kmix.MixUp(0.4, seed=3))
+    trainer = kmix.MixTrainer(keras.Model(inputs, outputs), mixer=kmix.MixUp(0.4, seed=3))
     trainer.compile(keras.optimizers.SGD(0.0), "mse", metrics={"a": ["AUC"], "b": [metrics.Precision(name="p"), "mse"]})
     x, y = batch(perfect=True)
     logs = fit(trainer, x, {"a": y, "b": y})
