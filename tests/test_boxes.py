@@ -277,6 +277,7 @@ def test_untouched_boxes_keep_their_bits():
         assert mixed["labels"].dtype == np.int64
 
 
+@pytest.mark.slow
 @once
 def test_an_unknown_number_of_boxes_in_tf_data():
     corners, labels = scene(np.random.default_rng(3), 20, 30)
@@ -381,7 +382,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.fast("CutMix")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 def test_a_dictionary_with_boxes_keeps_the_promises(name):
     for promise in PROMISES:
@@ -389,7 +390,7 @@ def test_a_dictionary_with_boxes_keeps_the_promises(name):
             promise(BATCHES[name](), detection_batch())
 
 
-@pytest.mark.fast("MaxNumBoundingBoxes")
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["RandomFlip", "RandomCrop", "Resizing", "MaxNumBoundingBoxes"])
 def test_keras_layers_take_mixed_boxes_and_give_boxes_to_mix(after):
     keras_layer = {

@@ -185,6 +185,7 @@ def gradient(layer, x, y):
     return tape.gradient(value, x)
 
 
+@pytest.mark.fast("mixup")
 @pytest.mark.parametrize("make", [mixup, cutmix])
 def test_gradients_pass_through_eager_batches(make):
     layer, weights = make(), data(N, SHAPE, 3)

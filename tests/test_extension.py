@@ -114,7 +114,7 @@ MIXERS = {
 }
 
 
-@pytest.mark.fast("RowMix", "the target beside labels")
+@pytest.mark.fast("RowMix")
 @pytest.mark.parametrize("name", MIXERS)
 def test_what_comes_from_outside_keeps_the_contract(name):
     layer, batch = MIXERS[name]()
@@ -197,6 +197,7 @@ def test_a_training_step_is_one_on_the_mixed_batch(name):
     assert np.abs(unmixed[-1] - expected[-1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_mixer_placed_in_a_model_mixes_in_the_training_step():
     layer = Strong(1.0, seed=3, num_classes=CLASSES)
     model, plain = network(CLASSES, place=layer), network(CLASSES)

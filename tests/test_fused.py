@@ -65,7 +65,7 @@ def assert_close(mixed, expected, tolerance=1e-6):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max(initial=0))
 
 
-@pytest.mark.fast("mixup-column of ids", "cutmix-ids")
+@pytest.mark.fast("mixup-column of ids")
 @once
 @pytest.mark.parametrize("labels", list(LABELS))
 @pytest.mark.parametrize("kind", KINDS)
@@ -293,6 +293,7 @@ def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
     assert len(made) == 8
 
 
+@pytest.mark.slow
 @once
 def test_code_of_the_user_is_traced_anew(monkeypatch):
     made, factor = traced(monkeypatch), [1.0]

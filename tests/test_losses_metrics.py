@@ -306,6 +306,7 @@ def test_one_loss_and_metric_for_soft_training_and_integer_validation():
     np.testing.assert_allclose(history["val_loss"][-1], crossentropy(one_hot(y, 2), predicted).mean(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_loss_and_metric_for_pairs_and_integer_validation():
     """Training on pairs equals training on dense labels; the validation data keep their ids."""
     x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")

@@ -6,7 +6,7 @@ import oracle
 import pytest
 import steps
 from cases import raises
-from test_trainer import numbers
+from steps import numbers
 
 import kmix
 

@@ -5,6 +5,7 @@ import numpy as np
 import oracle
 import pytest
 from keras import ops
+from steps import CLASSES, RATE, compiled, mixing_matrix, numbers, output_gradient, targets
 from test_losses_metrics import gradient
 
 import kmix
@@ -13,42 +14,11 @@ from kmix.mixing import mix_inputs
 from kmix.plan import sample_cutmix
 
 BACKEND = keras.backend.backend()
-RATE = 0.5  # learning rate of every oracle
-CLASSES = 4
 WEIGHTS = np.random.default_rng(2).uniform(0.2, 3.0, 8).astype("float32")
-
-
-def numbers(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def ids(n=8):
     return np.random.default_rng(1).integers(0, CLASSES, n)
-
-
-def compiled(trainer, **settings):
-    loss = kmix.losses.SoftLabelCrossentropy(from_logits=True)
-    trainer.compile(**{"optimizer": keras.optimizers.SGD(RATE), "loss": loss, **settings})
-    return trainer
-
-
-def mixing_matrix(plan):
-    """The matrix that mixes the rows of a batch."""
-    matrix = np.diag(plan.lam.astype("float64"))
-    matrix[np.arange(len(plan.lam)), plan.permutation] += 1 - plan.lam
-    return matrix
-
-
-def targets(plan, y, w):
-    y = oracle.one_hot(y, CLASSES) if np.ndim(y) == 1 else y
-    if w is None:
-        return oracle.mixup(y, plan.lam, plan.permutation), np.ones(len(y))
-    return oracle.weighted(y, w, plan.lam, plan.permutation)
-
-
-def output_gradient(logits, y, w):
-    """Gradient of the mean weighted cross-entropy."""
-    return w[:, None] * (oracle.softmax(logits) - y) / len(y)
 
 
 def step_of_linear(kernel, x, y, w, plan):

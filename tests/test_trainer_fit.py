@@ -614,6 +614,7 @@ def test_the_exported_model_mixes_nothing_and_needs_no_kmix(way, tmp_path):
     np.testing.assert_allclose(np.load(path + "_out.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_model_alone_is_saved_with_its_mixing_layer_as_an_identity(tmp_path):
     trainer = compiled(MODELS["placed"]())
     trainer.fit(inputs_of("placed"), Y, batch_size=8, verbose=0)
