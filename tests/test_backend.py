@@ -52,6 +52,12 @@ def words(values):
     return Of(lambda xp: xp.word(xp.asarray(array(values, "int32"))))
 
 
+def lowbias32(x):
+    x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+    x = (x ^ x >> 15) * 0x846CA68B % 2**32
+    return x ^ x >> 16
+
+
 X = array([[1, 2, 3], [4, 5, 6]])
 ROWS = array([[0, 1], [10, 11], [20, 21], [30, 31]])
 ODD = 0x846CA68B
@@ -87,6 +93,7 @@ TABLE = [
     ("evaluate", (kmix.schedules.Linear(0.0, 1.0, 4), array(3, "int32")), 0.75),
     ("pick", (X, array([[2], [0]], "int32")), [[3], [4]]),
     ("pick", (X[None], array([[[2, 2], [0, 1]]], "int32")), [[[3, 3], [4, 5]]]),
+    ("hash", (words([0, 1, -1, 0x12345678]),), [lowbias32(x) for x in (0, 1, 2**32 - 1, 0x12345678)]),
     ("power", (array([4, 9]), 0.5), [2, 3]),
     ("reshape", (X, (3, -1)), [[1, 2], [3, 4], [5, 6]]),
     ("shift", (words([-1, 512]), 9), [2**23 - 1, 1]),
@@ -103,11 +110,11 @@ TABLE = [
     ("where", (array([1, 0], bool), array([1, 2]), array([3, 4])), [1, 4]),
     ("where", (array([[1], [0]], bool), X, 0.0), [[1, 2, 3], [0, 0, 0]]),
     ("word", (array([-1, 7], "int32"),), [2**32 - 1, 7]),
-    ("word", (-1,), 2**32 - 1),
+    ("word", (2**32 - 1,), 2**32 - 1),
     (
         "word",
-        (Of(lambda xp: words([-3, 9]).make(xp) * xp.word(0x846CA68B)),),
-        [-3 * 0x846CA68B % 2**32, 9 * 0x846CA68B % 2**32],
+        (Of(lambda xp: words([-3, 9]).make(xp) * xp.word(ODD)),),
+        [-3 * ODD % 2**32, 9 * ODD % 2**32],
     ),
     ("words", (3,), [0, 1, 2]),
     # The optional ones.
@@ -177,7 +184,7 @@ def test_no_tensor_of_pytorch_is_handed_to_numpy(monkeypatch):
 def test_the_table_holds_every_operation():
     offered = {name for name in vars(Namespace) if not name.startswith("_")} - {"MATH"}
     assert {line[0] for line in TABLE} | set(APART) == offered
-    assert Namespace.__abstractmethods__ == offered - {"rows", "by_rows", "run", "between", "fused", "require"}
+    assert Namespace.__abstractmethods__ == offered - {"rows", "hash", "by_rows", "run", "between", "fused", "require"}
 
 
 @pytest.mark.parametrize("twin", [name for name, (_, compiled) in TWINS.items() if not compiled])

@@ -75,7 +75,7 @@ ROOMS = [
     {"kmix.plan.lam", "kmix.plan.pairing"},
     {"kmix.plan.record", "kmix.plan.regions"},
     {"kmix.plan.streams"},
-    {"kmix.random"},
+    {"kmix.prng"},
     {"kmix._backend"},
     {"kmix._backend.state"},
     {"kmix._backend.native"},
@@ -222,8 +222,8 @@ def test_only_public_keras_and_no_framework_at_import():
 
 def test_only_the_plan_draws():
     for module, tree in modules():
-        if not module.startswith("kmix.plan") and module != "kmix.random":
-            assert "kmix.random" not in set(imports(tree)), module
+        if not module.startswith("kmix.plan") and module != "kmix.prng":
+            assert "kmix.prng" not in set(imports(tree)), module
 
 
 PUBLIC = [

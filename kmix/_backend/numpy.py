@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 
 from kmix._backend.arrays import NAMESPACES, values
-from kmix._backend.operations import MASK, Namespace
+from kmix._backend.operations import Namespace
 
 
 class NumPy(Namespace):
@@ -19,9 +19,11 @@ class NumPy(Namespace):
     asarray: Any = staticmethod(np.asarray)
     power: Any = staticmethod(np.power)
     reshape: Any = staticmethod(np.reshape)
+    shift: Any = staticmethod(np.right_shift)
     stack: Any = staticmethod(np.stack)
     sum: Any = staticmethod(np.sum)
     where: Any = staticmethod(np.where)
+    word: Any = np.uint32
 
     def cast(self, x, dtype):
         return np.asarray(x).astype(_dtype(dtype), copy=False)
@@ -29,17 +31,17 @@ class NumPy(Namespace):
     def arange(self, n):
         return np.arange(n, dtype="int32")
 
-    def word(self, x):
-        """Scalars become Python ints, since NumPy warns when they wrap."""
-        if isinstance(x, int):
-            return x & MASK
-        return x.astype("int64", copy=False) & MASK if np.ndim(x) else int(x) & MASK
-
     def words(self, n):
-        return np.arange(n, dtype="int64")
+        return np.arange(n, dtype="uint32")
 
-    def shift(self, x, n):
-        return x >> n
+    def hash(self, x):
+        # Arrays of unsigned words wrap by themselves; NumPy warns of scalars that do.
+        x = x ^ (x >> 16)
+        x *= 0x7FEB352D
+        x ^= x >> 15
+        x *= 0x846CA68B
+        x ^= x >> 16
+        return x
 
     def sigmoid(self, x):
         with np.errstate(over="ignore"):

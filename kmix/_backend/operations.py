@@ -56,7 +56,7 @@ class Namespace(abc.ABC):
 
     @abc.abstractmethod
     def word(self, x):
-        """`x` modulo 2**32, of any shape. A Python int gives a number that arithmetic with words accepts."""
+        """Integers `x` `(...)` modulo 2**32. A Python int in `[0, 2**32)` gives a number to combine with words."""
 
     @abc.abstractmethod
     def words(self, n):
@@ -160,6 +160,18 @@ class Namespace(abc.ABC):
         """Raise unless all `(array, axis)` have the same size. Static sizes have been compared before."""
 
     # Optional: these are correct for every framework.
+
+    def hash(self, x):
+        """Words `(...)` of words, or their sums and products, `x` `(...)`, at least one axis: "lowbias32".
+
+        A bijection of 32-bit words in which every bit of the input flips half of the bits of the output.
+        """
+        x = self.word(x)
+        x = x ^ self.shift(x, 16)
+        x = self.word(x * self.word(0x7FEB352D))
+        x = x ^ self.shift(x, 15)
+        x = self.word(x * self.word(0x846CA68B))
+        return x ^ self.shift(x, 16)
 
     def rows(self, indices):
         """Indices `(B,)` of rows. Indices `(shards, n)` within the shards become indices into the whole batch."""

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from kmix import _checks, random
+from kmix import _checks, prng
 from kmix.plan import streams
 
 _BETA, _RATE, _PAIRING, _OTHERS = range(4), 4, 5, 6
@@ -27,13 +27,13 @@ def sample_numbers(seed, step, alpha, batch_size, *, per, rate, replica, stream,
     count = _OTHERS + others
     streams.check(stream, count)
     seed = _checks.seed(seed)
-    words = random.bits(xp, random.key(xp, seed, step), stream, count, batch_size, replica)
-    u = random.uniform(xp, words)
+    words = prng.bits(xp, prng.key(xp, seed, step), stream, count, batch_size, replica)
+    u = prng.uniform(xp, words)
     if per == "batch":
         # The draw of the first sample applies to all.
         u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
     u = xp.unstack(u)
-    lam = random.symmetric_beta(xp, u[: len(_BETA)], alpha)
+    lam = prng.symmetric_beta(xp, u[: len(_BETA)], alpha)
     lam = xp.math.maximum(lam, 1.0 - lam) if dominant else lam
     lam = lam if rate == 1.0 else xp.where(u[_RATE] < rate, lam, xp.cast(1.0, "float32"))
     return Numbers(lam, words[_PAIRING], u[_OTHERS:])

@@ -1,6 +1,6 @@
 """Who mixes with whom."""
 
-from kmix import random
+from kmix import prng as random
 from kmix.plan import streams
 
 

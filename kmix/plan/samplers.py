@@ -1,6 +1,7 @@
 """Plans for whole batches: lam, permutation and box, drawn together."""
 
-from kmix import _backend, _checks, random
+from kmix import _backend, _checks
+from kmix import prng as random
 from kmix.plan import pairing, regions, streams
 from kmix.plan.lam import sample_numbers
 from kmix.plan.record import MixPlan
