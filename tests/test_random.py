@@ -15,7 +15,7 @@ ALPHAS = (1e-3, 0.01, 0.05, 0.2, 0.5, 1, 2, 8, 100, 1000)
 
 NAMESPACES = {"numpy": _backend.NUMPY, "tensorflow": _backend.TENSORFLOW}
 if keras.backend.backend() != "tensorflow":
-    NAMESPACES[keras.backend.backend()] = _backend.NATIVE
+    NAMESPACES[keras.backend.backend()] = _backend.KERAS
 
 other_frameworks = pytest.mark.parametrize("xp", list(NAMESPACES.values())[1:], ids=list(NAMESPACES)[1:])
 every_framework = pytest.mark.parametrize("xp", NAMESPACES.values(), ids=NAMESPACES.keys())
@@ -62,7 +62,7 @@ def test_an_alpha_that_cannot_be_is_not_the_identity(xp, alpha):
 @pytest.mark.parametrize("step", [0, 77, 2**31 + 3])
 def test_integers_are_identical(xp, seed, step):
     expected = prng.bits(_backend.NUMPY, prng.key(_backend.NUMPY, seed, step), 16, 8, 1000, 3)
-    kind = "uint32" if xp is _backend.NATIVE and keras.backend.backend() == "jax" else "int64"
+    kind = "uint32" if xp is _backend.KERAS and keras.backend.backend() == "jax" else "int64"
     for given_step in (step, step if xp is _backend.NUMPY else xp.asarray(np.asarray(step, kind))):
         words = prng.bits(xp, prng.key(xp, seed, given_step), 16, 8, 1000, 3)
         np.testing.assert_array_equal(to_numpy(words).astype("int64"), expected)
