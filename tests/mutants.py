@@ -131,9 +131,9 @@ MUTANTS = {
     ),
     "a kernel is compiled at every call": Mutant(
         "test_eager::test_a_shape_is_compiled_once",
-        "_backend.recent:Recent.find",
-        "self._values.pop(key, None) or make()",
-        "make()",
+        "_backend.execution:Programs.find",
+        "self._known.pop(signature, 0)",
+        "0",
     ),
     "weights unmixed": pipeline(
         "test_weighted_pair_of_losses",
@@ -217,7 +217,7 @@ MUTANTS = {
     ),
     "padding does not come back exactly": pipeline(
         "test_what_both_partners_share_comes_back_exactly",
-        "_backend.operations:Namespace.between",
+        "_backend.operations:Namespace.interpolate",
         "own == partner",
         "own != own",
         file="test_padding_masks",
@@ -260,8 +260,8 @@ MUTANTS = {
     "step: the quick gradient for every plan": step(
         "test_the_gradient_of_a_plan_that_is_no_permutation",
         "mixing.blend:blend",
-        "xp.custom_gradient(with_gradient) if bijective is True else mixed",
-        "xp.custom_gradient(with_gradient)",
+        "xp.custom_gradient(mixed, gradient) if bijective is True else mixed",
+        "xp.custom_gradient(mixed, gradient)",
         file="test_contract",
     ),
     "step: labels unmixed": step(

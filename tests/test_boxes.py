@@ -9,7 +9,7 @@ from roads import ROADS, at_step, to_native, to_numpy
 
 import kmix
 from kmix._backend import xla
-from kmix._backend.recent import Recent
+from kmix._backend.execution import Programs
 from kmix.targets.box_formats import FORMATS
 
 once = pytest.mark.skipif(
@@ -301,7 +301,7 @@ def test_an_unknown_number_of_boxes_in_tf_data():
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
 def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
     made, program = [], xla._Program
-    monkeypatch.setattr(xla, "KEPT", Recent())
+    monkeypatch.setattr(xla, "PROGRAMS", Programs())
     monkeypatch.setattr(xla, "_Program", lambda *arguments: made.append(program(*arguments)) or made[-1])
     mixer = layer(kind, bounding_box_weights=True)
 

@@ -74,20 +74,15 @@ ROOMS = [
     {"kmix.plan.lam", "kmix.plan.pairing"},
     {"kmix.plan.record", "kmix.plan.regions"},
     {"kmix.plan.streams"},
-    {"kmix.label_forms", "kmix.random"},
+    {"kmix.label_forms", "kmix.prng"},
     {"kmix._backend"},
     {"kmix._backend.state"},
-    {"kmix._backend.native"},
-    {"kmix._backend.numpy", "kmix._backend.tensorflow", "kmix._backend.threads"},
-    {
-        "kmix._backend.context",
-        "kmix._backend.gradients",
-        "kmix._backend.host",
-        "kmix._backend.kernels",
-        "kmix._backend.operations",
-        "kmix._backend.xla",
-    },
-    {"kmix._backend.arrays", "kmix._backend.recent"},
+    {"kmix._backend.keras_ops", "kmix._backend.tensorflow_ops"},
+    {"kmix._backend.gradients", "kmix._backend.xla"},
+    {"kmix._backend.execution"},
+    {"kmix._backend.numpy_ops"},
+    {"kmix._backend.operations"},
+    {"kmix._backend.arrays"},
     {"kmix._checks"},
 ]
 # Rooms for kinds of targets and mixers: a new file in one of them is imported by its door, and needs no line above.
@@ -221,8 +216,8 @@ def test_only_public_keras_and_no_framework_at_import():
 
 def test_only_the_plan_draws():
     for module, tree in modules():
-        if not module.startswith("kmix.plan") and module != "kmix.random":
-            assert "kmix.random" not in set(imports(tree)), module
+        if not module.startswith("kmix.plan") and module != "kmix.prng":
+            assert "kmix.prng" not in set(imports(tree)), module
 
 
 PUBLIC = [
@@ -428,7 +423,10 @@ def test_the_test_of_the_imports_can_fail(code, missing):
 
 def test_a_requirement_that_is_taken_away_is_missed():
     config = (ROOT.parent / "setup.cfg").read_text().replace("    ml_dtypes\n", "")
-    assert undeclared(modules(), config) == ["kmix._backend.host: ml_dtypes", "kmix._backend.numpy: ml_dtypes"]
+    assert undeclared(modules(), config) == [
+        "kmix._backend.keras_ops: ml_dtypes",
+        "kmix._backend.numpy_ops: ml_dtypes",
+    ]
 
 
 def test_every_mutant_finds_its_place():

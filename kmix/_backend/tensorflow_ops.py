@@ -1,47 +1,52 @@
-"""The twin for TensorFlow tensors, on whatever backend Keras runs."""
+"""TensorFlow tensors, eager or in a graph, on whatever backend Keras runs."""
 
 import functools
 import math
+from typing import Any
 
 import keras
 import numpy as np
 
 from kmix._backend import xla
 from kmix._backend.arrays import NAMESPACES, is_symbolic, is_tensorflow, static_shape, tensorflow, values
-from kmix._backend.kernels import Programs
-from kmix._backend.operations import MASK, Namespace
+from kmix._backend.execution import program_for
+from kmix._backend.operations import Namespace
+
+
+def _op(name) -> Any:
+    """A function of TensorFlow, looked up when it is first used: TensorFlow may be imported later than kmix."""
+    return functools.cached_property(lambda _: getattr(tensorflow(), name))
 
 
 class TensorFlow(Namespace):
-    """TensorFlow ops, eager or in a graph."""
+    """TensorFlow ops."""
 
-    def __init__(self):
-        self._programs = Programs(lambda kernel: xla.compiled(self.tf, kernel), sights=1)
+    all = _op("reduce_all")
+    any = _op("reduce_any")
+    arange = _op("range")
+    argsort = _op("argsort")
+    cast = _op("cast")
+    integer: Any = "int64"
+    math = _op("math")
+    power = _op("pow")
+    reshape = _op("reshape")
+    sigmoid = _op("sigmoid")
+    stack = _op("stack")
+    sum = _op("reduce_sum")
+    switch = _op("switch_case")
+    unstack = _op("unstack")
+    where = _op("where")
 
     @property
     def tf(self):
         return tensorflow()
 
-    @property
-    def math(self):
-        return self.tf.math
-
-    @property
-    def integer(self):
-        return "int64"
-
     def asarray(self, x):
         foreign = keras.ops.is_tensor(x) and not is_tensorflow(x)
         return self.tf.convert_to_tensor(values(x) if foreign else x)
 
-    def cast(self, x, dtype):
-        return self.tf.cast(x, dtype)
-
-    def arange(self, n):
-        return self.tf.range(n)
-
     def word(self, x):
-        return x & MASK if isinstance(x, int) else self.tf.cast(x, "uint32")
+        return x if isinstance(x, int) else self.tf.cast(x, "uint32")
 
     def words(self, n):
         return self.word(self.tf.range(n))
@@ -49,36 +54,9 @@ class TensorFlow(Namespace):
     def shift(self, x, n):
         return self.tf.bitwise.right_shift(x, n)
 
-    def power(self, x, y):
-        return self.tf.pow(x, y)
-
-    def sigmoid(self, x):
-        return self.tf.sigmoid(x)
-
-    def where(self, condition, x, y):
-        return self.tf.where(condition, x, y)
-
-    def all(self, x):
-        return self.tf.reduce_all(x)
-
-    def any(self, x):
-        return self.tf.reduce_any(x)
-
-    def sum(self, x, axis):
-        return self.tf.reduce_sum(x, axis)
-
     def size(self, x, axis):
         static = None if x.shape.rank is None else x.shape[axis]
         return self.tf.shape(x)[axis] if static is None else static
-
-    def reshape(self, x, shape):
-        return self.tf.reshape(x, shape)
-
-    def stack(self, arrays, axis=0):
-        return self.tf.stack(arrays, axis)
-
-    def unstack(self, x):
-        return self.tf.unstack(x)
 
     def along(self, coefficients, like):
         if like.shape.rank is not None and coefficients.shape.rank == 1:
@@ -94,9 +72,6 @@ class TensorFlow(Namespace):
     def argmax(self, x):
         return self.tf.argmax(x, axis=-1, output_type="int32")
 
-    def argsort(self, x):
-        return self.tf.argsort(x)
-
     def take(self, x, indices):
         return self.tf.gather(x, self.rows(indices) if len(static_shape(indices) or ()) == 2 else indices)
 
@@ -104,30 +79,24 @@ class TensorFlow(Namespace):
         # Its gradient writes only the picked entries; the gradients of `keras.ops` and `tf.gather` pass over all of x.
         return self.tf.gather_nd(x, ids[..., None], batch_dims=x.shape.rank - 1)
 
-    def custom_gradient(self, function):
-        return self.tf.custom_gradient(function)
+    def custom_gradient(self, forward, backward):
+        def function(x, *others):
+            of_x = lambda x: (forward(x, *others), lambda upstream: backward(upstream, *others))  # noqa: E731
+            return self.tf.custom_gradient(of_x)(x)
 
-    def switch(self, index, branches):
-        return self.tf.switch_case(index, branches)
+        return function
 
     def apply_if(self, condition, function, x):
         return self.tf.cond(condition, lambda: function(x), lambda: x)
 
-    def require_equal_sizes(self, axes, message):
-        sizes = [self.size(x, axis) for x, axis in axes]
-        for size in sizes[1:]:
-            if not isinstance(size, int) or not isinstance(sizes[0], int):
-                self.require(self.tf.equal(size, sizes[0]), message)
-
-    def evaluate(self, function, step):
-        if isinstance(function, keras.optimizers.schedules.LearningRateSchedule) and (
-            keras.backend.backend() != "tensorflow"
-        ):
+    def evaluate_symbol(self, schedule, step):
+        keras_schedule = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+        if keras_schedule and keras.backend.backend() != "tensorflow":
             # Keras' own schedules compute on the backend, which cannot run inside a TensorFlow graph.
-            value = self.tf.numpy_function(lambda s: np.float32(values(function(int(s)))), [step], "float32")
+            value = self.tf.numpy_function(lambda s: np.float32(values(schedule(int(s)))), [step], "float32")
             return self.tf.ensure_shape(value, ())
         # As a float, since TensorFlow does not multiply an integer by a float.
-        return self.tf.cast(function(self.tf.cast(step, "float32")), "float32")
+        return schedule(self.tf.cast(step, "float64"))
 
     def by_rows(self, function, x):
         sizes = () if x.shape.rank is None else tuple(x.shape[1:])
@@ -136,11 +105,9 @@ class TensorFlow(Namespace):
         # As rows `(B, n)`: XLA loops over every axis, and turns short axes into scalar code.
         return self.tf.reshape(function(self.tf.reshape(x, (-1, math.prod(sizes)))), (-1, *sizes))
 
-    def run(self, function, arrays, static):
-        bound, program = functools.partial(function, self, **static), None
-        if not any(map(is_symbolic, arrays)):
-            devices = (getattr(x, "device", None) for x in arrays)
-            program = self._programs.find(bound, arrays, *devices)
+    def run(self, bound, arrays):
+        devices = (getattr(x, "device", None) for x in arrays)
+        program = program_for(bound, arrays, devices, functools.partial(xla.compiled, self.tf))
         return bound(*map(self.asarray, arrays)) if program is None else program(*arrays)
 
     def fused(self, function, *structures, key=None, padded=()):
@@ -154,6 +121,12 @@ class TensorFlow(Namespace):
             self.tf.raw_ops.Assert(condition=self.tf.reduce_all(condition), data=[message])
         else:
             super().require(condition, message)
+
+    def require_equal_sizes(self, axes, message):
+        sizes = [self.size(x, axis) for x, axis in axes]
+        for size in sizes[1:]:
+            if not isinstance(size, int) or not isinstance(sizes[0], int):
+                self.require(self.tf.equal(size, sizes[0]), message)
 
 
 TENSORFLOW = TensorFlow()

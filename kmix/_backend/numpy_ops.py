@@ -1,45 +1,48 @@
-"""The twin for Grain, plain loaders and oracles."""
+"""NumPy arrays: for Grain, plain loaders, and everything on the host."""
 
 from typing import Any
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401  Tells NumPy what "bfloat16" is.
 import numpy as np
 
-from kmix._backend.arrays import NAMESPACES, values
-from kmix._backend.operations import MASK, Namespace
+from kmix._backend.arrays import NAMESPACES
+from kmix._backend.operations import Namespace
 
 
 class NumPy(Namespace):
     """NumPy. Never touches an accelerator."""
 
-    math: Any = np
-    integer: Any = "int64"
     all: Any = staticmethod(np.all)
     any: Any = staticmethod(np.any)
     asarray: Any = staticmethod(np.asarray)
+    concat: Any = staticmethod(np.concatenate)
+    integer: Any = "int64"
+    math: Any = np
     power: Any = staticmethod(np.power)
     reshape: Any = staticmethod(np.reshape)
+    shift: Any = staticmethod(np.right_shift)
     stack: Any = staticmethod(np.stack)
     sum: Any = staticmethod(np.sum)
     where: Any = staticmethod(np.where)
+    word: Any = np.uint32
 
     def cast(self, x, dtype):
-        return np.asarray(x).astype(_dtype(dtype), copy=False)
+        return np.asarray(x).astype(dtype, copy=False)
 
     def arange(self, n):
         return np.arange(n, dtype="int32")
 
-    def word(self, x):
-        """Scalars become Python ints, since NumPy warns when they wrap."""
-        if isinstance(x, int):
-            return x & MASK
-        return x.astype("int64", copy=False) & MASK if np.ndim(x) else int(x) & MASK
-
     def words(self, n):
-        return np.arange(n, dtype="int64")
+        return np.arange(n, dtype="uint32")
 
-    def shift(self, x, n):
-        return x >> n
+    def hash(self, x):
+        # Arrays of unsigned words wrap by themselves; NumPy warns of scalars that do.
+        x = x ^ (x >> 16)
+        x *= 0x7FEB352D
+        x ^= x >> 15
+        x *= 0x846CA68B
+        x ^= x >> 16
+        return x
 
     def sigmoid(self, x):
         with np.errstate(over="ignore"):
@@ -54,9 +57,6 @@ class NumPy(Namespace):
     def along(self, coefficients, like):
         return coefficients.reshape(coefficients.shape + (1,) * (like.ndim - coefficients.ndim))
 
-    def concat(self, arrays, axis=0):
-        return np.concatenate(arrays, axis)
-
     def argmax(self, x):
         return np.argmax(x, axis=-1).astype("int32")
 
@@ -69,8 +69,8 @@ class NumPy(Namespace):
     def pick(self, x, ids):
         return np.take_along_axis(x, ids, axis=-1)
 
-    def custom_gradient(self, function):
-        return lambda x: function(x)[0]
+    def custom_gradient(self, forward, backward):
+        return forward
 
     def switch(self, index, branches):
         return branches[int(index)]()
@@ -78,24 +78,12 @@ class NumPy(Namespace):
     def apply_if(self, condition, function, x):
         return function(x) if condition else x
 
-    def require_equal_sizes(self, axes, message):
-        """All sizes are static."""
-
-    def evaluate(self, function, step):
-        return self.cast(values(function(step)), "float32")
-
-    def empty_like(self, x, dtype):
-        """A new array of the shape of `x` and with its order in memory."""
-        return np.empty_like(x, dtype=_dtype(dtype))
-
 
 def in_memory_order(x):
     """`x` `(B, ...)` with its axes after the first in the order of its memory, so that samples are contiguous."""
+    if x.flags.c_contiguous:
+        return x
     return x.transpose(0, *sorted(range(1, x.ndim), key=lambda axis: -abs(x.strides[axis])))
-
-
-def _dtype(name):
-    return ml_dtypes.bfloat16 if name == "bfloat16" else name
 
 
 NUMPY = NumPy()
