@@ -12,7 +12,7 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.plan.plan import join_rows
-from kmix.targets.base import BatchInfo, Function, Target
+from kmix.targets.base import BatchInfo, Function, Keep, Target
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight
 from kmix.targets.segmentation_masks import SegmentationMasks
@@ -385,6 +385,15 @@ def to_target(given):
         f"Known names: {', '.join(map(repr, named))}.",
         ValueError if isinstance(given, (str, list, tuple)) else TypeError,
     )
+
+
+def targets_of(target, y):
+    """The target of each array of `y`, in the structure of `y`."""
+    found: list[tuple] = []
+    kept: dict[Any, Any] = {}
+    template = _flatten(target, y, (), found, kept)
+    values = [_map(lambda _, own=own: own, value) for own, value, _ in found]
+    return _fill(template, values, {key: _map(lambda _: Keep(), value) for key, value in kept.items()})
 
 
 # Reading.
