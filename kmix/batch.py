@@ -19,7 +19,7 @@ from kmix.targets.segmentation_masks import SegmentationMasks
 
 tree = keras.tree
 
-LABELS, WEIGHTS = "labels", "sample_weight"
+INPUTS, LABELS, WEIGHTS = "images", "labels", "sample_weight"
 
 
 class Reading(NamedTuple):
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
     target: Any = Labels()
     num_classes: int | None = None
-    inputs_key: Any = "images"
+    inputs_key: Any = INPUTS
     input_mixing: Any = None
     partners: int = 1
 

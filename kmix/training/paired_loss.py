@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from kmix import _backend, _checks
-from kmix.layers.training_step import current_step
 from kmix.batch import targets_of
+from kmix.layers.training_step import current_step
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight, pair_shares
 

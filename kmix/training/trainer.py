@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 
 from kmix import _checks
-from kmix.layers.batch_layer import BatchLayer
+from kmix.layers import MixLayer
 from kmix.layers.training_step import run_step
 from kmix.plan import MixPlan
 from kmix.training import manifold, placement
@@ -82,7 +82,7 @@ class MixTrainer(keras.Model):
     def __init__(
         self,
         model: keras.Model,
-        mixer: BatchLayer | None = None,
+        mixer: MixLayer | None = None,
         *,
         places: Sequence[str] | None = None,
         mix_losses: bool = False,
