@@ -11,9 +11,9 @@ from keras import ops
 from oracle import binary_crossentropy, calibration_error, crossentropy, dense, one_hot, softmax
 
 import kmix
+from kmix.label_forms import LabelForm, resolve
 from kmix.losses import SoftLabelCrossentropy
-from kmix.metrics import ExpectedCalibrationError, SoftLabelAccuracy
-from kmix.targets.label_forms import settle_labels
+from kmix.metrics import ExpectedCalibrationError, SoftLabelAccuracy, SoftLabelMeanIoU
 
 
 def arrays():
@@ -131,8 +131,9 @@ def test_pairs_are_soft_labels(multi_label, subtract_entropy, smoothing, from_lo
     """Values and gradients. Class ids use the same code as pairs."""
     assert (PAIRS[:, 0] == PAIRS[:, 1]).any()
     assert {0, 1} < set(PAIRS[:, 2].tolist())
-    loss = SoftLabelCrossentropy(from_logits, smoothing, multi_label, subtract_entropy, reduction=None)
-    total = SoftLabelCrossentropy(from_logits, smoothing, multi_label, subtract_entropy, reduction="sum")
+    settings = {"multi_label": multi_label, "subtract_entropy": subtract_entropy}
+    loss = SoftLabelCrossentropy(from_logits, smoothing, reduction=None, **settings)
+    total = SoftLabelCrossentropy(from_logits, smoothing, reduction="sum", **settings)
     values = LOGITS if from_logits else P.astype("float32")
     for sparse, soft in ((PAIRS, dense(PAIRS, 5)), (IDS, one_hot(IDS, 5))):
         np.testing.assert_allclose(NUMPY(loss(sparse, values)), NUMPY(loss(soft, values)), rtol=1e-5, atol=2e-6)
@@ -165,8 +166,9 @@ def test_any_pairs_are_soft_labels(data):
     rows = st.tuples(ids, ids, st.floats(0, 1, width=32, allow_subnormal=False))
     pairs = np.array(data.draw(st.lists(rows, min_size=3, max_size=3)), "float32")
     logits = np.random.default_rng(data.draw(st.integers(0, 99))).normal(0, 30, (3, classes)).astype("float32")
-    arguments = [data.draw(st.sampled_from(options)) for options in ([0.0, 0.1], [False, True], [False, True])]
-    loss = SoftLabelCrossentropy(True, *arguments, reduction=None)
+    smoothing, *flags = [data.draw(st.sampled_from(options)) for options in ([0.0, 0.1], [False, True], [False, True])]
+    settings = dict(zip(["multi_label", "subtract_entropy"], flags, strict=True))
+    loss = SoftLabelCrossentropy(True, smoothing, reduction=None, **settings)
     soft = dense(pairs, classes).astype("float32")
     np.testing.assert_allclose(NUMPY(loss(pairs, logits)), NUMPY(loss(soft, logits)), rtol=1e-4, atol=1e-4)
 
@@ -564,7 +566,7 @@ def test_labels_of_unknown_rank(name, method):
 @in_graphs
 @pytest.mark.parametrize("shape", [None, (None, None)])
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_settled_labels_of_no_known_form(jit_compile, shape):
+def test_labels_of_no_known_form(jit_compile, shape):
     """An error; XLA drops it, and the loss is NaN or the shapes do not fit."""
     import tensorflow as tf
 
@@ -585,36 +587,36 @@ def test_settled_labels_of_no_known_form(jit_compile, shape):
 
 
 @in_graphs
-def test_settled_labels_have_a_static_shape():
+def test_resolved_labels_have_a_static_shape():
     import tensorflow as tf
 
     shapes = []
 
-    def settle(y, rank):
-        settled = settle_labels(y, 5, rank)
-        shapes.append(settled.shape.as_list())
-        assert settled.dtype == "float32"
-        return settled
+    def soft(y, rank):
+        resolved = resolve(y, 5, rank)
+        shapes.append(resolved.shape.as_list())
+        assert resolved.dtype == "float32"
+        return resolved
 
     sequences = IDS.reshape(4, 10, 1)
     for rank, spec, ids in ((2, None, IDS), (2, (None, None), IDS[:, None]), (3, (4, None, None), sequences)):
-        function = tf.function(lambda y, rank=rank: settle(y, rank), input_signature=[tf.TensorSpec(spec, "int64")])
+        function = tf.function(lambda y, rank=rank: soft(y, rank), input_signature=[tf.TensorSpec(spec, "int64")])
         np.testing.assert_array_equal(function(ids).numpy().reshape(40, 5), one_hot(IDS, 5))
     assert shapes == [[None, 5], [None, 5], [4, None, 5]]
     # Three columns of three classes are soft labels; one column is the probability of the positive class.
     for classes, y in ((3, SOFT[:, :3]), (1, SOFT[:, :1]), (1, SOFT[:, 0])):
         function = tf.function(
-            lambda y, classes=classes: settle_labels(y, classes, 2),
+            lambda y, classes=classes: resolve(y, classes, 2),
             input_signature=[tf.TensorSpec(None, "float32")],
         )
         np.testing.assert_array_equal(function(y.astype("float32")).numpy(), y.reshape(40, -1).astype("float32"))
     with pytest.raises(ValueError, match="set_shape"):
-        tf.function(lambda y: settle_labels(y, None, 2), input_signature=[tf.TensorSpec(None)])(IDS)
+        tf.function(lambda y: resolve(y, None, 2), input_signature=[tf.TensorSpec(None)])(IDS)
 
 
 def test_labels_of_a_known_form_are_not_touched():
     for y in (IDS, SOFT, PAIRS):
-        assert settle_labels(y, 5, 2) is y
+        assert resolve(y, 5, 2) is y
 
 
 def pair_of_losses(loss, lam, y, partner, p):
