@@ -239,7 +239,8 @@ def read_weights(sample_weight, y_pred, by_class=False):
         missing = len(prediction) - 1 - len(given)
         # Of the weights (..., 1), one axis is too many.
         sample_weight = sample_weight[..., 0] if missing < 0 else sample_weight[(..., *(None,) * missing)]
-    return ops.broadcast_to(sample_weight, ops.shape(y_pred)[:-1]), None
+    # A copy: on PyTorch, Keras multiplies weights by masks in place.
+    return 1.0 * ops.broadcast_to(sample_weight, ops.shape(y_pred)[:-1]), None
 
 
 def _product(y, log_p):

@@ -155,7 +155,7 @@ MUTANTS = {
     ),
     "shares of a pair swapped in the loss": pipeline(
         "test_pairs_are_the_dense_labels",
-        "targets.label_forms:_shares",
+        "label_forms:_sparse",
         "xp.stack([first, 1.0 - first], axis=-1)",
         "xp.stack([1.0 - first, first], axis=-1)",
     ),
@@ -176,8 +176,8 @@ MUTANTS = {
     "multi_label ignored": pipeline(
         "test_loss_settings_matter",
         "losses:SoftLabelCrossentropy.__init__",
-        "self.multi_label = multi_label",
-        "self.multi_label = False",
+        "_checks.boolean(multi_label, 'multi_label')",
+        "False",
     ),
     "class_weight ignored": pipeline(
         "test_case_9_class_weights_of_pairs",

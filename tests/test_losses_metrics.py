@@ -360,25 +360,36 @@ def test_weights_of_the_classes(reduction, form):
     np.testing.assert_allclose(NUMPY(smooth(y, P, sample_weight=weights)), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+def masked(p, mask):
+    """Predictions with a mask of Keras, as a layer hands them on."""
+
+    class Mask(keras.layers.Layer):
+        def call(self, x):
+            return 1.0 * x
+
+        def compute_mask(self, x, previous_mask=None):
+            return ops.convert_to_tensor(mask)
+
+    return Mask()(ops.convert_to_tensor(p.astype("float32")))
+
+
+@pytest.mark.parametrize("mask", [None, IDS != 2], ids=["unmasked", "masked"])
 @pytest.mark.parametrize("form", LABEL_FORMS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_equal_weights_of_the_classes_are_weights_of_the_samples(reduction, form, masked):
+def test_equal_weights_of_the_classes_are_weights_of_the_samples(reduction, form, mask):
     """Also with a Keras mask."""
     loss = SoftLabelCrossentropy(multi_label=True, reduction=reduction)
-    values = []
-    for weights in (WEIGHTS, WEIGHTS[:, None], np.repeat(WEIGHTS[:, None], 5, axis=1)):
-        p = ops.convert_to_tensor(P.astype("float32"))
-        if masked:
-            p._keras_mask = ops.convert_to_tensor(IDS != 2)
-        values.append(NUMPY(loss(LABEL_FORMS[form], p, sample_weight=weights)))
-    assert values[0].shape == values[2].shape
-    np.testing.assert_allclose(values[1].reshape(values[0].shape), values[0], rtol=1e-6)
+    p, y, repeated = P if mask is None else masked(P, mask), LABEL_FORMS[form], np.repeat(WEIGHTS[:, None], 5, axis=1)
+    values = [NUMPY(loss(y, p, sample_weight=weights)) for weights in (WEIGHTS, WEIGHTS[:, None], repeated)]
+    assert values[0].shape == values[1].shape == values[2].shape
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
     np.testing.assert_allclose(values[2], values[0], rtol=1e-5)
-    if masked:
-        p._keras_mask = ops.convert_to_tensor(IDS >= 0)
-        unmasked = NUMPY(loss(LABEL_FORMS[form], p, sample_weight=np.repeat(WEIGHTS[:, None], 5, axis=1)))
-        assert not np.allclose(unmasked, values[2])
+    if mask is not None:
+        assert not np.allclose(NUMPY(loss(y, P, sample_weight=repeated)), values[2])
+        # Keras would multiply weights by the mask in place on PyTorch.
+        weights = WEIGHTS.astype("float32")
+        loss(y, p, sample_weight=weights)
+        np.testing.assert_array_equal(weights, WEIGHTS.astype("float32"))
 
 
 def test_weights_of_the_classes_in_sequences():
@@ -662,3 +673,225 @@ def test_which_losses_are_linear_in_the_labels(loss):
     else:
         assert abs(gaps[0]) > 1e-3
         np.testing.assert_allclose(gaps[0], gaps[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: SoftLabelCrossentropy(False, 0.1, True), TypeError, "positional"),
+        (lambda: SoftLabelAccuracy("accuracy", 255), TypeError, "positional"),
+        (lambda: ExpectedCalibrationError(15, True), TypeError, "positional"),
+        (lambda: SoftLabelMeanIoU(3, 255), TypeError, "positional"),
+        (lambda: SoftLabelCrossentropy("abc"), TypeError, "from_logits"),
+        (lambda: SoftLabelCrossentropy(label_smoothing="abc"), TypeError, "label_smoothing"),
+        (lambda: SoftLabelCrossentropy(label_smoothing=2), ValueError, "label_smoothing"),
+        (lambda: SoftLabelCrossentropy(multi_label=-1), TypeError, "multi_label"),
+        (lambda: SoftLabelCrossentropy(subtract_entropy=None), TypeError, "subtract_entropy"),
+        (lambda: SoftLabelCrossentropy(ignore_class=0.5), TypeError, "ignore_class"),
+        (lambda: SoftLabelCrossentropy(reduction="abc"), ValueError, "reduction"),
+        (lambda: SoftLabelAccuracy(ignore_class="abc"), TypeError, "ignore_class"),
+        (lambda: ExpectedCalibrationError(0), ValueError, "num_bins"),
+        (lambda: ExpectedCalibrationError(None), TypeError, "num_bins"),
+        (lambda: ExpectedCalibrationError(from_logits="abc"), TypeError, "from_logits"),
+        (lambda: SoftLabelMeanIoU(1), ValueError, "num_classes"),
+        (lambda: SoftLabelMeanIoU("abc"), TypeError, "num_classes"),
+        (lambda: SoftLabelMeanIoU(3, ignore_class=0.5), TypeError, "ignore_class"),
+    ],
+)
+def test_arguments_are_checked(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+def test_weights_of_leading_axes_give_the_weighted_mean():
+    p, y, weights = P.reshape(10, 4, 5), IDS.reshape(10, 4), WEIGHTS[:10]
+    losses = crossentropy(one_hot(IDS, 5), P).reshape(10, 4)
+    for ignored in (None, 255):
+        loss = SoftLabelCrossentropy(reduction="mean_with_sample_weight", ignore_class=ignored)
+        expected = np.average(losses, weights=np.repeat(weights[:, None], 4, axis=1))
+        for w in (weights, weights[:, None], np.repeat(weights, 4).reshape(10, 4, 1)):
+            np.testing.assert_allclose(float(loss(y, p, w)), expected, rtol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras divides by the replicas of tf.distribute")
+@pytest.mark.parametrize("settings", [{}, {"ignore_class": 2}, {"multi_label": True}])
+def test_losses_of_replicas_add_up(settings, monkeypatch):
+    import tensorflow as tf
+
+    loss, weights = SoftLabelCrossentropy(**settings), np.ones((40, 5)) if "multi_label" in settings else None
+    alone = float(loss(IDS, P, weights))
+    replicas = type("Strategy", (), {"num_replicas_in_sync": 2})
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: replicas)
+    np.testing.assert_allclose(float(loss(IDS, P, weights)), alone / 2, rtol=1e-6)
+
+
+def mean_iou(y, predicted, weights, classes):
+    """Everingham et al. 2015, section 4.1.3: true positives by all positives, of labels or predictions."""
+    found = []
+    for one in range(classes):
+        union = weights[(y == one) | (predicted == one)].sum()
+        if union > 0:
+            found.append(weights[(y == one) & (predicted == one)].sum() / union)
+    return np.mean(found)
+
+
+# Tokens, 0 is padding, and logits of 5 classes for each.
+TOKENS = np.where(np.arange(7) < np.array([7, 3, 1, 5, 6, 2])[:, None], np.arange(42).reshape(6, 7) % 8 + 1, 0)
+TABLE = np.random.default_rng(3).normal(0, 2, (9, 5)).astype("float32")
+TOKEN_IDS = np.random.default_rng(4).integers(0, 5, TOKENS.shape)
+
+
+def token_model(form):
+    """Padded tokens to probabilities of their classes."""
+    ignore_class = 255 if form == "ignored" else None
+    model = keras.Sequential(
+        [
+            keras.Input((7,), dtype="int32"),
+            keras.layers.Embedding(9, 5, mask_zero=True, weights=[TABLE]),
+            keras.layers.Dense(5, "softmax", kernel_initializer="identity"),
+        ]
+    )
+
+    def metrics(prefix=""):
+        return [
+            SoftLabelAccuracy(f"{prefix}accuracy", ignore_class=ignore_class),
+            SoftLabelMeanIoU(5, ignore_class=ignore_class, name=f"{prefix}iou"),
+            *([ExpectedCalibrationError(name=f"{prefix}ece")] if ignore_class is None else []),
+        ]
+
+    keras_own = [keras.metrics.SparseCategoricalAccuracy(name="keras")] if form == "ids" else []
+
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        SoftLabelCrossentropy(ignore_class=ignore_class),
+        metrics=metrics() + keras_own,
+        weighted_metrics=metrics("weighted_"),
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    return model
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+@pytest.mark.parametrize("form", ["ids", "ignored", "soft"])
+def test_padding_does_not_count(form, method):
+    """Except in the metrics of a training step on JAX, where Keras' own count it as well."""
+    ids = np.where(TOKENS % 4 == 1, 255, TOKEN_IDS) if form == "ignored" else TOKEN_IDS
+    soft = (ids[..., None] == np.arange(5)).astype("float64")
+    if form == "soft":
+        soft = 0.7 * soft + 0.3 * np.roll(soft, 1, axis=0)
+    p, real, weights = softmax(TABLE[TOKENS].astype("float64")), (TOKENS != 0) * 1.0, np.linspace(0.5, 2, 6)
+    model, y = token_model(form), soft.astype("float32") if form == "soft" else ids
+    # The gradient takes the masks of tensors away.
+    counted = np.ones_like(real) if method == "fit" and keras.backend.backend() == "jax" else real
+    logs = (
+        {name: values[0] for name, values in model.fit(TOKENS, y, 6, 1, 0, sample_weight=weights).history.items()}
+        if method == "fit"
+        else model.evaluate(TOKENS, y, 6, 0, sample_weight=weights, return_dict=True)
+    )
+    mass, losses = soft.sum(axis=-1), crossentropy(soft, p)
+    expected = {"loss": (losses * real * weights[:, None]).sum() / (mass * real).sum()}
+    accuracy = np.take_along_axis(soft, p.argmax(-1)[..., None], -1)[..., 0]
+    for prefix, weight in (("", counted), ("weighted_", counted * weights[:, None])):
+        expected[f"{prefix}accuracy"] = (accuracy * weight).sum() / (mass * weight).sum()
+        expected[f"{prefix}iou"] = mean_iou(soft.argmax(-1), p.argmax(-1), weight * mass, 5)
+        if form != "ignored":
+            flat = soft.reshape(-1, 5), p.reshape(-1, 5)
+            expected[f"{prefix}ece"] = calibration_error(*flat, 15, weight.ravel())
+    np.testing.assert_allclose([logs[name] for name in expected], list(expected.values()), rtol=1e-4)
+    if form == "ids":
+        np.testing.assert_allclose(logs["accuracy"], logs["keras"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_mean_iou(weights):
+    w, predicted, metric = np.ones(40) if weights is None else weights, P.argmax(-1), SoftLabelMeanIoU(5)
+    for labels, soft in (
+        *((labels, one_hot(IDS, 5)) for labels in (IDS, IDS[:, None], IDS.astype("uint8"), one_hot(IDS, 5))),
+        (SOFT, SOFT),
+        (PAIRS, dense(PAIRS, 5)),
+    ):
+        metric.reset_state()
+        for part in (slice(0, 11), slice(11, 40)):
+            metric.update_state(labels[part], P[part], None if weights is None else weights[part])
+        expected = mean_iou(soft.argmax(-1), predicted, w, 5)
+        np.testing.assert_allclose(float(metric.result()), expected, rtol=1e-5)
+    # A class that neither labels nor predictions have.
+    more = SoftLabelMeanIoU(6)(IDS, np.concatenate([P, np.zeros((40, 1))], axis=1), weights)
+    np.testing.assert_allclose(float(more), mean_iou(IDS, predicted, w, 5), rtol=1e-5)
+    binary = SoftLabelMeanIoU(2)(IDS == 0, P[:, :1], weights)
+    np.testing.assert_allclose(float(binary), mean_iou(IDS == 0, P[:, 0] > 0.5, w, 2), rtol=1e-5)
+    assert float(SoftLabelMeanIoU(5).result()) == 0
+
+
+def test_mean_iou_where_pixels_have_no_class():
+    ids = np.where(IDS == 3, 255, IDS)
+    soft = (ids[:, None] == np.arange(5)).astype("float32")
+    expected = mean_iou(ids, P.argmax(-1), (ids != 255) * 1.0, 5)
+    for labels, ignored in ((ids, 255), (soft, 255), (soft, None), (IDS, 3)):
+        value = SoftLabelMeanIoU(5, ignore_class=ignored)(labels, P)
+        np.testing.assert_allclose(float(value), expected, rtol=1e-5)
+    # A mixed pixel counts for the share of the partner that has a class.
+    half = 0.5 * soft + 0.5 * np.roll(soft, 1, axis=0)
+    expected = mean_iou(half.argmax(-1), P.argmax(-1), half.sum(-1), 5)
+    np.testing.assert_allclose(float(SoftLabelMeanIoU(5, ignore_class=255)(half, P)), expected, rtol=1e-5)
+    assert np.isnan(float(SoftLabelMeanIoU(5)(ids, P)))
+    with pytest.raises(ValueError, match="num_classes=4"):
+        SoftLabelMeanIoU(4)(ids, P)
+    with pytest.raises(ValueError, match="ignore_class"):
+        SoftLabelMeanIoU(2, ignore_class=255)(ids, P[:, :1])
+
+
+def test_one_mean_iou_for_blended_masks_in_training_and_ids_in_validation():
+    rng = np.random.default_rng(6)
+    logits, masks = rng.normal(size=(6, 5, 4, 3)).astype("float32"), rng.integers(0, 3, (6, 5, 4))
+    hot = np.eye(3)[masks]
+    blended = 0.6 * hot + 0.4 * np.roll(hot, 1, axis=0)
+    model = keras.Sequential([keras.Input((5, 4, 3)), keras.layers.Dense(3, "softmax", kernel_initializer="identity")])
+    loss, metrics = SoftLabelCrossentropy(), [SoftLabelMeanIoU(3, name="iou")]
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=metrics, jit_compile=keras.backend.backend() == "jax")
+    log = model.fit(logits, blended, validation_data=(logits, masks), batch_size=6, verbose=0).history
+    predicted = logits.argmax(-1)
+    expected = [mean_iou(y.argmax(-1), predicted, np.ones(masks.shape), 3) for y in (blended, hot)]
+    np.testing.assert_allclose([log["iou"][0], log["val_iou"][0]], expected, rtol=1e-5)
+
+
+READ = {"ids": (IDS, one_hot(IDS, 5)), "pairs": (PAIRS, dense(PAIRS, 5)), "soft": (SOFT, SOFT)}
+
+
+@pytest.mark.parametrize(
+    "convert", [np.asarray, lambda y: ops.convert_to_tensor(y, "float32")], ids=["NumPy", "tensor"]
+)
+@pytest.mark.parametrize("kind", READ)
+def test_forms_of_labels(kind, convert):
+    y, soft = READ[kind]
+    form = LabelForm.read(convert(y), (None, 5))
+    assert form.kind == kind
+    np.testing.assert_allclose(NUMPY(form.dense()), soft, atol=1e-6)
+    np.testing.assert_allclose(NUMPY(form.mass), soft.sum(-1), rtol=1e-6)
+    np.testing.assert_array_equal(NUMPY(form.largest()), soft.argmax(-1))
+    classes = P.argmax(-1).astype("int32")
+    share = form.share_of(classes if convert is np.asarray else ops.convert_to_tensor(classes))
+    np.testing.assert_allclose(NUMPY(share), soft[np.arange(40), classes], atol=1e-6)
+
+
+def test_forms_of_labels_told_by_their_values():
+    for y, kind in (
+        (IDS, "ids"),
+        (IDS[:, None].astype("uint8"), "ids"),
+        (PAIRS, "pairs"),
+        (SOFT, "soft"),
+        (one_hot(IDS, 5).astype("int32"), "soft"),
+        ((SOFT > 0.2) * 1.0, "soft"),
+        (SOFT[:, 0], "numbers"),
+        (LOGITS, "numbers"),
+        (np.where(SOFT > 0.5, np.nan, SOFT), "numbers"),
+        (np.array([[2.0, 0.5, 0.5]]), "numbers"),
+        (np.array([[2.0, -1.0, 0.5]]), "numbers"),
+        (np.array([[2.0, 0.0, 1.5]]), "numbers"),
+        (np.array([[1.0, 0.0, 0.5]]), "soft"),
+    ):
+        assert LabelForm.from_values(y).kind == kind, y
+    for y, soft in ((PAIRS, dense(PAIRS, 5)), (IDS, one_hot(IDS, 5)), (SOFT, SOFT)):
+        np.testing.assert_allclose(LabelForm.from_values(ops.convert_to_tensor(y)).dense(), soft, atol=1e-6)
+    # A time in seconds is no whole number in float32.
+    assert LabelForm.from_values(np.array([1.7e9 + 1])).shares.tolist() == [[1.7e9 + 1]]
