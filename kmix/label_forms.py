@@ -6,6 +6,8 @@ import numpy as np
 
 from kmix import _backend, _checks
 
+Kind = Literal["ids", "pairs", "soft", "numbers"]
+
 EXPECTED = (
     "`y_true` must have the shape of `y_pred`, (..., C), or hold class ids (...) or (..., 1), or, if C > 3, pairs "
     "(..., 3)."
@@ -18,7 +20,7 @@ class LabelForm(NamedTuple):
     Attributes:
         kind: `"ids"`, `"pairs"`, `"soft"` (one-hot and multi-hot labels, too), or `"numbers"`, values to regress.
         shares: float32 `(..., k)`: of the class with the id, k = 1; of the two classes of a pair, k = 2; of all classes
-            of a soft label, k = C. NaN for an id that is not a whole number in `[0, C)`. Of numbers, the values.
+            of a soft label, k = C. NaN for an id that is not a whole number in `[0, C)`. Of numbers, the values in float64.
         ids: int32 `(..., k)`, or None for soft labels and numbers.
         num_classes: The number of classes C.
 
@@ -31,7 +33,7 @@ class LabelForm(NamedTuple):
         ([0.25, 1.0], [70, 5], (2, 100))
     """
 
-    kind: Literal["ids", "pairs", "soft", "numbers"]
+    kind: Kind
     shares: Any
     ids: Any = None
     num_classes: Any = None
@@ -95,15 +97,15 @@ class LabelForm(NamedTuple):
         # A share may be rounded to a little more than 1. NaN is no share.
         shares = bool(((y >= 0) & (y <= 1 + 1e-5)).all())
         pairs = y.shape[1] == 3 and ids.min() >= 0 and ids.max() > 1 and bool((ids == np.floor(ids)).all())
+        kind: Kind = "soft" if shares else "numbers"
         if y.shape[1] == 1:
             kind = "ids" if integers else "numbers"
         elif pairs and ((share >= 0) & (share <= 1)).all():
             kind = "pairs"
-        else:
-            kind = "soft" if shares else "numbers"
-        if kind in ("ids", "pairs"):
-            return _sparse(kind, y.astype("float32"), int(ids.max()) + 1)
-        return cls(kind, y.astype("float32" if shares else "float64"), num_classes=y.shape[1] if shares else None)
+        if kind == "numbers":
+            return cls(kind, y.astype("float64"))
+        y = y.astype("float32")
+        return cls(kind, y, num_classes=y.shape[1]) if kind == "soft" else _sparse(kind, y, int(ids.max()) + 1)
 
     @property
     def mass(self):

@@ -108,7 +108,8 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         weights, class_weights = read_weights(sample_weight, y_pred, by_class=self.multi_label)
-        losses, reduction = self.call, self.reduction
+        losses: Any = self.call
+        reduction = self.reduction
         by_weight = reduction == "mean_with_sample_weight"
         if class_weights is not None:
             if by_weight:
@@ -122,10 +123,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             weights = 1.0 if weights is None else weights
             factor, weights = (1.0, mass * weights) if by_weight else (weights, mass)
             reduction = "mean_with_sample_weight"
-
-            def losses(y_true, y_pred):
-                return factor * ops.divide_no_nan(self.call(y_true, y_pred), mass)
-
+            losses = lambda y, p: factor * ops.divide_no_nan(self.call(y, p), mass)  # noqa: E731
         return ReducedByKeras(losses, reduction, self.name)(y_true, y_pred, weights)
 
     def call(self, y_true: Any, y_pred: Any, class_weights: Any = None) -> Any:
@@ -189,7 +187,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 class ReducedByKeras(keras.losses.Loss):
     """`function(y_true, y_pred)`, losses `(...)`, with Keras' masks, weights and reduction."""
 
-    def __init__(self, function, reduction, name=None):
+    def __init__(self, function, reduction, name="reduced_by_keras"):
         super().__init__(name=name, reduction=reduction, dtype="float32")
         self.call = function
 

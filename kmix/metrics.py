@@ -233,7 +233,7 @@ def read(y_true, y_pred, ignore_class=None):
     return labels, y_pred
 
 
-def confidence_and_accuracy(y_true, y_pred, ignore_class=None):
+def confidence_and_accuracy(y_true, y_pred):
     """Confidence `(...)` and label mass `(...)` of the predicted class, for the same arguments as the metrics."""
-    labels, y_pred = read(y_true, y_pred, ignore_class)
+    labels, y_pred = read(y_true, y_pred)
     return ops.max(y_pred, axis=-1), labels.share_of(ops.argmax(y_pred, axis=-1))
