@@ -20,7 +20,7 @@ class LabelForm(NamedTuple):
     Attributes:
         kind: `"ids"`, `"pairs"`, `"soft"` (one-hot and multi-hot labels, too), or `"numbers"`, values to regress.
         shares: float32 `(..., k)`: of the class with the id, k = 1; of the two classes of a pair, k = 2; of all classes
-            of a soft label, k = C. NaN for an id that is not a whole number in `[0, C)`. Of numbers, the values in float64.
+            of a soft label, k = C. NaN for an id that is not a whole number in `[0, C)`. Of numbers, the values.
         ids: int32 `(..., k)`, or None for soft labels and numbers.
         num_classes: The number of classes C.
 
