@@ -12,7 +12,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
-from roads import to_native, to_numpy
+from helpers import to_native, to_numpy
 
 import kmix
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import to_native, to_numpy
+from helpers import to_native, to_numpy
 
 import kmix
 from kmix.pairing import RandomPairs, SimilarLabels
