@@ -10,8 +10,8 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from oracle import cutmix, mixup, one_hot, weighted
 from helpers import CODE_PATHS, at_step, call, to_native, to_numpy
+from oracle import cutmix, mixup, one_hot, weighted
 
 import kmix
 from kmix.batch import to_target

@@ -10,9 +10,9 @@ import outside
 import pytest
 import tensorflow as tf
 from contract import check_mixer
+from helpers import CODE_PATHS, at_step
 from oracle import mixup, one_hot
 from outside import Angles, NextSample, RowMix, Rows, SameClass, Strong
-from helpers import CODE_PATHS, at_step
 
 import kmix
 from kmix.targets import Labels
@@ -298,7 +298,7 @@ def test_partners_may_read_the_targets():
 
 
 def test_a_target_of_one_partner_is_refused_where_there_are_three():
-    with pytest.raises(ValueError, match="3 partners.*Angles"):
+    with pytest.raises(ValueError, match=r"3 partners.*Angles"):
         kmix.Mosaic(target=Angles())
-    with pytest.raises(ValueError, match="3 partners.*Angles"):
+    with pytest.raises(ValueError, match=r"3 partners.*Angles"):
         kmix.Mosaic(target={"way": Angles(), "kind": Labels(CLASSES)})
