@@ -9,28 +9,30 @@ import pickle
 
 import keras
 import numpy as np
+import pytest
 from oracle import cutmix, mixup, one_hot, weighted
 from roads import ROADS, at_step, call, to_native, to_numpy
 
 import kmix
+from kmix.batch import to_target
+from kmix.targets.base import Function
 
 tree = keras.tree
 STEP = 3
-PLAIN = {"num_classes": None, "labels": "dense", "class_weight": None, "target": None, "keep_clean": False}
-UNPAIRED = {"pairing": "batch", "pairing_by": None, "derange": False}
+PLAIN = {"num_classes": None, "target": None, "include_clean": False, "pairing": "random"}
 
 
-def check_mixer(layer, batch, kinds=None):
+def check_mixer(layer, batch, formulas=None):
     """Assert that a layer keeps all promises for a batch that it takes.
 
     Args:
         layer: A mixing layer, whose alpha is a number, and which mixes something in step 3.
         batch: `(x, y)`, `(x, y, sample_weight)` or a dictionary, NumPy arrays.
-        kinds: For names of targets from outside kmix a function `(y, plan) -> y` of NumPy arrays.
+        formulas: For targets from outside kmix, by class, a function `(y, plan) -> y` of NumPy arrays.
     """
     for promise in PROMISES:
         promise(layer, batch)
-    check_values(layer, batch, kinds)
+    check_values(layer, batch, formulas)
 
 
 # Batches and layers.
@@ -44,20 +46,24 @@ def parts(batch):
 
 
 def with_labels(batch, y):
-    """The batch with other labels and without sample weights."""
-    if isinstance(batch, dict):
-        return {name: value for name, value in {**batch, "labels": y}.items() if name != "sample_weight"}
-    return batch[0], y
+    """The inputs of the batch with other labels."""
+    return {"images": batch["images"], "labels": y} if isinstance(batch, dict) else (batch[0], y)
+
+
+def target_of(layer, batch):
+    """What the labels of the batch are: an object of `kmix.targets`, or a structure of these."""
+    target = to_target(layer.target)
+    if isinstance(batch, dict) and isinstance(target, dict):
+        target = target.get("labels")
+    return kmix.targets.Labels(layer.num_classes) if target is None else target
 
 
 def rebuilt(layer, **settings):
     """The layer with other arguments, as a new layer that has counted nothing; for a choice those of its layers."""
     if isinstance(layer, kmix.RandomChoice):
         layers = [rebuilt(inner, **settings) for inner in layer.layers]
-        return type(layer)(layers, weights=layer.probabilities, seed=layer.seed, name=layer.name)
-    config = layer.get_config()
-    unknown = {name for name in UNPAIRED if name not in config}
-    return type(layer).from_config({**config, **{key: value for key, value in settings.items() if key not in unknown}})
+        return type(layer)(layers, layer.probabilities, seed=layer.seed, name=layer.name)
+    return type(layer).from_config({**layer.get_config(), **settings})
 
 
 def drawing_layers(layer):
@@ -74,7 +80,7 @@ def mixed_by(layer, batch, step=STEP):
 
 def plan_of(layer, batch, step=STEP):
     x, y, _ = parts(batch)
-    return layer.plan(step, len(tree.flatten(x)[0]), layer.inputs.pasted(x), labels=y)
+    return layer.plan(step, len(tree.flatten(x)[0]), spatial_shape=layer.input_mixing.spatial_shape(x), targets=y)
 
 
 def assert_same(ours, expected, message=""):
@@ -120,11 +126,11 @@ def check_config(layer, batch):
     assert_same(mixed_by(type(layer).from_config(config), batch), expected, "from_config")
     serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
     scope = {type(layer).__name__: type(layer)}
-    twin = keras.saving.deserialize_keras_object(serialized, custom_objects=scope)
-    assert_same(mixed_by(twin, batch), expected, "keras.saving")
-    assert json.loads(json.dumps(twin.get_config())) == config
-    assert twin.name == layer.name
-    assert twin.dtype_policy.name == layer.dtype_policy.name
+    loaded = keras.saving.deserialize_keras_object(serialized, custom_objects=scope)
+    assert_same(mixed_by(loaded, batch), expected, "keras.saving")
+    assert json.loads(json.dumps(loaded.get_config())) == config
+    assert loaded.name == layer.name
+    assert loaded.dtype_policy.name == layer.dtype_policy.name
 
 
 def check_copies(layer, batch):
@@ -132,9 +138,9 @@ def check_copies(layer, batch):
     expected = mixed_by(layer, batch)
     original = rebuilt(layer)
     call("numpy", original, batch)
-    for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
-        assert_same(mixed_by(twin, batch), expected, "a copy")
-        assert_same(call("numpy", twin, batch), mixed_by(layer, batch, 1), "the count of a copy")
+    for duplicate in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert_same(mixed_by(duplicate, batch), expected, "a copy")
+        assert_same(call("numpy", duplicate, batch), mixed_by(layer, batch, 1), "the count of a copy")
 
 
 def check_spec(layer, batch):
@@ -147,7 +153,12 @@ def check_spec(layer, batch):
             return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(leaf.dtype))
 
         symbols = tree.map_structure(lambda leaf: None if leaf is None else symbol(leaf), to_native(batch))
-        spec = layer(symbols) if isinstance(batch, dict) else layer(*symbols)
+        if isinstance(batch, dict):
+            # Inside a model, labels are a second argument.
+            with pytest.raises(ValueError, match="second argument"):
+                layer(symbols)
+            return
+        spec = layer(*symbols)
         tree.assert_same_structure(spec, real)
         for one, other in zip(tree.flatten(spec), tree.flatten(real), strict=True):
             if other is not None:
@@ -159,26 +170,26 @@ def check_spec(layer, batch):
 
 def check_dtypes(layer, batch):
     """Labels and weights are float32 under every policy; inputs follow the rule of the mixer."""
-    (x, y, _), target = parts(batch), layer.target
+    x, y, _ = parts(batch)
 
     def labels(target, given, mixed):
-        if isinstance(target, (dict, list, tuple)):
+        if isinstance(target, (dict, list)):
             for key in target if isinstance(target, dict) else range(len(target)):
                 labels(target[key], given[key], mixed[key])
-        elif target in (None, "labels", "union"):
+        elif isinstance(target, (kmix.targets.Labels, kmix.targets.LabelPairs, kmix.targets.LabelUnion)):
             assert {str(leaf.dtype) for leaf in tree.flatten(mixed)} == {"float32"}
-        elif target == "keep":
+        elif isinstance(target, kmix.targets.Keep):
             assert [leaf.dtype for leaf in tree.flatten(mixed)] == [leaf.dtype for leaf in tree.flatten(given)]
 
     def rule(layer, leaf):
         if isinstance(layer, kmix.RandomChoice):
             return keras.backend.result_type(*(rule(inner, leaf) for inner in layer.layers))
         own = str(leaf.dtype)
-        return own if isinstance(layer.inputs, kmix.targets.Pasted) or own == "bool" else layer.compute_dtype
+        return own if isinstance(layer.input_mixing, kmix.layers.Paste) or own == "bool" else layer.compute_dtype
 
     mixed_x, mixed_y, mixed_weight = parts(mixed_by(layer, batch))
     assert [str(leaf.dtype) for leaf in tree.flatten(mixed_x)] == [rule(layer, leaf) for leaf in tree.flatten(x)]
-    labels(target, y, mixed_y)
+    labels(target_of(layer, batch), y, mixed_y)
     assert {str(leaf.dtype) for leaf in tree.flatten(mixed_weight) if leaf is not None} <= {"float32"}
 
 
@@ -245,22 +256,19 @@ def check_counter(layer, batch):
     assert len(set(map(tuple, plans))) > 1, "every step has the same partners"
 
 
-@kmix.targets.register("counted")
+@keras.saving.register_keras_serializable(package="contract")
 class Counted(kmix.targets.Target):
     """Counts how often it was mixed: `y + 1`."""
 
-    is_key = False
-    mixes_views = True
-
-    def mix(self, xp, y, plan, weights):
-        return tree.map_structure(lambda leaf: leaf + 1, y)
+    def mix(self, xp, y, weight, plan, info):
+        return y + 1, weight
 
 
 def check_once(layer, batch):
     """Every array of the labels is mixed exactly once, on every road."""
     n = len(tree.flatten(parts(batch)[0])[0])
     y = {"a": np.zeros(n, "float32"), "b": (np.full((n, 2), 5, "int32"),)}
-    counting = rebuilt(layer, **{**PLAIN, **UNPAIRED, "target": "counted"})
+    counting = rebuilt(layer, **{**PLAIN, "target": Counted()})
     for road in ROADS:
         mixed = parts(at_step(road, counting, STEP, with_labels(batch, y)))[1]
         assert_same(mixed, tree.map_structure(lambda leaf: leaf + 1, y), f"the road {road}")
@@ -270,7 +278,7 @@ def check_shares(layer, batch):
     """Inputs painted with the number of their sample show each partner with the share that the plan names."""
     x = parts(batch)[0]
     leaves = [leaf for leaf in tree.flatten(x) if leaf.ndim > 1 and leaf.dtype != "bool"]
-    layer = rebuilt(layer, **PLAIN, pairing="batch", pairing_by=None)
+    layer = rebuilt(layer, **PLAIN)
     plan = plan_of(layer, batch)
     n = len(plan.lam)
     expected = mixup(np.eye(n), plan.lam, plan.permutation)
@@ -289,20 +297,20 @@ def cut(structure, rows):
 
 
 def check_clean(layer, batch):
-    """With `keep_clean`, the clean samples come before the mixed ones, in the same form."""
-    twin, n = rebuilt(layer, keep_clean=True), len(tree.flatten(parts(batch)[0])[0])
+    """With `include_clean`, the clean samples come before the mixed ones, in the same form."""
+    doubling, n = rebuilt(layer, include_clean=True), len(tree.flatten(parts(batch)[0])[0])
     mixed, clean = mixed_by(layer, batch), unmixed(rebuilt(layer, rate=0.0), batch)
     for road in ("numpy", "native"):
-        both = at_step(road, twin, STEP, batch)
+        both = at_step(road, doubling, STEP, batch)
         first, second = (cut(both, rows) for rows in (slice(n), slice(n, None)))
         assert_alike(second, mixed, f"mixed samples on the road {road}")
         assert_alike(parts(first), clean, f"clean samples on the road {road}")
-    check_spec(twin, batch)
+    check_spec(doubling, batch)
 
 
 def check_second_batch(layer, batch):
     """Partners from a second batch are mixed by the same plan: a batch is its own second batch."""
-    unpaired = rebuilt(layer, **UNPAIRED)
+    unpaired = rebuilt(layer, pairing="random")
     expected = mixed_by(unpaired, batch)
     assert_alike(unpaired.at_step(STEP, batch, partner=batch), expected, "NumPy")
     native = to_native(batch)
@@ -325,13 +333,12 @@ PROMISES = (
 )
 
 
-def check_values(layer, batch, kinds=None):
+def check_values(layer, batch, formulas=None):
     """Inputs, labels and weights are those that the formulas of the papers give for the plan of the step."""
     x, y, weight = parts(batch)
     mixed_x, mixed_y, mixed_weight = parts(mixed_by(layer, batch))
-    plan = plan_of(layer, batch)
-    lam, permutation = plan.lam, plan.permutation
-    weight = weigh(layer, y, weight)
+    plan, target = plan_of(layer, batch), target_of(layer, batch)
+    weight = weigh(target, y, weight)
     for ours, given in zip(tree.flatten(mixed_x), tree.flatten(x), strict=True):
         expected = input_by_hand(layer, given, plan)
         if expected is not None:
@@ -340,21 +347,22 @@ def check_values(layer, batch, kinds=None):
     check_shares(layer, batch)
     flat = tree.flatten(weight)
     weights = weight if isinstance(weight, dict) else None
-    for path, leaf, target, classes in leaves_of(y, layer.target, layer.num_classes):
+    for path, leaf, kind in leaves_of(y, target):
         w = weights.get(path[0]) if weights is not None else flat[0]
-        ours = at_path(mixed_y, path)
-        expected = label_by_hand(layer, leaf, target, classes, w, plan, kinds or {})
-        np.testing.assert_allclose(ours, expected, atol=1e-4, err_msg=f"labels {path}")
+        expected = label_by_hand(leaf, kind, w, plan, formulas or {})
+        np.testing.assert_allclose(at_path(mixed_y, path), expected, atol=1e-4, err_msg=f"labels {path}")
     for ours, given in zip(tree.flatten(mixed_weight), flat, strict=True):
         if given is not None:
-            np.testing.assert_allclose(ours, mixup(given, lam, permutation), atol=1e-4, err_msg="weights")
+            expected = mixup(given, plan.lam, plan.permutation)
+            np.testing.assert_allclose(ours, expected, atol=1e-4, err_msg="weights")
 
 
-def weigh(layer, y, weight):
+def weigh(target, y, weight):
     """The sample weights times those of the classes."""
-    if layer.class_weight is None:
+    by_class = getattr(target, "class_weight", None)
+    if by_class is None:
         return weight
-    factor = np.array([layer.class_weight.get(int(number), 1.0) for number in np.reshape(y, -1)])
+    factor = np.array([by_class.get(int(number), 1.0) for number in np.reshape(y, -1)])
     return factor if weight is None else factor * weight
 
 
@@ -370,28 +378,28 @@ def input_by_hand(layer, x, plan):
     return mixup(x, plan.lam, plan.permutation)
 
 
-def label_by_hand(layer, y, target, classes, weight, plan, kinds):
+def label_by_hand(y, target, weight, plan, formulas):
     """An array of the labels, mixed by the formulas."""
     lam, permutation = plan.lam, plan.permutation
-    if callable(target):
-        return target(y, plan)
-    if target in kinds:
-        return kinds[target](y, plan)
-    if target == "keep":
+    if isinstance(target, Function):
+        return target.function(y, plan)
+    if type(target) in formulas:
+        return formulas[type(target)](y, plan)
+    if isinstance(target, kmix.targets.Keep):
         return y
-    if target == "union":
+    if isinstance(target, kmix.targets.LabelUnion):
         share = lam.reshape((-1,) + (1,) * (y.ndim - 1))
         partner = y[permutation]
         return np.where(share == 1, y, np.where(share == 0, partner, np.maximum(y, partner)))
-    assert target in (None, "labels"), f"give the formula of {target!r}: `kinds={{{target!r}: ...}}`"
+    if isinstance(target, kmix.targets.LabelPairs):
+        ids = y.reshape(-1)
+        share = np.where(lam == 1, 1.0, lam if weight is None else pair_share(lam, permutation, weight))
+        return np.stack([ids, np.where(lam == 1, ids, ids[permutation]), share], axis=1)
+    name = type(target).__name__
+    assert isinstance(target, kmix.targets.Labels), f"give the formula of {name}: `formulas={{{name}: ...}}`"
     if "int" in str(y.dtype) and (y.ndim == 1 or y.shape[1] == 1):
-        ids, y = y.reshape(-1), one_hot(y, classes)
-    share, _ = (y, None) if weight is None else weighted(y, weight, lam, permutation)
-    if layer.labels == "pair":
-        first = lam if weight is None else pair_share(lam, permutation, weight)
-        first = np.where(lam == 1, 1.0, first)
-        return np.stack([ids, np.where(lam == 1, ids, ids[permutation]), first], axis=1)
-    return mixup(y, lam, permutation) if weight is None else share
+        y = one_hot(y, target.num_classes)
+    return mixup(y, lam, permutation) if weight is None else weighted(y, weight, lam, permutation)[0]
 
 
 def pair_share(lam, permutation, weight):
@@ -400,20 +408,13 @@ def pair_share(lam, permutation, weight):
     return np.where(a + b == 0, lam, a / np.where(a + b == 0, 1, a + b))
 
 
-def leaves_of(y, target, classes, path=()):
-    """`(path, array, target, number of classes)` for each array of the labels."""
+def leaves_of(y, target, path=()):
+    """`(path, array, target)` for each array of the labels."""
     if not isinstance(y, (dict, list, tuple)):
-        yield path, y, target, classes
+        yield path, y, target
         return
     for key in y if isinstance(y, dict) else range(len(y)):
-        pick = lambda setting, key=key: (
-            setting.get(key)
-            if isinstance(setting, dict)
-            else setting[key]
-            if isinstance(setting, (list, tuple))
-            else setting
-        )
-        yield from leaves_of(y[key], pick(target), pick(classes), (*path, key))
+        yield from leaves_of(y[key], target[key] if isinstance(target, (dict, list)) else target, (*path, key))
 
 
 def at_path(structure, path):

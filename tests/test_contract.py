@@ -9,8 +9,10 @@ from roads import at_step
 from test_losses_metrics import gradient
 
 import kmix
-from kmix.layers.step import Step, run, running
+from kmix.layers.training_step import TrainingStep, current_step, run_step
 from kmix.mixing import mix_inputs
+from kmix.pairing import RandomPairs, SimilarLabels
+from kmix.targets import LabelPairs, Labels
 
 N, CLASSES = 7, 5
 
@@ -80,10 +82,21 @@ def several():
     return {"root": ids(), "vowel": ids(3)[:, None], "noise": soft(2), "code": numbers.astype("int32"), "near": numbers}
 
 
-TARGETS = {"root": "labels", "vowel": None, "noise": "labels", "code": "keep", "near": own_or_partner}
+TARGETS = {"root": Labels(CLASSES), "vowel": Labels(3), "noise": "labels", "code": "keep", "near": own_or_partner}
 DICTIONARY = {"images": images(), "labels": ids(), "sample_weight": weights(), "id": np.arange(N, dtype="int32")}
 SEQUENCES = {"states": images((6, 4)), "mask": np.arange(6) < np.random.default_rng(7).integers(1, 6, (N, 1))}
 
+
+def pairs(mixer, **settings):
+    return mixer(target=LabelPairs(CLASSES), num_classes=None, **settings)
+
+
+def numbered(mixer, **settings):
+    """A mixer of a dictionary that holds the numbers of the samples."""
+    return mixer(target={"id": "keep"}, **settings)
+
+
+UNSELF = RandomPairs(allow_self=False)
 LAYERS = {
     "MixUp": lambda: (mixup(), (images(), ids())),
     "MixUp of uint8, weighted": lambda: (mixup(), (images(dtype="uint8"), ids()[:, None], weights())),
@@ -99,40 +112,49 @@ LAYERS = {
     "EmbeddingMixup": lambda: (embedding(), (images((6, 4)), ids(), weights())),
     "EmbeddingMixup with masks": lambda: (embedding(), (SEQUENCES, ids())),
     "RandomChoice": lambda: (choice([mixup(), cutmix()]), (images(), ids(), weights())),
-    "RandomChoice of uint8": lambda: (choice([cutmix(), mixup()], weights=[3, 1]), (images(dtype="uint8"), ids())),
+    "RandomChoice of uint8": lambda: (choice([cutmix(), mixup()], probabilities=[3, 1]), (images(dtype="uint8"), ids())),
     "RandomChoice of choices": lambda: (choice([choice([mixup(), cutmix()]), cutmix(seed=5)]), (images(), ids())),
-    "pairs": lambda: (mixup(labels="pair"), (images(), ids(), weights())),
-    "pairs of CutMix": lambda: (cutmix(labels="pair"), (images(), ids()[:, None])),
-    "pairs of a choice": lambda: (choice([mixup(labels="pair"), cutmix(labels="pair")]), (images(), ids())),
+    "pairs": lambda: (pairs(mixup), (images(), ids(), weights())),
+    "pairs of CutMix": lambda: (pairs(cutmix), (images(), ids()[:, None])),
+    "pairs of a choice": lambda: (choice([pairs(mixup), pairs(cutmix)]), (images(), ids())),
     "float16": lambda: (mixup(dtype="float16"), (images(), ids(), weights())),
     "mixed_bfloat16": lambda: (embedding(dtype="mixed_bfloat16"), (images((6, 4)), ids())),
-    "several targets": lambda: (
-        mixup(target=TARGETS, num_classes={"root": CLASSES, "vowel": 3}),
-        (images(), several()),
-    ),
+    "several targets": lambda: (mixup(target=TARGETS, num_classes=None), (images(), several())),
     "several targets, CutMix": lambda: (
-        cutmix(target=TARGETS, num_classes={"root": CLASSES, "vowel": 3}),
+        cutmix(target=TARGETS, num_classes=None),
         (images(), several(), {"root": weights(), "noise": weights()}),
     ),
-    "several labels": lambda: (mixup(num_classes=[CLASSES, None]), (images(), (ids(), soft(2)), weights())),
+    "several labels": lambda: (
+        mixup(target=[Labels(CLASSES), "labels"], num_classes=None),
+        (images(), (ids(), soft(2)), weights()),
+    ),
     "tags": lambda: (mixup(target="union", num_classes=None), (images(), tags(), weights())),
     "tags, CutMix": lambda: (cutmix(target="union", num_classes=None), (images(dtype="uint8"), tags())),
-    "kept": lambda: (cutmix(target="keep"), (images(), images())),
-    "class_weight": lambda: (mixup(class_weight={0: 0.5, 3: 4.0}), (images(), ids())),
-    "class_weight, weighted": lambda: (cutmix(class_weight={1: 3.0}), (images(), ids(), weights())),
-    "deranged": lambda: (mixup(derange=True, dominant=True), (images(), ids(), weights())),
-    "deranged, CutMix": lambda: (cutmix(derange=True, dominant=True), (images(dtype="uint8"), ids())),
-    "by label": lambda: (mixup(pairing="label", num_classes=None), (images(), numbers(), weights())),
+    "kept": lambda: (cutmix(target="keep", num_classes=None), (images(), images())),
+    "class_weight": lambda: (
+        mixup(target=Labels(CLASSES, class_weight={0: 0.5, 3: 4.0}), num_classes=None),
+        (images(), ids()),
+    ),
+    "class_weight, weighted": lambda: (
+        cutmix(target=Labels(CLASSES, class_weight={1: 3.0}), num_classes=None),
+        (images(), ids(), weights()),
+    ),
+    "never with oneself": lambda: (mixup(pairing=UNSELF, lam_at_least_half=True), (images(), ids(), weights())),
+    "never with oneself, CutMix": lambda: (
+        cutmix(pairing=UNSELF, lam_at_least_half=True),
+        (images(dtype="uint8"), ids()),
+    ),
+    "by label": lambda: (mixup(pairing="similar_labels", num_classes=None), (images(), numbers(), weights())),
     "by label, CutMix": lambda: (
-        cutmix(pairing="label", pairing_by="near", bandwidth=0.2, target=TARGETS, num_classes={"root": 5, "vowel": 3}),
+        cutmix(pairing=SimilarLabels(0.2, label="near"), target=TARGETS, num_classes=None),
         (images(), several(), weights()),
     ),
     "by label, a choice": lambda: (
-        choice([embedding(pairing="label", derange=True, num_classes=None), mixup(num_classes=None)]),
+        choice([embedding(pairing=SimilarLabels(allow_self=False), num_classes=None), mixup(num_classes=None)]),
         (images((6, 4)), soft(), weights()),
     ),
-    "a dictionary": lambda: (mixup(passthrough=["id"]), DICTIONARY),
-    "a dictionary, CutMix": lambda: (cutmix(passthrough=["id"]), DICTIONARY),
+    "a dictionary": lambda: (numbered(mixup), DICTIONARY),
+    "a dictionary, CutMix": lambda: (numbered(cutmix), DICTIONARY),
 }
 
 
@@ -168,31 +190,31 @@ def test_xla_mixes_alike(name):
 class LabelsTwice(kmix.MixUp):
     """Mixes the labels a second time, with the same plan."""
 
-    def mix_values(self, xp, key, batch, values):
-        once = super().mix_values(xp, key, batch, values)
-        return super().mix_values(xp, key, batch, once)._replace(inputs=once.inputs)
+    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+        once = super()._draw_and_mix(key, alphas, batch, include_clean)
+        return super()._draw_and_mix(key, alphas, once, include_clean)._replace(inputs=once.inputs)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class InputsTwice(kmix.MixUp):
-    def mix_values(self, xp, key, batch, values):
-        once = super().mix_values(xp, key, batch, values)
-        return once._replace(inputs=super().mix_values(xp, key, batch, once).inputs)
+    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+        once = super()._draw_and_mix(key, alphas, batch, include_clean)
+        return once._replace(inputs=super()._draw_and_mix(key, alphas, once, include_clean).inputs)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class LabelsOfOthers(kmix.MixUp):
     """Labels by a plan of their own."""
 
-    def mix_values(self, xp, key, batch, values):
-        other = super().mix_values(xp, key._replace(seed=99), batch, values)
-        return other._replace(inputs=super().mix_values(xp, key, batch, values).inputs)
+    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+        other = super()._draw_and_mix(key._replace(seed=99), alphas, batch, include_clean)
+        return other._replace(inputs=super()._draw_and_mix(key, alphas, batch, include_clean).inputs)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class InPlace(kmix.MixUp):
-    def mix_batch(self, key, batch):
-        mixed = super().mix_batch(key, batch)
+    def _mix(self, key, batch, partner=None):
+        mixed = super()._mix(key, batch, partner)
         if isinstance(batch[0], np.ndarray):
             batch[0][...] = mixed[0]
         return mixed
@@ -234,8 +256,8 @@ class WrongDtype(kmix.MixUp):
 
 @keras.saving.register_keras_serializable(package="contract")
 class DropsRate(kmix.MixUp):
-    def arguments(self):
-        return {name: value for name, value in super().arguments().items() if name != "rate"}
+    def get_config(self):
+        return {name: value for name, value in super().get_config().items() if name != "rate"}
 
 
 @keras.saving.register_keras_serializable(package="contract")
@@ -260,38 +282,38 @@ class CopiesForget(kmix.MixUp):
 
 @keras.saving.register_keras_serializable(package="contract")
 class HalfLabels(kmix.MixUp):
-    def mix_batch(self, key, batch):
-        x, y, *others = super().mix_batch(key, batch)
+    def _mix(self, key, batch, partner=None):
+        x, y, *others = super()._mix(key, batch, partner)
         return x, y.astype("float16"), *others
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class WideInputs(kmix.MixUp):
-    def mix_batch(self, key, batch):
-        x, *others = super().mix_batch(key, batch)
+    def _mix(self, key, batch, partner=None):
+        x, *others = super()._mix(key, batch, partner)
         return x.astype("float64"), *others
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class EagerInInference(kmix.MixUp):
-    def call(self, x, y=None, sample_weight=None, training=None):
-        return super().call(x, y, sample_weight, training=None)
+    def __call__(self, *args, training=None):
+        return super().__call__(*args)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class CountsInference(kmix.MixUp):
-    def call(self, x, y=None, sample_weight=None, training=None):
+    def __call__(self, *args, training=None):
         if training is False:
-            super().call(x, y, sample_weight)
-        return super().call(x, y, sample_weight, training)
+            super().__call__(*args)
+        return super().__call__(*args, training=training)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class SkipsSteps(kmix.MixUp):
-    def call(self, x, y=None, sample_weight=None, training=None):
-        mixed = super().call(x, y, sample_weight, training)
+    def __call__(self, *args, training=None):
+        mixed = super().__call__(*args, training=training)
         if training is None:
-            super().call(x, y, sample_weight, training)
+            super().__call__(*args)
         return mixed
 
 
@@ -305,15 +327,15 @@ class SameSteps(kmix.MixUp):
 class UnlikeRoads(kmix.MixUp):
     """Another plan on tensors than on NumPy arrays."""
 
-    def mix_values(self, xp, key, batch, values):
-        on_numpy = isinstance(values.inputs, np.ndarray)
-        return super().mix_values(xp, key if on_numpy else key._replace(seed=99), batch, values)
+    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+        on_numpy = isinstance(batch.inputs, np.ndarray)
+        return super()._draw_and_mix(key if on_numpy else key._replace(seed=99), alphas, batch, include_clean)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class UnlikeFused(kmix.MixUp):
     def sample(self, seed, *args, **settings):
-        return super().sample(seed if self.fuse else 99, *args, **settings)
+        return super().sample(seed if self.jit_compile else 99, *args, **settings)
 
 
 @keras.saving.register_keras_serializable(package="contract")
@@ -329,8 +351,19 @@ class WrongShare(kmix.CutMix):
 class OtherPlan(kmix.MixUp):
     """Mixes with partners from a second batch by another plan."""
 
-    def sample_plan(self, xp, key, *args):
-        return super().sample_plan(xp, key._replace(step=key.step + int(key.joined)), *args)
+    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+        return super()._draw_and_mix(key._replace(step=key.step + int(batch.second)), alphas, batch, include_clean)
+
+
+@keras.saving.register_keras_serializable(package="contract")
+class CleanLast(kmix.MixUp):
+    """The clean samples come behind the mixed ones."""
+
+    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+        mixed = super()._draw_and_mix(key, alphas, batch, include_clean)
+        n = batch.size() * self.include_clean
+        swapped = keras.tree.map_structure(lambda leaf: batch.xp.concat([leaf[n:], leaf[:n]]), mixed.arrays)
+        return mixed.with_arrays(swapped)
 
 
 BROKEN = [
@@ -357,7 +390,7 @@ BROKEN = [
     (InputsTwice, contract.check_values),
     (LabelsOfOthers, contract.check_values),
     (WrongShare, contract.check_shares),
-    (NoAlpha, contract.check_clean),
+    (CleanLast, contract.check_clean),
     (OtherPlan, contract.check_second_batch),
 ]
 
@@ -388,30 +421,31 @@ def test_the_whole_contract_fails_with_one_of_its_promises():
 
 
 def test_a_target_without_a_formula_is_named():
-    layer = kmix.MixUp(0.7, target="counted", seed=11)
-    with pytest.raises(AssertionError, match="give the formula of 'counted'"):
+    layer = kmix.MixUp(0.7, target=contract.Counted(), seed=11)
+    with pytest.raises(AssertionError, match="give the formula of Counted"):
         contract.check_values(layer, (images(), soft()))
 
 
-# The contract between a trainer and what mixes inside its model, `kmix/layers/step.py`.
+# The contract between a trainer and what mixes inside its model, `kmix/layers/training_step.py`.
 
 
 def test_a_step_misses_places_that_the_model_did_not_pass():
     """Whichever of them was drawn: the next step may draw the other."""
     plan = mixup().plan(0, N)._replace(place=np.int32(0))
-    with pytest.raises(ValueError, match="the inputs were not"), run(Step(plan, places=2)):
-        running().note(0)
-    with run(Step(plan, places=2)):
-        running().note(0)
-        running().note(1)
+    with pytest.raises(ValueError, match="the inputs were not"), run_step(TrainingStep(plan, places=2)):
+        current_step().record(0)
+    with run_step(TrainingStep(plan, places=2)):
+        current_step().record(0)
+        current_step().record(1)
+    assert current_step() is None
 
 
 def test_a_mask_alone_does_not_count_as_mixed():
     inputs = keras.Input((4,), dtype="bool", name="mask")
     model = keras.Model(inputs, keras.ops.cast(inputs, "float32"))
-    trainer = kmix.MixTrainer(model, mix=embedding(num_classes=None), at=["input"])
+    trainer = kmix.MixTrainer(model, mixer=embedding(num_classes=None), places=["input"])
     plan = embedding().plan(0, N)._replace(place=np.int32(0))
-    with pytest.raises(ValueError, match="the inputs were not"), run(Step(plan, places=1)):
+    with pytest.raises(ValueError, match="the inputs were not"), run_step(TrainingStep(plan, places=1)):
         trainer(np.ones((N, 4), bool), training=True)
 
 
