@@ -241,7 +241,7 @@ REFUSED = {
         "axis for the classes",
     ),
     "soft masks beyond 1": (lambda: mixer("MixUp")(images_of(), 3 * np.ones((N, 9, 12, 2), "float32")), r"in \[0, 1\]"),
-    "a number of classes beside the target": (lambda: kmix.CutMix(num_classes=3, target=SegmentationMasks(3)), "one of them"),
+    "classes given twice": (lambda: kmix.CutMix(num_classes=3, target=SegmentationMasks(3)), "one of them"),
     "no classes": (lambda: mixer("MixUp", num_classes=0), "num_classes"),
     "ids of colours": (lambda: mixer()(images_of(), np.zeros((N, 9, 12, 3), "uint8")), r"\(B, H, W, 1\)"),
     "not named": (
