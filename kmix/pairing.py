@@ -45,8 +45,8 @@ class Pairing(Settings):
 
     @property
     def needs_targets(self):
-        """Whether the rule reads the targets: whether it has a `score`."""
-        return type(self).score is not Pairing.score
+        """Whether the rule reads the targets. Set it to True in a rule whose `partners` does; one with a score does."""
+        return type(self).partners is Pairing.partners
 
     def partners(self, xp, words, key, targets):
         """The partner of each sample. By default drawn by `score`.

@@ -1,4 +1,4 @@
-"""What somebody else's package would hold: a kind of target and two mixers, by public names of kmix alone."""
+"""What somebody else's package would hold: a target, two mixers and two pairing rules, by public names of kmix alone."""
 
 from typing import Any, NamedTuple
 
@@ -7,13 +7,13 @@ import keras
 import kmix
 
 
-@kmix.targets.register("outside")
+@keras.saving.register_keras_serializable(package="outside")
 class Angles(kmix.targets.Target):
     """Angles in degrees, mixed along the circle."""
 
-    def mix(self, xp, y, plan, weights):
+    def mix(self, xp, y, weight, plan, info):
         way = (xp.take(y, plan.permutation) - y + 180) % 360 - 180
-        return (y + (1 - xp.along(plan.lam, y)) * way) % 360
+        return (y + (1 - xp.along(plan.lam, y)) * way) % 360, weight
 
 
 class Rows(NamedTuple):
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
 class RowMix(kmix.layers.MixLayer):
     """Pastes the lower rows of the partner."""
 
-    inputs = kmix.targets.Pasted("channels_last")
+    input_mixing = kmix.layers.Paste("channels_last")
     stream = kmix.plan.reserve("RowMix", 4096)
 
     def sample(self, seed, step, alpha, batch_size, spatial_shape, *, xp, **settings) -> kmix.MixPlan:
@@ -43,11 +43,28 @@ class Strong(kmix.layers.MixLayer):
     """Blends samples with partners that never outweigh them."""
 
     fits_in_models = True
-    inputs = kmix.targets.Blended("float32")
+    input_mixing = kmix.layers.Blend("float32")
+    stream = kmix.plan.reserve("Strong", 4112)
 
     def sample(self, seed, step, alpha, batch_size, spatial_shape, *, xp, **settings) -> kmix.MixPlan:
-        drawn = kmix.plan.sample_mixup(seed, step, alpha, batch_size, stream=4112, xp=xp, **settings)
+        drawn = kmix.plan.sample_mixup(seed, step, alpha, batch_size, stream=self.stream, xp=xp, **settings)
         return drawn._replace(lam=xp.math.maximum(drawn.lam, 1 - drawn.lam))
 
 
-kmix.plan.reserve("Strong", 4112)
+@keras.saving.register_keras_serializable(package="outside")
+class NextSample(kmix.pairing.Pairing):
+    """Each sample mixes with the one that follows it, the last one with the first."""
+
+    bijective = True
+
+    def partners(self, xp, words, key, targets):
+        return (xp.arange(xp.size(words, 0)) + 1) % xp.size(words, 0)
+
+
+@keras.saving.register_keras_serializable(package="outside")
+class SameClass(kmix.pairing.Pairing):
+    """Only samples of one class mix."""
+
+    def score(self, xp, targets):
+        y = targets["labels"]
+        return xp.where(xp.sum(y[:, None] * y[None], -1) > 0, 0.0, float("-inf"))

@@ -112,7 +112,10 @@ LAYERS = {
     "EmbeddingMixup": lambda: (embedding(), (images((6, 4)), ids(), weights())),
     "EmbeddingMixup with masks": lambda: (embedding(), (SEQUENCES, ids())),
     "RandomChoice": lambda: (choice([mixup(), cutmix()]), (images(), ids(), weights())),
-    "RandomChoice of uint8": lambda: (choice([cutmix(), mixup()], probabilities=[3, 1]), (images(dtype="uint8"), ids())),
+    "RandomChoice of uint8": lambda: (
+        choice([cutmix(), mixup()], probabilities=[3, 1]),
+        (images(dtype="uint8"), ids()),
+    ),
     "RandomChoice of choices": lambda: (choice([choice([mixup(), cutmix()]), cutmix(seed=5)]), (images(), ids())),
     "pairs": lambda: (pairs(mixup), (images(), ids(), weights())),
     "pairs of CutMix": lambda: (pairs(cutmix), (images(), ids()[:, None])),

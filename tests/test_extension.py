@@ -1,6 +1,7 @@
-"""A kind of target and two mixers from outside kmix, in 40 lines and by public names alone, go down every road."""
+"""A target, mixers and pairing rules from outside kmix, in 40 lines each and by public names alone, on every code path."""
 
 import ast
+import inspect
 import pathlib
 
 import keras
@@ -10,10 +11,11 @@ import pytest
 import tensorflow as tf
 from contract import check_mixer
 from oracle import mixup, one_hot
-from outside import RowMix, Strong
+from outside import Angles, NextSample, RowMix, Rows, SameClass, Strong
 from roads import ROADS, at_step
 
 import kmix
+from kmix.targets import Labels
 
 CLASSES, N = 5, 7
 
@@ -46,8 +48,14 @@ def private(code):
     return found
 
 
-def test_forty_public_lines():
-    assert 20 < lines(CODE) <= 40
+@pytest.mark.parametrize(
+    "code",
+    [(Angles,), (Rows, RowMix), (Strong,), (NextSample,), (SameClass,)],
+    ids=lambda code: code[-1].__name__,
+)
+def test_forty_public_lines(code):
+    header = CODE[: CODE.index("@")]
+    assert 9 < lines(header + "".join(map(inspect.getsource, code))) <= 40
     assert private(CODE) == []
 
 
@@ -57,7 +65,7 @@ def test_forty_public_lines():
         ("kmix._checks.fail('')", ["_checks", "kmix._checks.fail", "kmix._checks"]),
         ("layer._alpha", ["_alpha"]),
         ("kmix.plan.streams.check(0, 1)", ["kmix.plan.streams.check", "kmix.plan.streams"]),
-        ("from kmix.layers.batch_layer import BatchLayer", ["from kmix.layers.batch_layer"]),
+        ("from kmix.layers.base import MixLayer", ["from kmix.layers.base"]),
         ("kmix.layers.MixLayer, plan._replace(lam=0)", []),
     ],
 )
@@ -85,7 +93,7 @@ def along_the_circle(y, plan):
     return (y + (1 - plan.lam.reshape((-1,) + (1,) * (y.ndim - 1))) * turn) % 360
 
 
-KINDS = {"outside": along_the_circle}
+FORMULAS = {Angles: along_the_circle}
 WEIGHTS = np.linspace(0.5, 2.0, N).astype("float32")
 MIXERS = {
     "RowMix": lambda: (RowMix(1.0, num_classes=CLASSES, seed=1), (images(), ids(), WEIGHTS)),
@@ -93,46 +101,85 @@ MIXERS = {
         RowMix(1.0, per="batch", num_classes=CLASSES, seed=2),
         (images("uint8"), ids()),
     ),
-    "Strong": lambda: (Strong(1.0, num_classes=CLASSES, seed=3, class_weight={1: 2.0}), (images(), ids())),
+    "Strong": lambda: (Strong(1.0, target=Labels(CLASSES, class_weight={1: 2.0}), seed=3), (images(), ids())),
     "a choice of both": lambda: (
         kmix.RandomChoice([RowMix(seed=1, num_classes=CLASSES), Strong(seed=3, num_classes=CLASSES)], seed=4),
         (images(), ids(), WEIGHTS),
     ),
     "a choice with one of kmix": lambda: (
-        kmix.RandomChoice([RowMix(seed=1, target="outside"), kmix.MixUp(1.0, seed=3, target="outside")], seed=6),
+        kmix.RandomChoice([RowMix(seed=1, target=Angles()), kmix.MixUp(1.0, seed=3, target=Angles())], seed=6),
         (images(), angles()),
     ),
     "the target in CutMix": lambda: (
-        kmix.CutMix(1.0, target="outside", seed=5, data_format="channels_last"),
+        kmix.CutMix(1.0, target=Angles(), seed=5, data_format="channels_last"),
         (images(), angles(), WEIGHTS),
     ),
-    "the target beside labels": lambda: (
-        kmix.MixUp(1.0, target={"way": "outside", "kind": "labels"}, num_classes={"kind": CLASSES}, seed=6),
+    "the target and labels": lambda: (
+        kmix.MixUp(1.0, target={"way": Angles(), "kind": Labels(CLASSES)}, seed=6),
         (images(), {"way": angles((N, 2)), "kind": ids()}),
     ),
-    "the target in the mixer": lambda: (RowMix(1.0, target="outside", seed=7), (images(), angles())),
+    "the target in the mixer": lambda: (RowMix(1.0, target=Angles(), seed=7), (images(), angles())),
+    "partners by a rule": lambda: (
+        kmix.MixUp(1.0, num_classes=CLASSES, pairing=NextSample(), seed=8),
+        (images(), ids(), WEIGHTS),
+    ),
+    "partners by a score": lambda: (
+        RowMix(1.0, num_classes=2, pairing=SameClass(allow_self=False), seed=9),
+        (images(), ids() % 2, WEIGHTS),
+    ),
+    "partners by a score, a choice": lambda: (
+        kmix.RandomChoice(
+            [
+                kmix.CutMix(num_classes=2, pairing=SameClass(), seed=1, data_format="channels_last"),
+                Strong(num_classes=2, pairing=NextSample(), seed=3),
+            ],
+            seed=4,
+        ),
+        (images(), ids() % 2),
+    ),
 }
 
 
-@pytest.mark.fast("RowMix", "the target beside labels")
+@pytest.mark.fast("RowMix", "the target and labels", "partners by a score")
 @pytest.mark.parametrize("name", MIXERS)
 def test_what_comes_from_outside_keeps_the_contract(name):
     layer, batch = MIXERS[name]()
-    check_mixer(layer, batch, KINDS)
+    check_mixer(layer, batch, FORMULAS)
 
 
 @pytest.mark.parametrize("road", ROADS)
-def test_a_dictionary_holds_the_target_under_its_name(road):
-    layer = RowMix(1.0, num_classes=CLASSES, seed=1)
-    batch = {"images": images(), "labels": ids(), "outside": angles()}
+def test_partners_are_those_of_the_rule(road):
+    """The mixed one-hot rows show who was mixed with whom."""
+    eye = np.eye(N, dtype="float32")
+    following = at_step(road, kmix.MixUp(1.0, pairing=NextSample(), seed=1), 2, (images(), eye))[1]
+    for i, row in enumerate(following):
+        assert set(np.flatnonzero(row)) == {i, (i + 1) % N}
+    classes = np.array([0, 1, 0, 1, 1, 2, 1])
+    target = {"labels": Labels(3), "row": "labels"}
+    layer = kmix.MixUp(1.0, target=target, pairing=SameClass(allow_self=False), seed=1)
+    rows = np.concatenate(
+        [at_step(road, layer, step, (images(), {"labels": classes, "row": eye}))[1]["row"] for step in range(4)]
+    )
+    for i, row in enumerate(rows):
+        others = set(np.flatnonzero(row)) - {i % N}
+        assert {classes[j] for j in others} <= {classes[i % N]}
+        # The only sample of its class has no partner.
+        assert len(others) == (classes[i % N] < 2)
+    assert len({tuple(np.flatnonzero(row)) for row in rows}) > N
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_dictionary_holds_the_target_under_a_key(road):
+    layer = RowMix(1.0, num_classes=CLASSES, target={"way": Angles()}, seed=1)
+    batch = {"images": images(), "labels": ids(), "way": angles()}
     mixed = at_step(road, layer, 2, batch)
-    plan = layer.plan(2, N, (8, 6))
+    plan = layer.plan(2, N, spatial_shape=(8, 6))
     rows = np.arange(8)[None, :, None, None] < np.asarray(plan.region.first)[:, None, None, None]
     np.testing.assert_array_equal(mixed["images"], np.where(rows, batch["images"], batch["images"][plan.permutation]))
     np.testing.assert_allclose(
         mixed["labels"], mixup(one_hot(batch["labels"], CLASSES), plan.lam, plan.permutation), atol=1e-5
     )
-    np.testing.assert_allclose(mixed["outside"], along_the_circle(batch["outside"], plan), atol=1e-3)
+    np.testing.assert_allclose(mixed["way"], along_the_circle(batch["way"], plan), atol=1e-3)
 
 
 def test_a_data_set_in_parallel_of_sizes_that_are_not_known():
@@ -173,23 +220,25 @@ TRAINERS = {
         {},
         ids(),
     ),
-    "the target": lambda: (kmix.MixUp(1.0, seed=1), {"target": "outside"}, angles((N, 1))),
-    "the target under a paste": lambda: (kmix.CutMix(1.0, seed=1, target="outside"), {}, angles((N, 1))),
+    "the target": lambda: (kmix.MixUp(1.0, seed=1), {"target": Angles()}, angles((N, 1))),
+    "the target under a paste": lambda: (kmix.CutMix(1.0, seed=1, target=Angles()), {}, angles((N, 1))),
+    "the rule": lambda: (kmix.MixUp(1.0, num_classes=CLASSES, pairing=NextSample(), seed=1), {}, ids()),
+    "the score": lambda: (kmix.MixUp(1.0, num_classes=CLASSES, pairing=SameClass(), seed=1), {}, ids()),
 }
 
 
-@pytest.mark.fast("the mixer")
+@pytest.mark.fast("the mixer", "the score")
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_training_step_is_one_on_the_mixed_batch(name):
-    mix, settings, y = TRAINERS[name]()
+    mixer, settings, y = TRAINERS[name]()
     loss = "mse" if "target" in name else kmix.losses.SoftLabelCrossentropy(from_logits=True)
     columns = 1 if "target" in name else CLASSES
     # A model that regresses angles in degrees learns in small steps.
     scale = 360 if "target" in name else 1
     model, plain = network(columns), network(columns)
-    trainer = kmix.MixTrainer(model, mix=mix, **settings)
+    trainer = kmix.MixTrainer(model, mixer, **settings)
     trained(trainer, loss, *[(images(), y)] * 3)
-    layer = kmix.MixUp(1.0, seed=1, target="outside") if settings else mix
+    layer = kmix.MixUp(1.0, seed=1, target=Angles()) if settings else mixer
     expected = trained(plain, loss, *[layer.at_step(step, (images(), y)) for step in range(3)])
     for ours, other in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(ours, other, atol=1e-4 * scale)
@@ -216,9 +265,39 @@ def test_streams_that_were_not_reserved_are_refused():
 
 
 def test_a_target_that_does_not_mix_is_told_so():
-    @kmix.targets.register("unmixed outside")
     class Nothing(kmix.targets.Target):
-        is_key = False
+        """Lacks `mix`."""
 
     with pytest.raises(NotImplementedError, match="Nothing must implement `mix`"):
-        kmix.MixUp(1.0, target="unmixed outside")(images(), angles())
+        kmix.MixUp(1.0, target=Nothing())(images(), angles())
+
+
+def test_a_rule_without_partners_and_score_is_told_so():
+    class Nobody(kmix.pairing.Pairing):
+        """Lacks both."""
+
+    with pytest.raises(NotImplementedError, match="Nobody must implement `partners` or `score`"):
+        kmix.MixUp(1.0, num_classes=CLASSES, pairing=Nobody())(images(), ids())
+
+
+def test_partners_may_read_the_targets():
+    class Opposite(kmix.pairing.Pairing):
+        """The largest value mixes with the smallest."""
+
+        needs_targets = True
+
+        def partners(self, xp, words, key, targets):
+            order = xp.argsort(xp.asarray(targets["labels"]))
+            return xp.take(order[::-1], xp.argsort(order))
+
+    layer, y = kmix.MixUp(1.0, pairing=Opposite(), seed=1), angles()
+    plan = layer.plan(0, N, targets=y)
+    np.testing.assert_array_equal(np.argsort(np.argsort(y))[plan.permutation], N - 1 - np.argsort(np.argsort(y)))
+    np.testing.assert_allclose(layer(images(), y)[1], mixup(y, plan.lam, plan.permutation), rtol=1e-5)
+
+
+def test_a_target_of_one_partner_is_refused_where_there_are_three():
+    with pytest.raises(ValueError, match="3 partners.*Angles"):
+        kmix.Mosaic(target=Angles())
+    with pytest.raises(ValueError, match="3 partners.*Angles"):
+        kmix.Mosaic(target={"way": Angles(), "kind": Labels(CLASSES)})

@@ -122,7 +122,11 @@ def is_stable(spec, seed, step, batch_size, spatial_shape, replica, plan):
 def leaf_of(spec, seed, step):
     """The layer with one alpha that a choice draws in a step, and the seed that the layer draws from."""
     while "layers" in spec[1]:
-        choice = int(layer_of(spec).plan(step, 1, spatial_shape=SHAPES[1]).choice) if seed is None else chosen(spec, seed, step)
+        choice = (
+            int(layer_of(spec).plan(step, 1, spatial_shape=SHAPES[1]).choice)
+            if seed is None
+            else chosen(spec, seed, step)
+        )
         spec = spec[1]["layers"][choice]
     return spec, spec[1]["seed"] if seed is None else seed
 
