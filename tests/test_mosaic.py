@@ -201,8 +201,8 @@ def test_partners_are_chosen_by_the_rule_of_pairing():
     for ours, permutation in zip(plan.partners, drawn.partners, strict=True):
         np.testing.assert_array_equal(ours, np.roll(permutation, -1)[np.argsort(permutation)])
     np.testing.assert_array_equal(plan.region.window, drawn.region.window)
-    with pytest.raises(ValueError, match="partners"):
-        layer(num_classes=None, pairing="similar_labels").at_step(0, (images(), WEIGHTS))
+    with pytest.raises(ValueError, match="no rule with a score"):
+        layer(num_classes=None, pairing="similar_labels")
 
 
 def test_a_target_for_two_partners_is_refused():

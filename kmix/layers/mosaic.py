@@ -2,8 +2,10 @@
 
 import keras
 
+from kmix import _checks
 from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import PasteImages, check_data_format
+from kmix.pairing import Pairing
 from kmix.plan import sample_mosaic
 
 
@@ -79,6 +81,12 @@ class Mosaic(MixLayer):
             jit_compile=jit_compile,
             seed=seed,
         )
+        if type(self._pairing).partners is Pairing.partners:
+            _checks.fail(
+                "A Mosaic draws three partners for each sample, so it takes no rule with a score.",
+                f"pairing={pairing!r}",
+                "Write `pairing=kmix.pairing.RandomPairs()`, or a rule that has `partners`.",
+            )
 
     @property
     def input_mixing(self):
