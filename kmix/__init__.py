@@ -1,6 +1,6 @@
 """kmix: mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from kmix import data, layers, losses, metrics, mixing, pairing, plan, schedules, targets
+from kmix import data, layers, losses, metrics, mixing, pairing, plan, schedules, targets, typing
 from kmix.layers import CutMix, EmbeddingMixup, MixUp, Mosaic, RandomChoice
 from kmix.plan import MixPlan
 
@@ -23,4 +23,5 @@ __all__ = [
     "plots",
     "schedules",
     "targets",
+    "typing",
 ]

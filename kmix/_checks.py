@@ -111,7 +111,9 @@ def sequence(value, name):
 
 def probabilities(given, count):
     """Return `count` probabilities as floats, equal by default, in any scale, or raise."""
-    values = [1.0] * count if given is None else [real(value, "probabilities") for value in sequence(given, "probabilities")]
+    values = (
+        [1.0] * count if given is None else [real(value, "probabilities") for value in sequence(given, "probabilities")]
+    )
     if len(values) != count or not 0 < sum(values) < math.inf:
         fail(
             f"`probabilities` must be {count} numbers >= 0, one for each layer, with a finite sum > 0.",

@@ -26,27 +26,23 @@ class Reading(NamedTuple):
     """What a layer or a trainer knows of the batches that it mixes.
 
     Attributes:
-        target: A `Target`, a structure of targets, or None for labels.
-        num_classes: Number of classes of labels that `target` does not describe.
+        target: A `Target`, or a structure of targets.
+        num_classes: Number of classes of the labels that a dictionary of targets does not describe.
         inputs_key: The key of the inputs in a dictionary batch, or a tuple of keys.
         input_mixing: The `InputMixing` of the mixer; None if the inputs are mixed inside a model.
         partners: How many partners a sample may have.
     """
 
-    target: Any = None
+    target: Any = Labels()
     num_classes: int | None = None
     inputs_key: Any = "images"
     input_mixing: Any = None
     partners: int = 1
 
-    def target_of_labels(self):
-        """The target, or the structure of targets, of the labels."""
-        return Labels(self.num_classes) if self.target is None else self.target
-
     def targets_by_key(self):
         """What each key of a dictionary batch is, besides the inputs and the sample weights."""
         known = {LABELS: Labels(self.num_classes), "segmentation_masks": SegmentationMasks(), "bounding_boxes": None}
-        return known | (self.target if isinstance(self.target, dict) else {LABELS: self.target_of_labels()})
+        return known | (self.target if isinstance(self.target, dict) else {LABELS: self.target})
 
     def input_keys(self):
         """The keys of the inputs in a dictionary batch."""
@@ -80,6 +76,7 @@ class Batch(NamedTuple):
         entries: For each target an `Entry`.
         kept: What stays as it came, by key.
         xp: The array namespace of the batch.
+        uniform: Whether types and shapes tell that all arrays belong to it, and that batch sizes are equal.
         weights_by_entry: Whether each entry has its own sample weights, because a target created some.
         second: Whether the second half of the batch holds the partners of the first.
         form: Puts the parts back: a function of the mixed batch.
@@ -91,6 +88,7 @@ class Batch(NamedTuple):
     entries: list[Entry]
     kept: dict
     xp: Any
+    uniform: bool
     weights_by_entry: bool
     second: bool
     form: Callable
@@ -99,8 +97,14 @@ class Batch(NamedTuple):
     def read(cls, batch, reading):
         """Name the parts of a batch, and check what is static: `(x, y)`, `(x, y, sample_weight)` or a dictionary."""
         if not isinstance(batch, dict):
+            if reading.num_classes is not None and isinstance(reading.target, (dict, list)):
+                _checks.fail(
+                    "`num_classes` describes the labels of a dictionary batch.",
+                    f"num_classes={reading.num_classes} and a structure `target` for a tuple",
+                    "Write `Labels(num_classes)` in `target`.",
+                )
             x, y, sample_weight = (*batch, None, None)[:3]
-            return cls._read(x, y, sample_weight, reading.target_of_labels(), reading, _tuple_form(batch))
+            return cls._read(x, y, sample_weight, reading.target, reading, _tuple_form(batch))
         x, targets, sample_weight = _split(batch, reading)
         by_key = reading.targets_by_key()
         alone = targets[LABELS] if list(targets) == [LABELS] else targets
@@ -111,22 +115,26 @@ class Batch(NamedTuple):
 
     @classmethod
     def _read(cls, x, y, sample_weight, target, reading, form):
-        found, kept, flat_weights = [], {}, tree.flatten(sample_weight) if sample_weight is not None else []
+        found: list[tuple] = []
+        kept: dict[Any, Any] = {}
         template = _flatten(target, y, (), found, kept)
+        flat_weights = [] if sample_weight is None else _leaves(sample_weight)
         weights = [leaf for leaf in flat_weights if leaf is not None]
-        mixing, values = reading.input_mixing, [value for _, value, _ in found]
-        inputs = [] if mixing is None else [x] if hasattr(x, "dtype") else tree.flatten(x)
-        arrays = [*inputs, *(leaf for value in values for leaf in _leaves(value)), *weights]
-        xp = _check_arrays(arrays, x)
-        info = (BatchInfo(),)
+        mixing = reading.input_mixing
+        x = () if mixing is None else x
+        arrays = _leaves(x) + weights
+        for _, value, _ in found:
+            arrays += _leaves(value)
+        xp, uniform = _check_arrays(arrays, x)
+        info = ((), None, None, False, True, reading.partners)
         if mixing is not None:
             mixing.check(x)
             sizes = mixing.spatial_shape(x)
             info = (mixing.shapes(x), sizes, mixing.data_format, sizes is not None, mixing.blends(x), reading.partners)
-        indices = _match_weights(template, sample_weight, flat_weights, len(found))
+        indices = _match_weights(template, sample_weight, flat_weights, found) if weights else [None] * len(found)
         entries = []
         for (target, value, path), index in zip(found, indices, strict=True):
-            known = info[0]._replace(path=path) if mixing is None else BatchInfo(*info, path)
+            known = BatchInfo(*info, path)
             target.check(value, known)
             if index is not None:
                 _check_weight_shape(_backend.static_shape(weights[index]), target._weight_shape(value, known))
@@ -144,7 +152,8 @@ class Batch(NamedTuple):
                 w = tree.pack_sequence_as(structure, [None if leaf is None else next(given) for leaf in flat_weights])
             return form(batch.inputs, y, w)
 
-        return cls(x if mixing is not None else (), values, weights, entries, kept, xp, False, False, write)
+        values = [value for _, value, _ in found]
+        return cls(x, values, weights, entries, kept, xp, uniform, False, False, write)
 
     @property
     def arrays(self):
@@ -163,11 +172,15 @@ class Batch(NamedTuple):
 
     def leaves(self):
         """All arrays in a list."""
-        return [*_leaves(self.inputs), *(leaf for value in self.targets for leaf in _leaves(value)), *self.weights]
+        return [leaf for value in (self.inputs, *self.targets) for leaf in _leaves(value)] + self.weights
+
+    def leaf(self):
+        """An array of the batch."""
+        return self.inputs if hasattr(self.inputs, "dtype") else self.leaves()[0]
 
     def size(self):
         """The number of rows."""
-        return self.xp.size(self.leaves()[0], 0)
+        return self.xp.size(self.leaf(), 0)
 
     def by_key(self):
         """The targets by key, with what is kept, for rules of pairing."""
@@ -175,9 +188,11 @@ class Batch(NamedTuple):
 
     def join(self, partner):
         """The batch and a second one like it, which holds the partners, as one."""
-        if [entry[:3] for entry in self.entries] != [entry[:3] for entry in partner.entries] or len(
-            self.weights
-        ) != len(partner.weights):
+        forms = [
+            ([(entry.target, entry.key, entry.weight) for entry in batch.entries], len(batch.weights))
+            for batch in (self, partner)
+        ]
+        if forms[0] != forms[1]:
             _checks.fail(_ALIKE, "a batch with other targets or sample weights")
         xp = _backend.namespace(*self.leaves(), *partner.leaves())
 
@@ -187,7 +202,7 @@ class Batch(NamedTuple):
             alike = known and all(a == b or None in (a, b) for a, b in zip(*shapes, strict=True))
             if not (alike or shapes == [None, None]) or _backend.dtype(leaf) != _backend.dtype(other):
                 received, expected = (
-                    f"{_backend.dtype(array)} of shape {shape}" for array, shape in zip((other, leaf), shapes[::-1])
+                    f"{_backend.dtype(array)} of shape {_backend.static_shape(array)}" for array in (other, leaf)
                 )
                 _checks.fail(_ALIKE, f"{received} for {expected}")
             leaf, other = xp.asarray(leaf), xp.asarray(other)
@@ -205,11 +220,11 @@ class Batch(NamedTuple):
     def check_values(self):
         """The batch as arrays of its namespace, with each part checked as far as its values can be read."""
         batch = self
-        if any(_backend.namespace(leaf) is not self.xp for leaf in self.leaves()):
+        if not self.uniform:
             batch = self.with_arrays(tree.map_structure(self.xp.asarray, self.arrays))
+            batch.xp.require_equal_sizes([(leaf, 0) for leaf in batch.leaves()], _BATCH_SIZES)
         for entry, value in zip(batch.entries, batch.targets, strict=True):
             entry.target.check_values(batch.xp, value, entry.info)
-        batch.xp.require_equal_sizes([(leaf, 0) for leaf in batch.leaves()], _BATCH_SIZES)
         return batch
 
     def padded(self):
@@ -222,21 +237,22 @@ class Batch(NamedTuple):
     def cropped(self, before):
         """The mixed batch without what `padded` added to the batch `before`."""
         triples = zip(self.entries, self.targets, before.targets, strict=True)
-        return self._replace(targets=[entry.target._crop(self.xp, *pair, entry.info) for entry, *pair in triples])
+        return self._replace(targets=[entry.target._crop(self.xp, mixed, y, entry.info) for entry, mixed, y in triples])
 
     def encode(self):
         """The batch with targets and sample weights encoded for mixing."""
-        given = [None if entry.weight is None else self.weights[entry.weight] for entry in self.entries]
-        encoded = [
-            entry.target.encode(self.xp, value, weight, entry.info)
-            for entry, value, weight in zip(self.entries, self.targets, given, strict=True)
-        ]
-        targets = [value for value, _ in encoded]
-        if all(new is old for (_, new), old in zip(encoded, given, strict=True)):
+        targets, encoded, created = [], [], False
+        for entry, value in zip(self.entries, self.targets, strict=True):
+            weight = None if entry.weight is None else self.weights[entry.weight]
+            value, new = entry.target.encode(self.xp, value, weight, entry.info)
+            created = created or new is not weight
+            targets.append(value)
+            encoded.append(new)
+        if not created:
             return self._replace(targets=targets)
         # Keras refuses gaps: where nothing was given, every sample counts.
         ones = self.xp.cast(self.xp.arange(self.size()) * 0 + 1, "float32")
-        weights = [ones if weight is None else weight for _, weight in encoded]
+        weights = [ones if weight is None else weight for weight in encoded]
         entries = [entry._replace(weight=index) for index, entry in enumerate(self.entries)]
         return self._replace(targets=targets, weights=weights, entries=entries, weights_by_entry=True)
 
@@ -265,7 +281,7 @@ class Batch(NamedTuple):
             inputs = _map(lambda leaf: input_mixing.mix(xp, leaf, followed), inputs)
             if include_clean:
                 clean = _map(lambda leaf: xp.cast(leaf, input_mixing.dtype(leaf)), self.inputs)
-                inputs = tree.map_structure(lambda *pair: join_rows(xp, *pair, shards), clean, inputs)
+                inputs = tree.map_structure(lambda first, second: join_rows(xp, first, second, shards), clean, inputs)
         targets, weights = self.targets, self.weights
         if include_clean:
             targets, weights = (
@@ -368,8 +384,8 @@ def to_target(given):
             'For example, write `target=kmix.targets.BoundingBoxes("xyxy")`.',
         )
     return _checks.fail(
-        "`target` must be an object of `kmix.targets`, a callable `(y, plan) -> y`, or a structure of these that matches "
-        "the labels.",
+        "`target` must be an object of `kmix.targets`, a callable `(y, plan) -> y`, or a structure of these that "
+        "matches the labels.",
         f"target={given!r}",
         f"Known names: {', '.join(map(repr, named))}.",
         ValueError if isinstance(given, (str, list, tuple)) else TypeError,
@@ -391,8 +407,8 @@ def _split(batch, reading):
             f"A dictionary batch holds the inputs under {' and '.join(map(repr, keys))}, and a target: "
             f"{', '.join(map(repr, known))}.",
             f"{found}, without {without}",
-            "If the inputs have another key, write `inputs_key=`; `target={key: ...}` says what other keys are. Or pass "
-            "x and y, where x may be a dictionary with any keys.",
+            "If the inputs have another key, write `inputs_key=`; `target={key: ...}` says what other keys are. Or "
+            "pass x and y, where x may be a dictionary with any keys.",
         )
     unknown = [key for key in batch if key not in (*keys, *known, WEIGHTS)]
     if unknown:
@@ -514,9 +530,9 @@ def _check_match(target, y, path):
         )
 
 
-def _match_weights(template, sample_weight, flat, count):
+def _match_weights(template, sample_weight, flat, found):
     """For each entry, the index of its sample weights among those given, or None."""
-    indices: list[int | None] = [None] * count
+    indices: list[int | None] = [None] * len(found)
     order = {position: index for index, position in enumerate(i for i, leaf in enumerate(flat) if leaf is not None)}
     nested = tree.is_nested(sample_weight)
     numbered = tree.pack_sequence_as(sample_weight, list(range(len(flat)))) if nested else 0 if flat else None
@@ -528,6 +544,9 @@ def _match_weights(template, sample_weight, flat, count):
             for entry in [template] if isinstance(template, int) else tree.flatten(template):
                 if isinstance(entry, int):
                     indices[entry] = order.get(numbered)
+        elif isinstance(template, int) and isinstance(found[template][1], (dict, list, tuple)):
+            # A callable took several arrays at once: their sample weights follow the labels.
+            return
         elif isinstance(template, dict) and isinstance(numbered, dict) and set(numbered) <= set(template):
             for key, part in numbered.items():
                 each(template[key], part)
@@ -573,7 +592,7 @@ def _outline(structure):
 
 
 def _leaves(value):
-    return [value] if hasattr(value, "dtype") else tree.flatten(value)
+    return [value] if hasattr(value, "dtype") else tree.flatten(value) if value != () else []
 
 
 def _map(function, structure):
@@ -601,15 +620,17 @@ def _doubled(key, value):
 
 
 def _check_arrays(arrays, x):
-    """The array namespace of dense arrays with one batch axis, or raise."""
-    sizes, has_axis = set(), True
+    """The array namespace of dense arrays with one batch axis, and whether it serves all of them; or raise."""
+    found, sizes, has_axis = set(), set(), True
     for leaf in arrays:
-        if _backend.kind(leaf).framework is None or _backend.irregular(leaf) or leaf.dtype == "object":
+        framework, _, xp = _backend.kind(leaf)
+        if framework is None or (framework != "numpy" and _backend.irregular(leaf)) or leaf.dtype == "object":
             _fail_leaf(leaf)
         shape = _backend.static_shape(leaf)
         if shape is not None:
             has_axis = has_axis and len(shape) > 0
-            sizes.add(shape[0] if shape else None)
+        sizes.add(shape[0] if shape else None)
+        found.add(xp)
     if not has_axis or len(sizes - {None}) > 1:
         shapes = [shape for shape in map(_backend.static_shape, arrays) if shape is not None]
         received = f"tensors of shapes {', '.join(map(str, shapes[:8]))}" + (", ..." if len(shapes) > 8 else "")
@@ -619,7 +640,8 @@ def _check_arrays(arrays, x):
         own = {shape[0] for shape in map(_backend.static_shape, tree.flatten(x)) if shape}
         several = isinstance(x, (list, tuple)) and len(own) > 1
         _checks.fail(_BATCH_SIZES, received, _UNEQUAL if several else _BATCH_FIRST)
-    return _backend.namespace(*arrays)
+    uniform = len(found) == 1 and None not in sizes
+    return (found.pop() if uniform else _backend.namespace(*arrays)), uniform
 
 
 def _fail_leaf(leaf):

@@ -1,10 +1,13 @@
 """A cross-entropy for mixed labels."""
 
+import functools
+from typing import Any
+
 import keras
 from keras import ops
 
 from kmix import _backend, _checks
-from kmix.targets.label_forms import class_weights, expand_weights, label_mass, read_labels, spread_shares
+from kmix.label_forms import LabelForm, may_equal
 
 __all__ = ["SoftLabelCrossentropy"]
 
@@ -16,7 +19,8 @@ class SoftLabelCrossentropy(keras.losses.Loss):
     One compiled loss works for mixed training data and plain validation data. Labels with one axis fewer
     than the predictions, or with a last axis of 1, are class ids; labels with a last axis of 3 are pairs
     if there are more than 3 classes (see `labels="pair"` of the layers). Neither is one-hot encoded.
-    Everything is computed in float32.
+    Everything is computed in float32. Predictions that a mask of Keras leaves out, such as padded tokens behind
+    `Embedding(mask_zero=True)`, do not count, as in Keras' own losses.
 
     Like every cross-entropy, it is linear in `y_true` (with `subtract_entropy`, up to a term that does not
     depend on the predictions). The loss of a mixed label is therefore exactly the mix of the losses of its two
@@ -56,43 +60,45 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         not a whole number in `[0, C)` gives NaN.
 
     Raises:
-        ValueError: if the shapes of `y_true` and `y_pred` do not match; if there is only one class and
-            `multi_label` is not set; if there are weights of the classes and `multi_label` is not set; if
-            `ignore_class` is given with `multi_label`.
+        TypeError: if an argument is of another type, such as `from_logits="yes"` or `ignore_class=0.5`.
+        ValueError: if `label_smoothing` is not in [0, 1]; if the shapes of `y_true` and `y_pred` do not match; if there
+            is only one class and `multi_label` is not set; if there are weights of the classes and `multi_label` is not
+            set; if `ignore_class` is given with `multi_label`.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
 
     Example:
-    >>> loss = kmix.losses.SoftLabelCrossentropy()
-    >>> y_pred = np.array([[0.5, 0.25, 0.25]])
-    >>> round(float(loss(np.array([[0.5, 0.5, 0.0]]), y_pred)), 4)
-    1.0397
-    >>> round(float(loss(np.array([0]), y_pred)), 4)
-    0.6931
-    >>> loss = kmix.losses.SoftLabelCrossentropy(multi_label=True)
-    >>> unknown = np.array([[1.0, 1.0, 0.0]])
-    >>> round(float(loss(np.array([[1.0, 0.0, -1.0]]), y_pred, sample_weight=unknown)), 4)
-    0.3269
+        >>> loss = kmix.losses.SoftLabelCrossentropy()
+        >>> y_pred = np.array([[0.5, 0.25, 0.25]])
+        >>> round(float(loss(np.array([[0.5, 0.5, 0.0]]), y_pred)), 4)
+        1.0397
+        >>> round(float(loss(np.array([0]), y_pred)), 4)
+        0.6931
+        >>> loss = kmix.losses.SoftLabelCrossentropy(multi_label=True)
+        >>> unknown = np.array([[1.0, 1.0, 0.0]])
+        >>> round(float(loss(np.array([[1.0, 0.0, -1.0]]), y_pred, sample_weight=unknown)), 4)
+        0.3269
     """
 
     def __init__(
         self,
-        from_logits=False,
-        label_smoothing=0.0,
-        multi_label=False,
-        subtract_entropy=False,
-        ignore_class=None,
-        reduction="sum_over_batch_size",
-        name="soft_label_crossentropy",
-        dtype=None,
-    ):
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        *,
+        multi_label: bool = False,
+        subtract_entropy: bool = False,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "soft_label_crossentropy",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
-        self.from_logits = from_logits
+        self.from_logits = _checks.boolean(from_logits, "from_logits")
         self.label_smoothing = _checks.real(label_smoothing, "label_smoothing", 0.0, 1.0)
-        self.multi_label = multi_label
-        self.subtract_entropy = subtract_entropy
-        self.ignore_class = None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
+        self.multi_label = _checks.boolean(multi_label, "multi_label")
+        self.subtract_entropy = _checks.boolean(subtract_entropy, "subtract_entropy")
+        self.ignore_class = check_ignore_class(ignore_class)
         if multi_label and ignore_class is not None:
             _checks.fail(
                 "With `multi_label`, a row of zeros is a sample without any of the classes.",
@@ -100,40 +106,27 @@ class SoftLabelCrossentropy(keras.losses.Loss):
                 "Leave it out, and pass weights of the classes, 0 where a label is unknown.",
             )
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        if self.ignore_class is not None:
-            return self._ignoring(y_true, y_pred, sample_weight)
-        if sample_weight is not None:
-            sample_weight = expand_weights(sample_weight, len(y_pred.shape) - 1)
-        weights = class_weights(sample_weight, y_pred, allowed=self.multi_label)
-        if weights is None:
-            return super().__call__(y_true, y_pred, sample_weight)
-        sample_weight = None
-        if self.reduction == "mean_with_sample_weight":
-            # Keras multiplies the losses by these weights before it divides by their sum.
-            sample_weight = ops.mean(weights, axis=-1)
-            weights = ops.divide_no_nan(weights, ops.expand_dims(sample_weight, -1))
-        return _WithClassWeights(self, weights)(y_true, y_pred, sample_weight)
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        weights, class_weights = read_weights(sample_weight, y_pred, by_class=self.multi_label)
+        losses: Any = self.call
+        reduction = self.reduction
+        by_weight = reduction == "mean_with_sample_weight"
+        if class_weights is not None:
+            if by_weight:
+                # Keras multiplies the losses by these weights before it divides by their sum.
+                weights = ops.mean(class_weights, axis=-1)
+                class_weights = ops.divide_no_nan(class_weights, weights[..., None])
+            losses = functools.partial(self.call, class_weights=class_weights)
+        elif self.ignore_class is not None and reduction not in (None, "none", "sum"):
+            # The mean is over what counts: Keras divides by the sum of the masses of the labels.
+            mass = LabelForm.read(ops.convert_to_tensor(y_true), y_pred, self.ignore_class).mass
+            weights = 1.0 if weights is None else weights
+            factor, weights = (1.0, mass * weights) if by_weight else (weights, mass)
+            reduction = "mean_with_sample_weight"
+            losses = lambda y, p: factor * ops.divide_no_nan(self.call(y, p), mass)  # noqa: E731
+        return ReducedByKeras(losses, reduction, self.name)(y_true, y_pred, weights)
 
-    def _ignoring(self, y_true, y_pred, sample_weight):
-        """The loss where some rows of labels count less than others. Keras' own reduction counts all alike."""
-        class_weights(sample_weight, y_pred)
-        # The product has no Keras mask, which counts here.
-        mask, y_pred = getattr(y_pred, "_keras_mask", None), ops.cast(y_pred, "float32") * 1.0
-        values, known = self.call(y_true, y_pred), label_mass(y_true, y_pred, self.ignore_class)
-        if mask is not None:
-            mask = ops.cast(mask, "float32")
-            values, known = values * mask, known * mask
-        weight = expand_weights(sample_weight, len(known.shape))
-        weighted = values if weight is None else values * weight
-        if self.reduction in (None, "none"):
-            return weighted
-        if self.reduction == "sum":
-            return ops.sum(weighted)
-        by_weight = self.reduction == "mean_with_sample_weight" and weight is not None
-        return ops.divide_no_nan(ops.sum(weighted), ops.sum(known * weight if by_weight else known))
-
-    def call(self, y_true, y_pred, class_weights=None):
+    def call(self, y_true: Any, y_pred: Any, class_weights: Any = None) -> Any:
         """The losses `(...)` before reduction; with `multi_label`, also for weights of the classes `(..., C)`."""
         y_pred = ops.cast(y_pred, "float32")
         classes = y_pred.shape[-1]
@@ -143,20 +136,20 @@ class SoftLabelCrossentropy(keras.losses.Loss):
                 f"y_pred of shape {tuple(y_pred.shape)}",
                 "For a binary cross-entropy, write `multi_label=True`.",
             )
-        ids, y = read_labels(y_true, y_pred, self.ignore_class)
+        labels = LabelForm.read(ops.convert_to_tensor(y_true), y_pred, self.ignore_class)
+        ids, y = labels.ids, labels.shares
         even = self.label_smoothing and self.label_smoothing * (0.5 if self.multi_label else 1.0 / classes)
         if self.ignore_class is not None:
-            mass = ops.sum(y, axis=-1, keepdims=True)
-            even = even and even * mass
+            even = even and even * labels.mass[..., None]
         if class_weights is not None:
             known = class_weights != 0
-            y = ops.where(known, y if ids is None else spread_shares(classes, ids, y), 0.0)
-            terms = self._terms(y * (1.0 - self.label_smoothing) + even, self._logs(y_pred))
-            return -ops.mean(ops.where(known, class_weights * terms, 0.0), axis=-1)
-        y = y * (1.0 - self.label_smoothing) + even
-        total = ops.sum(self._terms(y, self._logs(y_pred, ids)), axis=-1)
+            ids, y = None, ops.where(known, labels.dense(), 0.0)
+        terms = self._terms(y * (1.0 - self.label_smoothing) + even, self._logs(y_pred, ids))
+        if class_weights is not None:
+            terms = ops.where(known, class_weights * terms, 0.0)
+        total = ops.sum(terms, axis=-1)
         if self.ignore_class is not None and self.subtract_entropy:
-            total = total + ops.squeeze(_entropy_terms(mass), -1)
+            total = total + _entropy_terms(labels.mass)
         if ids is not None and (self.label_smoothing or self.multi_label):
             # All the other classes have the label `even`.
             rest = ops.sum(self._terms(even, self._logs(y_pred)), axis=-1)
@@ -186,26 +179,66 @@ class SoftLabelCrossentropy(keras.losses.Loss):
             terms += [-_entropy_terms(share) for share, _ in zip((y, 1.0 - y), logs, strict=False)]
         return sum(terms)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "from_logits": self.from_logits,
-            "label_smoothing": self.label_smoothing,
-            "multi_label": self.multi_label,
-            "subtract_entropy": self.subtract_entropy,
-            "ignore_class": self.ignore_class,
-        }
+    def get_config(self) -> dict[str, Any]:
+        settings = ("from_logits", "label_smoothing", "multi_label", "subtract_entropy", "ignore_class")
+        return {**super().get_config(), **{name: getattr(self, name) for name in settings}}
 
 
-class _WithClassWeights(keras.losses.Loss):
-    """A `SoftLabelCrossentropy` for one batch with weights of the classes. Keras reduces and masks it."""
+class ReducedByKeras(keras.losses.Loss):
+    """`function(y_true, y_pred)`, losses `(...)`, with Keras' masks, weights and reduction."""
 
-    def __init__(self, loss, weights):
-        super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
-        self.loss, self.weights = loss, weights
+    def __init__(self, function, reduction, name="reduced_by_keras"):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+        self.call = function
 
-    def call(self, y_true, y_pred):
-        return self.loss.call(y_true, y_pred, self.weights)
+
+def check_ignore_class(ignore_class):
+    """Return `ignore_class` as an int or None, or raise."""
+    return None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
+
+
+def read_weights(sample_weight, y_pred, by_class=False):
+    """Sample weights as weights of the predictions, or of their classes.
+
+    Args:
+        sample_weight: Weights of the predictions, `(...)`, `(..., 1)` or of their leading axes; weights of the classes
+            `(..., C)`; or None.
+        y_pred: Predictions `(..., C)`.
+        by_class: Whether weights of the classes are allowed.
+
+    Returns:
+        float32 weights `(...)` and weights of the classes `(..., C)`. At least one of them is None.
+
+    Raises:
+        ValueError: if weights of the classes are not allowed, or do not have the shape of `y_pred`.
+
+    Example:
+        >>> from kmix.losses import read_weights
+        >>> weights, by_class = read_weights(np.ones(2), np.zeros((2, 5, 3)))
+        >>> tuple(weights.shape), by_class
+        ((2, 5), None)
+    """
+    if sample_weight is None:
+        return None, None
+    sample_weight = ops.cast(ops.convert_to_tensor(sample_weight), "float32")
+    given, prediction = _backend.static_shape(sample_weight), tuple(y_pred.shape)
+    if given is not None and len(given) >= len(prediction) and given[-1] != 1:
+        received = f"sample_weight of shape {given} and y_pred of shape {prediction}"
+        if not by_class:
+            _checks.fail(
+                "Sample weights must have the shape of the losses: (...) for predictions of shape (..., C).",
+                received,
+                "Only `SoftLabelCrossentropy(multi_label=True)` accepts weights of the classes.",
+            )
+        if not may_equal(given, prediction):
+            _checks.fail("Weights of the classes must have the shape of `y_pred`, (..., C).", received)
+        return None, ops.broadcast_to(sample_weight, ops.shape(y_pred))
+    if given is not None:
+        missing = len(prediction) - 1 - len(given)
+        # Of the weights (..., 1), one axis is too many.
+        sample_weight = sample_weight[..., 0] if missing < 0 else sample_weight[(..., *(None,) * missing)]
+    # A copy: on PyTorch, Keras multiplies weights by masks in place.
+    return 1.0 * ops.broadcast_to(sample_weight, ops.shape(y_pred)[:-1]), None
 
 
 def _product(y, log_p):

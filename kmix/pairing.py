@@ -2,7 +2,7 @@
 
 import keras
 
-from kmix import _backend, _checks, random
+from kmix import _backend, _checks, prng
 from kmix._settings import Settings
 from kmix.plan import streams
 
@@ -39,7 +39,7 @@ class Pairing(Settings):
 
     bijective = False
 
-    def __init__(self, *, within="batch", allow_self=True):
+    def __init__(self, *, within: str = "batch", allow_self: bool = True) -> None:
         self.within = _checks.one_of(within, "within", ("batch", "shard"))
         self.allow_self = _checks.boolean(allow_self, "allow_self")
 
@@ -83,12 +83,12 @@ class Pairing(Settings):
             targets = tree.map_structure(lambda leaf: xp.asarray(leaf) if hasattr(leaf, "dtype") else leaf, targets)
         score = xp.cast(self.score(xp, targets), "float32")
         n = xp.size(score, 0)
-        drawn = random.bits(xp, random.key(xp, key.seed, key.step), streams.PAIRING, 1, n * n, key.replica)
+        drawn = prng.bits(xp, prng.key(xp, key.seed, key.step), streams.PAIRING, 1, n * n, key.replica)
         own = xp.arange(n)
         if not self.allow_self:
             score = xp.where(own[:, None] == own, float("-inf"), score)
         # The largest sum of a log-probability and a Gumbel number. Without a candidate, a sample is its own partner.
-        gumbel = -xp.math.log(-xp.math.log(xp.reshape(random.uniform(xp, drawn), (n, n))))
+        gumbel = -xp.math.log(-xp.math.log(xp.reshape(prng.uniform(xp, drawn), (n, n))))
         best = xp.argmax(gumbel + score)
         return xp.where(xp.pick(score, best[:, None])[:, 0] == float("-inf"), own, best)
 
@@ -169,7 +169,14 @@ class SimilarLabels(Pairing):
         array([2, 3, 2, 1], dtype=int32)
     """
 
-    def __init__(self, bandwidth=0.5, *, label=None, within="batch", allow_self=True):
+    def __init__(
+        self,
+        bandwidth: float = 0.5,
+        *,
+        label: str | int | None = None,
+        within: str = "batch",
+        allow_self: bool = True,
+    ) -> None:
         super().__init__(within=within, allow_self=allow_self)
         self.bandwidth = _checks.real(bandwidth, "bandwidth")
         if self.bandwidth == 0:

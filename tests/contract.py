@@ -10,8 +10,8 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from helpers import CODE_PATHS, at_step, call, to_native, to_numpy
 from oracle import cutmix, mixup, one_hot, weighted
-from roads import ROADS, at_step, call, to_native, to_numpy
 
 import kmix
 from kmix.batch import to_target
@@ -74,7 +74,7 @@ def drawing_layers(layer):
 
 
 def mixed_by(layer, batch, step=STEP):
-    """The mixed batch on the road of NumPy."""
+    """The mixed batch on the code path of NumPy."""
     return at_step("numpy", layer, step, batch)
 
 
@@ -111,12 +111,12 @@ def rounding(array):
 # Promises.
 
 
-def check_roads(layer, batch):
+def check_code_paths(layer, batch):
     """NumPy, native tensors and tf.data, by step and by call, mix alike."""
     expected = {step: mixed_by(layer, batch, step) for step in (0, STEP)}
-    for road in ROADS:
-        assert_alike(at_step(road, layer, STEP, batch), expected[STEP], f"at_step on the road {road}")
-        assert_alike(call(road, rebuilt(layer), batch), expected[0], f"call on the road {road}")
+    for path in CODE_PATHS:
+        assert_alike(at_step(path, layer, STEP, batch), expected[STEP], f"at_step on the code path {path}")
+        assert_alike(call(path, rebuilt(layer), batch), expected[0], f"call on the code path {path}")
 
 
 def check_config(layer, batch):
@@ -215,12 +215,12 @@ def check_off(layer, batch):
         plan = plan_of(identity, batch)
         np.testing.assert_array_equal(plan.lam, 1.0, err_msg=f"{reason}: lam")
         expected = unmixed(identity, batch)
-        for road in ("numpy", "native"):
-            mixed = at_step(road, identity, STEP, batch)
+        for path in ("numpy", "native"):
+            mixed = at_step(path, identity, STEP, batch)
             mixed_x, mixed_y, mixed_weight = parts(mixed)
             for ours, given in zip(tree.flatten(mixed_x), tree.flatten(x), strict=True):
                 np.testing.assert_array_equal(ours, np.asarray(given).astype(ours.dtype), err_msg=reason)
-            assert_same(mixed_y, expected[1], f"{reason}: labels on the road {road}")
+            assert_same(mixed_y, expected[1], f"{reason}: labels on the code path {path}")
             assert_alike(mixed_weight, expected[2], f"{reason}: weights")
     changed = parts(mixed_by(layer, batch))[0]
     assert any(
@@ -247,13 +247,14 @@ def check_training(layer, batch):
 
 
 def check_counter(layer, batch):
-    """Calls mix with the steps 0, 1, 2, on whatever road they come, and the steps differ."""
+    """Calls mix with the steps 0, 1, 2, on whatever code path they come, and the steps differ."""
     fresh = rebuilt(layer)
     expected = [mixed_by(layer, batch, step) for step in range(3)]
-    for road, mixed in zip(("numpy", "native", "numpy"), expected, strict=True):
-        assert_alike(call(road, fresh, batch), mixed, "the count of the calls")
-    plans = [plan_of(layer, batch, step).permutation.tolist() for step in range(3)]
-    assert len(set(map(tuple, plans))) > 1, "every step has the same partners"
+    for path, mixed in zip(("numpy", "native", "numpy"), expected, strict=True):
+        assert_alike(call(path, fresh, batch), mixed, "the count of the calls")
+    plans = [plan_of(layer, batch, step) for step in range(3)]
+    drawn = {(*plan.lam.tolist(), *plan.permutation.tolist()) for plan in plans}
+    assert len(drawn) > 1, "every step has the same plan"
 
 
 @keras.saving.register_keras_serializable(package="contract")
@@ -267,13 +268,13 @@ class Counted(kmix.targets.Target):
 
 
 def check_once(layer, batch):
-    """Every array of the labels is mixed exactly once, on every road."""
+    """Every array of the labels is mixed exactly once, on every code path."""
     n = len(tree.flatten(parts(batch)[0])[0])
     y = {"a": np.zeros(n, "float32"), "b": (np.full((n, 2), 5, "int32"),)}
     counting = rebuilt(layer, **{**PLAIN, "target": Counted()})
-    for road in ROADS:
-        mixed = parts(at_step(road, counting, STEP, with_labels(batch, y)))[1]
-        assert_same(mixed, tree.map_structure(lambda leaf: leaf + 1, y), f"the road {road}")
+    for path in CODE_PATHS:
+        mixed = parts(at_step(path, counting, STEP, with_labels(batch, y)))[1]
+        assert_same(mixed, tree.map_structure(lambda leaf: leaf + 1, y), f"the code path {path}")
 
 
 def check_shares(layer, batch):
@@ -302,11 +303,11 @@ def check_clean(layer, batch):
     """With `include_clean`, the clean samples come before the mixed ones, in the same form."""
     doubling, n = rebuilt(layer, include_clean=True), len(tree.flatten(parts(batch)[0])[0])
     mixed, clean = mixed_by(layer, batch), unmixed(rebuilt(layer, rate=0.0), batch)
-    for road in ("numpy", "native"):
-        both = at_step(road, doubling, STEP, batch)
+    for path in ("numpy", "native"):
+        both = at_step(path, doubling, STEP, batch)
         first, second = (cut(both, rows) for rows in (slice(n), slice(n, None)))
-        assert_alike(second, mixed, f"mixed samples on the road {road}")
-        assert_alike(parts(first), clean, f"clean samples on the road {road}")
+        assert_alike(second, mixed, f"mixed samples on the code path {path}")
+        assert_alike(parts(first), clean, f"clean samples on the code path {path}")
     check_spec(doubling, batch)
 
 
@@ -320,7 +321,7 @@ def check_second_batch(layer, batch):
 
 
 PROMISES = (
-    check_roads,
+    check_code_paths,
     check_config,
     check_copies,
     check_spec,

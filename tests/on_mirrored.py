@@ -38,7 +38,7 @@ def plans(trainer, number):
     return [trainer.plan(number, N // 2, replica=replica) for replica in range(2)]
 
 
-@pytest.mark.parametrize(("way", "weighted"), [("mix", False), ("mix", True), ("placed", True), ("at", False)])
+@pytest.mark.parametrize(("way", "weighted"), [("mixer", False), ("mixer", True), ("placed", True), ("places", False)])
 def test_each_replica_mixes_with_its_own_plan(way, weighted):
     x, y, w = steps.batch(N)
     w = w if weighted else None
@@ -56,7 +56,7 @@ def test_each_replica_mixes_with_its_own_plan(way, weighted):
 
 def test_alpha_that_a_callback_sets_takes_effect():
     x, y, _ = steps.batch(N)
-    trainer, alphas = steps.trainer_of("mix", 0.1), [2.0, 0.0, 0.5]
+    trainer, alphas = steps.trainer_of("mixer", 0.1), [2.0, 0.0, 0.5]
     expected = steps.weights_of(trainer)
     scheduler = kmix.callbacks.AlphaScheduler(trainer, lambda epoch: alphas[epoch])
     history = steps.fit(trainer, x, y, steps=3, callbacks=[scheduler])
@@ -64,13 +64,13 @@ def test_alpha_that_a_callback_sets_takes_effect():
     assert trainer.alpha == 0.5
     for number, alpha in enumerate(alphas):
         trainer.alpha = alpha
-        expected, _ = mean_step("mix", expected, x, y, None, plans(trainer, number))
+        expected, _ = mean_step("mixer", expected, x, y, None, plans(trainer, number))
     steps.assert_close(steps.weights_of(trainer), expected)
 
 
 def test_a_saved_trainer_evaluates_and_goes_on(tmp_path):
     x, y, w = steps.batch(N)
-    trainer = steps.trainer_of("at")
+    trainer = steps.trainer_of("places")
     expected = steps.weights_of(trainer)
     steps.fit(trainer, x, y, steps=2)
     trainer.alpha = 0.4
@@ -80,7 +80,7 @@ def test_a_saved_trainer_evaluates_and_goes_on(tmp_path):
     steps.fit(loaded, x, y, w, steps=1)
     for number in range(3):
         trainer.alpha = 0.7 if number < 2 else 0.4
-        expected, _ = mean_step("at", expected, x, y, w if number == 2 else None, plans(trainer, number))
+        expected, _ = mean_step("places", expected, x, y, w if number == 2 else None, plans(trainer, number))
     steps.assert_close(steps.weights_of(loaded), expected)
     logits = loaded.predict(x, batch_size=N, verbose=0)
     scores = loaded.evaluate(x, y, batch_size=N, verbose=0, return_dict=True)

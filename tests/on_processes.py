@@ -29,10 +29,10 @@ def mine(array):
     return np.split(array, 2)[PROCESS]
 
 
-@pytest.mark.parametrize(("way", "pairing"), [("mix", "batch"), ("at", "shard")])
-def test_processes_train_on_one_global_batch(way, pairing):
+@pytest.mark.parametrize(("way", "within"), [("mixer", "batch"), ("places", "shard")])
+def test_processes_train_on_one_global_batch(way, within):
     x, y, w = steps.batch(N)
-    trainer = steps.trainer_of(way, pairing=pairing)
+    trainer = steps.trainer_of(way, within=within)
     expected = steps.weights_of(trainer)
     steps.fit(trainer, mine(x), mine(y), mine(w))
     for number in range(4):

@@ -33,24 +33,24 @@ def assert_steps(trainer, way, w, **settings):
     assert int(trainer.step) == 4
 
 
-@pytest.mark.parametrize("pairing", ["batch", "shard"])
+@pytest.mark.parametrize("within", ["batch", "shard"])
 @pytest.mark.parametrize("way", steps.WAYS)
-def test_steps_on_the_global_batch(way, pairing):
-    assert_steps(steps.trainer_of(way, pairing=pairing), way, None if way == "mix" else steps.batch(N)[2])
+def test_steps_on_the_global_batch(way, within):
+    assert_steps(steps.trainer_of(way, within=within), way, None if way == "mixer" else steps.batch(N)[2])
 
 
 def test_partners_stay_within_the_shard():
-    within, across = (steps.trainer_of("mix", pairing=pairing).plan(0, N) for pairing in ("shard", "batch"))
+    inside, across = (steps.trainer_of("mixer", within=within).plan(0, N) for within in ("shard", "batch"))
     shard = np.arange(N) // 4
-    assert np.array_equal(shard[within.permutation], shard)
+    assert np.array_equal(shard[inside.permutation], shard)
     assert not np.array_equal(shard[across.permutation], shard)
-    assert np.array_equal(np.sort(within.permutation), np.arange(N))
-    assert np.array_equal(within.lam, across.lam)
+    assert np.array_equal(np.sort(inside.permutation), np.arange(N))
+    assert np.array_equal(inside.lam, across.lam)
 
 
 def test_shards_divide_the_batch():
     with pytest.raises(ValueError, match="divisible"):
-        steps.trainer_of("mix", pairing="shard").plan(0, 10)
+        steps.trainer_of("mixer", within="shard").plan(0, 10)
 
 
 def moves(trainer):
@@ -71,16 +71,16 @@ def moves(trainer):
 
 @pytest.mark.parametrize("way", steps.WAYS)
 def test_no_sample_leaves_its_device_with_shards(way):
-    sent = moves(steps.trainer_of(way, pairing="shard"))
+    sent = moves(steps.trainer_of(way, within="shard"))
     # The means of the gradients and the metrics, as in plain training.
     assert {kind for _, kind in sent} == {"all-reduce"}
     assert not any(f"[{N}" in shape for shape, _ in sent)
 
 
-@pytest.mark.parametrize("pairing", ["batch", "shard"])
+@pytest.mark.parametrize("within", ["batch", "shard"])
 @pytest.mark.parametrize("way", steps.WAYS)
-def test_clean_samples_beside_the_mixed_ones(way, pairing):
-    trainer, (x, y, w) = steps.trainer_of(way, pairing=pairing, keep_clean=True), steps.batch(N)
+def test_clean_samples_beside_the_mixed_ones(way, within):
+    trainer, (x, y, w) = steps.trainer_of(way, within=within, keep_clean=True), steps.batch(N)
     expected = steps.weights_of(trainer)
     steps.fit(trainer, x, y, w)
     twice = np.tile(x, (2, 1)), np.tile(y, 2), np.tile(w, 2)
@@ -91,36 +91,36 @@ def test_clean_samples_beside_the_mixed_ones(way, pairing):
 
 @pytest.mark.parametrize("way", steps.WAYS)
 def test_no_clean_sample_leaves_its_device_with_shards(way):
-    sent = moves(steps.trainer_of(way, pairing="shard", keep_clean=True))
+    sent = moves(steps.trainer_of(way, within="shard", keep_clean=True))
     assert {kind for _, kind in sent} == {"all-reduce"}
     assert not any(f"[{N}" in shape or f"[{2 * N}" in shape for shape, _ in sent)
 
 
 def test_all_samples_go_to_all_devices_without_shards():
-    sent = moves(steps.trainer_of("mix", pairing="batch"))
+    sent = moves(steps.trainer_of("mixer", within="batch"))
     assert any(kind == "all-gather" and f"[{N},5]" in shape for shape, kind in sent)
 
 
 def test_alpha_that_a_callback_sets_takes_effect():
     x, y, _ = steps.batch(N)
-    trainer, alphas = steps.trainer_of("mix", 0.1), [2.0, 0.0, 0.5]
+    trainer, alphas = steps.trainer_of("mixer", 0.1), [2.0, 0.0, 0.5]
     expected = steps.weights_of(trainer)
     scheduler = kmix.callbacks.AlphaScheduler(trainer, lambda epoch: alphas[epoch])
     assert steps.fit(trainer, x, y, steps=3, callbacks=[scheduler])["alpha"] == alphas
     for number, alpha in enumerate(alphas):
         trainer.alpha = alpha
-        expected, _ = steps.step("mix", expected, x, y, None, trainer.plan(number, N))
+        expected, _ = steps.step("mixer", expected, x, y, None, trainer.plan(number, N))
     steps.assert_close(steps.weights_of(trainer), expected)
 
 
-@pytest.mark.parametrize("pairing", ["batch", "shard"])
-def test_model_parallel(devices, pairing):
+@pytest.mark.parametrize("within", ["batch", "shard"])
+def test_model_parallel(devices, within):
     mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), devices)
     layouts = keras.distribution.LayoutMap(mesh)
     layouts["hidden/kernel"], layouts["top/kernel"] = (None, "model"), ("model", None)
     with keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch").scope():
-        trainer = steps.trainer_of("at", pairing=pairing)
+        trainer = steps.trainer_of("places", within=within)
         assert not trainer.model.get_layer("top").kernel.value.sharding.is_fully_replicated
-        assert_steps(trainer, "at", steps.batch(N)[2])
+        assert_steps(trainer, "places", steps.batch(N)[2])
         shard = np.arange(N) // 8
-        assert np.array_equal(shard[trainer.plan(0, N).permutation], shard) == (pairing == "shard")
+        assert np.array_equal(shard[trainer.plan(0, N).permutation], shard) == (within == "shard")

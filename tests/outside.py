@@ -1,4 +1,4 @@
-"""What somebody else's package would hold: a target, two mixers and two pairing rules, by public names of kmix alone."""
+"""What another package would hold: a target, two mixers and two pairing rules, by public names of kmix alone."""
 
 from typing import Any, NamedTuple
 

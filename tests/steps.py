@@ -1,13 +1,44 @@
-"""A small model and its training step in plain NumPy, for the tests on many devices."""
+"""Training steps in plain NumPy, and a small model for the tests on many devices."""
 
 import keras
 import numpy as np
-from test_trainer import CLASSES, RATE, compiled, mixing_matrix, numbers, output_gradient, targets
+import oracle
 
 import kmix
 
-WAYS = ("mix", "placed", "at")
-AT = ("input", "hidden", "top")
+RATE = 0.5  # learning rate of every oracle
+CLASSES = 4
+WAYS = ("mixer", "placed", "places")
+PLACES = ("input", "hidden", "top")
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def compiled(trainer, **settings):
+    loss = kmix.losses.SoftLabelCrossentropy(from_logits=True)
+    trainer.compile(**{"optimizer": keras.optimizers.SGD(RATE), "loss": loss, **settings})
+    return trainer
+
+
+def mixing_matrix(plan):
+    """The matrix that mixes the rows of a batch."""
+    matrix = np.diag(plan.lam.astype("float64"))
+    matrix[np.arange(len(plan.lam)), plan.permutation] += 1 - plan.lam
+    return matrix
+
+
+def targets(plan, y, w):
+    y = oracle.one_hot(y, CLASSES) if np.ndim(y) == 1 else y
+    if w is None:
+        return oracle.mixup(y, plan.lam, plan.permutation), np.ones(len(y))
+    return oracle.weighted(y, w, plan.lam, plan.permutation)
+
+
+def output_gradient(logits, y, w):
+    """Gradient of the mean weighted cross-entropy."""
+    return w[:, None] * (oracle.softmax(logits) - y) / len(y)
 
 
 def batch(n):
@@ -16,17 +47,16 @@ def batch(n):
     return numbers(n, 5), generator.integers(0, CLASSES, n), generator.uniform(0.2, 3.0, n).astype("float32")
 
 
-def trainer_of(way, alpha=0.7, pairing="batch", keep_clean=None, **settings):
+def trainer_of(way, alpha=0.7, within=None, include_clean=False, **settings):
     """A compiled trainer that mixes the inputs, mixes with a layer in the model, or mixes at one of three places."""
-    mix = kmix.MixUp(alpha, seed=3) if way == "mix" else kmix.EmbeddingMixup(alpha, seed=5)
+    seed, kind = (3, kmix.MixUp) if way == "mixer" else (5, kmix.EmbeddingMixup)
+    mixer = kind(alpha, seed=seed, include_clean=include_clean)
     inputs = keras.Input((5,))
     tensor = keras.layers.Dense(6, activation="tanh", use_bias=False, name="hidden")(inputs)
-    tensor = mix(tensor) if way == "placed" else tensor
+    tensor = mixer(tensor) if way == "placed" else tensor
     model = keras.Model(inputs, keras.layers.Dense(CLASSES, use_bias=False, name="top")(tensor))
-    ways = {"mix": {"mix": mix}, "placed": {}, "at": {"mix": mix, "at": AT}}
-    return compiled(
-        kmix.MixTrainer(model, pairing=pairing, keep_clean=keep_clean, **ways[way]), metrics=["accuracy"], **settings
-    )
+    ways = {"mixer": {"mixer": mixer}, "placed": {}, "places": {"mixer": mixer, "places": PLACES}}
+    return compiled(kmix.MixTrainer(model, within=within, **ways[way]), metrics=["accuracy"], **settings)
 
 
 def weights_of(trainer):
@@ -37,7 +67,7 @@ def step(way, weights, x, y, w, plan):
     """The weights after one step of SGD on a batch, and the accuracy on its mixed labels."""
     first, second = weights
     mixings = [np.eye(len(x))] * 3
-    mixings[{"mix": 0, "placed": 1, "at": plan.place}[way]] = mixing_matrix(plan)
+    mixings[{"mixer": 0, "placed": 1, "places": plan.place}[way]] = mixing_matrix(plan)
     below = mixings[0] @ x
     squashed = np.tanh(below @ first)
     state = mixings[1] @ squashed

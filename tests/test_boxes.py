@@ -9,7 +9,7 @@ from roads import ROADS, at_step, to_native, to_numpy
 
 import kmix
 from kmix._backend import xla
-from kmix._backend.recent import Recent
+from kmix._backend.execution import Programs
 from kmix.targets import BoundingBoxes, Labels, SegmentationMasks
 from kmix.targets.box_formats import FORMATS
 
@@ -292,6 +292,7 @@ def test_untouched_boxes_keep_their_bits():
         assert mixed["labels"].dtype == np.int64
 
 
+@pytest.mark.slow
 @once
 def test_an_unknown_number_of_boxes_in_tf_data():
     corners, labels = scene(np.random.default_rng(3), 20, 30)
@@ -315,7 +316,7 @@ def test_an_unknown_number_of_boxes_in_tf_data():
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
 def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
     made, program = [], xla._Program
-    monkeypatch.setattr(xla, "KEPT", Recent())
+    monkeypatch.setattr(xla, "PROGRAMS", Programs())
     monkeypatch.setattr(xla, "_Program", lambda *arguments: made.append(program(*arguments)) or made[-1])
     mixer = layer(kind, weights=True)
 
@@ -397,7 +398,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.fast("CutMix")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 def test_a_dictionary_with_boxes_keeps_the_promises(name):
     for promise in PROMISES:
@@ -422,7 +423,7 @@ def test_boxes_of_a_second_batch(road):
             np.testing.assert_array_equal(mixed[name][i, len(expected) :], -1)
 
 
-@pytest.mark.fast("MaxNumBoundingBoxes")
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["RandomFlip", "RandomCrop", "Resizing", "MaxNumBoundingBoxes"])
 def test_keras_layers_take_mixed_boxes_and_give_boxes_to_mix(after):
     keras_layer = {

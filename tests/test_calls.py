@@ -1,4 +1,4 @@
-"""The forms of a call, counting, symbolic use, and what a layer keeps when it is saved or copied."""
+"""The forms of a call, in a pipeline and in a model; counting; and what a layer keeps when it is saved or copied."""
 
 import copy
 import json
@@ -12,9 +12,12 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
-from roads import to_native, to_numpy
+import tensorflow as tf
+from helpers import BACKEND, CODE_PATHS, assert_near, call, to_native, to_numpy
 
 import kmix
+from kmix.layers.training_step import TrainingStep, run_step
+from kmix.targets import LabelPairs, Labels
 
 X = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype("float32")
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -34,46 +37,313 @@ class Batch(NamedTuple):
     y: np.ndarray
 
 
+class Triple(NamedTuple):
+    x: np.ndarray
+    y: np.ndarray
+    sample_weight: np.ndarray
+
+
+def unchanged(structure):
+    return structure
+
+
+def to_tensorflow(structure):
+    return tf.nest.map_structure(tf.constant, structure)
+
+
+def flat(structure):
+    return tuple(tf.nest.flatten(structure))
+
+
 @every_layer
-@pytest.mark.parametrize("convert", [lambda a: a, to_native], ids=["numpy", "native"])
+@pytest.mark.parametrize("convert", [unchanged, to_native], ids=["numpy", "native"])
 def test_all_forms_mix_alike(index, convert):
-    w = np.ones(6, "float32")
-    x, y, w = convert((X, Y, w))
+    x, y, w = convert((X, Y, np.ones(6, "float32")))
+    data = {"images": x, "labels": y}
     forms = {
         "arguments": lambda layer: layer(x, y),
         "keyword": lambda layer: layer(x, y=y),
-        "tuple": lambda layer: layer((x, y)),
+        "keywords": lambda layer: layer(y=y, x=x),
         "weights": lambda layer: layer(x, y, w)[:2],
         "weights by name": lambda layer: layer(x, y, sample_weight=w)[:2],
-        "tuple of three": lambda layer: layer((x, y, w))[:2],
-        "dictionary": lambda layer: tuple(layer({"images": x, "labels": y}).values()),
+        "dictionary": lambda layer: tuple(layer(data).values()),
+        "dictionary in training": lambda layer: tuple(layer(data, training=True).values()),
         "training": lambda layer: layer(x, y, training=True),
         "at_step": lambda layer: layer.at_step(0, (x, y)),
+        "at_step with weights": lambda layer: layer.at_step(0, (x, y, w))[:2],
         "at_step with a list": lambda layer: layer.at_step(0, [x, y]),
         "at_step with a named tuple": lambda layer: layer.at_step(np.int64(0), Batch(x, y)),
+        "at_step with a dictionary": lambda layer: tuple(layer.at_step(0, data).values()),
         "at_step with a tensor": lambda layer: layer.at_step(keras.ops.convert_to_tensor(0), (x, y)),
     }
     expected = to_numpy(layers()[index].at_step(0, (X, Y)))
     for name, form in forms.items():
         for a, b in zip(to_numpy(tuple(form(layers()[index]))), expected, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
-    assert type(layers()[0].at_step(0, [x, y])) is tuple
-    assert isinstance(layers()[0].at_step(0, Batch(x, y)), Batch)
-    assert layers()[0].at_step(0, (x, y, None))[2] is None
+    layer = layers()[0]
+    assert type(layer.at_step(0, [x, y])) is tuple
+    assert isinstance(layer.at_step(0, Batch(x, y)), Batch)
+    assert isinstance(layer.at_step(0, Triple(x, y, w)), Triple)
+    assert layer.at_step(0, (x, y, None))[2] is None
+
+
+FORMS = {
+    "an array": lambda x, y: x,
+    "a tuple": lambda x, y: (x, y),
+    "a tuple of one": lambda x, y: (x,),
+    "a list": lambda x, y: [x, y],
+    "a named tuple": lambda x, y: Batch(x, y),
+    "a dictionary without labels": lambda x, y: {"images": x, "size": y},
+    "a nested structure": lambda x, y: {"a": (x, [y])},
+}
+every_form = pytest.mark.parametrize("form", FORMS)
+
+
+@every_form
+@pytest.mark.parametrize("convert", [unchanged, to_native, to_tensorflow], ids=["numpy", "native", "tensorflow"])
+def test_inputs_alone(form, convert):
+    """One argument that is no labelled dictionary is inputs alone, whatever it holds."""
+    given = FORMS[form](*convert((X, Y)))
+    native = convert is to_native or (convert is to_tensorflow and BACKEND == "tensorflow")
+    for index in range(3):
+        layer = layers()[index]
+        assert_near(flat(layer(given, training=False)), flat(to_numpy(given)))
+        with pytest.raises(ValueError, match=r"without '?labels"):
+            layer(given, training=True)
+        if form == "an array" and native:
+            # Nothing tells it from inference within a model.
+            np.testing.assert_array_equal(to_numpy(layer(given)), X)
+        else:
+            with pytest.raises(ValueError, match=r"without '?labels"):
+                layer(given)
+        # Nothing was counted.
+        np.testing.assert_array_equal(layer(X, Y)[0], layer.at_step(0, (X, Y))[0])
+
+
+@every_form
+def test_inputs_alone_in_a_pipeline(form):
+    """Also within scopes of names, as a layer of Keras opens them."""
+    ds = tf.data.Dataset.from_tensors((X, Y))
+
+    def alone(x, y, training=None):
+        return flat(layer(FORMS[form](x, y), training=training))
+
+    def scoped(x, y):
+        with tf.name_scope("model"), tf.name_scope("layer"):
+            return alone(x, y)
+
+    for index in range(3):
+        layer = layers()[index]
+        for function in (alone, scoped, lambda x, y: alone(x, y, True)):
+            with pytest.raises(ValueError, match=r"without '?labels"):
+                ds.map(function)
+        assert_near(next(iter(ds.map(lambda x, y: alone(x, y, False)))), flat(FORMS[form](X, Y)))
+
+
+def test_batches_in_a_pipeline():
+    w = np.linspace(0, 1, 6).astype("float32")
+
+    def scoped(layer):
+        def function(*batch):
+            with tf.name_scope("model"), tf.name_scope("layer"):
+                return layer(*batch)
+
+        return function
+
+    for batch in ((X, Y), (X, Y, w), {"images": X, "labels": Y, "sample_weight": w}):
+        ds = tf.data.Dataset.from_tensors(batch)
+        expected = layers()[0].at_step(0, batch)
+        for wrap in (unchanged, scoped, lambda layer: lambda *parts: layer(*parts, training=True)):
+            assert_near(flat(next(iter(ds.map(wrap(layers()[0]))))), flat(expected))
+        layer = layers()[0]
+        unmixed = next(iter(ds.map(lambda *parts, layer=layer: layer(*parts, training=False))))
+        assert_near(flat(unmixed), flat(batch))
 
 
 @every_layer
-def test_training_false_and_inputs_alone_advance_nothing(index):
-    layer = layers()[index]
-    for convert in (lambda a: a, to_native):
-        x, y = convert((X, Y))
-        ours = layer(x, y, training=False)
-        np.testing.assert_array_equal(to_numpy(ours)[0], X)
-        np.testing.assert_array_equal(to_numpy(ours)[1], Y)
-        np.testing.assert_array_equal(to_numpy(layer(x)), X)
-        with pytest.raises(ValueError, match="without labels"):
-            layer({"images": x})
+def test_training_false_advances_nothing(index):
+    layer, w = layers()[index], np.ones(6, "float32")
+    dictionaries = {"images": X, "labels": Y}, {"images": X, "labels": Y, "other": w}
+    for convert in (unchanged, to_native, to_tensorflow):
+        for batch in ((X, Y), (X, Y, w), *((one,) for one in dictionaries)):
+            ours = layer(*convert(batch), training=False)
+            assert_near(ours, batch[0] if len(batch) == 1 else batch)
     np.testing.assert_allclose(layer(X, Y)[0], layers()[index].at_step(0, (X, Y))[0])
+
+
+@pytest.mark.parametrize("convert", [unchanged, to_native], ids=["numpy", "native"])
+def test_what_a_call_does_not_take(convert):
+    x, y, w = convert((X, Y, np.ones(6, "float32")))
+    layer = kmix.MixUp(0.5, num_classes=3, seed=1)
+    for arguments in ((x, y, w, True), (x, y, w, w), (x, y, w, w, w)):
+        with pytest.raises(ValueError, match=f"{len(arguments)} parts"):
+            layer(*arguments)
+    for training in ("abc", 2, "False"):
+        with pytest.raises(TypeError, match="`training` must be True or False"):
+            layer(x, y, training=training)
+    with pytest.raises(TypeError, match="weights"):
+        layer(x, y, weights=w)
+    for unknown in ({"images": x, "labels": y, "id": w}, {"images": x, "label": y}):
+        with pytest.raises(ValueError, match="'id': |'labels'"):
+            layer(unknown)
+    np.testing.assert_array_equal(layer(X, Y)[0], layer.at_step(0, (X, Y))[0])
+
+
+def test_a_dictionary_with_keys_of_its_own():
+    """The keys of TFDS, several inputs, and what is kept."""
+    tfds = kmix.MixUp(0.2, inputs_key="image", target={"label": Labels(3), "id": "keep"}, seed=1)
+    several = kmix.MixUp(0.2, inputs_key=("left", "right"), num_classes=3, seed=1)
+    expected = kmix.MixUp(0.2, num_classes=3, seed=1).at_step(0, (X, Y))
+    for path in CODE_PATHS:
+        mixed = call(path, copy.deepcopy(tfds), {"id": np.arange(6), "image": X, "label": Y})
+        assert list(mixed) == ["id", "image", "label"]
+        assert_near((mixed["image"], mixed["label"], mixed["id"]), (*expected, np.arange(6)))
+        mixed = call(path, copy.deepcopy(several), {"right": X[:, :4], "labels": Y, "left": X})
+        assert list(mixed) == ["right", "labels", "left"]
+        assert_near((mixed["left"], mixed["right"], mixed["labels"]), (expected[0], expected[0][:, :4], expected[1]))
+    ordered = tfds.at_step(0, OrderedDict(label=Y, image=X))
+    assert type(ordered) is OrderedDict
+    assert list(ordered) == ["label", "image"]
+
+
+# In a model.
+
+
+def sequential(layer):
+    return keras.Sequential([keras.Input((8, 8, 3)), layer, keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+
+
+def functional(layer):
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, keras.layers.Dense(3, "softmax")(keras.layers.Flatten()(layer(inputs))))
+
+
+@keras.saving.register_keras_serializable(package="calls")
+class Subclassed(keras.Model):
+    def __init__(self, mixing, hands_on=True, **settings):
+        super().__init__(**settings)
+        self.mixing, self.hands_on = mixing, hands_on
+        self.flatten, self.top = keras.layers.Flatten(), keras.layers.Dense(3, "softmax")
+
+    def call(self, x, training=None):
+        x = self.mixing(x, training=training) if self.hands_on else self.mixing(x)
+        return self.top(self.flatten(x))
+
+    def get_config(self):
+        mixing = keras.saving.serialize_keras_object(self.mixing)
+        return {**super().get_config(), "mixing": mixing, "hands_on": self.hands_on}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "mixing": keras.saving.deserialize_keras_object(config["mixing"])})
+
+
+MODELS = {
+    "Sequential": sequential,
+    "functional": functional,
+    "subclassed": Subclassed,
+    "subclassed, training not handed on": lambda layer: Subclassed(layer, hands_on=False),
+    "nested": lambda layer: keras.Sequential([keras.Input((8, 8, 3)), functional(layer)]),
+}
+
+
+def agree(model, expected):
+    """Assert that a model predicts what is expected, and refuses to train on inputs alone."""
+    for x in (X, to_native(X)):
+        for settings in ({}, {"training": None}, {"training": False}):
+            np.testing.assert_allclose(to_numpy(model(x, **settings)), expected, atol=1e-6)
+        with pytest.raises(ValueError, match="without labels"):
+            model(x, training=True)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@every_layer
+def test_a_layer_in_a_model_is_the_identity_until_it_trains(kind, index, tmp_path):
+    model, plain = MODELS[kind](layers()[index]), MODELS[kind](keras.layers.Identity())
+    expected = to_numpy(plain(to_native(X)))
+    model(to_native(X))
+    model.set_weights(plain.get_weights())
+    agree(model, expected)
+    model.save(tmp_path / "model.keras")
+    agree(keras.models.load_model(tmp_path / "model.keras"), expected)
+    if not isinstance(model, Subclassed):
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        agree(clone, expected)
+    # Eagerly, since to compile takes long.
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    np.testing.assert_allclose(model.predict(X, verbose=0), expected, atol=1e-6)
+    loss = -np.log(expected[np.arange(6), Y]).mean()
+    np.testing.assert_allclose(model.evaluate(X, Y, verbose=0), loss, rtol=1e-4)
+    if BACKEND != "jax" or "not handed on" not in kind:
+        # On JAX, `fit` does not tell a layer that it trains: the model has to hand it on.
+        with pytest.raises(ValueError, match=r"kmix\.MixTrainer"):
+            model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "pack", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))], ids=["tuple", "list", "dictionary"]
+)
+@every_layer
+def test_a_structure_in_a_model_is_several_inputs(index, pack):
+    """Never a batch: in a model, labels are a second argument."""
+    layer = layers(num_classes=None)[index]
+    symbols = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    model = keras.Model(symbols, flat(layer(pack(symbols))))
+    given = X, X[::-1].copy()
+    arrays = to_native(given)
+    stateless = {
+        "model": lambda *inputs, **settings: model.stateless_call([], [], inputs, **settings)[0],
+        "layer": lambda *inputs, **settings: layer.stateless_call([], [], pack(inputs), **settings)[0],
+    }
+    for settings in ({}, {"training": None}, {"training": False}):
+        assert_near(flat(model(given, **settings)), given, 0)
+        assert_near(flat(model(arrays, **settings)), given, 0)
+        # The layer by itself, which stands in a model.
+        assert_near(flat(layer(pack(arrays), **settings)), given, 0)
+        for function in stateless.values():
+            assert_near(flat(function(*arrays, **settings)), given, 0)
+    for function in stateless.values():
+        with pytest.raises(ValueError, match="without labels"):
+            function(*arrays, training=True)
+    model.compile("sgd", "mse", run_eagerly=True)
+    assert_near(flat(model.predict(given, verbose=0)), given, 0)
+    with pytest.raises(ValueError, match="without labels"):
+        model.fit(given, given, verbose=0)
+
+
+@every_layer
+def test_a_dictionary_of_symbols_is_refused(index):
+    inputs = {"images": keras.Input((8, 8, 3)), "labels": keras.Input((), dtype="int32")}
+    for settings in ({}, {"training": True}, {"training": False}):
+        with pytest.raises(ValueError, match="second argument"):
+            layers()[index](inputs, **settings)
+
+
+@pytest.mark.parametrize("training", [None, True])
+def test_inputs_in_a_training_step_are_mixed_with_its_plan(training):
+    """Whatever their structure: what looks like a labelled batch is inputs, too."""
+    layer = kmix.MixUp(0.5, num_classes=3, seed=1)
+    plan = layer.plan(4, 6)
+    x, other = to_native((X, X[::-1].copy()))
+    expected = layer.at_step(4, (X, Y))[0], layer.at_step(4, (X[::-1].copy(), Y))[0]
+    for pack in (
+        tuple,
+        list,
+        lambda pair: Batch(*pair),
+        lambda pair: dict(zip(("images", "labels"), pair, strict=True)),
+    ):
+        given = pack((x, other))
+        with run_step(TrainingStep(plan)):
+            mixed = layer(given, training=training)
+        keras.tree.assert_same_structure(mixed, given)
+        assert_near(flat(mixed), expected)
+    with run_step(TrainingStep(plan)):
+        assert_near(layer(x, training=training), expected[0])
+        # With labels, it is a batch of its own.
+        assert_near(layer(x, to_native(Y))[1], layer.at_step(0, (X, Y))[1])
+    with pytest.raises(ValueError, match="the inputs were not"), run_step(TrainingStep(plan)):
+        layer(x, training=False)
 
 
 @every_layer
@@ -142,30 +412,12 @@ def test_symbolic_calls_know_their_output(index):
     out_x, out_y, out_w = layer(x, y, w)
     assert (tuple(out_x.shape), tuple(out_y.shape), tuple(out_w.shape)) == ((None, 8, 8, 3), (None, 3), (None,))
     assert out_x.dtype == ("uint8" if index == 1 else "float32")
-    mixed = layer({"images": x, "labels": y})
-    assert tuple(mixed["labels"].shape) == (None, 3)
-    pairs = kmix.RandomChoice([kmix.CutMix(num_classes=9, labels="pair")])(x, y)[1]
+    pairs = kmix.RandomChoice([kmix.CutMix(target=LabelPairs(9))])(x, y)[1]
     assert (tuple(pairs.shape), pairs.dtype) == ((None, 3), "float32")
     assert tuple(layer(x, training=True).shape) == (None, 8, 8, 3)
     model = keras.Model([x, y, w], [out_x, out_y, out_w])
     values = [np.zeros((6, 8, 8, 3), "uint8"), Y.astype("int32"), np.ones(6, "float32")]
     assert [tuple(v.shape) for v in model(values, training=True)] == [(6, 8, 8, 3), (6, 3), (6,)]
-
-
-@every_layer
-def test_a_layer_in_a_model_is_the_identity_until_it_trains(index, tmp_path):
-    body = [keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
-    model = keras.Sequential([keras.layers.Input((8, 8, 3)), layers()[index], *body])
-    plain = keras.Sequential([keras.layers.Input((8, 8, 3)), *body])
-    model.compile("sgd", "sparse_categorical_crossentropy")
-    np.testing.assert_array_equal(model.predict(X, verbose=0), plain.predict(X, verbose=0))
-    with pytest.raises(ValueError, match="inputs without labels, in training"):
-        model.fit(X, Y, verbose=0)
-    if keras.backend.backend() != "jax":  # A failed first step leaves a JAX model without weights, even in plain Keras.
-        model.save(tmp_path / "model.keras")
-        loaded = keras.models.load_model(tmp_path / "model.keras")
-        np.testing.assert_array_equal(loaded.predict(X, verbose=0), plain.predict(X, verbose=0))
-        assert loaded.layers[0].seed == model.layers[0].seed
 
 
 @every_layer
@@ -192,12 +444,14 @@ def test_copies_go_on_counting_and_keep_functions():
 def test_choices_among_choices_with_one_seed():
     inner = kmix.RandomChoice([kmix.MixUp(0.0), kmix.MixUp(1.0)], seed=42)
     outer = kmix.RandomChoice([kmix.CutMix(), inner], seed=42)
-    choices = [(int(outer.plan(step, 2, (4, 4)).choice), int(inner.plan(step, 2).choice)) for step in range(400)]
+    choices = [
+        (int(outer.plan(step, 2, spatial_shape=(4, 4)).choice), int(inner.plan(step, 2).choice)) for step in range(400)
+    ]
     assert min(choices.count(pair) for pair in [(0, 0), (0, 1), (1, 0), (1, 1)]) > 60
 
 
 def test_cutmix_of_long_sequences_is_off_at_alpha_zero():
-    plan = kmix.CutMix(0.0).plan(0, 4, (3_000_000,))
+    plan = kmix.CutMix(0.0).plan(0, 4, spatial_shape=(3_000_000,))
     assert (plan.lam == 1).all()
     assert (plan.box[:, 0] == plan.box[:, 1]).all()
 
@@ -214,13 +468,13 @@ def test_the_seed_comes_from_pythons_generator():
 
 def test_layers_of_one_seed_differ_by_kind():
     lam = kmix.MixUp(1.0, seed=1).plan(0, 50).lam
-    cut = kmix.CutMix(1.0, seed=1).plan(0, 50, (64, 64))
+    cut = kmix.CutMix(1.0, seed=1).plan(0, 50, spatial_shape=(64, 64))
     assert abs(np.corrcoef(lam, cut.lam)[0, 1]) < 0.5
     assert (kmix.MixUp(1.0, seed=1).plan(0, 50).permutation != cut.permutation).any()
 
 
 def test_plan_is_what_entered_and_replicas_differ():
-    layer = kmix.RandomChoice([kmix.MixUp(seed=1), kmix.CutMix(seed=1)], weights=[1, 0], seed=1)
+    layer = kmix.RandomChoice([kmix.MixUp(seed=1), kmix.CutMix(seed=1)], [1, 0], seed=1)
     plan = layer.plan(3, 6)
     assert isinstance(plan, kmix.MixPlan)
     assert int(plan.choice) == 0

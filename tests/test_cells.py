@@ -9,6 +9,7 @@ import pytest
 from contract import PROMISES
 
 import kmix
+from kmix.targets import BoundingBoxes, LabelPairs, SegmentationMasks
 
 N, CLASSES, SIZE = 6, 5, (8, 6)
 GENERATOR = np.random.default_rng(0)
@@ -39,18 +40,18 @@ MIXERS = {
 # By the name in the table: the settings of the layer, and the target.
 TARGETS = {
     "class ids": ({"num_classes": CLASSES}, IDS),
-    'pairs of class ids, `labels="pair"`': ({"num_classes": CLASSES, "labels": "pair"}, IDS),
+    "pairs of class ids, `LabelPairs`": ({"target": LabelPairs(CLASSES)}, IDS),
     "soft or multi-hot labels": ({}, np.eye(CLASSES, dtype="float32")[IDS]),
     "values to regress": ({}, np.linspace(-1, 1, N).astype("float32")),
     '`"union"`': ({"target": "union"}, np.eye(CLASSES, dtype="float32")[IDS]),
     '`"keep"`': ({"target": "keep"}, IDS),
     "a callable": ({"target": own}, IDS),
-    "masks of class ids": ({"target": "segmentation_masks", "num_mask_classes": 3}, MASKS),
+    "masks of class ids": ({"target": SegmentationMasks(3)}, MASKS),
     "soft masks": ({"target": "segmentation_masks"}, SOFT_MASKS),
-    "bounding boxes": ({"target": "bounding_boxes", "bounding_box_format": "xyxy"}, BOXES),
+    "bounding boxes": ({"target": BoundingBoxes("xyxy")}, BOXES),
 }
 REFUSED = {
-    ("Mosaic", 'pairs of class ids, `labels="pair"`'): "has room for two",
+    ("Mosaic", "pairs of class ids, `LabelPairs`"): "with 3 partners",
 }
 
 
@@ -62,7 +63,7 @@ REFUSED = {
     'RandomChoice-`"union"`',
     "CutMix-masks of class ids",
     "MixUp-a callable",
-    'Mosaic-pairs of class ids, `labels="pair"`',
+    "Mosaic-pairs of class ids, `LabelPairs`",
     "RandomChoice-soft masks",
     'EmbeddingMixup-`"keep"`',
 )

@@ -5,10 +5,11 @@ import keras
 import numpy as np
 import pytest
 from contract import check_mixer
-from roads import at_step
+from helpers import at_step
 from test_losses_metrics import gradient
 
 import kmix
+from kmix._backend import kernels
 from kmix.layers.training_step import TrainingStep, current_step, run_step
 from kmix.mixing import mix_inputs
 from kmix.pairing import RandomPairs, SimilarLabels
@@ -327,7 +328,7 @@ class SameSteps(kmix.MixUp):
 
 
 @keras.saving.register_keras_serializable(package="contract")
-class UnlikeRoads(kmix.MixUp):
+class UnlikePaths(kmix.MixUp):
     """Another plan on tensors than on NumPy arrays."""
 
     def _draw_and_mix(self, key, alphas, batch, include_clean=None):
@@ -338,7 +339,7 @@ class UnlikeRoads(kmix.MixUp):
 @keras.saving.register_keras_serializable(package="contract")
 class UnlikeFused(kmix.MixUp):
     def sample(self, seed, *args, **settings):
-        return super().sample(seed if self.jit_compile else 99, *args, **settings)
+        return super().sample(seed if kernels.fuses() else 99, *args, **settings)
 
 
 @keras.saving.register_keras_serializable(package="contract")
@@ -370,8 +371,8 @@ class CleanLast(kmix.MixUp):
 
 
 BROKEN = [
-    (UnlikeRoads, contract.check_roads),
-    (UnlikeFused, contract.check_roads),
+    (UnlikePaths, contract.check_code_paths),
+    (UnlikeFused, contract.check_code_paths),
     (DropsRate, contract.check_config),
     (DropsDtype, contract.check_config),
     (NoSeedInCopies, contract.check_copies),

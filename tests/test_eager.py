@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import importlib
 import multiprocessing
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from roads import to_native, to_numpy
 
 import kmix
 from kmix import _backend
-from kmix._backend import kernels, threads
-from kmix._backend.kernels import Programs
+from kmix._backend import execution
+from kmix._backend.execution import Programs
 
 BACKEND = keras.backend.backend()
 N = 64
@@ -46,9 +47,10 @@ every_layer = pytest.mark.parametrize("make", [mixup, cutmix, choice])
 @pytest.fixture(autouse=True)
 def eagerly(monkeypatch):
     """Threads and programs for small batches too, and no programs of other tests."""
-    monkeypatch.setattr(threads, "_LEAST", 1)
-    for twin in (_backend.NATIVE, _backend.TENSORFLOW):
-        monkeypatch.setattr(twin, "_programs", Programs(twin._programs._jit, twin._programs._sights))
+    monkeypatch.setattr(execution, "_WORTH_THREADS", 1)
+    monkeypatch.setattr(importlib.import_module("kmix.mixing.blend"), "_BLOCK", 2**12)
+    monkeypatch.setattr(importlib.import_module("kmix.mixing.paste"), "_SMALL", 0)
+    monkeypatch.setattr(execution, "PROGRAMS", Programs())
     yield
     kmix.mixing.set_num_threads(None)
 
@@ -80,8 +82,8 @@ def tensors(framework):
 @pytest.mark.parametrize("framework", ["native", "tensorflow"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @every_layer
-def test_every_sight_of_a_shape_gives_what_numpy_gives(make, dtype, framework):
-    """The first is mixed at once, the second compiles, the third is a call of the program."""
+def test_every_call_with_a_shape_gives_what_numpy_gives(make, dtype, framework):
+    """JAX mixes the first at once, compiles for the second, and calls the program for the third."""
     layer, plain = make(), make()
     plain.fuse = False
     given = tensors(framework)(batch(dtype))
@@ -109,18 +111,21 @@ def test_a_schedule_takes_effect_in_every_step():
         assert_close(layer.at_step(step, given), mixup(alpha=schedule).at_step(step, batch()))
 
 
-def compiled(framework, monkeypatch):
+@pytest.fixture
+def compiled(monkeypatch):
     """The kernels that get compiled, as a list that grows."""
-    twin, names = (_backend.TENSORFLOW if framework == "tensorflow" else _backend.NATIVE), []
-    jit, sights = twin._programs._jit, twin._programs._sights
-    noted = Programs(lambda kernel: names.append(kernel.func.__name__) or jit(kernel), sights)
-    monkeypatch.setattr(twin, "_programs", noted)
+    names, find = [], Programs.find
+
+    def recorded(self, signature, make, min_calls=1):
+        return find(self, signature, lambda: names.append(signature[0].__name__) or make(), min_calls)
+
+    monkeypatch.setattr(Programs, "find", recorded)
     return names
 
 
 @pytest.mark.parametrize("framework", ["tensorflow", *(["native"] if BACKEND == "jax" else [])])
-def test_a_shape_is_compiled_once_and_by_jax_at_its_second_sight(framework, monkeypatch):
-    names, layers = compiled(framework, monkeypatch), [mixup(alpha=alpha, seed=alpha) for alpha in (1, 2)]
+def test_a_shape_is_compiled_once_and_by_jax_for_its_second_batch(framework, compiled):
+    names, layers = compiled, [mixup(alpha=alpha, seed=alpha) for alpha in (1, 2)]
     first, other = (tensors(framework)((data(n, SHAPE), ids(n))) for n in (N, N + 1))
     layers[0].at_step(0, first)
     layers[0].at_step(0, other)
@@ -136,35 +141,36 @@ def test_a_shape_is_compiled_once_and_by_jax_at_its_second_sight(framework, monk
 
 
 @pytest.mark.parametrize("framework", ["native", "tensorflow"])
-def test_neither_small_batches_nor_plain_layers_compile(framework, monkeypatch):
-    names, plain = compiled(framework, monkeypatch), mixup()
+def test_neither_small_batches_nor_plain_layers_compile(framework, compiled):
+    plain = mixup()
     plain.fuse = False
     for step in range(4):
         mixup().at_step(step, tensors(framework)((data(8, (4,)), ids(8))))
         plain.at_step(step, tensors(framework)(batch()))
-    assert names == []
+    assert compiled == []
 
 
 @on("jax", "PyTorch compiles nothing")
-def test_a_choice_follows_the_fuse_of_its_own(monkeypatch):
-    names, layer = compiled("native", monkeypatch), choice()
+def test_a_choice_follows_the_fuse_of_its_own(compiled):
+    layer = choice()
     layer.fuse = False
     for step in range(6):
         layer.at_step(step, to_native(batch()))
-    assert names == []
+    assert compiled == []
 
 
-def test_programs_are_bounded():
+def test_programs_for_arrays_are_bounded(monkeypatch):
+    monkeypatch.setattr(execution, "PROGRAMS", Programs(limit=2))
     built = []
-    programs = Programs(lambda kernel: built.append(kernel) or kernel, limit=2)
-    arrays = [[np.empty((2**16 + n,), "int8")] for n in range(3)]
+    find = lambda kernel, x: execution.program_for(kernel, [x], (), lambda made: built.append(made) or made, 2)
+    arrays = [np.empty((2**16 + n,), "int8") for n in range(3)]
     kernel = functools.partial(print, sep="")
-    found = [programs.find(kernel, arrays[i]) for i in (0, 0, 1, 0, 2, 0, 1, 1)]
+    found = [find(kernel, arrays[i]) for i in (0, 0, 1, 0, 2, 0, 1, 1)]
     # Of the three, 1 was forgotten for 2.
     assert found == [None, kernel, None, kernel, None, kernel, None, kernel]
     assert len(built) == 2
-    assert programs.find(functools.partial(print, sep="-"), arrays[0]) is None
-    assert programs.find(kernel, [np.empty(2**16 - 1)]) is None is programs.find(kernel, [np.empty(2**16 - 1)])
+    assert find(functools.partial(print, sep="-"), arrays[0]) is None
+    assert find(kernel, np.empty(2**16 - 1)) is None is find(kernel, np.empty(2**16 - 1))
 
 
 def gradient(layer, x, y):
@@ -185,6 +191,7 @@ def gradient(layer, x, y):
     return tape.gradient(value, x)
 
 
+@pytest.mark.fast("mixup")
 @pytest.mark.parametrize("make", [mixup, cutmix])
 def test_gradients_pass_through_eager_batches(make):
     layer, weights = make(), data(N, SHAPE, 3)
@@ -236,7 +243,7 @@ def test_threads_change_no_bit(make, shape, dtype):
 def pools(monkeypatch):
     """The numbers of threads that are asked for, as a list that grows."""
     asked, pool = [], concurrent.futures.ThreadPoolExecutor
-    monkeypatch.setattr(threads, "_POOLS", {})
+    monkeypatch.setattr(execution, "_POOLS", {})
     record = lambda n, **settings: asked.append(n) or pool(n, **settings)
     monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", record)
     return asked
@@ -253,14 +260,14 @@ def test_threads_can_be_set_and_turned_off(monkeypatch):
     mixup()(*batch())
     mixup()(*batch())
     assert asked == [3]
-    monkeypatch.setattr(threads, "_LEAST", 2**30)
+    monkeypatch.setattr(execution, "_WORTH_THREADS", 2**30)
     kmix.mixing.set_num_threads(2)
     mixup()(*batch())
     assert asked == [3]
 
 
 def count_threads():
-    return threads.num_threads()
+    return execution.num_threads()
 
 
 @pytest.mark.slow
@@ -318,7 +325,7 @@ def test_pytorch_on_the_cpu_is_mixed_by_numpy(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_an_accelerator_of_pytorch_mixes_in_place_of_its_own(monkeypatch, dtype):
     """No tensor of another device is here, so that the views are taken away instead."""
-    monkeypatch.setattr(_backend.native.host, "views", lambda arrays: None)
+    monkeypatch.setattr(_backend.keras_ops, "_view", lambda x: None)
     given = to_native(batch(dtype))
     for make in (mixup, cutmix):
         assert_close(make().at_step(0, given), make().at_step(0, batch(dtype)))
@@ -347,9 +354,9 @@ def test_tensors_of_pytorch_that_are_followed_take_plain_operations():
     expected = mixup().at_step(0, (x.numpy(), y.numpy()))[0]
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        # The gradient of a blend is our own, and only goes backward.
-        with pytest.raises(NotImplementedError, match="jvp"):
-            layer.at_step(0, (dual, y))
+        blended = torch.autograd.forward_ad.unpack_dual(layer.at_step(0, (dual, y))[0])
+        np.testing.assert_allclose(blended.primal, expected, atol=1e-6)
+        np.testing.assert_allclose(blended.tangent, np.ones((N, 5)), atol=1e-6)
         pasted = cutmix().at_step(0, (dual[:, :, None], y))[0]
         np.testing.assert_array_equal(torch.autograd.forward_ad.unpack_dual(pasted).tangent[..., 0], np.ones((N, 5)))
     mapped = torch.func.vmap(lambda z: cutmix().at_step(0, (z, y))[0])(torch.stack([2 * x, x])[..., None])
@@ -373,4 +380,4 @@ def test_the_device_of_an_array_of_jax():
     given = jax.device_put(batch(), device)
     for n in range(3):
         assert mixup().at_step(n, given)[0].devices() == {device}
-    assert kernels.fuses()
+    assert execution._FUSES.get()

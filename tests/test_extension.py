@@ -1,4 +1,4 @@
-"""A target, mixers and pairing rules from outside kmix, in 40 lines each and by public names alone, on every code path."""
+"""A target, mixers and pairing rules from outside kmix: 40 lines each, public names alone, on every code path."""
 
 import ast
 import inspect
@@ -10,9 +10,9 @@ import outside
 import pytest
 import tensorflow as tf
 from contract import check_mixer
+from helpers import CODE_PATHS, at_step
 from oracle import mixup, one_hot
 from outside import Angles, NextSample, RowMix, Rows, SameClass, Strong
-from roads import ROADS, at_step
 
 import kmix
 from kmix.targets import Labels
@@ -140,25 +140,25 @@ MIXERS = {
 }
 
 
-@pytest.mark.fast("RowMix", "the target and labels", "partners by a score")
+@pytest.mark.fast("RowMix", "partners by a score")
 @pytest.mark.parametrize("name", MIXERS)
 def test_what_comes_from_outside_keeps_the_contract(name):
     layer, batch = MIXERS[name]()
     check_mixer(layer, batch, FORMULAS)
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_partners_are_those_of_the_rule(road):
+@pytest.mark.parametrize("path", CODE_PATHS)
+def test_partners_are_those_of_the_rule(path):
     """The mixed one-hot rows show who was mixed with whom."""
     eye = np.eye(N, dtype="float32")
-    following = at_step(road, kmix.MixUp(1.0, pairing=NextSample(), seed=1), 2, (images(), eye))[1]
+    following = at_step(path, kmix.MixUp(1.0, pairing=NextSample(), seed=1), 2, (images(), eye))[1]
     for i, row in enumerate(following):
         assert set(np.flatnonzero(row)) == {i, (i + 1) % N}
     classes = np.array([0, 1, 0, 1, 1, 2, 1])
     target = {"labels": Labels(3), "row": "labels"}
     layer = kmix.MixUp(1.0, target=target, pairing=SameClass(allow_self=False), seed=1)
     rows = np.concatenate(
-        [at_step(road, layer, step, (images(), {"labels": classes, "row": eye}))[1]["row"] for step in range(4)]
+        [at_step(path, layer, step, (images(), {"labels": classes, "row": eye}))[1]["row"] for step in range(4)]
     )
     for i, row in enumerate(rows):
         others = set(np.flatnonzero(row)) - {i % N}
@@ -168,11 +168,11 @@ def test_partners_are_those_of_the_rule(road):
     assert len({tuple(np.flatnonzero(row)) for row in rows}) > N
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_a_dictionary_holds_the_target_under_a_key(road):
+@pytest.mark.parametrize("path", CODE_PATHS)
+def test_a_dictionary_holds_the_target_under_a_key(path):
     layer = RowMix(1.0, num_classes=CLASSES, target={"way": Angles()}, seed=1)
     batch = {"images": images(), "labels": ids(), "way": angles()}
-    mixed = at_step(road, layer, 2, batch)
+    mixed = at_step(path, layer, 2, batch)
     plan = layer.plan(2, N, spatial_shape=(8, 6))
     rows = np.arange(8)[None, :, None, None] < np.asarray(plan.region.first)[:, None, None, None]
     np.testing.assert_array_equal(mixed["images"], np.where(rows, batch["images"], batch["images"][plan.permutation]))
@@ -246,6 +246,7 @@ def test_a_training_step_is_one_on_the_mixed_batch(name):
     assert np.abs(unmixed[-1] - expected[-1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_mixer_placed_in_a_model_mixes_in_the_training_step():
     layer = Strong(1.0, seed=3, num_classes=CLASSES)
     model, plain = network(CLASSES, place=layer), network(CLASSES)
@@ -297,7 +298,7 @@ def test_partners_may_read_the_targets():
 
 
 def test_a_target_of_one_partner_is_refused_where_there_are_three():
-    with pytest.raises(ValueError, match="3 partners.*Angles"):
+    with pytest.raises(ValueError, match=r"3 partners.*Angles"):
         kmix.Mosaic(target=Angles())
-    with pytest.raises(ValueError, match="3 partners.*Angles"):
+    with pytest.raises(ValueError, match=r"3 partners.*Angles"):
         kmix.Mosaic(target={"way": Angles(), "kind": Labels(CLASSES)})

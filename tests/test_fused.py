@@ -12,7 +12,7 @@ from roads import to_numpy
 
 import kmix
 from kmix._backend import TENSORFLOW, xla
-from kmix._backend.recent import Recent
+from kmix._backend.execution import Programs
 from kmix.batch import Batch
 from kmix.layers.step import StepKey
 
@@ -65,7 +65,7 @@ def assert_close(mixed, expected, tolerance=1e-6):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max(initial=0))
 
 
-@pytest.mark.fast("mixup-column of ids", "cutmix-ids")
+@pytest.mark.fast("mixup-column of ids")
 @once
 @pytest.mark.parametrize("labels", list(LABELS))
 @pytest.mark.parametrize("kind", KINDS)
@@ -241,7 +241,7 @@ def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
 def traced(monkeypatch):
     """The programs that are made, as a list that grows."""
     made, program = [], xla._Program
-    monkeypatch.setattr(xla, "KEPT", Recent())
+    monkeypatch.setattr(xla, "PROGRAMS", Programs())
     monkeypatch.setattr(xla, "_Program", lambda *arguments: made.append(program(*arguments)) or made[-1])
     return made
 
@@ -293,6 +293,7 @@ def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
     assert len(made) == 8
 
 
+@pytest.mark.slow
 @once
 def test_code_of_the_user_is_traced_anew(monkeypatch):
     made, factor = traced(monkeypatch), [1.0]
@@ -320,11 +321,11 @@ def test_a_program_with_a_tensor_of_its_graph_is_not_kept():
         assert_close(to_numpy(mixed), layer.at_step(0, to_numpy(batch), replica=replica))
 
 
-def test_kept_programs_are_bounded():
-    kept, made = Recent(limit=2), []
+def test_programs_are_bounded():
+    programs, made = Programs(limit=2), []
     for signature in (1, 2, 1, 3, 1, 2):
-        kept.find(signature, lambda signature=signature: made.append(signature) or object())
+        programs.find(signature, lambda signature=signature: made.append(signature) or object())
     assert made == [1, 2, 3, 2]
-    kept.drop(1)
-    kept.find(1, lambda: made.append(1) or object())
+    programs.drop(1)
+    programs.find(1, lambda: made.append(1) or object())
     assert made == [1, 2, 3, 2, 1]

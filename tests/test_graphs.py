@@ -82,12 +82,12 @@ def nested_mask(ids, tokens):
     return body({"padding_mask": ops.cast(ops.not_equal(ids, 0), "int32"), "x": tokens})
 
 
-PLACES = [keyword, position, integers, floats, by_hand, twice, nested, nested_mask]
+FORMS = [keyword, position, integers, floats, by_hand, twice, nested, nested_mask]
 
 
 def trained(trainer, inputs, plan):
     """What the model computes in a training step with this plan."""
-    with run(Step(plan, places=len(trainer.at or ()))):
+    with run(Step(plan, places=len(trainer.places or ()))):
         return ops.convert_to_numpy(trainer(inputs, training=True))
 
 
@@ -100,16 +100,16 @@ def expected(table, plan):
 
 @pytest.mark.fast(
     "placed-keyword",
-    "at-position",
+    "places-position",
     "placed within-integers",
     "placed-floats",
-    "at-by_hand",
+    "places-by_hand",
     "placed within-nested",
-    "at within-nested_mask",
+    "places within-nested_mask",
     "placed-twice",
 )
-@pytest.mark.parametrize("pool", PLACES)
-@pytest.mark.parametrize("way", ["placed", "at", "placed within", "at within"])
+@pytest.mark.parametrize("pool", FORMS)
+@pytest.mark.parametrize("way", ["placed", "places", "placed within", "places within"])
 def test_masks_from_before_the_mixing_are_united(pool, way):
     ids = token_ids()
     if way.endswith("within"):
@@ -117,16 +117,16 @@ def test_masks_from_before_the_mixing_are_united(pool, way):
     else:
         tokens = embed()(ids)
         tokens = mixup()(tokens) if way == "placed" else tokens
-    if way == "at within":
+    if way == "places within":
         ids_, tokens_ = token_ids(), embed()
         whole = keras.Model(ids_, pool(ids_, tokens_(ids_)), name="whole")
         model = keras.Model(ids, whole(ids))
     else:
         model = keras.Model(ids, pool(ids, tokens))
     table = model.get_weights()[0]
-    at = {"at": ["embed"], "at within": ["whole/embed"]}.get(way)
-    trainer = kmix.MixTrainer(model, **({"mix": mixup(), "at": at} if at else {}))
-    plan = mixup().plan(0, 6)._replace(place=0 if at else None)
+    places = {"places": ["embed"], "places within": ["whole/embed"]}.get(way)
+    trainer = kmix.MixTrainer(model, **({"mixer": mixup(), "places": places} if places else {}))
+    plan = mixup().plan(0, 6)._replace(place=0 if places else None)
     np.testing.assert_allclose(trained(trainer, IDS, plan), expected(table, plan), atol=1e-5)
     own = (table[IDS] * MASK[..., None]).sum(axis=1) / MASK.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(trainer.predict(IDS, verbose=0), own, atol=1e-5)
@@ -187,7 +187,7 @@ def test_masks_of_numbers_are_united_in_their_own_dtype(dtype):
     x, mask = keras.Input((5, 4), name="x"), keras.Input((5,), dtype=dtype, name="mask")
     hidden = keras.layers.Identity(name="hidden")(x)
     model = keras.Model([x, mask], Watched()(hidden, padding_mask=mask))
-    trainer = kmix.MixTrainer(model, mix=mixup(), at=["hidden"])
+    trainer = kmix.MixTrainer(model, mixer=mixup(), places=["hidden"])
     plan = mixup().plan(0, 6)._replace(place=0, lam=np.array([0.2, 0.4, 1, 0.7, 1, 0.5], "float32"))
     data = np.random.default_rng(0).normal(size=(6, 5, 4)).astype("float32")
     result = trained(trainer, [data, MASK.astype(dtype)], plan)
@@ -229,7 +229,7 @@ def test_floats_in_a_dictionary_are_data():
     body = keras.Model({"x": inner, "soft_mask": weights}, Pool()(inner, weights), name="body")
     model = keras.Model([ids, weights], body({"x": embed()(ids), "soft_mask": weights}))
     with pytest.warns(UserWarning, match="'embed'"):
-        trainer = kmix.MixTrainer(model, mix=mixup(), at=["embed"])
+        trainer = kmix.MixTrainer(model, mixer=mixup(), places=["embed"])
     plan, own = mixup().plan(0, 6)._replace(place=0), MASK.astype("float32")[..., None]
     tokens = oracle.mixup(model.get_weights()[0][IDS], plan.lam, plan.permutation)
     pooled = (tokens * own).sum(axis=1) / own.sum(axis=1)
@@ -253,7 +253,7 @@ def bert(output):
 
 def test_a_mask_of_integers_inside_a_nested_model():
     model = bert("sequence_output")
-    trainer = kmix.MixTrainer(model, mix=mixup(), at=["bert_backbone/embeddings_dropout"])
+    trainer = kmix.MixTrainer(model, mixer=mixup(), places=["bert_backbone/embeddings_dropout"])
     plan = mixup().plan(0, 6)._replace(place=0)
     x = {"token_ids": IDS, "padding_mask": MASK.astype("int32")}
     backbone, united = model.get_layer("bert_backbone"), MASK | MASK[plan.permutation]
@@ -284,15 +284,15 @@ def test_the_names_of_later_models_stay():
 
     inputs = keras.Input((4,))
     model, first = keras.Model(inputs, keras.layers.Dense(4, name="hidden")(inputs)), number()
-    kmix.MixTrainer(model, mix=mixup(), at=["hidden"])
+    kmix.MixTrainer(model, mixer=mixup(), places=["hidden"])
     assert number() == first + 1
 
 
 def test_an_output_of_a_nested_model_that_is_not_used_is_not_warned_of():
-    for at in ("pooled_dense", "embeddings_dropout"):
-        kmix.MixTrainer(bert("pooled_output"), mix=mixup(), at=[f"bert_backbone/{at}"])
+    for place in ("pooled_dense", "embeddings_dropout"):
+        kmix.MixTrainer(bert("pooled_output"), mixer=mixup(), places=[f"bert_backbone/{place}"])
     with pytest.warns(UserWarning, match="passes 'bert_backbone/pooled_dense'"):
-        kmix.MixTrainer(bert("sequence_output"), mix=mixup(), at=["bert_backbone/pooled_dense"])
+        kmix.MixTrainer(bert("sequence_output"), mixer=mixup(), places=["bert_backbone/pooled_dense"])
 
 
 def test_only_what_meets_a_mixing_layer_of_a_nested_model_mixes_twice():
@@ -316,7 +316,7 @@ def test_a_warning_names_the_line_of_the_user():
         warnings.simplefilter("ignore")
         config = keras.saving.serialize_keras_object(kmix.MixTrainer(mixing()))
     for make in (
-        lambda: kmix.MixTrainer(model, mix=mixup(), at=["branch"]),
+        lambda: kmix.MixTrainer(model, mixer=mixup(), places=["branch"]),
         lambda: kmix.MixTrainer(mixing()),
         lambda: keras.saving.deserialize_keras_object(config),  # which calls kmix from inside Keras
     ):
@@ -361,7 +361,7 @@ def test_a_model_that_overrides_its_training_loop_is_refused(method):
     pipeline = re.escape("Mix in the pipeline: `ds.map(kmix.MixUp(...))`")
     for model in (own(), type("Child", (own,), {})()):
         with pytest.raises(TypeError, match=f"{type(model).__name__}, which overrides `{method}`. {pipeline}"):
-            kmix.MixTrainer(model, mix=kmix.MixUp())
+            kmix.MixTrainer(model, mixer=kmix.MixUp())
 
 
 def test_other_models_of_the_user_are_accepted():
@@ -373,22 +373,22 @@ def test_other_models_of_the_user_are_accepted():
         functional_(inputs, keras.layers.Dense(3)(inputs)),
         keras.Sequential([inputs, keras.layers.Dense(3)]),
     ):
-        kmix.MixTrainer(model, mix=kmix.MixUp())
+        kmix.MixTrainer(model, mixer=kmix.MixUp())
 
 
 def test_overrides_of_mixins_of_an_instance_and_of_keras_count():
     with pytest.raises(TypeError, match="overrides `fit`"):
-        kmix.MixTrainer(type("Loud", (Quiet, Distiller), {})(), mix=kmix.MixUp())
+        kmix.MixTrainer(type("Loud", (Quiet, Distiller), {})(), mixer=kmix.MixUp())
     model = Distiller()
     model.compute_loss = lambda *args, **kwargs: 0.0
     with pytest.raises(TypeError, match="overrides `compute_loss`"):
-        kmix.MixTrainer(model, mix=kmix.MixUp())
+        kmix.MixTrainer(model, mixer=kmix.MixUp())
     if hasattr(keras, "distillation"):
         distiller = keras.distillation.Distiller(
             Distiller(), Distiller(), keras.distillation.LogitsDistillation(temperature=2.0)
         )
         with pytest.raises(TypeError, match="Distiller, which overrides `compute_loss`"):
-            kmix.MixTrainer(distiller, mix=kmix.MixUp())
+            kmix.MixTrainer(distiller, mixer=kmix.MixUp())
 
 
 def task(preprocessor, **methods):
@@ -404,14 +404,14 @@ def task(preprocessor, **methods):
 def test_tasks_of_kerashub_need_their_preprocessor_in_the_pipeline():
     hint = re.escape("`ds.map(preprocessor)`, and `preprocessor=None`")
     with pytest.raises(TypeError, match=f"`fit`, `evaluate`, `predict`.*{hint}"):
-        kmix.MixTrainer(task(keras.layers.Rescaling(1 / 255)), mix=kmix.MixUp())
-    kmix.MixTrainer(task(None), mix=kmix.MixUp())
+        kmix.MixTrainer(task(keras.layers.Rescaling(1 / 255)), mixer=kmix.MixUp())
+    kmix.MixTrainer(task(None), mixer=kmix.MixUp())
     with pytest.raises(TypeError, match=r"overrides `compute_loss`\. Mix"):
-        kmix.MixTrainer(task(None, compute_loss=lambda self, *args: 0.0), mix=kmix.MixUp())
+        kmix.MixTrainer(task(None, compute_loss=lambda self, *args: 0.0), mixer=kmix.MixUp())
     other = type("Own", (type(task(None)),), {"fit": lambda self, *args: None})()
     other.preprocessor = None
     with pytest.raises(TypeError, match="overrides `fit`"):
-        kmix.MixTrainer(other, mix=kmix.MixUp())
+        kmix.MixTrainer(other, mixer=kmix.MixUp())
 
 
 # Walks.

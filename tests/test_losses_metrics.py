@@ -11,9 +11,9 @@ from keras import ops
 from oracle import binary_crossentropy, calibration_error, crossentropy, dense, one_hot, softmax
 
 import kmix
+from kmix.label_forms import LabelForm, resolve
 from kmix.losses import SoftLabelCrossentropy
-from kmix.metrics import ExpectedCalibrationError, SoftLabelAccuracy
-from kmix.targets.label_forms import settle_labels
+from kmix.metrics import ExpectedCalibrationError, SoftLabelAccuracy, SoftLabelMeanIoU
 
 
 def arrays():
@@ -29,6 +29,8 @@ def arrays():
 LOGITS, IDS, SOFT, PAIRS, WEIGHTS = arrays()
 P = softmax(LOGITS.astype("float64"))
 NUMPY = ops.convert_to_numpy
+# JAX compiles with XLA alone. On TensorFlow, that takes most of the time of a test.
+JIT = keras.backend.backend() == "jax"
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
@@ -131,8 +133,9 @@ def test_pairs_are_soft_labels(multi_label, subtract_entropy, smoothing, from_lo
     """Values and gradients. Class ids use the same code as pairs."""
     assert (PAIRS[:, 0] == PAIRS[:, 1]).any()
     assert {0, 1} < set(PAIRS[:, 2].tolist())
-    loss = SoftLabelCrossentropy(from_logits, smoothing, multi_label, subtract_entropy, reduction=None)
-    total = SoftLabelCrossentropy(from_logits, smoothing, multi_label, subtract_entropy, reduction="sum")
+    settings = {"multi_label": multi_label, "subtract_entropy": subtract_entropy}
+    loss = SoftLabelCrossentropy(from_logits, smoothing, reduction=None, **settings)
+    total = SoftLabelCrossentropy(from_logits, smoothing, reduction="sum", **settings)
     values = LOGITS if from_logits else P.astype("float32")
     for sparse, soft in ((PAIRS, dense(PAIRS, 5)), (IDS, one_hot(IDS, 5))):
         np.testing.assert_allclose(NUMPY(loss(sparse, values)), NUMPY(loss(soft, values)), rtol=1e-5, atol=2e-6)
@@ -165,8 +168,9 @@ def test_any_pairs_are_soft_labels(data):
     rows = st.tuples(ids, ids, st.floats(0, 1, width=32, allow_subnormal=False))
     pairs = np.array(data.draw(st.lists(rows, min_size=3, max_size=3)), "float32")
     logits = np.random.default_rng(data.draw(st.integers(0, 99))).normal(0, 30, (3, classes)).astype("float32")
-    arguments = [data.draw(st.sampled_from(options)) for options in ([0.0, 0.1], [False, True], [False, True])]
-    loss = SoftLabelCrossentropy(True, *arguments, reduction=None)
+    smoothing, *flags = [data.draw(st.sampled_from(options)) for options in ([0.0, 0.1], [False, True], [False, True])]
+    settings = dict(zip(["multi_label", "subtract_entropy"], flags, strict=True))
+    loss = SoftLabelCrossentropy(True, smoothing, reduction=None, **settings)
     soft = dense(pairs, classes).astype("float32")
     np.testing.assert_allclose(NUMPY(loss(pairs, logits)), NUMPY(loss(soft, logits)), rtol=1e-4, atol=1e-4)
 
@@ -282,7 +286,7 @@ def test_weighted_metrics_in_fit():
     w = rng.uniform(0, 2, 10).astype("float32")
     model = keras.Sequential([keras.layers.Dense(3, activation="softmax")])
     metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
-    model.compile("sgd", SoftLabelCrossentropy(), weighted_metrics=metrics)
+    model.compile("sgd", SoftLabelCrossentropy(), weighted_metrics=metrics, jit_compile=JIT)
     model.fit(x, IDS[:10] % 3, sample_weight=w, batch_size=4, verbose=0)
     ours = model.evaluate(x, IDS[:10] % 3, sample_weight=w, batch_size=4, verbose=0, return_dict=True)
     hard, p = one_hot(IDS[:10] % 3, 3), model.predict(x, verbose=0)
@@ -294,13 +298,15 @@ def test_one_loss_and_metric_for_soft_training_and_integer_validation():
     x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")
     y = (x[:, 0] > 0).astype("int32")
     model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
-    model.compile("adam", SoftLabelCrossentropy(), metrics=[SoftLabelAccuracy(), ExpectedCalibrationError()])
+    metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
+    model.compile("adam", SoftLabelCrossentropy(), metrics=metrics, jit_compile=JIT)
     history = model.fit(x, one_hot(y, 2), validation_data=(x, y), epochs=2, verbose=0).history
     predicted = model.predict(x, verbose=0)
     np.testing.assert_allclose(history["val_soft_label_accuracy"][-1], (predicted.argmax(1) == y).mean(), rtol=1e-5)
     np.testing.assert_allclose(history["val_loss"][-1], crossentropy(one_hot(y, 2), predicted).mean(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_loss_and_metric_for_pairs_and_integer_validation():
     """Training on pairs equals training on dense labels; the validation data keep their ids."""
     x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")
@@ -309,7 +315,8 @@ def test_one_loss_and_metric_for_pairs_and_integer_validation():
     for labels in ("dense", "pair"):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.layers.Dense(4, activation="softmax")])
-        model.compile("adam", SoftLabelCrossentropy(), metrics=[SoftLabelAccuracy(), ExpectedCalibrationError()])
+        metrics = [SoftLabelAccuracy(), ExpectedCalibrationError()]
+        model.compile("adam", SoftLabelCrossentropy(), metrics=metrics, jit_compile=JIT)
         mixed = kmix.MixUp(1.0, num_classes=4, labels=labels, seed=1).at_step(0, (x, y, np.ones(60, "float32")))
         assert mixed[1].shape == (60, 4 if labels == "dense" else 3)
         data = {"x": mixed[0], "y": mixed[1], "sample_weight": mixed[2], "validation_data": (x, y)}
@@ -358,25 +365,36 @@ def test_weights_of_the_classes(reduction, form):
     np.testing.assert_allclose(NUMPY(smooth(y, P, sample_weight=weights)), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+def masked(p, mask):
+    """Predictions with a mask of Keras, as a layer hands them on."""
+
+    class Mask(keras.layers.Layer):
+        def call(self, x):
+            return 1.0 * x
+
+        def compute_mask(self, x, previous_mask=None):
+            return ops.convert_to_tensor(mask)
+
+    return Mask()(ops.convert_to_tensor(p.astype("float32")))
+
+
+@pytest.mark.parametrize("mask", [None, IDS != 2], ids=["unmasked", "masked"])
 @pytest.mark.parametrize("form", LABEL_FORMS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_equal_weights_of_the_classes_are_weights_of_the_samples(reduction, form, masked):
+def test_equal_weights_of_the_classes_are_weights_of_the_samples(reduction, form, mask):
     """Also with a Keras mask."""
     loss = SoftLabelCrossentropy(multi_label=True, reduction=reduction)
-    values = []
-    for weights in (WEIGHTS, WEIGHTS[:, None], np.repeat(WEIGHTS[:, None], 5, axis=1)):
-        p = ops.convert_to_tensor(P.astype("float32"))
-        if masked:
-            p._keras_mask = ops.convert_to_tensor(IDS != 2)
-        values.append(NUMPY(loss(LABEL_FORMS[form], p, sample_weight=weights)))
-    assert values[0].shape == values[2].shape
-    np.testing.assert_allclose(values[1].reshape(values[0].shape), values[0], rtol=1e-6)
+    p, y, repeated = P if mask is None else masked(P, mask), LABEL_FORMS[form], np.repeat(WEIGHTS[:, None], 5, axis=1)
+    values = [NUMPY(loss(y, p, sample_weight=weights)) for weights in (WEIGHTS, WEIGHTS[:, None], repeated)]
+    assert values[0].shape == values[1].shape == values[2].shape
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
     np.testing.assert_allclose(values[2], values[0], rtol=1e-5)
-    if masked:
-        p._keras_mask = ops.convert_to_tensor(IDS >= 0)
-        unmasked = NUMPY(loss(LABEL_FORMS[form], p, sample_weight=np.repeat(WEIGHTS[:, None], 5, axis=1)))
-        assert not np.allclose(unmasked, values[2])
+    if mask is not None:
+        assert not np.allclose(NUMPY(loss(y, P, sample_weight=repeated)), values[2])
+        # Keras would multiply weights by the mask in place on PyTorch.
+        weights = WEIGHTS.astype("float32")
+        loss(y, p, sample_weight=weights)
+        np.testing.assert_array_equal(weights, WEIGHTS.astype("float32"))
 
 
 def test_weights_of_the_classes_in_sequences():
@@ -445,7 +463,7 @@ def test_weights_of_the_classes_in_fit_and_evaluate():
     weights = np.ones((8, 4), "float32")
     weights[:, 1] = 0
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="sigmoid")])
-    model.compile(keras.optimizers.SGD(1.0), SoftLabelCrossentropy(multi_label=True))
+    model.compile(keras.optimizers.SGD(1.0), SoftLabelCrossentropy(multi_label=True), jit_compile=JIT)
     before = [NUMPY(weight).copy() for weight in model.weights]
     expected = (weights * binary_terms(y, model.predict(x, verbose=0).astype("float64"))).mean()
     np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights, verbose=0), expected, rtol=1e-4)
@@ -476,7 +494,7 @@ EXPECTED = {
 }
 
 
-def fixed_model(**kwargs):
+def fixed_model(jit_compile=JIT):
     """A model that returns its inputs and learns nothing, with the loss and the accuracy of kmix."""
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5, "softmax", kernel_initializer="identity")])
     model.compile(
@@ -484,7 +502,7 @@ def fixed_model(**kwargs):
         SoftLabelCrossentropy(),
         metrics=[SoftLabelAccuracy()],
         weighted_metrics=[ExpectedCalibrationError()],
-        **kwargs,
+        jit_compile=jit_compile,
     )
     return model
 
@@ -564,7 +582,7 @@ def test_labels_of_unknown_rank(name, method):
 @in_graphs
 @pytest.mark.parametrize("shape", [None, (None, None)])
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_settled_labels_of_no_known_form(jit_compile, shape):
+def test_labels_of_no_known_form(jit_compile, shape):
     """An error; XLA drops it, and the loss is NaN or the shapes do not fit."""
     import tensorflow as tf
 
@@ -585,36 +603,36 @@ def test_settled_labels_of_no_known_form(jit_compile, shape):
 
 
 @in_graphs
-def test_settled_labels_have_a_static_shape():
+def test_resolved_labels_have_a_static_shape():
     import tensorflow as tf
 
     shapes = []
 
-    def settle(y, rank):
-        settled = settle_labels(y, 5, rank)
-        shapes.append(settled.shape.as_list())
-        assert settled.dtype == "float32"
-        return settled
+    def soft(y, rank):
+        resolved = resolve(y, 5, rank)
+        shapes.append(resolved.shape.as_list())
+        assert resolved.dtype == "float32"
+        return resolved
 
     sequences = IDS.reshape(4, 10, 1)
     for rank, spec, ids in ((2, None, IDS), (2, (None, None), IDS[:, None]), (3, (4, None, None), sequences)):
-        function = tf.function(lambda y, rank=rank: settle(y, rank), input_signature=[tf.TensorSpec(spec, "int64")])
+        function = tf.function(lambda y, rank=rank: soft(y, rank), input_signature=[tf.TensorSpec(spec, "int64")])
         np.testing.assert_array_equal(function(ids).numpy().reshape(40, 5), one_hot(IDS, 5))
     assert shapes == [[None, 5], [None, 5], [4, None, 5]]
     # Three columns of three classes are soft labels; one column is the probability of the positive class.
     for classes, y in ((3, SOFT[:, :3]), (1, SOFT[:, :1]), (1, SOFT[:, 0])):
         function = tf.function(
-            lambda y, classes=classes: settle_labels(y, classes, 2),
+            lambda y, classes=classes: resolve(y, classes, 2),
             input_signature=[tf.TensorSpec(None, "float32")],
         )
         np.testing.assert_array_equal(function(y.astype("float32")).numpy(), y.reshape(40, -1).astype("float32"))
     with pytest.raises(ValueError, match="set_shape"):
-        tf.function(lambda y: settle_labels(y, None, 2), input_signature=[tf.TensorSpec(None)])(IDS)
+        tf.function(lambda y: resolve(y, None, 2), input_signature=[tf.TensorSpec(None)])(IDS)
 
 
 def test_labels_of_a_known_form_are_not_touched():
     for y in (IDS, SOFT, PAIRS):
-        assert settle_labels(y, 5, 2) is y
+        assert resolve(y, 5, 2) is y
 
 
 def pair_of_losses(loss, lam, y, partner, p):
@@ -660,3 +678,228 @@ def test_which_losses_are_linear_in_the_labels(loss):
     else:
         assert abs(gaps[0]) > 1e-3
         np.testing.assert_allclose(gaps[0], gaps[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: SoftLabelCrossentropy(False, 0.1, True), TypeError, "positional"),
+        (lambda: SoftLabelAccuracy("accuracy", 255), TypeError, "positional"),
+        (lambda: ExpectedCalibrationError(15, True), TypeError, "positional"),
+        (lambda: SoftLabelMeanIoU(3, 255), TypeError, "positional"),
+        (lambda: SoftLabelCrossentropy("abc"), TypeError, "from_logits"),
+        (lambda: SoftLabelCrossentropy(label_smoothing="abc"), TypeError, "label_smoothing"),
+        (lambda: SoftLabelCrossentropy(label_smoothing=2), ValueError, "label_smoothing"),
+        (lambda: SoftLabelCrossentropy(multi_label=-1), TypeError, "multi_label"),
+        (lambda: SoftLabelCrossentropy(subtract_entropy=None), TypeError, "subtract_entropy"),
+        (lambda: SoftLabelCrossentropy(ignore_class=0.5), TypeError, "ignore_class"),
+        (lambda: SoftLabelCrossentropy(reduction="abc"), ValueError, "reduction"),
+        (lambda: SoftLabelAccuracy(ignore_class="abc"), TypeError, "ignore_class"),
+        (lambda: ExpectedCalibrationError(0), ValueError, "num_bins"),
+        (lambda: ExpectedCalibrationError(None), TypeError, "num_bins"),
+        (lambda: ExpectedCalibrationError(from_logits="abc"), TypeError, "from_logits"),
+        (lambda: SoftLabelMeanIoU(1), ValueError, "num_classes"),
+        (lambda: SoftLabelMeanIoU("abc"), TypeError, "num_classes"),
+        (lambda: SoftLabelMeanIoU(3, ignore_class=0.5), TypeError, "ignore_class"),
+    ],
+)
+def test_arguments_are_checked(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+def test_weights_of_leading_axes_give_the_weighted_mean():
+    p, y, weights = P.reshape(10, 4, 5), IDS.reshape(10, 4), WEIGHTS[:10]
+    losses = crossentropy(one_hot(IDS, 5), P).reshape(10, 4)
+    for ignored in (None, 255):
+        loss = SoftLabelCrossentropy(reduction="mean_with_sample_weight", ignore_class=ignored)
+        expected = np.average(losses, weights=np.repeat(weights[:, None], 4, axis=1))
+        for w in (weights, weights[:, None], np.repeat(weights, 4).reshape(10, 4, 1)):
+            np.testing.assert_allclose(float(loss(y, p, w)), expected, rtol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras divides by the replicas of tf.distribute")
+@pytest.mark.parametrize("settings", [{}, {"ignore_class": 2}, {"multi_label": True}])
+def test_losses_of_replicas_add_up(settings, monkeypatch):
+    import tensorflow as tf
+
+    loss, weights = SoftLabelCrossentropy(**settings), np.ones((40, 5)) if "multi_label" in settings else None
+    alone = float(loss(IDS, P, weights))
+    replicas = type("Strategy", (), {"num_replicas_in_sync": 2})
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: replicas)
+    np.testing.assert_allclose(float(loss(IDS, P, weights)), alone / 2, rtol=1e-6)
+
+
+def mean_iou(y, predicted, weights, classes):
+    """Everingham et al. 2015, section 4.1.3: true positives by all positives, of labels or predictions."""
+    found = []
+    for one in range(classes):
+        union = weights[(y == one) | (predicted == one)].sum()
+        if union > 0:
+            found.append(weights[(y == one) & (predicted == one)].sum() / union)
+    return np.mean(found)
+
+
+# Tokens, 0 is padding, and logits of 5 classes for each.
+TOKENS = np.where(np.arange(7) < np.array([7, 3, 1, 5, 6, 2])[:, None], np.arange(42).reshape(6, 7) % 8 + 1, 0)
+TABLE = np.random.default_rng(3).normal(0, 2, (9, 5)).astype("float32")
+TOKEN_IDS = np.random.default_rng(4).integers(0, 5, TOKENS.shape)
+
+
+def token_model(form):
+    """Padded tokens to probabilities of their classes."""
+    ignore_class = 255 if form == "ignored" else None
+    model = keras.Sequential(
+        [
+            keras.Input((7,), dtype="int32"),
+            keras.layers.Embedding(9, 5, mask_zero=True, weights=[TABLE]),
+            keras.layers.Dense(5, "softmax", kernel_initializer="identity"),
+        ]
+    )
+
+    def metrics(prefix=""):
+        return [
+            SoftLabelAccuracy(f"{prefix}accuracy", ignore_class=ignore_class),
+            SoftLabelMeanIoU(5, ignore_class=ignore_class, name=f"{prefix}iou"),
+            *([ExpectedCalibrationError(name=f"{prefix}ece")] if ignore_class is None else []),
+        ]
+
+    keras_own = [keras.metrics.SparseCategoricalAccuracy(name="keras")] if form == "ids" else []
+
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        SoftLabelCrossentropy(ignore_class=ignore_class),
+        metrics=metrics() + keras_own,
+        weighted_metrics=metrics("weighted_"),
+        jit_compile=JIT,
+    )
+    return model
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+@pytest.mark.parametrize("form", ["ids", "ignored", "soft"])
+def test_padding_does_not_count(form, method):
+    """Except in the metrics of a training step on JAX, where Keras' own count it as well."""
+    ids = np.where(TOKENS % 4 == 1, 255, TOKEN_IDS) if form == "ignored" else TOKEN_IDS
+    soft = (ids[..., None] == np.arange(5)).astype("float64")
+    if form == "soft":
+        soft = 0.7 * soft + 0.3 * np.roll(soft, 1, axis=0)
+    p, real, weights = softmax(TABLE[TOKENS].astype("float64")), (TOKENS != 0) * 1.0, np.linspace(0.5, 2, 6)
+    model, y = token_model(form), soft.astype("float32") if form == "soft" else ids
+    # The gradient takes the masks of tensors away.
+    counted = np.ones_like(real) if method == "fit" and keras.backend.backend() == "jax" else real
+    logs = (
+        {name: values[0] for name, values in model.fit(TOKENS, y, 6, 1, 0, sample_weight=weights).history.items()}
+        if method == "fit"
+        else model.evaluate(TOKENS, y, 6, 0, sample_weight=weights, return_dict=True)
+    )
+    mass, losses = soft.sum(axis=-1), crossentropy(soft, p)
+    expected = {"loss": (losses * real * weights[:, None]).sum() / (mass * real).sum()}
+    accuracy = np.take_along_axis(soft, p.argmax(-1)[..., None], -1)[..., 0]
+    for prefix, weight in (("", counted), ("weighted_", counted * weights[:, None])):
+        expected[f"{prefix}accuracy"] = (accuracy * weight).sum() / (mass * weight).sum()
+        expected[f"{prefix}iou"] = mean_iou(soft.argmax(-1), p.argmax(-1), weight * mass, 5)
+        if form != "ignored":
+            flat = soft.reshape(-1, 5), p.reshape(-1, 5)
+            expected[f"{prefix}ece"] = calibration_error(*flat, 15, weight.ravel())
+    np.testing.assert_allclose([logs[name] for name in expected], list(expected.values()), rtol=1e-4)
+    if form == "ids":
+        np.testing.assert_allclose(logs["accuracy"], logs["keras"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_mean_iou(weights):
+    w, predicted = np.ones(40) if weights is None else weights, P.argmax(-1)
+
+    def found(metric, y, p=P):
+        for part in (slice(0, 20), slice(20, 40)):
+            metric.update_state(y[part], p[part], None if weights is None else weights[part])
+        return float(metric.result())
+
+    for labels, soft in (
+        *((labels, one_hot(IDS, 5)) for labels in (IDS, IDS[:, None], IDS.astype("uint8"), one_hot(IDS, 5))),
+        (SOFT, SOFT),
+        (PAIRS, dense(PAIRS, 5)),
+    ):
+        expected = mean_iou(soft.argmax(-1), predicted, w, 5)
+        np.testing.assert_allclose(found(SoftLabelMeanIoU(5), labels), expected, rtol=1e-5)
+    # A class that neither labels nor predictions have.
+    more = found(SoftLabelMeanIoU(6), IDS, np.concatenate([P, np.zeros((40, 1))], axis=1))
+    np.testing.assert_allclose(more, mean_iou(IDS, predicted, w, 5), rtol=1e-5)
+    binary = found(SoftLabelMeanIoU(2), IDS == 0, P[:, :1])
+    np.testing.assert_allclose(binary, mean_iou(IDS == 0, P[:, 0] > 0.5, w, 2), rtol=1e-5)
+    assert float(SoftLabelMeanIoU(5).result()) == 0
+
+
+def test_mean_iou_where_pixels_have_no_class():
+    ids = np.where(IDS == 3, 255, IDS)
+    soft = (ids[:, None] == np.arange(5)).astype("float32")
+    expected = mean_iou(ids, P.argmax(-1), (ids != 255) * 1.0, 5)
+    for labels, ignored in ((ids, 255), (soft, 255), (soft, None), (IDS, 3)):
+        value = SoftLabelMeanIoU(5, ignore_class=ignored)(labels, P)
+        np.testing.assert_allclose(float(value), expected, rtol=1e-5)
+    # A mixed pixel counts for the share of the partner that has a class.
+    half = 0.5 * soft + 0.5 * np.roll(soft, 1, axis=0)
+    expected = mean_iou(half.argmax(-1), P.argmax(-1), half.sum(-1), 5)
+    np.testing.assert_allclose(float(SoftLabelMeanIoU(5, ignore_class=255)(half, P)), expected, rtol=1e-5)
+    assert np.isnan(float(SoftLabelMeanIoU(5)(ids, P)))
+    with pytest.raises(ValueError, match="num_classes=4"):
+        SoftLabelMeanIoU(4)(ids, P)
+    with pytest.raises(ValueError, match="ignore_class"):
+        SoftLabelMeanIoU(2, ignore_class=255)(ids, P[:, :1])
+
+
+def test_one_mean_iou_for_blended_masks_in_training_and_ids_in_validation():
+    rng = np.random.default_rng(6)
+    logits, masks = rng.normal(size=(6, 5, 4, 3)).astype("float32"), rng.integers(0, 3, (6, 5, 4))
+    hot = np.eye(3)[masks]
+    blended = 0.6 * hot + 0.4 * np.roll(hot, 1, axis=0)
+    model = keras.Sequential([keras.Input((5, 4, 3)), keras.layers.Dense(3, "softmax", kernel_initializer="identity")])
+    loss, metrics = SoftLabelCrossentropy(), [SoftLabelMeanIoU(3, name="iou")]
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=metrics, jit_compile=JIT)
+    log = model.fit(logits, blended, validation_data=(logits, masks), batch_size=6, verbose=0).history
+    predicted = logits.argmax(-1)
+    expected = [mean_iou(y.argmax(-1), predicted, np.ones(masks.shape), 3) for y in (blended, hot)]
+    np.testing.assert_allclose([log["iou"][0], log["val_iou"][0]], expected, rtol=1e-5)
+
+
+READ = {"ids": (IDS, one_hot(IDS, 5)), "pairs": (PAIRS, dense(PAIRS, 5)), "soft": (SOFT, SOFT)}
+
+
+@pytest.mark.parametrize(
+    "convert", [np.asarray, lambda y: ops.convert_to_tensor(y, "float32")], ids=["NumPy", "tensor"]
+)
+@pytest.mark.parametrize("kind", READ)
+def test_forms_of_labels(kind, convert):
+    y, soft = READ[kind]
+    form = LabelForm.read(convert(y), (None, 5))
+    assert form.kind == kind
+    np.testing.assert_allclose(NUMPY(form.dense()), soft, atol=1e-6)
+    np.testing.assert_allclose(NUMPY(form.mass), soft.sum(-1), rtol=1e-6)
+    np.testing.assert_array_equal(NUMPY(form.largest()), soft.argmax(-1))
+    classes = P.argmax(-1).astype("int32")
+    share = form.share_of(classes if convert is np.asarray else ops.convert_to_tensor(classes))
+    np.testing.assert_allclose(NUMPY(share), soft[np.arange(40), classes], atol=1e-6)
+
+
+def test_forms_of_labels_told_by_their_values():
+    for y, kind in (
+        (IDS, "ids"),
+        (IDS[:, None].astype("uint8"), "ids"),
+        (PAIRS, "pairs"),
+        (SOFT, "soft"),
+        (one_hot(IDS, 5).astype("int32"), "soft"),
+        ((SOFT > 0.2) * 1.0, "soft"),
+        (SOFT[:, 0], "numbers"),
+        (LOGITS, "numbers"),
+        (np.where(SOFT > 0.5, np.nan, SOFT), "numbers"),
+        (np.array([[2.0, 0.5, 0.5]]), "numbers"),
+        (np.array([[2.0, -1.0, 0.5]]), "numbers"),
+        (np.array([[2.0, 0.0, 1.5]]), "numbers"),
+        (np.array([[1.0, 0.0, 0.5]]), "soft"),
+    ):
+        assert LabelForm.from_values(y).kind == kind, y
+    for y, soft in ((PAIRS, dense(PAIRS, 5)), (IDS, one_hot(IDS, 5)), (SOFT, SOFT)):
+        np.testing.assert_allclose(LabelForm.from_values(ops.convert_to_tensor(y)).dense(), soft, atol=1e-6)
+    # A time in seconds is no whole number in float32.
+    assert LabelForm.from_values(np.array([1.7e9 + 1])).shares.tolist() == [[1.7e9 + 1]]

@@ -2,8 +2,11 @@
 
 import copy
 import gc
+import itertools
 import pickle
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import loaders
@@ -330,12 +333,18 @@ def test_batches_read_ahead_of_fit_are_not_trained_on_but_those_of_a_loop_are_pr
     assert numbering.state_dict()["step"] == numbers[-1] + 1 == len(numbers)
 
 
-def numbered_for_fit(numbering, kind):
+def numbered_for_fit(numbering, kind, prefetch=4):
     """Numbered data whose inputs tell their numbers."""
     numbered = numbering(LOADERS[kind]())
     if kind == "PyDataset":
         return numbered.map(loaders.number)
-    return numbered.map(lambda n, b: (tf.fill((2, 2), tf.cast(n, "float32")), tf.zeros((2, 1)))).prefetch(4)
+    numbered = numbered.map(lambda n, b: (tf.fill((2, 2), tf.cast(n, "float32")), tf.zeros((2, 1))))
+    if prefetch:
+        return numbered.prefetch(prefetch)
+    # tf.data adds buffers of its own.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return numbered.with_options(options)
 
 
 class Stop(keras.callbacks.Callback):
@@ -379,6 +388,213 @@ def test_a_state_saved_in_the_middle_of_an_epoch_of_fit(kind):
     resumed.load_state_dict(saver.state)
     pairs = trained_on(numbered_for_fit(resumed, kind), [resumed], initial_epoch=1, epochs=3, shuffle=False)
     assert [step for step, _ in pairs] == list(range(BATCHES + 2, 3 * BATCHES + 2))
+
+
+# `fit` and loops of one's own, one after the other: the state is the highest number that either used.
+
+
+class Run:
+    """A model that `fit` trains, and loops over the same data."""
+
+    def __init__(self, kind, state=None):
+        self.kind, self.numbering, self.model = kind, kmix.data.Numbering(), Pairs()
+        if state is not None:
+            self.numbering.load_state_dict(state)
+        self.model.compile("sgd", "mse")
+        self.model(np.zeros((2, 2), "float32"))
+        self.data = LOADERS["list"]() if kind == "generator" else numbered_for_fit(self.numbering, kind, prefetch=0)
+
+    def batches(self):
+        if self.kind == "generator":
+            return (loaders.number(step, batch) for step, batch in self.numbering(self.data))
+        return self.data
+
+    def fit(self, *callbacks, **settings):
+        """The numbers that an epoch of `fit` trains on."""
+        del self.model.numbers[:]
+        if self.kind == "PyDataset":
+            settings["shuffle"] = False
+        self.model.fit(self.batches(), callbacks=[self.numbering, *callbacks], verbose=0, **settings)
+        return [step for step, _ in self.model.numbers]
+
+    def loop(self, count=BATCHES):
+        """The numbers of the first batches in a loop."""
+        return [int(np.asarray(x)[0, 0]) for x, _ in itertools.islice(self.batches(), count)]
+
+    @property
+    def step(self):
+        return self.numbering.state_dict()["step"]
+
+
+every_kind = pytest.mark.parametrize("kind", ["tf.data", "PyDataset", "generator"])
+# Keras warns when a generator ends.
+ended = pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
+
+
+@ended
+@every_kind
+def test_a_loop_after_fit_counts(kind):
+    run = Run(kind)
+    assert (run.fit(), run.step) == ([0, 1, 2, 3, 4], 5)
+    assert (run.loop(), run.step) == ([5, 6, 7, 8, 9], 10)
+    assert (run.loop(2), run.step) == ([10, 11], 12)
+    # Both for the state, and for what comes next here.
+    resumed = Run(kind, run.numbering.state_dict())
+    assert run.fit() == resumed.fit() == [12, 13, 14, 15, 16]
+    assert run.step == resumed.step == 17
+
+
+@ended
+@every_kind
+def test_fit_goes_on_after_a_loop_whose_state_nobody_asked_for(kind):
+    run = Run(kind)
+    assert run.fit() + run.loop() + run.fit() == list(range(3 * BATCHES))
+
+
+@ended
+@every_kind
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_loop_after_a_fit_that_was_broken_off_counts(kind, asked):
+    run = Run(kind)
+    with pytest.raises(KeyboardInterrupt):
+        run.fit(Stop())
+    if asked:
+        assert run.step == 2
+    numbers = run.loop(3)
+    assert numbers[0] >= 2
+    assert numbers == list(range(numbers[0], numbers[0] + 3))
+    assert run.step == numbers[-1] + 1
+    trained = run.fit()
+    assert trained[0] == numbers[-1] + 1
+    assert run.step == trained[-1] + 1
+
+
+def test_a_second_fit_on_one_generator():
+    numbering, numbers, model = kmix.data.Numbering(), [], Pairs()
+    model.compile("sgd", "mse")
+    model(np.zeros((2, 2), "float32"))
+
+    def forever():
+        while True:
+            for step, batch in numbering(loaders.batch(i) for i in range(BATCHES)):
+                numbers.append(step)
+                yield loaders.number(step, batch)
+
+    generator = forever()
+    for _ in range(3):
+        model.fit(generator, callbacks=[numbering], steps_per_epoch=3, verbose=0)
+        assert numbering.state_dict()["step"] == model.numbers[-1][0] + 1
+    next(generator)
+    assert numbering.state_dict()["step"] == numbers[-1] + 1
+    model.fit(generator, callbacks=[numbering], steps_per_epoch=3, verbose=0)
+    assert numbering.state_dict()["step"] == model.numbers[-1][0] + 1
+    steps = [step for step, _ in model.numbers]
+    assert steps == sorted(set(steps))
+
+
+# Keras warns at the end of every data set of unknown length.
+@ended
+@pytest.mark.parametrize("kind", ["unbatch", "rebatch", "pairs", "halves", "unknown"])
+def test_batches_regrouped_after_mixing(kind):
+    """A batch of `fit` is not a number."""
+    ds, numbering, model = LOADERS["tf.data"](), kmix.data.Numbering(), Pairs()
+    model.compile("sgd", "mse")
+    model(np.zeros((2, 2), "float32"))
+    ds = numbering(ds.filter(lambda x, y: True) if kind == "unknown" else ds)
+    ds = ds.map(lambda n, b: (tf.fill((SIZE, 2), tf.cast(n, "float32")), tf.zeros((SIZE, 1))))
+    if kind == "rebatch":
+        ds = ds.rebatch(2 * SIZE)
+    elif kind == "pairs":
+        ds = ds.batch(2).map(lambda x, y: (tf.reshape(x, (-1, 2)), tf.reshape(y, (-1, 1))))
+    else:
+        ds = ds.unbatch().batch(SIZE // 2 if kind == "halves" else 2 * SIZE)
+    states = []
+    saver = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: states.append(numbering.state_dict()))
+    model.fit(ds, epochs=2, callbacks=[numbering, saver], verbose=0)
+    assert numbering.state_dict()["step"] == 2 * BATCHES
+    highest = [step for step, _ in model.numbers]
+    assert max(highest) == 2 * BATCHES - 1
+    # In the middle of an epoch, what was read ahead counts as used.
+    if kind != "unknown":
+        assert all(state["step"] > number for state, number in zip(states, highest, strict=True))
+    model.fit(ds, epochs=3, initial_epoch=2, callbacks=[numbering], verbose=0)
+    assert numbering.state_dict()["step"] == 3 * BATCHES
+
+
+def test_skipped_epochs_of_regrouped_batches_are_counted():
+    run = Run("tf.data")
+    run.data = run.data.batch(2).map(lambda x, y: (x[0], y[0]))
+    assert run.fit(initial_epoch=2, epochs=3)[0] == 2 * BATCHES
+    assert run.step == 3 * BATCHES
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no steps_per_execution there")
+def test_several_steps_an_execution():
+    run = Run("tf.data")
+    run.model.compile("sgd", "mse", steps_per_execution=2)
+    run.fit(epochs=2)
+    assert run.step == 2 * BATCHES
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=torch_workers)])
+def test_fit_on_a_pytorch_loader_with_the_callback(workers):
+    """Keras begins an iteration to build the model, and leaves it."""
+    numbering = kmix.data.Numbering()
+    loader = mixed_loader(numbering, loaders.number, workers)
+    pairs = trained_on(loader, [numbering], built=False, epochs=2)
+    assert numbering.state_dict()["step"] == pairs[-1][0] + 1
+    assert [row for _, row in pairs] == 2 * list(range(BATCHES))
+    steps = [step for step, _ in pairs]
+    assert steps == sorted(set(steps))
+
+
+def test_a_state_asked_for_before_fit_is_where_it_begins():
+    numbering = kmix.data.Numbering()
+    train = numbered_for_fit(numbering, "tf.data", prefetch=0)
+    next(iter(train))
+    assert [step for step, _ in trained_on(train, [numbering], shuffle=False)] == list(range(BATCHES))
+    numbering = kmix.data.Numbering()
+    train = numbered_for_fit(numbering, "tf.data", prefetch=0)
+    assert len(list(train)) == numbering.state_dict()["step"] == BATCHES
+    assert [step for step, _ in trained_on(train, [numbering], shuffle=False)] == list(range(BATCHES, 2 * BATCHES))
+
+
+def test_an_iterable_does_not_tell_how_many_epochs_were_skipped():
+    run = Run("generator")
+    with pytest.raises(ValueError, match=r"initial_epoch=2.*start"):
+        run.fit(initial_epoch=2, epochs=3)
+    run = Run("generator", {"version": 1, "step": 10})
+    assert run.fit(initial_epoch=2, epochs=3, steps_per_epoch=3)[:3] == [10, 11, 12]
+
+
+class Slow(int):
+    """A number of a batch: to compute with it lets other threads run."""
+
+    def __add__(self, other):
+        time.sleep(1e-4)
+        return int(self) + other
+
+    __radd__ = __add__
+
+
+def test_batches_may_end_in_several_threads_at_once():
+    numbering = kmix.data.Numbering()
+    assert numbering(loaders.Endless()).num_batches is None
+    numbering.set_params({"steps": 64})
+    numbering.on_train_begin()
+    numbering.on_epoch_begin(0)
+    batches = np.random.default_rng(0).permutation(64)
+    for part in np.split(batches, 4):
+        with ThreadPoolExecutor(8) as pool:
+            states = list(pool.map(lambda batch: ended_batch(numbering, int(batch)), part))
+        assert min(states) > 0
+        done = batches[: np.flatnonzero(batches == part[-1])[0] + 1]
+        assert numbering.state_dict()["step"] == done.max() + 1
+
+
+def ended_batch(numbering, batch):
+    numbering.on_train_batch_end(Slow(batch))
+    return numbering.state_dict()["step"]
 
 
 # In worker processes.

@@ -1,14 +1,19 @@
 """NumPy arrays (Grain, plain loaders): the result of the oracle, with no copy of the batch besides it."""
 
 import importlib
+import os
+import sys
 import tracemalloc
 
+import keras
 import ml_dtypes
 import numpy as np
 import pytest
+import tensorflow as tf
 from oracle import cutmix, mixup
 
-from kmix import mixing, plan
+import kmix
+from kmix import _backend, mixing, plan
 from kmix._backend import NUMPY
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weights
@@ -140,6 +145,67 @@ def test_partners_within_shards():
     ids = np.arange(12)
     target = Labels(ids, num_classes=12, labels="pair")
     np.testing.assert_array_equal(target.mix(NUMPY, ids, blend, [None])[:, 1], whole)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "U3", "complex64"])
+@pytest.mark.parametrize("shape", [(3000, 8, 8, 3), (7, 5, 1), (40, 3, 4, 5, 2), (1, 9, 2, 1), (0, 4, 4, 1)])
+def test_small_samples_are_pasted_by_masks_as_by_slices(shape, dtype, monkeypatch):
+    x, spatial = images(shape, "int64").astype(dtype), shape[1:-1]
+    drawn = plan.sample_cutmix(1, 0, 1.0, len(x), spatial)
+    # A box may lie beyond the borders.
+    drawn = drawn._replace(box=drawn.box + np.where(np.arange(len(x)) % 3, 0, -2)[:, None])
+    calls, module = [], importlib.import_module("kmix.mixing.paste")
+    small = module._small_windows
+    monkeypatch.setattr(module, "_small_windows", lambda *arrays: calls.append(1) or small(*arrays))
+    last = mixing.mix_inputs(x, drawn)
+    turned = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    first = mixing.mix_inputs(turned, drawn, data_format="channels_first")
+    assert len(calls) == (2 if len(x) else 0)
+    np.testing.assert_array_equal(np.moveaxis(first, 1, -1), last)
+    monkeypatch.setattr(module, "_SMALL", 0)
+    np.testing.assert_array_equal(mixing.mix_inputs(x, drawn), last)
+    assert len(calls) == (2 if len(x) else 0)
+
+
+@pytest.mark.parametrize("make", [np.asarray, tf.constant, keras.ops.convert_to_tensor])
+def test_double_precision_is_rounded_once_into_half(make):
+    """By way of float32, a number just above the middle of two halves would become the lower one."""
+    x = np.array([[1 + 2.0**-11 + 2.0**-30], [1 - 2.0**-12 - 2.0**-30]])
+    expected = x.astype("float16")
+    assert (expected != x.astype("float32").astype("float16")).all()
+    given, y = make(x), make(np.array([0.0, 1.0], "float32"))
+    if _backend.kind(given).framework in ("tensorflow", "jax"):
+        # As these themselves cast: TensorFlow by way of float32.
+        expected = _backend.values(_backend.namespace(given).cast(given, "float16"))
+    mixed, _ = kmix.MixUp(0.0, dtype="float16").at_step(0, (given, y))
+    np.testing.assert_array_equal(_backend.values(mixed), expected)
+    if make is np.asarray:
+        half = plan.MixPlan(np.full(2, 0.5, "float32"), np.array([1, 0]))
+        mean = np.broadcast_to(x.mean(0), x.shape).astype("float16")
+        np.testing.assert_array_equal(mixing.mix_inputs(x, half, dtype="float16"), mean)
+
+
+def test_few_calls_for_a_small_batch():
+    x, y, (drawn, _) = images((8, 8, 8, 3)), np.eye(8, dtype="float32"), plans(8)
+    blend, combine = (importlib.import_module("kmix.mixing.blend").__dict__[name] for name in ("blend", "combine"))
+    settings = {"dtype": "float32", "bijective": True}
+    arguments = (NUMPY, drawn.lam == 1, drawn.lam, 1 - drawn.lam, y, drawn.permutation)
+    assert count_calls(lambda: blend(NUMPY, x, drawn.permutation, drawn.lam, **settings)) <= 8
+    assert count_calls(lambda: combine(*arguments)) <= 8
+    # With the test itself.
+    assert count_calls(lambda: plan.sample_mixup(1, 0, 0.2, 8)) <= 36
+
+
+def count_calls(function):
+    """The number of calls of functions of kmix."""
+    found, folder = [], os.path.dirname(kmix.__file__)
+    function()
+    sys.setprofile(lambda frame, event, _: event == "call" and found.append(frame.f_code.co_filename))
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return sum(name.startswith(folder) for name in found)
 
 
 def test_every_dtype_can_be_pasted():

@@ -6,10 +6,9 @@ import oracle
 import pytest
 import steps
 from cases import raises
-from test_trainer import numbers
+from steps import numbers
 
 import kmix
-from kmix.layers.batch_layer import BatchLayer
 
 N = 8
 every_way = pytest.mark.parametrize("way", steps.WAYS)
@@ -34,9 +33,9 @@ def test_clean_samples_beside_the_mixed_ones(way, weighted):
 
 
 LAYERS = {
-    "mix": lambda **settings: ([], {"mix": kmix.MixUp(0.8, seed=3, **settings)}),
+    "mixer": lambda **settings: ([], {"mixer": kmix.MixUp(0.8, seed=3, **settings)}),
     "placed": lambda **settings: ([kmix.EmbeddingMixup(0.8, seed=5, **settings)], {}),
-    "at": lambda **settings: ([], {"mix": kmix.MixUp(0.8, seed=3, **settings), "at": ["input", "hidden"]}),
+    "places": lambda **settings: ([], {"mixer": kmix.MixUp(0.8, seed=3, **settings), "places": ["input", "hidden"]}),
 }
 
 
@@ -61,10 +60,8 @@ def losses_of(trainer, x, y, w, plan, clean=False):
 @pytest.mark.fast("trainer-True-at", "layer-False-mix", "layer-True-placed")
 @every_way
 @pytest.mark.parametrize("clean", [False, True])
-@pytest.mark.parametrize("given", ["layer", "trainer"])
-def test_partners_by_label(way, clean, given):
-    settings = {"pairing": "label", "bandwidth": 0.3, "keep_clean": clean}
-    trainer = regression(way, derange=True, **({"trainer_settings": settings} if given == "trainer" else settings))
+def test_partners_by_label(way, clean):
+    trainer = regression(way, derange=True, pairing="label", bandwidth=0.3, keep_clean=clean)
     x, y, w = numbers(16, 5), numbers(16, 1, seed=1), np.linspace(0.5, 2, 16, dtype="float32")
     plans = [trainer.plan(step, 16, labels=y) for step in range(2)]
     assert all(len(set(plan.permutation)) < 16 and (plan.permutation != np.arange(16)).all() for plan in plans)
@@ -76,7 +73,8 @@ def test_partners_by_label(way, clean, given):
 def test_one_of_several_labels_counts():
     inputs = keras.Input((5,))
     outputs = {name: keras.layers.Dense(size, name=name)(inputs) for name, size in (("age", 1), ("grade", 2))}
-    trainer = kmix.MixTrainer(keras.Model(inputs, outputs), mix=kmix.MixUp(seed=1), pairing="label", pairing_by="age")
+    mixer = kmix.MixUp(seed=1, pairing="label", pairing_by="age")
+    trainer = kmix.MixTrainer(keras.Model(inputs, outputs), mixer)
     trainer.compile(keras.optimizers.SGD(0.0), {"age": "mse", "grade": "mse"})
     x, y = numbers(16, 5), {"age": numbers(16, 1, seed=1), "grade": numbers(16, 2, seed=2)}
     logged = trainer.fit(x, y, batch_size=16, shuffle=False, verbose=0).history["loss"][0]
@@ -86,37 +84,20 @@ def test_one_of_several_labels_counts():
     assert logged == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_trainer_replaces_the_settings_of_its_layer():
-    y = numbers(16, 1)
-    plans = {
-        pairing: regression("mix", pairing="label", trainer_settings={"pairing": pairing}).plan(0, 16, labels=y)
-        for pairing in ("batch", "shard", "label", None)
-    }
-    same = lambda one, other: np.array_equal(plans[one].permutation, plans[other].permutation)
-    assert same("batch", "shard")
-    assert same("label", None)
-    assert not same("batch", "label")
-    narrow = regression("mix", pairing="label", trainer_settings={"bandwidth": 0.01}).plan(0, 16, labels=y)
-    assert not np.array_equal(narrow.permutation, plans["label"].permutation)
-    assert regression("mix", keep_clean=True).get_config()["keep_clean"] is None
-
-
-def test_the_settings_are_saved(tmp_path):
-    settings = {"pairing": "label", "bandwidth": 0.3, "pairing_by": "a", "keep_clean": True}
-    trainer = regression("mix", trainer_settings=settings)
+@pytest.mark.parametrize("within", [None, "batch", "shard"])
+def test_within_is_saved_and_one_device_is_one_shard(within, tmp_path):
+    trainer = regression("mixer", trainer_settings={"within": within})
     trainer.save(tmp_path / "trainer.keras")
-    twin = keras.saving.load_model(tmp_path / "trainer.keras")
-    assert {name: twin.get_config()[name] for name in settings} == settings
-    y = {"a": numbers(8), "b": numbers(8, seed=1)}
-    np.testing.assert_array_equal(twin.plan(0, 8, labels=y).permutation, trainer.plan(0, 8, labels=y).permutation)
+    copy = keras.saving.load_model(tmp_path / "trainer.keras")
+    assert copy.within == trainer.within == within
+    np.testing.assert_array_equal(copy.plan(0, 8).permutation, trainer.mixer.plan(0, 8).permutation)
 
 
 def test_settings_that_are_refused():
-    given = lambda **settings: lambda: regression("mix", trainer_settings=settings)
-    raises(given(pairing="device"), "`pairing`", "'batch', 'label', 'shard'")
-    raises(given(bandwidth=0), "`bandwidth`", "> 0")
-    raises(lambda: BatchLayer.check_partners(kmix.MixUp(), None, {}, {"pairing": "label"}), "by label", "MixUp")
-    raises(given(keep_clean="yes"), "`keep_clean`", "True or False", errors=TypeError)
+    raises(lambda: regression("mixer", trainer_settings={"within": "device"}), "`within`", "'batch', 'shard'")
+    raises(lambda: regression("mixer", pairing="label", trainer_settings={"within": "shard"}), "whole batch", "shard")
+    for gone in ("pairing", "bandwidth", "pairing_by", "keep_clean", "labels", "mix", "at", "interpolate", "dtype"):
+        raises(lambda gone=gone: regression("mixer", trainer_settings={gone: None}), gone, errors=TypeError)
     layers = [kmix.EmbeddingMixup(derange=True), kmix.EmbeddingMixup()]
     inputs = [keras.Input((4,)), keras.Input((4,))]
     model = keras.Model(inputs, keras.layers.Add()([layer(x) for layer, x in zip(layers, inputs, strict=True)]))

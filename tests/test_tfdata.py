@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import to_numpy
+from helpers import to_numpy
 
 import kmix
 

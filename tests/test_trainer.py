@@ -5,6 +5,7 @@ import numpy as np
 import oracle
 import pytest
 from keras import ops
+from steps import CLASSES, RATE, compiled, mixing_matrix, numbers, output_gradient, targets
 from test_losses_metrics import gradient
 
 import kmix
@@ -13,42 +14,11 @@ from kmix.mixing import mix_inputs
 from kmix.plan import sample_cutmix
 
 BACKEND = keras.backend.backend()
-RATE = 0.5  # learning rate of every oracle
-CLASSES = 4
 WEIGHTS = np.random.default_rng(2).uniform(0.2, 3.0, 8).astype("float32")
-
-
-def numbers(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def ids(n=8):
     return np.random.default_rng(1).integers(0, CLASSES, n)
-
-
-def compiled(trainer, **settings):
-    loss = kmix.losses.SoftLabelCrossentropy(from_logits=True)
-    trainer.compile(**{"optimizer": keras.optimizers.SGD(RATE), "loss": loss, **settings})
-    return trainer
-
-
-def mixing_matrix(plan):
-    """The matrix that mixes the rows of a batch."""
-    matrix = np.diag(plan.lam.astype("float64"))
-    matrix[np.arange(len(plan.lam)), plan.permutation] += 1 - plan.lam
-    return matrix
-
-
-def targets(plan, y, w):
-    y = oracle.one_hot(y, CLASSES) if np.ndim(y) == 1 else y
-    if w is None:
-        return oracle.mixup(y, plan.lam, plan.permutation), np.ones(len(y))
-    return oracle.weighted(y, w, plan.lam, plan.permutation)
-
-
-def output_gradient(logits, y, w):
-    """Gradient of the mean weighted cross-entropy."""
-    return w[:, None] * (oracle.softmax(logits) - y) / len(y)
 
 
 def step_of_linear(kernel, x, y, w, plan):
@@ -99,7 +69,7 @@ def linear(shape):
 @pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-", "MixUp-sample-weighted", "EmbeddingMixup-sample-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize(
-    "mix",
+    "mixer",
     [
         kmix.MixUp(0.7, seed=3),
         kmix.MixUp(0.7, per="batch", rate=0.5, seed=4),
@@ -112,7 +82,7 @@ def test_steps_on_mixed_inputs(mix, weights):
     x, y = numbers(8, 6, 6, 2), ids()
     model = linear(x.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
-    trainer = compiled(kmix.MixTrainer(model, mix=mix))
+    trainer = compiled(kmix.MixTrainer(model, mixer=mix))
     trainer.fit(x, y, sample_weight=weights, batch_size=8, epochs=3, shuffle=False, verbose=0)
     for step in range(3):
         plan = mix.plan(step, 8, spatial_shape=(6, 6))
@@ -130,7 +100,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
     x, y = numbers(8, 6, 6, 2), ids()
     model = linear(x.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
-    compiled(kmix.MixTrainer(model, mix=mix)).fit(
+    compiled(kmix.MixTrainer(model, mixer=mix)).fit(
         x, y, sample_weight=weights, batch_size=8, epochs=6, shuffle=False, verbose=0
     )
     choices = set()
@@ -148,7 +118,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
 
 @pytest.mark.fast("tokens-at-weighted", "sentences-placed-", "tokens-sequential-", "sentences-at-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
-@pytest.mark.parametrize("way", ["placed", "sequential", "at"])
+@pytest.mark.parametrize("way", ["placed", "sequential", "places"])
 @pytest.mark.parametrize("pooled", [False, True], ids=["tokens", "sentences"])
 def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
     generator = np.random.default_rng(0)
@@ -156,7 +126,7 @@ def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
     y, mix = ids(), kmix.EmbeddingMixup(0.7, seed=7)
     between = [keras.layers.Embedding(20, 5, mask_zero=True, name="embed"), keras.layers.GlobalAveragePooling1D()]
     between[1].name = "pool"
-    if way != "at":
+    if way != "places":
         between.insert(2 if pooled else 1, mix)
     layers = [keras.Input((7,), dtype="int32"), *between, keras.layers.Dense(CLASSES, use_bias=False)]
     model = keras.Sequential(layers)
@@ -166,7 +136,9 @@ def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
             tensor = layer(tensor)
         model = keras.Model(layers[0], tensor)
     trainer = (
-        kmix.MixTrainer(model, mix=mix, at=["pool" if pooled else "embed"]) if way == "at" else kmix.MixTrainer(model)
+        kmix.MixTrainer(model, mixer=mix, places=["pool" if pooled else "embed"])
+        if way == "places"
+        else kmix.MixTrainer(model)
     )
     table, kernel = (w.astype("float64") for w in model.get_weights())
     compiled(trainer).fit(tokens, y, sample_weight=weights, batch_size=8, epochs=3, shuffle=False, verbose=0)
@@ -207,7 +179,7 @@ def test_steps_of_manifold_mixup_mix_at_the_place_that_was_drawn(nested, weights
     model = keras.Model(inputs, keras.layers.Dense(CLASSES, use_bias=False, name="top")(tensor))
     at = ["input", "body/hidden" if nested else "hidden", "top"]
     mix = kmix.EmbeddingMixup(1.0, seed=2)
-    trainer = compiled(kmix.MixTrainer(model, mix=mix, at=at))
+    trainer = compiled(kmix.MixTrainer(model, mixer=mix, places=at))
     assert [id(v) for v in trainer.trainable_variables] == [id(v) for v in model.trainable_variables]
     first, second = (w.astype("float64") for w in model.get_weights())
     trainer.fit(x, y, sample_weight=weights, batch_size=8, epochs=8, shuffle=False, verbose=0)
@@ -251,7 +223,7 @@ def test_masks_from_before_a_place_with_several_outputs_are_united(way):
         pooled = keras.layers.GlobalAveragePooling1D()(states)
     else:
         pooled = MeanOverMask()(states, mask=mask) if way == "keyword" else MeanOverMask()(states, mask)
-    trainer = kmix.MixTrainer(keras.Model(inputs, [pooled, last]), mix=kmix.EmbeddingMixup(1.0), at=["lstm"])
+    trainer = kmix.MixTrainer(keras.Model(inputs, [pooled, last]), mixer=kmix.EmbeddingMixup(1.0), places=["lstm"])
     plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
     with run(Step(plan, places=1)):
         mixed = [ops.convert_to_numpy(output) for output in trainer(tokens, training=True)]
@@ -267,7 +239,7 @@ def test_flags_are_no_masks():
     embedded = keras.layers.Embedding(9, 4, mask_zero=True, name="embed")(inputs)
     attended = keras.layers.MultiHeadAttention(2, 3)(embedded, embedded, use_causal_mask=True)
     model = keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.GlobalAveragePooling1D()(attended)))
-    trainer = compiled(kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(1.0), at=["embed"]))
+    trainer = compiled(kmix.MixTrainer(model, mixer=kmix.EmbeddingMixup(1.0), places=["embed"]))
     trainer.fit(np.random.default_rng(0).integers(1, 9, (8, 5)), ids(), verbose=0)
 
 

@@ -40,19 +40,22 @@ PLAIN = functional(dense("hidden"))
     ("make", "message"),
     [
         (lambda: kmix.MixTrainer(PLAIN), "needs something that mixes"),
-        (lambda: kmix.MixTrainer(functional(kmix.MixUp()), mix=kmix.MixUp()), "Mix in one way.*`mix`"),
-        (lambda: kmix.MixTrainer(functional(kmix.MixUp()), at=["top"]), "Mix in one way.*`at`"),
-        (lambda: kmix.MixTrainer(PLAIN, at=["top"]), "needs something that mixes"),
-        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.CutMix(), at=["hidden"]), "only MixUp and EmbeddingMixup.*CutMix"),
-        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.RandomChoice([kmix.MixUp()]), at=["hidden"]), "RandomChoice"),
-        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), at=["hiden"]), "'hiden'.*Near matches: hidden"),
-        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), at=[]), "`at` must hold names"),
-        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), at=["top", "top"]), "each once"),
-        (lambda: kmix.MixTrainer(Subclassed(), mix=kmix.MixUp(), at=["top"]), "sub-classed.*EmbeddingMixup"),
-        (lambda: kmix.MixTrainer(keras.Sequential([dense()]), mix=kmix.MixUp(), at=["x"]), "keras.Input"),
+        (lambda: kmix.MixTrainer(functional(kmix.MixUp()), mixer=kmix.MixUp()), "Mix in one way.*`mixer`"),
+        (lambda: kmix.MixTrainer(functional(kmix.MixUp()), places=["top"]), "Mix in one way.*`places`"),
+        (lambda: kmix.MixTrainer(PLAIN, places=["top"]), "needs something that mixes"),
+        (
+            lambda: kmix.MixTrainer(PLAIN, mixer=kmix.CutMix(), places=["hidden"]),
+            "only MixUp and EmbeddingMixup.*CutMix",
+        ),
+        (lambda: kmix.MixTrainer(PLAIN, mixer=kmix.RandomChoice([kmix.MixUp()]), places=["hidden"]), "RandomChoice"),
+        (lambda: kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(), places=["hiden"]), "'hiden'.*Near matches: hidden"),
+        (lambda: kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(), places=[]), "`places` must hold names"),
+        (lambda: kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(), places=["top", "top"]), "each once"),
+        (lambda: kmix.MixTrainer(Subclassed(), mixer=kmix.MixUp(), places=["top"]), "sub-classed.*EmbeddingMixup"),
+        (lambda: kmix.MixTrainer(keras.Sequential([dense()]), mixer=kmix.MixUp(), places=["x"]), "keras.Input"),
         (
             lambda: kmix.MixTrainer(keras.Sequential([keras.Input((8, 8, 3)), kmix.CutMix(), keras.layers.Flatten()])),
-            "MixTrainer\\(model, mix=kmix.CutMix",
+            "MixTrainer\\(model, kmix.CutMix",
         ),
         (lambda: kmix.MixTrainer(Subclassed(kmix.MixUp(0.1), kmix.MixUp(0.2))), "agree on `alpha`.*0.1.*0.2"),
         (lambda: kmix.MixTrainer(Subclassed(kmix.MixUp(per="batch"), kmix.MixUp())), "agree on `per`"),
@@ -60,10 +63,10 @@ PLAIN = functional(dense("hidden"))
         (lambda: kmix.MixTrainer(functional(kmix.MixUp(), dense(), kmix.EmbeddingMixup())), "one branch.*mix twice"),
         (lambda: kmix.MixTrainer(functional(kmix.MixUp(), functional(kmix.MixUp()))), "one branch"),
         (lambda: kmix.MixTrainer(functional(functional(kmix.MixUp(), kmix.MixUp()))), "one branch"),
-        (lambda: kmix.MixTrainer(kmix.MixTrainer(PLAIN, mix=kmix.MixUp()), mix=kmix.MixUp()), "Wrap its `.model`"),
-        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(num_classes=3), num_classes=4), "agree on `num_classes`"),
-        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), pairing="device"), "pairing"),
-        (lambda: kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), seed=-1), "seed"),
+        (lambda: kmix.MixTrainer(kmix.MixTrainer(PLAIN, mixer=kmix.MixUp()), mixer=kmix.MixUp()), "Wrap its `.model`"),
+        (lambda: kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(num_classes=3), num_classes=4), "agree on `num_classes`"),
+        (lambda: kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(), within="device"), "within"),
+        (lambda: kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(), seed=-1), "seed"),
     ],
 )
 def test_construction(make, message):
@@ -77,7 +80,7 @@ def called_twice(layer):
 
 
 @pytest.mark.parametrize(
-    ("make", "at", "message"),
+    ("make", "place", "message"),
     [
         (lambda: called_twice(keras.layers.Dense(6, name="d")), "d", "passed twice.*'d'"),
         (
@@ -93,14 +96,14 @@ def called_twice(layer):
         ),
     ],
 )
-def test_places(make, at, message):
+def test_places(make, place, message):
     with pytest.raises(ValueError, match=message):
-        kmix.MixTrainer(make(), mix=kmix.EmbeddingMixup(), at=[at])
+        kmix.MixTrainer(make(), mixer=kmix.EmbeddingMixup(), places=[place])
 
 
 def test_a_nested_layer_may_be_called_input():
     body = keras.Sequential([keras.Input((6,)), dense("input")], name="body")
-    trainer = kmix.MixTrainer(functional(body), mix=kmix.EmbeddingMixup(1.0, seed=1), at=["body/input"])
+    trainer = kmix.MixTrainer(functional(body), mixer=kmix.EmbeddingMixup(1.0, seed=1), places=["body/input"])
     plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
     x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
     with run(Step(plan, places=1)):
@@ -130,25 +133,25 @@ def two_inputs(mixup=None):
 @pytest.mark.parametrize(
     ("make", "settings", "name"),
     [
-        (residual, {"at": ["branch"]}, "branch"),
-        (lambda: functional(residual()), {"at": ["body/branch"]}, "body/branch"),
-        (early_output, {"at": ["input", "first", "second"]}, "second"),
-        (two_inputs, {"at": ["a"]}, "a"),
+        (residual, {"places": ["branch"]}, "branch"),
+        (lambda: functional(residual()), {"places": ["body/branch"]}, "body/branch"),
+        (early_output, {"places": ["input", "first", "second"]}, "second"),
+        (two_inputs, {"places": ["a"]}, "a"),
         (lambda: two_inputs(kmix.EmbeddingMixup(name="mixup")), {}, "mixup"),
     ],
 )
 def test_ways_around_a_place_are_warned_of(make, settings, name):
     with pytest.warns(UserWarning, match=f"passes '{name}': what takes another path is not mixed"):
-        kmix.MixTrainer(make(), mix=kmix.MixUp() if settings else None, **settings)
+        kmix.MixTrainer(make(), mixer=kmix.MixUp() if settings else None, **settings)
 
 
 def test_places_on_every_way_are_not_warned_of():
-    for model, at in ((residual(), ["input", "add"]), (early_output(), ["first"]), (two_inputs(), ["input", "joined"])):
-        kmix.MixTrainer(model, mix=kmix.MixUp(), at=at)
+    for model, places in ((residual(), ["input", "add"]), (early_output(), ["first"]), (two_inputs(), ["input", "joined"])):
+        kmix.MixTrainer(model, mixer=kmix.MixUp(), places=places)
     ids = keras.Input((6,), dtype="int32")
     tokens = keras.layers.Embedding(9, 4, name="tokens")(ids)
     counted = keras.ops.cast(keras.ops.not_equal(ids, 0), "float32")[..., None]
-    kmix.MixTrainer(keras.Model(ids, tokens * counted), mix=kmix.MixUp(), at=["tokens"])
+    kmix.MixTrainer(keras.Model(ids, tokens * counted), mixer=kmix.MixUp(), places=["tokens"])
 
 
 class Wrapped(keras.layers.Layer):
@@ -162,8 +165,8 @@ class Wrapped(keras.layers.Layer):
 
 def test_two_ways_to_mix_are_refused_where_they_meet():
     model = keras.Sequential([keras.Input((6,)), Wrapped(), dense("hidden")])
-    with pytest.raises(ValueError, match=r"Mix in one way.*`at`"):
-        compiled(model, kmix.MixUp(), num_classes=5, at=["hidden"]).fit(X, Y, verbose=0)
+    with pytest.raises(ValueError, match=r"Mix in one way.*`places`"):
+        compiled(model, kmix.MixUp(), num_classes=5, places=["hidden"]).fit(X, Y, verbose=0)
 
 
 class Forgetful(Subclassed):
@@ -192,11 +195,11 @@ def test_two_branches_may_both_mix():
 
 def test_wrong_types():
     with pytest.raises(TypeError, match=r"Keras model.*Dense"):
-        kmix.MixTrainer(dense(), mix=kmix.MixUp())
+        kmix.MixTrainer(dense(), mixer=kmix.MixUp())
     with pytest.raises(TypeError, match=r"mixing layer.*Dense"):
-        kmix.MixTrainer(PLAIN, mix=dense())
+        kmix.MixTrainer(PLAIN, mixer=dense())
     with pytest.raises(TypeError, match="list of names"):
-        kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), at="hidden")
+        kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(), places="hidden")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_wrong_types():
 )
 def test_sparse_losses_and_metrics(settings):
     with pytest.raises(ValueError, match="SoftLabelCrossentropy"):
-        kmix.MixTrainer(PLAIN, mix=kmix.MixUp()).compile("sgd", **settings)
+        kmix.MixTrainer(PLAIN, mixer=kmix.MixUp()).compile("sgd", **settings)
 
 
 @pytest.mark.parametrize(
@@ -221,11 +224,11 @@ def test_sparse_losses_and_metrics(settings):
 )
 def test_losses_and_metrics_that_cannot_read_pairs(settings):
     with pytest.raises(ValueError, match="read labels that are pairs"):
-        kmix.MixTrainer(PLAIN, mix=kmix.MixUp(), labels="pair").compile("sgd", **settings)
+        kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(labels="pair")).compile("sgd", **settings)
 
 
-def compiled(model, mix=None, loss="categorical_crossentropy", **settings):
-    trainer = kmix.MixTrainer(model, mix=mix or kmix.MixUp(), **settings)
+def compiled(model, mixer=None, loss="categorical_crossentropy", **settings):
+    trainer = kmix.MixTrainer(model, mixer=mixer or kmix.MixUp(), **settings)
     trainer.compile("sgd", loss)
     return trainer
 
@@ -271,18 +274,18 @@ def test_the_batch_must_be_the_first_axis_inside_of_the_model():
 
 
 def test_alpha_that_follows_a_schedule_cannot_be_set():
-    trainer = kmix.MixTrainer(PLAIN, mix=kmix.MixUp(kmix.schedules.Linear(0.0, 1.0, 10)))
+    trainer = kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(kmix.schedules.Linear(0.0, 1.0, 10)))
     for assign in (lambda: setattr(trainer, "alpha", 0.1), lambda: kmix.callbacks.AlphaScheduler(trainer, lambda e: 1)):
         with pytest.raises(ValueError, match="follows a schedule"):
             assign()
-    trainer = kmix.MixTrainer(PLAIN, mix=kmix.MixUp(0.2))
+    trainer = kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(0.2))
     with pytest.raises(ValueError, match="when the layer is built"):
         trainer.alpha = kmix.schedules.Linear(0.0, 1.0, 10)
 
 
 def test_alphas_that_differ_have_no_common_value():
     choice = kmix.RandomChoice([kmix.MixUp(0.1), kmix.CutMix(1.0)])
-    trainer = kmix.MixTrainer(PLAIN, mix=choice)
+    trainer = kmix.MixTrainer(PLAIN, mixer=choice)
     with pytest.raises(ValueError, match=r"different alphas.*0\.1.*1\.0"):
         _ = trainer.alpha
     trainer.alpha = 0.3

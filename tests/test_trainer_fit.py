@@ -82,7 +82,7 @@ def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
     mix, model = mixup(), linear(X.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
     data, settings = kind()
-    history = compiled(kmix.MixTrainer(model, mix=mix), metrics=["accuracy"]).fit(
+    history = compiled(kmix.MixTrainer(model, mixer=mix), metrics=["accuracy"]).fit(
         *data, epochs=2, verbose=0, validation_data=(X, Y), **settings
     )
     np.testing.assert_allclose(model.get_weights()[0], expected_kernel(kernel, mix, 6), atol=1e-5)
@@ -104,7 +104,7 @@ def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
 def test_every_way_to_run_takes_the_same_steps(settings):
     mix, model = mixup(), linear(X.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
-    compiled(kmix.MixTrainer(model, mix=mix), **settings).fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    compiled(kmix.MixTrainer(model, mixer=mix), **settings).fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
     np.testing.assert_allclose(model.get_weights()[0], expected_kernel(kernel, mix, 6), atol=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_gradient_accumulation_counts_batches():
     mix, model = mixup(), linear(X.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
     optimizer = keras.optimizers.SGD(RATE, gradient_accumulation_steps=3)
-    trainer = compiled(kmix.MixTrainer(model, mix=mix), optimizer=optimizer)
+    trainer = compiled(kmix.MixTrainer(model, mixer=mix), optimizer=optimizer)
     trainer.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
     steps = []
     for step in range(3):
@@ -136,7 +136,7 @@ def test_half_precision_keeps_the_labels_in_float32(policy):
     try:
         mix, model = mixup(), linear(X.shape[1:])
         kernel = model.get_weights()[0].astype("float64")
-        trainer = compiled(kmix.MixTrainer(model, mix=mix), loss=Loss(from_logits=True))
+        trainer = compiled(kmix.MixTrainer(model, mixer=mix), loss=Loss(from_logits=True))
         trainer.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
     finally:
         keras.config.set_dtype_policy("float32")
@@ -178,7 +178,7 @@ def test_a_sub_classed_model_equals_the_functional_one():
 
 def test_a_model_that_is_not_built_yet():
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
-    trainer = compiled(kmix.MixTrainer(model, mix=mixup(num_classes=CLASSES)), metrics=["accuracy"])
+    trainer = compiled(kmix.MixTrainer(model, mixer=mixup(num_classes=CLASSES)), metrics=["accuracy"])
     trainer.fit(X, Y, batch_size=8, verbose=0)
     assert int(trainer.step) == 3
 
@@ -187,7 +187,7 @@ def test_a_model_that_is_not_built_yet():
 def test_a_model_of_keras_applications_unchanged():
     model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=CLASSES)
     x = np.random.default_rng(0).uniform(size=(8, 32, 32, 3)).astype("float32")
-    trainer = kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["input", "block_1_expand"])
+    trainer = kmix.MixTrainer(model, mixer=kmix.EmbeddingMixup(2.0), places=["input", "block_1_expand"])
     trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy(), metrics=["accuracy"])
     before = model.get_weights()
     losses = trainer.fit(x, Y[:8], batch_size=4, verbose=0).history["loss"]
@@ -253,7 +253,7 @@ def test_many_inputs_and_outputs(as_dict):
 def test_kinds_of_labels(y, loss):
     mix, model = mixup(), keras.Sequential([keras.Input((6, 6, 2)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(CLASSES, activation="softmax"))
-    trainer = kmix.MixTrainer(model, mix=mix)
+    trainer = kmix.MixTrainer(model, mixer=mix)
     trainer.compile(keras.optimizers.SGD(0.0), loss)
     logged = trainer.fit(X, y, batch_size=24, shuffle=False, verbose=0).history["loss"][0]
     plan = mix.plan(0, 24)
@@ -272,8 +272,8 @@ def test_pairs_train_as_dense_labels_do(where, weights):
     settings = {"labels": "pair"}
     on_layer, on_trainer = (settings, {}) if where == "layer" else ({}, settings)
     trainers = [
-        compiled(kmix.MixTrainer(models[0], mix=mixup()), metrics=[kmix.metrics.SoftLabelAccuracy("accuracy")]),
-        compiled(kmix.MixTrainer(models[1], mix=mixup(**on_layer), **on_trainer), metrics=["accuracy"]),
+        compiled(kmix.MixTrainer(models[0], mixer=mixup()), metrics=[kmix.metrics.SoftLabelAccuracy("accuracy")]),
+        compiled(kmix.MixTrainer(models[1], mixer=mixup(**on_layer), **on_trainer), metrics=["accuracy"]),
     ]
     logs = [
         trainer.fit(X, Y, sample_weight=weights, batch_size=8, validation_data=(X, Y), verbose=0).history
@@ -293,7 +293,7 @@ def test_class_weight_becomes_a_mixed_sample_weight():
     for settings in ({"class_weight": class_weight}, {"sample_weight": weights}):
         model = linear(X.shape[1:])
         model.set_weights([np.ones((72, CLASSES))])
-        compiled(kmix.MixTrainer(model, mix=mixup())).fit(X, Y, batch_size=8, shuffle=False, verbose=0, **settings)
+        compiled(kmix.MixTrainer(model, mixer=mixup())).fit(X, Y, batch_size=8, shuffle=False, verbose=0, **settings)
         kernels.append(model.get_weights()[0])
     np.testing.assert_allclose(*kernels, atol=1e-6)
 
@@ -313,10 +313,10 @@ def deep(dropout=0.0):
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda model: kmix.MixTrainer(model, mix=kmix.MixUp(0.0)),
-        lambda model: kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(0.0), at=["input", "dense_16", "top"]),
+        lambda model: kmix.MixTrainer(model, mixer=kmix.MixUp(0.0)),
+        lambda model: kmix.MixTrainer(model, mixer=kmix.EmbeddingMixup(0.0), places=["input", "dense_16", "top"]),
     ],
-    ids=["MixUp", "at"],
+    ids=["MixUp", "places"],
 )
 def test_alpha_zero_is_plain_training(wrap):
     plain, model = deep(dropout=0.3), deep(dropout=0.3)
@@ -383,7 +383,7 @@ def test_alpha_takes_effect_on_the_very_next_step_without_a_new_trace(unit):
     model = keras.Sequential([keras.Input((6, 6, 2)), Traces(), keras.layers.Flatten()])
     model.add(keras.layers.Dense(CLASSES, use_bias=False))
     kernel = model.get_weights()[0].astype("float64")
-    trainer = compiled(kmix.MixTrainer(model, mix=mix))
+    trainer = compiled(kmix.MixTrainer(model, mixer=mix))
     if unit == "callback":
 
         def change(number):
@@ -423,7 +423,7 @@ def test_alpha_takes_effect_on_the_very_next_step_without_a_new_trace(unit):
 def test_a_schedule_follows_the_step(schedule):
     mix, model = mixup(alpha=schedule), linear(X.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
-    trainer = compiled(kmix.MixTrainer(model, mix=mix))
+    trainer = compiled(kmix.MixTrainer(model, mixer=mix))
     assert trainer.alpha is schedule
     trainer.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
     assert not np.array_equal(mix.plan(1, 8).lam, mixup(alpha=2.0).plan(1, 8).lam)
@@ -435,7 +435,7 @@ def test_a_seed_of_the_trainer_goes_before_that_of_the_layer():
     for mix, seed in ((mixup(seed=1), 5), (mixup(seed=5), None), (mixup(seed=1), None)):
         model = linear(X.shape[1:])
         model.set_weights([np.ones((72, CLASSES))])
-        trainer = compiled(kmix.MixTrainer(model, mix=mix, seed=seed))
+        trainer = compiled(kmix.MixTrainer(model, mixer=mix, seed=seed))
         trainer.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
         kernels.append(model.get_weights()[0])
         assert np.array_equal(trainer.plan(0, 8).lam, mixup(seed=seed or mix.seed).plan(0, 8).lam)
@@ -452,7 +452,7 @@ def test_masks_of_the_partners_are_united_for_the_losses_of_positions_too():
     for place in (True, False):
         tensor = embedded if place else mix(embedded)
         model = keras.Model(inputs, keras.layers.Dense(3)(tensor))
-        trainer = kmix.MixTrainer(model, mix=mix, at=["embed"]) if place else kmix.MixTrainer(model)
+        trainer = kmix.MixTrainer(model, mixer=mix, places=["embed"]) if place else kmix.MixTrainer(model)
         trainer.compile(keras.optimizers.SGD(0.0), "mse")
         logged = trainer.fit(tokens, targets, batch_size=4, shuffle=False, verbose=0).history["loss"][0]
         plan, (table, kernel, bias) = mix.plan(0, 4), model.get_weights()
@@ -473,7 +473,7 @@ def test_places_mix_masks_that_are_passed_by_hand(explicit):
     pooled = pool(embedded, mask=keras.ops.not_equal(inputs, 0)) if explicit else pool(embedded)
     model = keras.Model(inputs, keras.layers.Dense(3, name="top")(pooled))
     mix = kmix.EmbeddingMixup(1.0, seed=5)
-    trainer = kmix.MixTrainer(model, mix=mix, at=["embed", "pool"])
+    trainer = kmix.MixTrainer(model, mixer=mix, places=["embed", "pool"])
     trainer.compile(keras.optimizers.SGD(0.0), "mse")
     targets = np.random.default_rng(0).uniform(size=(4, 3)).astype("float32")
     places = set()
@@ -492,7 +492,7 @@ def test_places_mix_masks_that_are_passed_by_hand(explicit):
 
 
 def test_labels_that_are_no_class_raise_or_make_the_loss_nan():
-    trainer = compiled(kmix.MixTrainer(linear(X.shape[1:]), mix=mixup()), jit_compile=BACKEND != "torch")
+    trainer = compiled(kmix.MixTrainer(linear(X.shape[1:]), mixer=mixup()), jit_compile=BACKEND != "torch")
     if BACKEND == "torch":
         with pytest.raises(ValueError, match="num_classes=4"):
             trainer.fit(X, Y + CLASSES, batch_size=8, verbose=0)
@@ -504,8 +504,10 @@ def test_labels_that_are_no_class_raise_or_make_the_loss_nan():
 
 RISING = kmix.schedules.Linear(0.0, 1.0, 9)
 MODELS = {
-    "mix": lambda: kmix.MixTrainer(deep(), mix=kmix.RandomChoice([mixup(), kmix.CutMix(seed=4)], seed=5), seed=11),
-    "at": lambda: kmix.MixTrainer(deep(), mix=kmix.EmbeddingMixup(RISING, seed=1), at=["input", "dense_16", "top"]),
+    "mixer": lambda: kmix.MixTrainer(deep(), mixer=kmix.RandomChoice([mixup(), kmix.CutMix(seed=4)], seed=5), seed=11),
+    "places": lambda: kmix.MixTrainer(
+        deep(), mixer=kmix.EmbeddingMixup(RISING, seed=1), places=["input", "dense_16", "top"]
+    ),
     "placed": lambda: kmix.MixTrainer(placed(), num_classes=CLASSES),
 }
 
@@ -546,7 +548,7 @@ def test_training_goes_on_in_a_new_process(way, tmp_path):
     x = inputs_of(way)
     trainer = compiled(MODELS[way](), optimizer=keras.optimizers.Adam(0.01), metrics=["accuracy"])
     trainer.fit(x, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
-    if way != "at":
+    if way != "places":
         trainer.alpha = 0.55
     path = str(tmp_path / "trainer.keras")
     trainer.save(path)
@@ -558,7 +560,7 @@ def test_training_goes_on_in_a_new_process(way, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     loaded = keras.saving.load_model(path)
     assert int(loaded.step) == 6
-    if way != "at":
+    if way != "places":
         assert loaded.alpha == pytest.approx(0.55)
 
 
@@ -566,7 +568,7 @@ KILLED = """
 import os, sys; sys.path.insert(0, {tests!r})
 import keras, kmix
 import test_trainer_fit as t
-trainer = t.compiled(t.MODELS["mix"](), optimizer=keras.optimizers.Adam(0.01))
+trainer = t.compiled(t.MODELS["mixer"](), optimizer=keras.optimizers.Adam(0.01))
 backup = keras.callbacks.BackupAndRestore({path!r}, save_freq="epoch")
 def kill(number):
     if number == {batch}:
@@ -582,7 +584,7 @@ def test_backup_and_restore_after_a_killed_process(tmp_path):
     path, tests = str(tmp_path / "backup"), os.path.dirname(__file__)
     assert run(KILLED.format(tests=tests, path=path, batch=7), check=False).returncode == 3
     run(KILLED.format(tests=tests, path=path, batch=-1))
-    trainer = compiled(MODELS["mix"](), optimizer=keras.optimizers.Adam(0.01))
+    trainer = compiled(MODELS["mixer"](), optimizer=keras.optimizers.Adam(0.01))
     trainer.fit(X, Y, batch_size=8, epochs=4, shuffle=False, verbose=0)
     for a, b in zip(np.load(path + ".npz").values(), trainer.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -600,7 +602,7 @@ np.save({path!r} + "_out.npy", loaded.serve(x).numpy())
 
 @pytest.mark.slow
 @only("tensorflow", "jax", why="Keras exports no SavedModel from PyTorch")
-@pytest.mark.parametrize("way", ["mix", "at", "placed"])
+@pytest.mark.parametrize("way", ["mixer", "places", "placed"])
 def test_the_exported_model_mixes_nothing_and_needs_no_kmix(way, tmp_path):
     path = str(tmp_path / "exported")
     trainer, x = compiled(MODELS[way]()), inputs_of(way)
@@ -612,6 +614,7 @@ def test_the_exported_model_mixes_nothing_and_needs_no_kmix(way, tmp_path):
     np.testing.assert_allclose(np.load(path + "_out.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_model_alone_is_saved_with_its_mixing_layer_as_an_identity(tmp_path):
     trainer = compiled(MODELS["placed"]())
     trainer.fit(inputs_of("placed"), Y, batch_size=8, verbose=0)
@@ -638,10 +641,10 @@ def test_config_survives_json(way):
 def test_a_layer_outlives_its_trainers():
     mix = mixup(alpha=0.2)
     for alpha in (0.3, 0.4):
-        trainer = kmix.MixTrainer(linear(X.shape[1:]), mix=mix)
+        trainer = kmix.MixTrainer(linear(X.shape[1:]), mixer=mix)
         trainer.alpha = alpha
         assert mix.alpha == alpha
-    second = kmix.MixTrainer(linear(X.shape[1:]), mix=mix)
+    second = kmix.MixTrainer(linear(X.shape[1:]), mixer=mix)
     mix.alpha = 0.6
     assert trainer.alpha == second.alpha == 0.6
     del trainer, second

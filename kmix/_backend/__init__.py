@@ -1,9 +1,8 @@
-"""The few array operations that kmix needs, on whichever framework holds the batch.
+"""The few array operations that kmix needs, on whichever framework holds the batch: see README.md in this folder.
 
-`namespace(...)` picks one of three twins by the type of the arrays: TensorFlow ops for TensorFlow
-tensors (whatever backend Keras runs on, so that a layer works inside `tf.data`), `keras.ops` for
-tensors of the JAX and PyTorch backends, NumPy for everything else. It imports no framework that is
-not already in use.
+`namespace(...)` picks the operations by the type of the arrays: those of TensorFlow for its tensors (whatever backend
+Keras runs on, so that a layer works inside `tf.data`), `keras.ops` for tensors of the JAX and PyTorch backends, NumPy
+for everything else. Nothing here imports a framework that is not already in use.
 """
 
 from kmix._backend.arrays import (
@@ -22,24 +21,37 @@ from kmix._backend.arrays import (
     static_shape,
     values,
 )
-from kmix._backend.context import after_checks, as_written, beside_the_plan, device_of, is_mapped, replica
-from kmix._backend.kernels import fusing, kernel
-from kmix._backend.native import NATIVE, Native
-from kmix._backend.numpy import NUMPY, NumPy, in_memory_order
+from kmix._backend.execution import (
+    after_checks,
+    device_of,
+    device_of_plans,
+    fusing,
+    is_mapped,
+    kernel,
+    over_rows,
+    replica,
+    set_num_threads,
+    without_autograph,
+)
+from kmix._backend.keras_ops import KERAS, KerasOps
+from kmix._backend.numpy_ops import NUMPY, NumPy, in_memory_order
 from kmix._backend.operations import Namespace
 from kmix._backend.state import Cell, Counter, Resource
-from kmix._backend.tensorflow import TENSORFLOW, TensorFlow
-from kmix._backend.threads import over_rows, set_num_threads
+from kmix._backend.tensorflow_ops import TENSORFLOW, TensorFlow
+
+# Former names.
+NATIVE, as_written, beside_the_plan = KERAS, without_autograph, device_of_plans
 
 __all__ = [
+    "KERAS",
     "NATIVE",
     "NUMPY",
     "TENSORFLOW",
     "Cell",
     "Counter",
+    "KerasOps",
     "Kind",
     "Namespace",
-    "Native",
     "NumPy",
     "Resource",
     "TensorFlow",
@@ -47,6 +59,7 @@ __all__ = [
     "as_written",
     "beside_the_plan",
     "device_of",
+    "device_of_plans",
     "dtype",
     "fusing",
     "in_memory_order",
@@ -67,4 +80,5 @@ __all__ = [
     "set_num_threads",
     "static_shape",
     "values",
+    "without_autograph",
 ]

@@ -1,17 +1,21 @@
-"""What a twin must implement: the few array operations that the rest of kmix uses."""
+"""What an array namespace offers: the few operations that the rest of kmix is written with."""
 
 import abc
+import math
 
-from kmix._backend.arrays import dtype, on_host, values
+import numpy as np
+
+from kmix import _checks
+from kmix._backend import arrays
 
 MASK = 0xFFFFFFFF
 
 
 class Namespace(abc.ABC):
-    """The operations of a twin, on arrays of its framework. `B` is the batch size.
+    """The operations on arrays of a framework. `B` is the batch size.
 
-    A twin that lacks an abstract operation cannot be instantiated. The others (`rows`, `by_rows`, `run`,
-    `between`, `fused`, `require`) are correct for every framework; a twin overrides them where it can do better.
+    A namespace that lacks an abstract operation cannot be instantiated. The others are correct for every framework;
+    a namespace overrides them where it can do better.
     """
 
     # What kmix uses of `math`. The first argument of each function is an array.
@@ -52,11 +56,11 @@ class Namespace(abc.ABC):
     def arange(self, n):
         """The int32 numbers 0, 1, ..., n - 1 as `(n,)`, for an int or a scalar `n`."""
 
-    # 32-bit words for random numbers. Pass the sum or product of two words through `word` before you use it.
+    # 32-bit words for random numbers.
 
     @abc.abstractmethod
     def word(self, x):
-        """`x` modulo 2**32, of any shape. A Python int gives a number that arithmetic with words accepts."""
+        """Integers `x` `(...)` modulo 2**32. A Python int in `[0, 2**32)` gives a number to combine with words."""
 
     @abc.abstractmethod
     def words(self, n):
@@ -137,10 +141,12 @@ class Namespace(abc.ABC):
     # Functions.
 
     @abc.abstractmethod
-    def custom_gradient(self, function):
-        """A function that returns the result of `function`, and has the gradient that `function` returns beside it.
+    def custom_gradient(self, forward, backward):
+        """`forward(x, *others)` as a function whose gradient by `x` is `backward(upstream, *others)`.
 
-        That is `gradient(*arguments, upstream=None)`: the upstream gradient is `upstream`, or the only argument.
+        `forward` is linear in `x` `(B, ...)`, treats all values of a sample alike, and returns an array of its shape
+        and framework. `others` are arrays without a gradient; neither function may hold others in a closure, since
+        those of a transformation would be tracers of another.
         """
 
     @abc.abstractmethod
@@ -151,34 +157,65 @@ class Namespace(abc.ABC):
     def apply_if(self, condition, function, x):
         """`function(x)`, of the shape and dtype of `x` `(...)`, if the scalar condition holds, else `x`."""
 
-    @abc.abstractmethod
-    def evaluate(self, function, step):
-        """A schedule at a scalar `step`, as a float32 scalar. It may return a number or a tensor of any framework."""
-
-    @abc.abstractmethod
-    def require_equal_sizes(self, axes, message):
-        """Raise unless all `(array, axis)` have the same size. Static sizes have been compared before."""
-
     # Optional: these are correct for every framework.
+
+    def hash(self, x):
+        """Words `(...)` of words, or of their sums and products, `x` `(...)` with at least one axis: "lowbias32".
+
+        A bijection of 32-bit words in which every bit of the input flips half of the bits of the output.
+        """
+        x = self.word(x)
+        x = x ^ self.shift(x, 16)
+        x = self.word(x * self.word(0x7FEB352D))
+        x = x ^ self.shift(x, 15)
+        x = self.word(x * self.word(0x846CA68B))
+        return x ^ self.shift(x, 16)
 
     def rows(self, indices):
         """Indices `(B,)` of rows. Indices `(shards, n)` within the shards become indices into the whole batch."""
         if len(indices.shape) == 1:
             return indices
         first = self.size(indices, 1) * self.reshape(self.arange(self.size(indices, 0)), (-1, 1))
-        return self.reshape(indices + self.cast(first, dtype(indices)), (-1,))
+        return self.reshape(indices + self.cast(first, arrays.dtype(indices)), (-1,))
+
+    def interpolate(self, own, partner, weight):
+        """`weight * own + (1 - weight) * partner`, exactly `own` where both are equal. May overwrite `partner`."""
+        return self.where(own == partner, own, weight * own + (1.0 - weight) * partner)
+
+    def evaluate(self, schedule, step):
+        """The value of a schedule at a step, as a float32 scalar.
+
+        Args:
+            schedule: Takes the step, exactly up to `2**32`: a Python int, or where the step is symbolic a scalar in
+                which arithmetic is exact. Returns a number or a scalar tensor.
+            step: An integer >= 0 or an integer scalar.
+
+        Raises:
+            ValueError: if the value is not one finite number >= 0. Where it cannot be read, it becomes NaN.
+        """
+        value = self.evaluate_symbol(schedule, step) if arrays.is_symbolic(step) else schedule(int(step))
+        if arrays.is_symbolic(value):
+            number, valid = self.cast(value, "float32"), arrays.static_shape(value) in ((), None)
+            number = self.where((number >= 0) & (number < math.inf), number, math.nan)
+        else:
+            value = arrays.values(value) if arrays.kind(value).framework else value
+            number = float(value) if hasattr(value, "__float__") and np.shape(value) == () else math.nan
+            number, valid = self.cast(number, "float32"), 0 <= number < math.inf
+        if not valid:
+            _checks.fail("A schedule must return one finite number >= 0.", f"{value!r} at step {step!r}")
+        return number
+
+    def evaluate_symbol(self, schedule, step):
+        """`schedule(step)` for a symbolic step, in a dtype that is exact up to `2**32`."""
+        return schedule(step)
 
     def by_rows(self, function, x):
         """`function(x)`, of the shape of `x`, for a function that treats all values of a sample alike."""
         return function(x)
 
-    def run(self, function, arrays, static):
-        """`function(self, *arrays, **static)` for a kernel, see `kernels.py`, on arrays of this framework."""
-        return function(self, *arrays, **static)
-
-    def between(self, own, partner, weight):
-        """`weight * own + (1 - weight) * partner`, exactly `own` where both are equal. May overwrite `partner`."""
-        return self.where(own == partner, own, weight * own + (1.0 - weight) * partner)
+    def run(self, bound, arrays):
+        """`bound(*arrays)` for a kernel, see `execution.py`, on eager arrays of this framework or NumPy's."""
+        return bound(*arrays)
 
     def fused(self, function, *structures, key=None, padded=()):
         """`function(*structures)` in one pass over the memory, if the framework does this only on request.
@@ -190,5 +227,8 @@ class Namespace(abc.ABC):
 
     def require(self, condition, message):
         """Raise unless all of `condition` holds, if that can be read without waiting for an accelerator."""
-        if on_host(condition) and not values(condition).all():
+        if arrays.on_host(condition) and not arrays.values(condition).all():
             raise ValueError(message)
+
+    def require_equal_sizes(self, axes, message):  # noqa: B027
+        """Raise unless all `(array, axis)` have the same size. Static sizes have been compared before."""

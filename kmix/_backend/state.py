@@ -13,8 +13,8 @@ import numpy as np
 
 from kmix import _checks
 from kmix._backend.arrays import tensorflow, values
-from kmix._backend.context import after_checks
-from kmix._backend.tensorflow import TensorFlow
+from kmix._backend.execution import after_checks
+from kmix._backend.tensorflow_ops import TensorFlow
 
 # Drawn by each interpreter that starts; a fork copies it.
 _INTERPRETER = uuid.uuid4().hex

@@ -5,10 +5,7 @@ import functools
 import keras
 
 from kmix._backend.arrays import is_tensorflow
-from kmix._backend.recent import Recent
-
-# Programs that stay compiled across data sets.
-KEPT = Recent()
+from kmix._backend.execution import PROGRAMS
 
 
 class _Program:
@@ -52,10 +49,10 @@ def fused(tf, function, *structures, key=None, padded=()):
     make = functools.partial(_Program, tf, function, structures, leaves)
     constants = None if key is None else key()
     signature = (constants, *_signature(structures, leaves))
-    program = make() if constants is None else KEPT.find(signature, make)
+    # A program stays compiled across data sets, unless it holds a tensor of this graph, which no other has.
+    program = make() if constants is None else PROGRAMS.find(signature, make)
     if program.run.captured_inputs:
-        # A tensor of this graph, which no other has.
-        KEPT.drop(signature)
+        PROGRAMS.drop(signature)
     flat = program.run(*leaves.values())
     # Packed by the structure that was flattened: TensorFlow, and Keras on PyTorch, order dictionaries differently.
     shaped = [

@@ -1,14 +1,14 @@
 """Numbers for batches that go on across epochs."""
 
+import sys
 import threading
 import weakref
 from typing import Any
 
 import keras
-import numpy as np
 
 from kmix import _backend, _checks
-from kmix.data.numbered import Numbered, NumberedPyDataset
+from kmix.data.numbered import DatasetNumbers, NumberedIterable, NumberedPyDataset
 
 _VERSION = 1
 
@@ -63,67 +63,73 @@ class Numbering(keras.callbacks.Callback):
     >>> history = model.fit(train, epochs=2, callbacks=[numbering], verbose=0)
     """
 
-    def __init__(self, start=0):
+    def __init__(self, start: int = 0):
         super().__init__()
         self.start = _checks.integer(start, "start")
         self.async_safe = True
-        self._managed: _backend.Resource | None = None
-        self._produced: _backend.Resource | None = None
-        self._length, self._done, self._generation, self._indexed = 0, 0, 0, False
-        self._offset: int | None = None
-        # The number that the epoch of `fit` began with, and the number after the last batch trained on.
-        self.base, self.fitting = self.start, False
-        self._trained: int | None = None
-        self._thread: int | None = None
-        self._trained_before = self.start
-        # For iterables: the next number, the iteration that takes it, its first number, and what is iterated.
-        self._next, self._turn, self._first = self.start, 0, self.start
-        self._loaded: int | None = None
-        self._numbered: Any = lambda: None
+        # The numbers. Keras calls the hooks in several threads at once, so all have one lock.
+        #   _used      the number after the highest one used: the state. Loops and `on_train_batch_end` raise it.
+        #   _next      the number that an iterable hands out next. Whoever takes it; `fit` may leave it unused.
+        #   _base      the number of batch 0 of a `PyDataset`. Written where `fit` begins the data anew.
+        #   _first     the number of the first batch of this epoch of `fit`, and
+        #   _trained   how many of its batches were trained on.
+        # What a `tf.data.Dataset` hands out is counted in its pipeline.
+        self._lock = threading.RLock()
+        self._used = self._next = self._base = self._first = self.start
+        self._trained = 0
+        # What is numbered: its length is 0 if it is not known.
+        self._numbered: Any = None
+        self._dataset: DatasetNumbers | None = None
+        self._length, self._indexed = 0, False
+        # The last iteration of an iterable, whether it came to its end, and the first number that Keras took of it
+        # before its callbacks heard of `fit`.
+        self._iteration, self._finished, self._peeked = 0, True, None
+        # Whether `fit` began and did not come to its end (it may have been broken off), its thread, its model, whether
+        # its next epoch is the first, and whether each of its batches has one number.
+        self._fitting, self._thread, self._model_before, self._begins, self._one_to_one = False, None, None, False, True
+        self._loaded = False
 
-    def __call__(self, loader):
+    def __call__(self, loader: Any) -> Any:
         if not hasattr(loader, "__iter__") or isinstance(loader, (str, dict)):
             _checks.fail(
                 "`Numbering` numbers the batches of a `tf.data.Dataset`, or of any iterable, such as a PyTorch loader.",
                 f"a {type(loader).__name__}",
                 error=TypeError,
             )
-        last = self._numbered()
+        last = self._numbered and self._numbered()
         second = last is not None and last.loader is not loader and not last.finished
-        if second or self._managed is not None:
+        if second or self._dataset is not None:
             _checks.fail("A numbering belongs to one loader.", "a second loader", "Create a second `Numbering()`.")
         if _backend.is_dataset(loader):
-            return self._number_dataset(loader)
-        kind = NumberedPyDataset if isinstance(loader, keras.utils.PyDataset) else Numbered
-        return self.follow(kind(self, loader))
+            self._dataset, self._length = DatasetNumbers(self._used), max(int(loader.cardinality()), 0)
+            return self._dataset.number(loader)
+        self._indexed = isinstance(loader, keras.utils.PyDataset)
+        self._length = (loader.num_batches or 0) if self._indexed else 0
+        return self._follow((NumberedPyDataset if self._indexed else NumberedIterable)(self, loader))
 
-    def follow(self, numbered):
-        """Return what is numbered, and number it in `fit`."""
+    def _follow(self, numbered):
+        """Return what is numbered, and let no other loader have numbers while it is in use."""
         self._numbered = weakref.ref(numbered)
-        self._indexed = isinstance(numbered, NumberedPyDataset)
-        self._length = (numbered.num_batches or 0) if self._indexed else 0
         return numbered
 
     def __deepcopy__(self, memo):
         # Tuners copy callbacks. The copy must steer the same pipeline.
         return self
 
-    def state_dict(self):
-        """The state to save in a checkpoint: in `fit`, of the batches trained on; else of those produced.
+    def state_dict(self) -> dict[str, int]:
+        """The state to save in a checkpoint: the number of the next batch, after the highest number used.
+
+        In `fit`, a number is used when its batch was trained on; in a loop, when it was handed out. Where `fit` takes
+        another number of batches than were numbered, since they were regrouped, all that was handed out is used.
 
         Returns:
             A dictionary for `load_state_dict`: `step` is the number of the next batch.
         """
-        if self._trained is not None:
-            step = self._trained
-        elif self._managed is None or self._produced is None:
-            step = self._next
-        else:
-            (generation, first), (latest, following) = self._managed.read(), self._produced.read()
-            step = int(max(first, following) if latest == generation else first)
-        return {"version": _VERSION, "step": step}
+        with self._lock:
+            self._count(loops=not self._in_fit())
+            return {"version": _VERSION, "step": self._used}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from a saved state: the next batch gets the number `step`.
 
         Only the numbers continue. To continue in the middle of an epoch, restore the loader as well, or let it
@@ -142,121 +148,152 @@ class Numbering(keras.callbacks.Callback):
                 "To go on from batch n, write `Numbering(start=n)`.",
             )
         step = _checks.integer(state["step"], "step")
-        self._next, self._done, self._loaded, self._trained = step, step, step, None
-        self._turn += 1
-        if self._managed is not None:
-            self._generation += 1
-            self._managed.assign(np.array([self._generation, step]))
+        with self._lock:
+            self._used = self._next = self._first = step
+            self._trained, self._peeked, self._loaded, self._fitting = 0, None, True, self._in_fit()
+            self._iteration += 1
+            self._go_on()
 
-    # Iterables.
+    def _go_on(self):
+        """Let data that begin from now on, begin with the first number that was not used."""
+        self._base = self._used
+        if self._dataset is not None:
+            self._dataset.go_on(self._used)
 
-    def begin(self):
+    def _count(self, loops):
+        """Count what a `tf.data.Dataset` has handed out to loops, or to a `fit` that does not tell what it has used."""
+        if self._dataset is not None:
+            iterations, following = self._dataset.handed_out()
+            # The first iteration since `fit` began is its own.
+            if (loops and iterations > self._fitting) or (self._fitting and not self._one_to_one):
+                self._used = max(self._used, following)
+
+    def _in_fit(self):
+        """Whether `fit` runs. If it was broken off, its callbacks did not hear of it."""
+        return _fit_is_running() or (self._fitting and threading.get_ident() != self._thread)
+
+    # Iterables ask for each number.
+
+    def _begin(self):
         """Begin an iteration, which ends every other."""
-        self._forget_fit()
-        self._turn, self._first = self._turn + 1, self._next
-        return self._turn
+        with self._lock:
+            self._next = max(self._next, self._used)
+            if not self._finished:
+                # `fit` has left the iteration before, and with it what was handed out and not trained on.
+                self._first, self._peeked = self._next - self._trained, None
+            self._iteration, self._finished = self._iteration + 1, False
+            return self._iteration
 
-    def take(self, turn):
+    def _take(self, iteration):
         """The next number, for the iteration that began last."""
-        if turn != self._turn:
-            _checks.fail(
-                "A numbering belongs to one iteration at a time.",
-                "a second iteration or another state since this one began",
-                "Create a `Numbering()` for each.",
-            )
-        self._forget_fit()
-        self._next += 1
-        self._loaded = self._next
-        return self._next - 1
+        with self._lock:
+            if iteration != self._iteration:
+                _checks.fail(
+                    "A numbering belongs to one iteration at a time.",
+                    "a second iteration or another state since this one began",
+                    "Create a `Numbering()` for each.",
+                )
+            number, self._next = self._next, self._next + 1
+            # tf.data reads ahead of a generator, in threads of its own, also after `fit`.
+            if self._thread in (None, threading.get_ident()):
+                if not _fit_is_running():
+                    self._fitting, self._peeked = False, None
+                elif not self._fitting and self._peeked is None:
+                    self._peeked = number
+                if not self._fitting:
+                    self._used = self._next
+            return number
 
-    def _forget_fit(self):
-        # tf.data reads ahead of a generator, in threads of its own, also after `fit`.
-        if not self.fitting and threading.get_ident() == self._thread:
-            self._trained = None
+    def _finish(self, iteration):
+        """End an iteration that came to the end of its data."""
+        with self._lock:
+            self._finished |= iteration == self._iteration
 
-    # tf.data.
-
-    def _number_dataset(self, dataset):
-        import tensorflow as tf
-
-        # Both are (generation, number). Only this callback writes `managed`, and only the pipeline writes `produced`,
-        # so an iterator left over from before training cannot disturb the numbers.
-        managed = self._managed = _backend.Resource(np.array([0, self._next], "int64"))
-        produced = self._produced = _backend.Resource(np.array([0, self._next], "int64"))
-        cardinality = dataset.cardinality()
-        self._length = max(int(cardinality), 0)
-
-        @tf.autograph.experimental.do_not_convert
-        def numbers(_):
-            generation, first = tf.unstack(managed.read())
-            latest, following = tf.unstack(produced.read())
-            first = tf.where(latest == generation, tf.maximum(first, following), first)
-            return tf.data.Dataset.zip(
-                tf.data.Dataset.from_tensors(generation).repeat(), tf.data.Dataset.range(first, tf.int64.max)
-            )
-
-        @tf.autograph.experimental.do_not_convert
-        def note(numbered, batch):
-            generation, number = numbered
-            produced.assign(tf.stack([generation, number + 1]))
-            return number, batch
-
-        numbered = tf.data.Dataset.zip(tf.data.Dataset.range(1).flat_map(numbers), dataset).map(note)
-        known = cardinality != tf.data.UNKNOWN_CARDINALITY
-        return numbered.apply(tf.data.experimental.assert_cardinality(cardinality)) if known else numbered
+    # `fit` tells what it trains on.
 
     def on_train_begin(self, logs=None):
-        self._offset, self.fitting, self._thread = None, True, threading.get_ident()
-
-    def on_train_end(self, logs=None):
-        self.fitting = False
+        with self._lock:
+            # For a model that it knows, Keras takes no batch to build it: what was handed out is a loop's.
+            self._count(loops=self.model is self._model_before)
+            if self._fitting and not self._indexed:
+                # The last `fit` was broken off: what an iterable has handed out is lost.
+                self._used = max(self._used, self._next)
+            elif self._peeked is not None:
+                self._used = self._peeked
+            self._fitting, self._begins, self._peeked = True, True, None
+            self._thread, self._model_before = threading.get_ident(), self.model
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._managed is None and not self._indexed:
-            self._begin_epoch_of_iterable()
-            return
-        steps, first_of_fit = self._steps(), self._offset is None
-        if self._indexed and self._length not in (0, steps):
-            _checks.fail(
-                "A numbered `PyDataset` is trained on in whole epochs.",
-                f"steps_per_epoch={steps} with {self._length} batches",
-                "Leave out `steps_per_epoch`.",
-            )
-        if self._offset is None:
-            # An epoch that was broken off is not done, but its numbers are taken.
-            taken = max(self._done, self._trained or 0)
-            follow = max(self.start, taken - epoch * steps)
-            self._offset = follow if self._loaded is None else self._loaded - epoch * steps
-            self._loaded = None
-        # With steps_per_epoch, one iterator lasts across epochs and continues the numbers by itself.
-        if first_of_fit or steps == self._length > 0:
-            self.base = self._trained_before = self._offset + epoch * steps
-            self._generation += 1
-            if self._managed is not None:
-                self._managed.assign(np.array([self._generation, self.base]))
-        elif self._trained is not None:
-            self._trained_before = self._trained
-
-    def _begin_epoch_of_iterable(self):
-        if self._turn == 0:
+        if self._dataset is None and self._numbered is None:
             _checks.fail(
                 "The numbering has no data set to number.",
                 "a callback without a data set",
                 "Write `train = numbering(ds).map(layer.at_step)` and fit on that.",
             )
-        self._trained_before = self._first if self._trained is None else self._trained
+        steps = self.params.get("steps")
+        if self._indexed and self._length not in (0, steps):
+            _checks.fail(
+                "A numbered `PyDataset` is trained on in whole epochs, batch by batch.",
+                f"{steps} steps with {self._length} batches",
+                "Leave out `steps_per_epoch`.",
+            )
+        with self._lock:
+            if self._begins:
+                self._skip(epoch, self._length or steps)
+                self._one_to_one = self._length in (0, steps)
+            else:
+                self._count(loops=False)
+            self._first, self._trained = self._used, 0
+            # With other `steps_per_epoch`, one iterator lasts across epochs and continues the numbers by itself.
+            if self._begins or steps in (None, self._length):
+                self._go_on()
+            self._begins = self._loaded = False
+
+    def _skip(self, epoch, numbers):
+        """Begin after the epochs that `initial_epoch` skips, which have so many numbers each."""
+        if self._loaded or not epoch:
+            return
+        if numbers and (self._indexed or self._dataset is not None):
+            self._used = max(self._used, self.start + epoch * numbers)
+        elif self._used == 0:
+            _checks.fail(
+                "The skipped epochs can be counted for data of known length, and not for an iterable.",
+                f"initial_epoch={epoch}",
+                "Load a state, or pass the number of batches trained on so far as `Numbering(start=...)`.",
+            )
 
     def on_train_batch_end(self, batch, logs=None):
-        # Keras calls this in threads, in any order.
-        self._trained = max(self._trained or 0, self._trained_before + batch + 1)
+        with self._lock:
+            # Batches end in any order, and the last execution of several steps may have fewer.
+            self._trained = max(self._trained, min(batch + 1, self.params.get("steps") or batch + 1))
+            if self._one_to_one:
+                used = self._first + self._trained
+                iterable = self._dataset is None and not self._indexed
+                self._used = max(self._used, min(used, self._next) if iterable else used)
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._steps():
-            self._done = (self._offset or 0) + (epoch + 1) * self._steps()
-        elif self._produced is not None:
-            self._done = int(self._produced.read()[1])
-        self._next = max(self._next, self._done)
+        if self.params.get("steps") is not None or self._indexed or self.model.stop_training:
+            return
+        # Keras has read the data to their end: everything that was handed out is used.
+        with self._lock:
+            if self._dataset is not None:
+                self._used = self._dataset.handed_out()[1]
+            elif self._finished:
+                self._used = self._next
+            self._one_to_one = self._used == self._first + self._trained
 
-    def _steps(self):
-        """Batches in an epoch, or 0 if unknown."""
-        return self.params.get("steps") or self._length
+    def on_train_end(self, logs=None):
+        with self._lock:
+            self._count(loops=False)
+            self._fitting = False
+            self._go_on()
+
+
+def _fit_is_running():
+    """Whether this code runs within a call of Keras' `fit`."""
+    frame: Any = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_globals.get("__name__", "").startswith("keras."):
+            return True
+        frame = frame.f_back
+    return False

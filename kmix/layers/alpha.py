@@ -1,5 +1,7 @@
 """Alpha of a layer: a number that can be set, or a schedule of the step."""
 
+from typing import Any
+
 from kmix import _backend, _checks
 
 
@@ -13,8 +15,8 @@ class Alpha:
 
     def __init__(self, value, memory=None):
         value = _checks.alpha(value)
-        self._schedule = value if callable(value) else None
-        self._cell = None if callable(value) else _backend.Cell(value if memory is None else memory.value, memory)
+        self._schedule: Any = value if callable(value) else None
+        self._cell: Any = None if callable(value) else _backend.Cell(value if memory is None else memory.value, memory)
         # Whether a graph reads it; whether a function compiled by `jax.jit` holds it as a constant.
         self._traced = self._constant = False
 

@@ -6,6 +6,8 @@ The way of a batch is `MixLayer._mix`, from top to bottom: read, check, draw the
 import copy
 import inspect
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -15,34 +17,15 @@ from kmix.batch import Batch, Reading, to_target
 from kmix.layers.alpha import Alpha
 from kmix.layers.input_mixing import InputMixing, check_batch_of_plan
 from kmix.layers.training_step import current_step
-from kmix.pairing import to_pairing
+from kmix.pairing import Pairing, to_pairing
 from kmix.plan import MixPlan, PlanKey
+from kmix.targets.labels import Labels
+from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 tree = keras.tree
 
 # Above, replicas would share streams of random numbers.
 REPLICAS = 2**16
-
-
-class _Argument:
-    """An argument of the constructor as a read-only attribute."""
-
-    def __set_name__(self, owner, name):
-        self._name = name
-
-    def __get__(self, layer, owner=None):
-        return self if layer is None else layer._given[self._name]
-
-    def __set__(self, layer, value):
-        hint = f"Pass `{self._name}=` when the layer is built."
-        if self._name == "rate":
-            hint += " For a rate that changes, pass a schedule of alpha."
-        _checks.fail(
-            f"Only `alpha` of a layer can be set after it was built; `{self._name}` cannot.",
-            f"{self._name}={value!r}",
-            hint,
-            AttributeError,
-        )
 
 
 class MixLayer(keras.layers.Layer):
@@ -98,41 +81,35 @@ class MixLayer(keras.layers.Layer):
 
     # Whether the layer may stand inside a model that a `MixTrainer` trains.
     fits_in_models = False
-    # How many partners a sample has.
-    _partners = 1
+    # How many partners a sample has, and whether the plan depends on an alpha.
+    _partners, _has_alpha = 1, True
+    _parameters: tuple[str, ...] = ()
 
-    num_classes, target, pairing = _Argument(), _Argument(), _Argument()
-    per, rate, lam_at_least_half = _Argument(), _Argument(), _Argument()
-    include_clean, inputs_key, jit_compile, seed = _Argument(), _Argument(), _Argument(), _Argument()
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # The names of the arguments of the constructor.
+        cls._parameters = tuple(inspect.signature(cls.__init__).parameters)[1:]
 
     def __init__(
         self,
-        alpha=0.2,
+        alpha: ScalarOrSchedule = 0.2,
         *,
-        num_classes=None,
-        target=None,
-        pairing="random",
-        per="sample",
-        rate=1.0,
-        lam_at_least_half=False,
-        include_clean=False,
-        inputs_key="images",
-        jit_compile=True,
-        seed=None,
-        name=None,
-        dtype=None,
-    ):
-        self._set_up(name=name, dtype=dtype, num_classes=num_classes, target=target, pairing=pairing, per=per, rate=rate,
-                     lam_at_least_half=lam_at_least_half, include_clean=include_clean, inputs_key=inputs_key,
-                     jit_compile=jit_compile, seed=seed)  # fmt: skip
-        self._alpha = Alpha(alpha)
-
-    def _set_up(self, *, name, dtype, num_classes=None, target=None, pairing="random", per="sample", rate=1.0,
-                lam_at_least_half=False, include_clean=False, inputs_key="images", jit_compile=True, seed=None):  # fmt: skip
-        """Check the arguments and keep them as they were given."""
+        num_classes: int | None = None,
+        target: TargetLike | None = None,
+        pairing: PairingLike = "random",
+        per: Per = "sample",
+        rate: float = 1.0,
+        lam_at_least_half: bool = False,
+        include_clean: bool = False,
+        inputs_key: str | Sequence[str] = "images",
+        jit_compile: bool = True,
+        seed: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         # Autocasting would also cast labels to the compute dtype.
         super().__init__(name=name, dtype=dtype, autocast=False)
-        self._given = _Given(
+        self._keep(
             num_classes=None if num_classes is None else _checks.integer(num_classes, "num_classes", 1),
             target=_plain(target),
             pairing=pairing,
@@ -144,13 +121,26 @@ class MixLayer(keras.layers.Layer):
             jit_compile=_checks.boolean(jit_compile, "jit_compile"),
             # From Python's generator, as Keras' own seeds, so that keras.utils.set_random_seed controls it.
             seed=random.randint(1, int(1e9)) if seed is None else _checks.seed(seed),
+            _target=_check_target(to_target(target), num_classes, self._partners, type(self).__name__),
         )
-        self._pairing = to_pairing(pairing)
-        self._target = _Given(value=_check_target(to_target(target), num_classes, self._partners, type(self).__name__))
-        self._alpha = None
+        self._pairing: Pairing = to_pairing(pairing)
+        self._alpha: Any = Alpha(alpha) if self._has_alpha else None
         self._counter = _backend.Counter()
         # Whether it was called on the symbols of a model.
         self._in_model = False
+
+    def _keep(self, **arguments):
+        """Keep arguments of the constructor as they were given: Keras would wrap dictionaries and lists."""
+        for name, value in arguments.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name, value):
+        if name in self.__dict__ and name in self._parameters:
+            hint = f"Pass `{name}=` when the layer is built."
+            _checks.fail(
+                f"`{name}` of a layer cannot be set after it was built.", f"{name}={value!r}", hint, AttributeError
+            )
+        super().__setattr__(name, value)
 
     # What a subclass overrides.
 
@@ -175,7 +165,7 @@ class MixLayer(keras.layers.Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `sample`.")
 
-    def resolve(self, plan, batch) -> MixPlan:
+    def resolve(self, plan: MixPlan, batch: Batch) -> MixPlan:
         """The plan of a batch, completed by what depends on its inputs. By default, nothing does.
 
         Args:
@@ -192,7 +182,7 @@ class MixLayer(keras.layers.Layer):
         If a check fails, nothing has changed and no call was counted. `partner` is as for `at_step`.
         """
         given = self._read(batch) if partner is None else self._read(batch).join(self._read(partner))
-        leaf = given.leaves()[0]
+        leaf = given.leaf()
         xp = given.xp if key is None else _backend.namespace(leaf, key.step, key.replica)
         if key is None and _backend.is_jax_tracer(leaf):
             _checks.fail(
@@ -214,7 +204,7 @@ class MixLayer(keras.layers.Layer):
 
     def _mix_step(self, key, given):
         """Mix a checked batch with the `PlanKey` of a step."""
-        leaf = given.leaves()[0]
+        leaf = given.leaf()
         plan_xp, step = _backend.plan_namespace(given.xp, key.step, leaf)
         # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
         alphas = self._alphas(plan_xp, step, leaf)
@@ -237,7 +227,7 @@ class MixLayer(keras.layers.Layer):
         """Draw the plan of a step for an encoded batch, and mix it."""
         xp, mixing = batch.xp, self.input_mixing
         include_clean = self.include_clean if include_clean is None else include_clean
-        plan_xp, step = _backend.plan_namespace(xp, key.step, batch.leaves()[0])
+        plan_xp, step = _backend.plan_namespace(xp, key.step, batch.leaf())
         size = batch.size() // 2 if batch.second else batch.size()
         sizes = mixing.sizes(xp, batch.inputs)
         plan = self._draw(plan_xp, key._replace(step=step), alphas, size, sizes, batch.by_key)
@@ -289,7 +279,7 @@ class MixLayer(keras.layers.Layer):
 
     def _reading(self):
         """What the layer knows of the batches that it mixes."""
-        return Reading(self._target["value"], self.num_classes, self.inputs_key, self.input_mixing, self._partners)
+        return Reading(self._target, self.num_classes, self.inputs_key, self.input_mixing, self._partners)
 
     def _read(self, batch):
         return Batch.read(batch, self._reading())
@@ -301,7 +291,7 @@ class MixLayer(keras.layers.Layer):
 
     def _constants(self):
         """What a compiled program holds of the layer, as text; None if it holds code of the user, which may change."""
-        parts = [self, self._pairing, *tree.flatten(self._target["value"])]
+        parts = [self, self._pairing, *tree.flatten(self._target)]
         if not all(part is None or type(part).__module__.startswith("kmix.") for part in parts) or any(
             hasattr(part, "function") for part in parts
         ):
@@ -348,7 +338,7 @@ class MixLayer(keras.layers.Layer):
         return super().__call__(*args, **kwargs)
 
     def _labelled(self, x=None, y=None, sample_weight=None):
-        """The labelled batch that the arguments of a call form: a tuple or a dictionary. None if there are no labels."""
+        """The labelled batch that the arguments of a call form, a tuple or a dictionary; None without labels."""
         if y is not None:
             return (x, y) if sample_weight is None else (x, y, sample_weight)
         if sample_weight is not None:
@@ -426,7 +416,7 @@ class MixLayer(keras.layers.Layer):
 
     # Steps.
 
-    def at_step(self, step, batch, replica=0, *, partner=None):
+    def at_step(self, step: Any, batch: BatchLike, replica: Any = 0, *, partner: BatchLike | None = None) -> Any:
         """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
 
         Args:
@@ -486,7 +476,15 @@ class MixLayer(keras.layers.Layer):
                 'Use `MixUp` or `CutMix` with `pairing="random"`, or leave out `partner`.',
             )
 
-    def plan(self, step, batch_size, replica=0, *, spatial_shape=None, targets=None):
+    def plan(
+        self,
+        step: int,
+        batch_size: int,
+        replica: int = 0,
+        *,
+        spatial_shape: Sequence[int] | None = None,
+        targets: Any = None,
+    ) -> MixPlan:
         """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
 
         Args:
@@ -532,7 +530,7 @@ class MixLayer(keras.layers.Layer):
     # Alpha.
 
     @property
-    def alpha(self):
+    def alpha(self) -> ScalarOrSchedule:
         """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
 
         A new number takes effect with the next batch drawn, even in a traced `tf.data` pipeline and in the worker
@@ -545,7 +543,7 @@ class MixLayer(keras.layers.Layer):
         return self._alpha.value
 
     @alpha.setter
-    def alpha(self, value):
+    def alpha(self, value: ScalarOrSchedule) -> None:
         self._check_alpha(value)
         self._alpha.set(value)
 
@@ -563,11 +561,11 @@ class MixLayer(keras.layers.Layer):
 
     def _arguments(self):
         """The arguments of the constructor, as they were given."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters if name != "dtype"}
+        return {name: getattr(self, name) for name in self._parameters if name != "dtype"}
 
     def get_config(self):
         config = {name: serialize(value) for name, value in self._arguments().items()}
-        if "dtype" in inspect.signature(type(self)).parameters:
+        if "dtype" in self._parameters:
             config["dtype"] = super().get_config()["dtype"]
         return config
 
@@ -587,18 +585,8 @@ class MixLayer(keras.layers.Layer):
 
     def _copied(self):
         """The arguments of a copy."""
-        policy = {"dtype": self.dtype_policy} if "dtype" in inspect.signature(type(self)).parameters else {}
+        policy = {"dtype": self.dtype_policy} if "dtype" in self._parameters else {}
         return {**self._arguments(), **policy}
-
-
-class _Given:
-    """Values by name. Keras makes containers of its own of attributes that are dictionaries or lists."""
-
-    def __init__(self, **values):
-        self._values = values
-
-    def __getitem__(self, name):
-        return self._values[name]
 
 
 def _rebuild(cls, arguments, count, memory=None, process=None):
@@ -630,7 +618,7 @@ def _plain(target):
 
 
 def _check_target(target, num_classes, partners, mixer):
-    """Return a `Target`, None, or a structure of targets that a mixer can use, or raise."""
+    """Return a `Target`, or a structure of targets that a mixer can use, or raise."""
     if num_classes is not None and target is not None and not (isinstance(target, dict) and "labels" not in target):
         _checks.fail(
             "`num_classes=n` stands for `target=Labels(n)`, so one of them is enough.",
@@ -644,7 +632,7 @@ def _check_target(target, num_classes, partners, mixer):
                 f"a target {type(each).__name__}, which has room for {each.max_partners + 1} samples",
                 "Use `CutMix` or `MixUp`, or another target.",
             )
-    return target
+    return Labels(num_classes) if target is None else target
 
 
 def _check_inputs_key(value):

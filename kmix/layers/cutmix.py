@@ -1,12 +1,15 @@
 """CutMix: paste boxes of the partners."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from kmix import _backend, _checks
-from kmix.layers.alpha import Alpha
 from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import Paste, check_data_format
 from kmix.plan import sample_cutmix
+from kmix.typing import DataFormat, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -64,28 +67,27 @@ class CutMix(MixLayer):
 
     def __init__(
         self,
-        alpha=1.0,
+        alpha: ScalarOrSchedule = 1.0,
         *,
-        num_classes=None,
-        target=None,
-        pairing="random",
-        per="sample",
-        rate=1.0,
-        lam_at_least_half=False,
-        include_clean=False,
-        axes=None,
-        padding_id=None,
-        data_format=None,
-        inputs_key="images",
-        jit_compile=True,
-        seed=None,
-        name=None,
-        dtype=None,
-    ):
-        self._axes = _check_axes(axes)
-        self.axes = axes if axes is None or isinstance(axes, int) else list(self._axes)
-        self.padding_id = None if padding_id is None else _checks.integer(padding_id, "padding_id", -(2**31))
-        self.data_format = check_data_format(data_format)
+        num_classes: int | None = None,
+        target: TargetLike | None = None,
+        pairing: PairingLike = "random",
+        per: Per = "sample",
+        rate: float = 1.0,
+        lam_at_least_half: bool = False,
+        include_clean: bool = False,
+        axes: int | Sequence[int] | None = None,
+        padding_id: int | None = None,
+        data_format: DataFormat | None = None,
+        inputs_key: str | Sequence[str] = "images",
+        jit_compile: bool = True,
+        seed: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        padding_id = None if padding_id is None else _checks.integer(padding_id, "padding_id", -(2**31))
+        self._keep(_axes=_check_axes(axes), padding_id=padding_id, data_format=check_data_format(data_format))
+        self._keep(axes=list(axes) if isinstance(axes, tuple) else axes)
         super().__init__(
             alpha,
             num_classes=num_classes,

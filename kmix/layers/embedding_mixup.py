@@ -1,5 +1,7 @@
 """EmbeddingMixup: blend embeddings, sentence vectors and hidden states."""
 
+from typing import Any
+
 import keras
 
 from kmix.layers.base import MixLayer
@@ -57,11 +59,7 @@ class EmbeddingMixup(MixLayer):
     """
 
     fits_in_models = True
-
-    def _set_up(self, **settings):
-        super()._set_up(**settings)
-        self.supports_masking = True
-        self._mask = MixMask(name=f"{self.name}_mask")
+    _mask: Any = None
 
     @property
     def input_mixing(self):
@@ -83,4 +81,7 @@ class EmbeddingMixup(MixLayer):
         return given._replace(inputs={"x": given.inputs, "masks": masks}, form=form)
 
     def compute_mask(self, inputs, previous_mask):
+        if self._mask is None:
+            # Without weights, so nothing to track.
+            self._keep(_mask=MixMask(name=f"{self.name}_mask"))
         return keras.tree.map_structure(lambda mask: None if mask is None else self._mask(mask), previous_mask)

@@ -1,5 +1,8 @@
 """Mosaic: four images in one."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from kmix import _checks
@@ -7,6 +10,7 @@ from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import PasteImages, check_data_format
 from kmix.pairing import Pairing
 from kmix.plan import sample_mosaic
+from kmix.typing import DataFormat, PairingLike, TargetLike
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -51,27 +55,25 @@ class Mosaic(MixLayer):
         True
     """
 
-    _partners = 3
+    _partners, _has_alpha = 3, False
 
     def __init__(
         self,
         *,
-        num_classes=None,
-        target=None,
-        pairing="random",
-        rate=1.0,
-        include_clean=False,
-        inputs_key="images",
-        data_format=None,
-        jit_compile=True,
-        seed=None,
-        name=None,
-        dtype=None,
-    ):
-        self.data_format = check_data_format(data_format)
-        self._set_up(
-            name=name,
-            dtype=dtype,
+        num_classes: int | None = None,
+        target: TargetLike | None = None,
+        pairing: PairingLike = "random",
+        rate: float = 1.0,
+        include_clean: bool = False,
+        inputs_key: str | Sequence[str] = "images",
+        data_format: DataFormat | None = None,
+        jit_compile: bool = True,
+        seed: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        self._keep(data_format=check_data_format(data_format))
+        super().__init__(
             num_classes=num_classes,
             target=target,
             pairing=pairing,
@@ -80,6 +82,8 @@ class Mosaic(MixLayer):
             inputs_key=inputs_key,
             jit_compile=jit_compile,
             seed=seed,
+            name=name,
+            dtype=dtype,
         )
         if type(self._pairing).partners is Pairing.partners:
             _checks.fail(

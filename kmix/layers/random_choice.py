@@ -1,9 +1,11 @@
 """RandomChoice: one of several mixing layers for each batch."""
 
+from collections.abc import Sequence
+
 import keras
 
 from kmix import _backend, _checks
-from kmix.layers.base import MixLayer, _Given
+from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import OneOf
 from kmix.plan import sample_choice
 
@@ -43,7 +45,17 @@ class RandomChoice(MixLayer):
         (2, 2)
     """
 
-    def __init__(self, layers, probabilities=None, *, jit_compile=True, seed=None, name=None):
+    _has_alpha = False
+
+    def __init__(
+        self,
+        layers: Sequence[MixLayer],
+        probabilities: Sequence[float] | None = None,
+        *,
+        jit_compile: bool = True,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
         layers = _checks.sequence(layers, "layers")
         for layer in layers:
             if not isinstance(layer, MixLayer):
@@ -52,7 +64,7 @@ class RandomChoice(MixLayer):
             _checks.fail("`layers` must hold at least one mixing layer.", "an empty list")
         agreed = {}
         for setting in ("num_classes", "target", "include_clean", "inputs_key"):
-            given = [layer._target["value"] if setting == "target" else getattr(layer, setting) for layer in layers]
+            given = [layer._target if setting == "target" else getattr(layer, setting) for layer in layers]
             if any(value != given[0] for value in given):
                 _checks.fail(
                     f"All `layers` must agree on `{setting}`, since every batch has the same labels.", f"{given}"
@@ -62,18 +74,13 @@ class RandomChoice(MixLayer):
         if len(within) > 1:
             _checks.fail("All `layers` must agree on `within` of their pairing.", f"{sorted(map(str, within))}")
         self._partners = max(layer._partners for layer in layers)
-        self._set_up(name=name, dtype=None, **agreed, jit_compile=jit_compile, seed=seed)
+        super().__init__(**agreed, jit_compile=jit_compile, seed=seed, name=name)
         self.layers = layers
         # A choice among choices draws from a separate stream, so that both may share one seed.
         self._depth = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
         values = _checks.probabilities(probabilities, len(layers))
-        self._probabilities = _Given(given=probabilities, scaled=[value / sum(values) for value in values])
-
-    @property
-    def probabilities(self):
-        """The probability of each layer, as it was given."""
-        given = self._probabilities["given"]
-        return None if given is None else list(given)
+        as_given = None if probabilities is None else list(probabilities)
+        self._keep(probabilities=as_given, _scaled=[value / sum(values) for value in values])
 
     @property
     def input_mixing(self):
@@ -81,7 +88,7 @@ class RandomChoice(MixLayer):
 
     def _choice(self, xp, key):
         seed = self.seed if key.seed is None else key.seed
-        return sample_choice(seed, key.step, self._probabilities["scaled"], depth=self._depth, xp=xp)
+        return sample_choice(seed, key.step, self._scaled, depth=self._depth, xp=xp)
 
     def _draw(self, xp, key, alphas, batch_size, spatial_shape, targets):
         choice = self._choice(xp, key)
@@ -102,7 +109,7 @@ class RandomChoice(MixLayer):
 
             return run
 
-        plan_xp, step = _backend.plan_namespace(batch.xp, key.step, batch.leaves()[0])
+        plan_xp, step = _backend.plan_namespace(batch.xp, key.step, batch.leaf())
         choice = self._choice(plan_xp, key._replace(step=step))
         branches = [branch(*pair) for pair in zip(self.layers, alphas, strict=True)]
         return batch.with_arrays(plan_xp.switch(choice, branches))
@@ -124,7 +131,7 @@ class RandomChoice(MixLayer):
 
     def _without_alpha(self):
         names = ", ".join(f"`layers[{i}]` ({layer.name})" for i, layer in enumerate(self.layers))
-        return f"Its layers have: {names}. Write `choice.layers[0].alpha = ...`, or `AlphaScheduler(choice.layers, schedule)`."
+        return f"Its layers have: {names}. Set `choice.layers[0].alpha`, or `AlphaScheduler(choice.layers, schedule)`."
 
     def _arguments(self):
         return {**super()._arguments(), "layers": list(self.layers)}

@@ -38,12 +38,14 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     """
     xp = _backend.namespace(x, plan.lam)
     x = xp.asarray(x)
-    axes = spatial_axes(len(x.shape), data_format) if plan.pastes else None
+    axes = spatial_axes(len(x.shape), data_format) if plan.pastes else range(0)
     if isinstance(plan.region, Tiles):
         known = _backend.namespace(plan.lam)
         size = known.stack([known.cast(xp.size(x, axis), "int32") for axis in axes])
         # The window of the sample itself; all of it if it is not mixed.
-        centre = known.where(known.along(plan.lam, plan.region.window[:, 0, 2:]) == 1.0, size, plan.region.window[:, 0, 2:])
+        centre = known.where(
+            known.along(plan.lam, plan.region.window[:, 0, 2:]) == 1.0, size, plan.region.window[:, 0, 2:]
+        )
         sources = known.stack([part.source for part in plan.parts()])
         return mosaic(xp, x, centre, sources, axes=axes)
     if plan.region is not None:

@@ -47,32 +47,31 @@ def blend(xp, x, permutation, lam, *, dtype, bijective=False):
     Returns:
         Tensor of the shape of `x`.
     """
-    lam = xp.cast(lam, "float32")
+    # Wide enough to round only once: half precision would round the coefficients too.
+    given = _backend.dtype(x)
+    wide = "float64" if dtype == "float64" or (given == "float64" and dtype != "float32") else "float32"
     if xp is _backend.NUMPY:
-        return _blended(x, permutation, lam, dtype)
-    wide = _wide(dtype)
+        return _blended(x, permutation, lam, dtype, wide)
+    lam = xp.cast(lam, "float32")
 
-    def mixed(x):
+    def mixed(x, lam, permutation):
+        # A sample that is kept is its own partner, so that nothing of the other can enter.
+        own = xp.cast(xp.arange(xp.size(permutation, -1)), _backend.dtype(permutation)) + 0 * permutation
+        partners = xp.where(xp.reshape(lam, (*permutation.shape[:-1], -1)) == 1.0, own, permutation)
         own, partner = xp.cast(x, wide), xp.cast(xp.take(x, partners), wide)
         weight = xp.along(xp.cast(lam, wide), x)
         if bijective is True:
-            return xp.cast(xp.between(own, partner, weight), dtype)
-        # The gradient of `between` would pass by partners that are equal.
+            return xp.cast(xp.interpolate(own, partner, weight), dtype)
+        # The gradient of `interpolate` would pass by partners that are equal.
         return xp.cast(xp.where(weight == 1.0, own, partner + weight * (own - partner)), dtype)
 
-    def with_gradient(x):
-        def gradient(*arguments, upstream=None):
-            upstream = arguments[0] if upstream is None else upstream
-            inverse = xp.argsort(permutation)
-            back = _sum(xp, lam, xp.take(1.0 - lam, inverse), upstream, inverse, wide)
-            return xp.cast(back, _backend.dtype(x))
+    def gradient(upstream, lam, permutation):
+        inverse = xp.argsort(permutation)
+        back = _sum(xp, lam, xp.take(1.0 - lam, inverse), upstream, inverse, wide)
+        return xp.cast(back, given)
 
-        return mixed(x), gradient
-
-    # A sample that is kept is its own partner, so that nothing of the other can enter.
-    own = xp.cast(xp.arange(xp.size(permutation, -1)), _backend.dtype(permutation)) + 0 * permutation
-    partners = xp.where(xp.reshape(lam, (*permutation.shape[:-1], -1)) == 1.0, own, permutation)
-    return xp.by_rows(xp.custom_gradient(with_gradient) if bijective is True else mixed, x)
+    function = xp.custom_gradient(mixed, gradient) if bijective is True else mixed
+    return xp.by_rows(lambda x: function(x, lam, permutation), x)
 
 
 @_backend.kernel
@@ -84,11 +83,6 @@ def combine(xp, keep, a, b, y, permutation):
     return xp.where(xp.along(keep, y), xp.cast(y, "float32"), mixed)
 
 
-def _wide(dtype):
-    """The dtype to combine in, so as to round only once: half precision would round the coefficients too."""
-    return "float64" if dtype == "float64" else "float32"
-
-
 def _sum(xp, a, b, x, permutation, dtype):
     partner = xp.cast(xp.take(x, permutation), dtype)
     x, a, b = (xp.cast(array, dtype) for array in (x, a, b))
@@ -98,62 +92,74 @@ def _sum(xp, a, b, x, permutation, dtype):
 # With NumPy, block by block, since every operation passes over the memory. Several threads share the samples.
 
 
-def _blended(x, permutation, lam, dtype):
-    mixed, wide = _backend.NUMPY.empty_like(x, dtype), _wide(dtype)
+def _blended(x, permutation, lam, dtype, wide):
+    mixed, lam = np.empty_like(x, dtype=dtype), np.asarray(lam, "float32")
     partners = np.where(lam == 1.0, np.arange(len(lam)), _backend.NUMPY.rows(permutation))
     # Samples as rows `(B, n)`, whatever the order of their axes in memory.
-    size = math.prod(x.shape[1:])
-    own, into = (_backend.in_memory_order(array).reshape(len(x), size) for array in (x, mixed))
+    size, lam = math.prod(x.shape[1:]), lam[:, None]
+    own = _backend.in_memory_order(x).reshape(len(x), size)
+    into = _backend.in_memory_order(mixed).reshape(len(x), size)
     # Blocks of several samples, or equal parts of one.
     rows, width = max(1, _BLOCK // max(1, size)), -(-size // max(1, round(size / _BLOCK)))
+    held = 1 if mixed.dtype == wide else 2
 
     def mix(samples):
         # The same memory for each block: the system hands out large pieces of new memory slowly.
-        scratch = np.empty((1 if mixed.dtype == wide else 2, rows * width), wide)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for start in range(samples.start, samples.stop, rows):
-                if rows == 1:
-                    partner = partners[start]
-                    for first in range(0, size, width):
-                        part = slice(first, first + width)
-                        _blend_block(own[start, part], own[partner, part], lam[start], into[start, part], scratch)
-                else:
-                    part = slice(start, min(start + rows, samples.stop))
-                    _blend_block(own[part], own[partners[part]], lam[part, None], into[part], scratch)
+        scratch = np.empty((held, rows * width), wide)
+        for start in range(samples.start, samples.stop, rows):
+            if rows == 1:
+                partner = partners[start]
+                for first in range(0, size, width):
+                    part = slice(first, first + width)
+                    _blend_block(own[start, part], own[partner, part], lam[start, 0], into[start, part], scratch)
+            else:
+                part = slice(start, min(start + rows, samples.stop))
+                _blend_block(own[part], own[partners[part]], lam[part], into[part], scratch)
 
-    _backend.over_rows(mix, len(x), x.size)
+    if len(x) <= rows:
+        _blend_block(own, own[partners], lam, into, np.empty((held, x.size), wide))
+    else:
+        _backend.over_rows(mix, len(x), x.size)
     return mixed
 
 
 def _blend_block(own, partner, lam, into, scratch):
-    difference, block = (flat[: own.size].reshape(own.shape) for flat in (scratch[0], scratch[-1]))
-    block = into if into.dtype == scratch.dtype else block
-    np.subtract(own, partner, out=difference, dtype=block.dtype)
-    # NumPy copies where it broadcasts in place.
-    product = np.multiply(difference, lam, out=difference if np.ndim(lam) == 0 else block)
-    np.add(product, partner, out=block)
-    # The sum is not finite where a value is not; it may also overflow, which only takes time.
-    if not np.isfinite(np.einsum("i->", block.reshape(-1))):
-        # The difference of infinities is NaN. Shared values come back; an infinity of one partner alone stays.
-        shares = lam * own + (1 - lam) * partner
-        np.copyto(block, np.where(own == partner, own, shares), where=~np.isfinite(block))
-    if block is not into:
-        into[...] = block
+    difference = scratch[0, : own.size].reshape(own.shape)
+    block = into if len(scratch) == 1 else scratch[1, : own.size].reshape(own.shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.subtract(own, partner, out=difference, dtype=scratch.dtype)
+        # NumPy copies where it broadcasts in place.
+        product = np.multiply(difference, lam, out=block if lam.ndim else difference)
+        np.add(product, partner, out=block)
+        # The sum is not finite where a value is not; it may also overflow, which only takes time.
+        if not np.isfinite(np.einsum("i->", block.reshape(-1))):
+            # The difference of infinities is NaN. Shared values come back; an infinity of one partner alone stays.
+            shares = lam * own + (1 - lam) * partner
+            np.copyto(block, np.where(own == partner, own, shares), where=~np.isfinite(block))
+        if block is not into:
+            into[...] = block
 
 
 def _combined(keep, a, b, y, permutation):
     mixed, permutation = np.empty(y.shape, "float32"), _backend.NUMPY.rows(permutation)
-    keep, a, b = (_backend.NUMPY.along(array, y) for array in (keep, a, b))
+    keep, a, b = [array.reshape(array.shape + (1,) * (y.ndim - array.ndim)) for array in (keep, a, b)]
     rows = max(1, _BLOCK // max(1, y[:1].size))
 
     def mix(samples):
-        with np.errstate(invalid="ignore", over="ignore"):
-            for start in range(samples.start, samples.stop, rows):
-                chosen = slice(start, min(start + rows, samples.stop))
-                block = np.multiply(a[chosen], y[chosen], out=mixed[chosen], dtype="float32")
-                block += np.multiply(b[chosen], y[permutation[chosen]], dtype="float32")
-                if keep[chosen].any():
-                    np.copyto(block, y[chosen], where=keep[chosen])
+        for start in range(samples.start, samples.stop, rows):
+            part = slice(start, min(start + rows, samples.stop))
+            _combine_block(keep[part], a[part], b[part], y[part], y[permutation[part]], mixed[part])
 
-    _backend.over_rows(mix, len(y), y.size)
+    if len(y) <= rows:
+        _combine_block(keep, a, b, y, y[permutation], mixed)
+    else:
+        _backend.over_rows(mix, len(y), y.size)
     return mixed
+
+
+def _combine_block(keep, a, b, own, partner, into):
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.multiply(a, own, out=into, dtype="float32")
+        into += np.multiply(b, partner, dtype="float32")
+        if keep.any():
+            np.copyto(into, own, where=keep)

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from kmix import _backend
 
 
@@ -51,7 +53,7 @@ def mosaic(xp, x, centre, sources, *, axes):
 
 def _windows(x, centre, sources, axes):
     """`mosaic` for NumPy: copy the four windows."""
-    mixed, centres, sources = _backend.NUMPY.empty_like(x, x.dtype), centre.tolist(), sources.tolist()
+    mixed, centres, sources = np.empty_like(x), centre.tolist(), sources.tolist()
     before = (slice(None),) * (axes.start - 1)
     sizes = [x.shape[axis] for axis in axes]
 

@@ -10,6 +10,10 @@ from kmix import _backend
 
 # XLA unrolls loops over fewer values than this into scalar code.
 _UNROLLED = 30
+# NumPy takes longer to slice a sample of fewer values than to copy it under a mask.
+_SMALL = 2**11
+# Number of values that NumPy copies under masks at a time: few enough to stay in the cache of a core.
+_BLOCK = 2**16
 
 
 def spatial_axes(rank, data_format):
@@ -58,9 +62,13 @@ def paste(xp, x, permutation, box, *, axes):
 
 def _windows(x, permutation, box, axes):
     """`paste` for NumPy: copy the samples, then the boxes."""
-    mixed, permutation, k = _backend.NUMPY.empty_like(x, x.dtype), _backend.NUMPY.rows(permutation), len(axes)
+    mixed, permutation, k = np.empty_like(x), _backend.NUMPY.rows(permutation), len(axes)
     # A slice would count negative edges from the end.
-    edges = np.maximum(box, 0).tolist()
+    box = np.maximum(box, 0)
+    if x.flags.c_contiguous and 0 < x[:1].size < _SMALL:
+        _small_windows(x, permutation, box, axes, mixed)
+        return mixed
+    edges = box.tolist()
 
     def copy(samples):
         for i in range(samples.start, samples.stop):
@@ -70,3 +78,22 @@ def _windows(x, permutation, box, axes):
 
     _backend.over_rows(copy, len(x), x.size)
     return mixed
+
+
+def _small_windows(x, permutation, box, axes, mixed):
+    """Copy the samples, then the boxes, by masks for blocks of samples: slices would take longer than their copies."""
+    # The axes from the first spatial one on are one, so that loops are long.
+    planes = (math.prod(x.shape[1 : axes.start]), math.prod(x.shape[axes.start :]))
+    own, into = x.reshape(len(x), *planes), mixed.reshape(len(x), *planes)
+    rows = max(1, _BLOCK // max(1, math.prod(planes)))
+    for first in range(0, len(x), rows):
+        part = slice(first, first + rows)
+        for i, axis in reversed(list(enumerate(axes))):
+            position, start, stop = np.arange(x.shape[axis]), box[part, i, None], box[part, i + len(axes), None]
+            along = (position >= start) & (position < stop)
+            if axis == axes[-1]:
+                inside = np.repeat(along, math.prod(x.shape[axes.stop :]), axis=1)
+            else:
+                inside = (along[:, :, None] & inside[:, None]).reshape(len(along), -1)
+        into[part] = own[part]
+        np.copyto(into[part], own[permutation[part]], where=inside[:, None])

@@ -2,7 +2,7 @@
 
 import numbers
 
-from kmix import _backend, _checks, random
+from kmix import _backend, _checks, prng
 from kmix.plan import streams
 from kmix.plan.plan import MixPlan, Tiles
 
@@ -152,8 +152,8 @@ def sample_mosaic(
         _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"spatial_shape={spatial_shape}")
     streams.check(stream, _WORDS.stop)
     rate = _checks.real(rate, "rate", 0.0, 1.0)
-    words = random.bits(xp, random.key(xp, _checks.seed(seed), step), stream, _WORDS.stop, _rows(batch_size), replica)
-    u = xp.unstack(random.uniform(xp, words))
+    words = prng.bits(xp, prng.key(xp, _checks.seed(seed), step), stream, _WORDS.stop, _rows(batch_size), replica)
+    u = xp.unstack(prng.uniform(xp, words))
     height, width = (xp.cast(size, "int32") for size in spatial_shape)
     # In the middle half of each axis.
     row, column = (
@@ -196,7 +196,7 @@ def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, 
     """
     probabilities = _checks.probabilities(probabilities, len(probabilities))
     streams.check(stream, depth)
-    u = random.uniform(xp, random.bits(xp, random.key(xp, _checks.seed(seed), step), stream + depth - 1, 1, 1))[0, 0]
+    u = prng.uniform(xp, prng.bits(xp, prng.key(xp, _checks.seed(seed), step), stream + depth - 1, 1, 1))[0, 0]
     total, below, index = sum(probabilities), 0.0, xp.cast(0, "int32")
     for probability in probabilities[:-1]:
         below = below + probability
@@ -229,14 +229,14 @@ def _sample_lam(seed, step, alpha, batch_size, per, rate, replica, lam_at_least_
     if isinstance(alpha, (numbers.Real, str)):
         alpha = _checks.real(alpha, "alpha")
     streams.check(stream, _OWN + own)
-    key = random.key(xp, _checks.seed(seed), step)
-    words = random.bits(xp, key, stream, _OWN + own, _rows(batch_size), replica)
-    u = random.uniform(xp, words)
+    key = prng.key(xp, _checks.seed(seed), step)
+    words = prng.bits(xp, key, stream, _OWN + own, _rows(batch_size), replica)
+    u = prng.uniform(xp, words)
     if per == "batch":
         # The draw of the first sample applies to all.
         u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
     u = xp.unstack(u)
-    lam = random.symmetric_beta(xp, u[:_RATE], alpha)
+    lam = prng.symmetric_beta(xp, u[:_RATE], alpha)
     lam = xp.math.maximum(lam, 1.0 - lam) if lam_at_least_half else lam
     lam = lam if rate == 1.0 else xp.where(u[_RATE] < rate, lam, xp.cast(1.0, "float32"))
     return lam, words[_PARTNERS], u[_OWN:]

@@ -2,7 +2,7 @@
 
 from kmix import _checks
 
-# Replicas differ by a multiple of this, see `kmix.random.bits`.
+# Replicas differ by a multiple of this, see `kmix.prng.bits`.
 _END = 0x10000
 
 _RESERVED: dict[str, range] = {}

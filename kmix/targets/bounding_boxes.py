@@ -1,5 +1,6 @@
 """Bounding boxes: both partners' under a blend; cut, clipped and dropped under a paste."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -61,7 +62,15 @@ class BoundingBoxes(Target):
 
     max_partners = None
 
-    def __init__(self, format, *, max_boxes=None, min_visibility=0.1, weights=False, keep=()):
+    def __init__(
+        self,
+        format: str,
+        *,
+        max_boxes: int | None = None,
+        min_visibility: float = 0.1,
+        weights: bool = False,
+        keep: Sequence[str] = (),
+    ) -> None:
         self.format = _checks.one_of(format, "format", FORMATS)
         self.max_boxes = None if max_boxes is None else _checks.integer(max_boxes, "max_boxes", 1)
         self.min_visibility = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)

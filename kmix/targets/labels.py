@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -45,7 +47,14 @@ class Labels(Target):
     max_partners = None
     _takes_numpy_plan = True
 
-    def __init__(self, num_classes=None, *, class_weight=None, nan_is_missing=False, any_shape=False):
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        class_weight: Mapping[int, float] | None = None,
+        nan_is_missing: bool = False,
+        any_shape: bool = False,
+    ) -> None:
         self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
         self.class_weight = _check_class_weight(class_weight, self.num_classes)
         self.nan_is_missing = _checks.boolean(nan_is_missing, "nan_is_missing")
@@ -172,9 +181,9 @@ class Labels(Target):
             ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
             xp.require(
                 (ids >= 0) & (ids < self.num_classes),
-                f"Class ids must lie in [0, num_classes) with num_classes={self.num_classes}. Received: ids outside it. "
-                "Check `num_classes`, and that the first class is 0. Give samples without a class any valid id and a "
-                "sample weight of 0.",
+                f"Class ids must lie in [0, num_classes) with num_classes={self.num_classes}. Received: ids outside "
+                "it. Check `num_classes`, and that the first class is 0. Give samples without a class any valid id and "
+                "a sample weight of 0.",
             )
         else:
             xp.require(_zeros_and_ones(xp.cast(y, xp.integer)), _NOT_MULTI_HOT)
@@ -201,6 +210,7 @@ class Labels(Target):
 
     def spec(self, y, weight, info):
         shape = (y.shape[0], self.num_classes) if self._has_ids(y) else tuple(y.shape)
+        weight_shape: Any
         if self.nan_is_missing:
             weight_shape = shape[:1] if shape[1:] == (1,) else shape
         elif weight is None and self.class_weight is not None:
@@ -248,7 +258,7 @@ class LabelPairs(Target):
 
     _takes_numpy_plan = _shows_own_partner = True
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int) -> None:
         self.num_classes = _checks.integer(num_classes, "num_classes", 1)
         if not 3 < self.num_classes <= 2**24:
             _checks.fail(

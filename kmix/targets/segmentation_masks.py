@@ -56,7 +56,7 @@ class SegmentationMasks(Target):
     max_partners = None
     _takes_numpy_plan = True
 
-    def __init__(self, num_classes=None, *, ignore_class=None):
+    def __init__(self, num_classes: int | None = None, *, ignore_class: int | None = None) -> None:
         self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
         self.ignore_class = None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
 

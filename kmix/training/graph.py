@@ -30,13 +30,13 @@ def graph_of(model):
     graph = functional(model)
     if graph is None and isinstance(model, keras.Sequential) and not model.built:
         _checks.fail(
-            "`at` needs a built model.",
+            "`places` needs a built model.",
             "a Sequential model without an input shape",
             "Begin it with `keras.Input(shape)`.",
         )
     if graph is None:
         _checks.fail(
-            "`at` needs a functional or Sequential model, where it can find the output of each layer.",
+            "`places` needs a functional or Sequential model, where it can find the output of each layer.",
             f"a sub-classed model, {type(model).__name__}",
             "In its `call`, call a `kmix.EmbeddingMixup(...)` between the layers, and write `MixTrainer(model)`.",
         )
@@ -44,7 +44,7 @@ def graph_of(model):
 
 
 def names(model, prefix=""):
-    """The names that `at` accepts, in the order of the layers."""
+    """The names that `places` accepts, in the order of the layers."""
     if not prefix:
         yield INPUT
     for layer in graph_of(model).layers:
@@ -57,6 +57,11 @@ def names(model, prefix=""):
 def is_input(layer):
     """Whether a layer is an input of its model."""
     return isinstance(layer, keras.layers.InputLayer)
+
+
+def new_inputs(graph):
+    """New inputs in the structure of those of a graph, with their names."""
+    return tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input)
 
 
 def walk(model, call, inputs):

@@ -40,8 +40,8 @@ class Place(keras.layers.Layer):
             return mix(leaf, plan)
         for place in () if is_mask else self.places:
             step.note(place)
-        drawn = functools.reduce(operator.or_, [plan.place == place for place in self.places])
-        return _backend.namespace(leaf).apply_if(drawn, lambda leaf: mix(leaf, plan), leaf)
+        here = functools.reduce(operator.or_, [plan.place == place for place in self.places])
+        return _backend.namespace(leaf).apply_if(here, lambda leaf: mix(leaf, plan), leaf)
 
     def _is_mask(self, leaf):
         return _backend.dtype(leaf) == "bool"
@@ -82,7 +82,7 @@ def with_places(model, names):
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:20]
-            _checks.fail("`at` must name layers of the model.", f"{name!r}", f"Near matches: {', '.join(near)}.")
+            _checks.fail("`places` must name layers of the model.", f"{name!r}", f"Near matches: {', '.join(near)}.")
     places = {name: index for index, name in enumerate(names)}
     rebuilt = Rebuilt(model, places, graphs.Passed(places.values()), inputs=graphs.INPUT)
     passed_by = [name for name, index in places.items() if index not in rebuilt.every()]
@@ -94,7 +94,7 @@ def with_places(model, names):
 def _check_input(model):
     if not graphs.is_input(graphs.graph_of(model).get_layer(graphs.INPUT)):
         _checks.fail(
-            f"In `at`, {graphs.INPUT!r} stands for the inputs of the model.",
+            f"In `places`, {graphs.INPUT!r} stands for the inputs of the model.",
             "a layer with the same name",
             "Give the layer another name.",
         )
@@ -104,7 +104,7 @@ def _check_place(name, dtype):
     """Raise unless an output of the layer `name`, of dtype `dtype`, can be mixed."""
     if "float" not in dtype and dtype != "bool":
         _checks.fail(
-            "`at` mixes float tensors.",
+            "`places` mixes float tensors.",
             f"{name!r} of dtype {dtype}",
             "Token ids cannot be interpolated: name the Embedding layer, or a layer after it. Cast images to float32.",
         )
@@ -147,7 +147,7 @@ class Rebuilt:
 
     def _begin(self, graph, given, index, name):
         """New inputs, mixed where the inputs are places."""
-        inputs = tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input)
+        inputs = graphs.new_inputs(graph)
         leaves = tree.flatten(inputs)
         for leaf, outer in zip(leaves, given or [], strict=given is not None):
             self.passed.put(leaf, self.passed.some(outer), self.passed.every(outer))

@@ -7,8 +7,11 @@ from kmix.layers import partners
 from kmix.layers.batch_layer import BatchLayer
 from kmix.layers.keras_masks import MixMask
 from kmix.layers.mix_layer import MixLayer
+from kmix.targets import Pasted
 from kmix.training import graph as graphs
 from kmix.training.manifold import LAYER, Rebuilt
+
+tree = keras.tree
 
 # The methods of the training loop. A KerasHub task overrides `PREPROCESSING` to preprocess the data first.
 PREPROCESSING = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
@@ -33,54 +36,135 @@ def placed_layers(model):
     return list(found)
 
 
-def check_ways(model, mix, at, placed):
+def check_ways(model, mixer, places, placed):
     """Raise unless exactly one of the three ways to mix is used, and the model and layers allow it.
 
     Args:
         model: The model to train.
-        mix: The layer that mixes the inputs, or mixes at the places `at`; or None.
-        at: Names of layers, or None.
+        mixer: The layer that mixes the inputs, or mixes at the places; or None.
+        places: Names of layers, or None.
         placed: `placed_layers(model)`.
     """
     if not isinstance(model, keras.Model):
         _checks.fail("`model` must be a Keras model.", f"a {type(model).__name__}", error=TypeError)
-    if mix is not None and not isinstance(mix, BatchLayer):
-        _checks.fail("`mix` must be a mixing layer of kmix.", f"a {type(mix).__name__}", error=TypeError)
+    if mixer is not None and not isinstance(mixer, BatchLayer):
+        _checks.fail("`mixer` must be a mixing layer of kmix.", f"a {type(mixer).__name__}", error=TypeError)
     check_loop(model)
-    if mix is None and not placed:
+    if mixer is None and not placed:
         _checks.fail(
             "A MixTrainer needs something that mixes.",
-            "no `mix` and a model without mixing layers",
-            "Write `MixTrainer(model, mix=kmix.MixUp(0.2))`, or place `kmix.EmbeddingMixup(0.2)` in the model.",
+            "no `mixer` and a model without mixing layers",
+            "Write `MixTrainer(model, kmix.MixUp(0.2))`, or place `kmix.EmbeddingMixup(0.2)` in the model.",
         )
-    if placed and (mix is not None or at is not None):
-        given = "`at`" if mix is None else "`mix`"
+    if placed and (mixer is not None or places is not None):
+        given = "`places`" if mixer is None else "`mixer`"
         _checks.fail(
-            "Mix in one way: with `mix=`, or with the mixing layers inside the model.",
+            "Mix in one way: with a `mixer`, or with the mixing layers inside the model.",
             f"{given} and a model with {', '.join(layer.name for layer in placed)}",
             f"Leave out {given}, or remove the layers from the model.",
         )
-    if at is not None and (len(at) == 0 or len(set(at)) < len(at)):
-        _checks.fail("`at` must hold names of layers, each once.", f"at={list(at)}")
-    _check_layers(placed if at is None else [mix])
-
-
-def _check_layers(layers):
-    """Raise unless layers can mix inside a model and agree on the plan."""
-    for layer in layers:
+    if places is not None and (len(places) == 0 or len(set(places)) < len(places)):
+        _checks.fail("`places` must hold names of layers, each once.", f"places={list(places)}")
+    inside = placed if places is None else [mixer]
+    for layer in inside:
         if not layer.fits_in_models:
             _checks.fail(
                 "Inside a model only MixUp and EmbeddingMixup can mix.",
                 f"{type(layer).__name__} ({layer.name})",
-                f"Mix the inputs with it: `MixTrainer(model, mix=kmix.{type(layer).__name__}(...))`.",
+                f"Mix the inputs with it: `MixTrainer(model, kmix.{type(layer).__name__}(...))`.",
             )
-    for setting in ("alpha", "per", "rate", *partners.PAIRING, "derange", "dominant", "keep_clean"):
-        if len({repr(layer.get_config()[setting]) for layer in layers}) > 1:
+    for setting in _ONE_PLAN:
+        if len({repr(layer.get_config()[setting]) for layer in inside}) > 1:
             _checks.fail(
                 f"All mixing layers of a model mix with one plan, so they must agree on `{setting}`.",
-                ", ".join(f"{layer.name}: {getattr(layer, setting)!r}" for layer in layers),
+                ", ".join(f"{layer.name}: {getattr(layer, setting)!r}" for layer in inside),
                 "Give them the same settings. The first layer determines the seed.",
             )
+    for setting in ("labels", "class_weight", "target_arguments"):
+        agreed(setting, None, inside)
+    pastes_alone = mixer is not None and all(isinstance(layer.inputs, Pasted) for layer in leaves(mixer))
+    if not pastes_alone:
+        _check_reads_no_ids(model, mixer is not None and (places is None or graphs.INPUT in places))
+
+
+# What shapes a plan.
+_ONE_PLAN = ("alpha", "per", "rate", *partners.PAIRING, "derange", "dominant", "keep_clean")
+
+
+def agreed(setting, value, layers):
+    """The value of a setting of the trainer or its mixing layers; None if none of them has one.
+
+    Args:
+        setting: Name of the setting.
+        value: The value of the trainer, or None.
+        layers: The mixing layers.
+    """
+    given = [each for each in (value, *(getattr(layer, setting) for layer in layers)) if each is not None]
+    if any(each != given[0] for each in given):
+        _checks.fail(f"The trainer and its mixing layers must agree on `{setting}`.", f"{given}")
+    return given[0] if given else None
+
+
+def _check_reads_no_ids(model, inputs):
+    """Raise if a model reads something blended as ids: an average of two ids is the id of something else.
+
+    Args:
+        model: The model.
+        inputs: Whether its inputs are blended. Else only its mixing layers blend.
+    """
+    hint = "Mix after the Embedding layer: `places=[{!r}]`, or place a `kmix.EmbeddingMixup` in the model."
+    first = getattr(model, "layers", ())[:1]
+    if (
+        inputs
+        and isinstance(model, keras.Sequential)
+        and isinstance(first[0] if first else None, keras.layers.Embedding)
+    ):
+        _checks.fail(_IDS, f"inputs of the Embedding layer {first[0].name!r}", hint.format(first[0].name))
+    graph = graphs.functional(model)
+    for tensor in graph.inputs if graph is not None and inputs else ():
+        if "int" in tensor.dtype:
+            _checks.fail(
+                "Keras casts blended inputs back to the dtype of the model's input.",
+                f"{tensor.name!r} of dtype {tensor.dtype}",
+                f"Images: write `keras.Input(shape)`, of float32. Ids: {hint.format('embedding')}",
+            )
+    if graph is not None and _holds_embedding(graph):
+        _follow_ids(graph, [inputs] * len(graph.inputs), hint)
+
+
+_IDS = "Ids cannot be blended, of whatever dtype."
+
+
+def _holds_embedding(graph):
+    inner = [graphs.functional(layer) for layer in graph.layers if isinstance(layer, keras.Model)]
+    return any(isinstance(layer, keras.layers.Embedding) for layer in graph.layers) or any(
+        map(_holds_embedding, filter(None, inner))
+    )
+
+
+def _follow_ids(graph, blended, hint):
+    """Whether each output of a graph is blended and may still hold ids, if these of its inputs are; raises if an
+    Embedding reads it.
+    """
+    held = {}  # By identity, with the tensors, so that no other gets theirs.
+
+    def call(layer, *args, **kwargs):
+        reads = any(id(tensor) in held for tensor in graphs.inputs_of((args, kwargs)))
+        if reads and isinstance(layer, keras.layers.Embedding):
+            _checks.fail(_IDS, f"inputs of the Embedding layer {layer.name!r}", hint.format(layer.name))
+        outputs = layer(*args, **kwargs)
+        inner = graphs.functional(layer) if isinstance(layer, keras.Model) else None
+        # What has weights computes something else than ids.
+        flags = [isinstance(layer, BatchLayer) or (reads and not getattr(layer, "weights", ()))] * len(tree.flatten(outputs))
+        if inner is not None:
+            outer = graphs.given_to(inner, args[0] if args else kwargs["inputs"])
+            flags = _follow_ids(inner, [id(tensor) in held for tensor in outer], hint)
+        held.update({id(leaf): leaf for leaf, flag in zip(tree.flatten(outputs), flags, strict=True) if flag})
+        return outputs
+
+    inputs = graphs.new_inputs(graph)
+    held.update({id(leaf): leaf for leaf, flag in zip(tree.flatten(inputs), blended, strict=True) if flag})
+    return [id(tensor) in held for tensor in graphs.walk(graph, call, inputs).outputs]
 
 
 def check_loop(model):
@@ -158,5 +242,5 @@ class Placed(Rebuilt):
                 "Two mixing layers in one branch would mix twice, but the labels are mixed only once.",
                 f"{inside[0].name} after {earlier[0]}",
                 "Remove one of them. To mix at one of several places, drawn for each step, write "
-                '`MixTrainer(model, mix=kmix.EmbeddingMixup(2.0), at=["layer1", "layer2"])`.',
+                '`MixTrainer(model, kmix.EmbeddingMixup(2.0), places=["layer1", "layer2"])`.',
             )

@@ -1,10 +1,14 @@
 """The step and alpha of a trainer as weights: in its files, and on JAX while `fit` holds all weights."""
 
+import json
 import math
 import os
+import tempfile
+import zipfile
 
 import h5py
 import keras
+import numpy as np
 from keras import ops
 
 from kmix import _backend, _checks
@@ -29,7 +33,9 @@ class State:
         self.built_with: list[float] = []
         settings = {"shape": (), "trainable": False, "autocast": False, "aggregation": "only_first_replica"}
         with _backend.beside_the_plan():
-            self.step = trainer.add_weight(dtype="int", initializer="zeros", name="step", **settings)
+            # JAX has 32 bits; of 64, the plan takes the lower 32.
+            dtype = "uint32" if keras.backend.backend() == "jax" else "int64"
+            self.step = trainer.add_weight(dtype=dtype, initializer="zeros", name="step", **settings)
             for layer in dict.fromkeys(layers):
                 if callable(layer.alpha):
                     continue
@@ -41,9 +47,6 @@ class State:
                 self._by_layer[layer] = self.alphas[-1]
                 layer.share_alpha(self.alphas[-1], trainer.refresh)
 
-    def _values(self):
-        return [float(_backend.values(weight.value)) for weight in self.alphas]
-
     def read(self):
         """The step, and alpha by layer: as values, or as tensors while a step is compiled."""
 
@@ -52,20 +55,39 @@ class State:
             return tensor if _backend.is_symbolic(tensor) else _backend.values(tensor)
 
         with _backend.beside_the_plan():
-            return value(self.step), {layer: value(weight) for layer, weight in self._by_layer.items()}
+            step = value(self.step)
+            # Schedules calculate with the step, and below 0 as well. The plan takes these 32 bits as they are.
+            step = ops.cast(step, "int32") if _backend.is_jax_tracer(step) else step
+            return step, {layer: value(weight) for layer, weight in self._by_layer.items()}
 
     def advance(self):
         """Go on to the next step."""
         with _backend.beside_the_plan():
             self.step.assign_add(1)
 
-    def save(self, filepath, optimizer):
-        """Add this state and the optimizer state to a weights file of the bare model."""
+    def save(self, filepath, model, optimizer, overwrite, settings):
+        """Save a weights file of the bare model with this state and that of the optimizer.
+
+        All files are written in a folder beside and then moved, the index of sharded weights last: a process that is
+        killed leaves the file as it was, or no index, and never a file without its state.
+        """
+        if os.path.exists(filepath) and not overwrite:
+            _checks.fail("The file exists.", f"filepath={str(filepath)!r}", "Write `overwrite=True`.")
+        folder, name = os.path.split(os.path.abspath(filepath))
+        with tempfile.TemporaryDirectory(prefix=".kmix-", dir=folder) as partial:
+            model.save_weights(os.path.join(partial, name), **settings)
+            files = sorted(os.listdir(partial), key=lambda file: (file.endswith(".json"), file))
+            self._write(os.path.join(partial, files[0]), optimizer)
+            if len(files) > 1 and os.path.exists(os.path.join(folder, files[-1])):
+                os.remove(os.path.join(folder, files[-1]))
+            for file in files:
+                os.replace(os.path.join(partial, file), os.path.join(folder, file))
+
+    def _write(self, path, optimizer):
         arrays = {"step": self.step, **{f"alpha/{i}": weight for i, weight in enumerate(self.alphas)}}
         if optimizer is not None and optimizer.built:
             arrays |= {f"optimizer/{i}": variable for i, variable in enumerate(optimizer.variables)}
-        with h5py.File(_file_of(filepath), "a") as file:
-            file.pop(_GROUP, None)
+        with h5py.File(path, "a") as file:
             group = file.create_group(_GROUP)
             for name, variable in arrays.items():
                 array = ops.convert_to_numpy(variable.value)
@@ -73,44 +95,70 @@ class State:
                 group[name] = array.astype("float32") if "bfloat16" in str(array.dtype) else array
             group["built_with"] = self.built_with
 
-    def load(self, filepath, optimizer):
-        """Load the state from a file, if it has one; warn if the file was written with another alpha."""
-        path = _file_of(filepath)
-        if not path.endswith(".h5") or not os.path.exists(path):
-            return
-        with h5py.File(path, "r") as file:
-            if _GROUP not in file:
-                return
-            group = file[_GROUP]
-            self._assign(group, optimizer)
+    def load(self, filepath, model, optimizer, resumes, settings):
+        """Load a weights file of a trainer or of the bare model into the model, and the state if the file has one.
 
-    def _assign(self, group, optimizer):
-        self.step.assign(group["step"][()])
-        loaded = [group["alpha"][str(i)][()] for i in range(len(group.get("alpha", ())))]
-        built_with = [float(value) for value in group["built_with"]]
-        if len(loaded) == len(self.alphas):
-            before = self._values()
-            for weight, value in zip(self.alphas, loaded, strict=True):
+        Args:
+            filepath, settings: As for `keras.Model.load_weights`.
+            model: The bare model.
+            optimizer: The optimizer, or None.
+            resumes: Whether training is to go on from the file.
+
+        Raises:
+            ValueError: if the file resumes no training, or its state cannot be one.
+        """
+        # The state is in the first of sharded files.
+        path, saved = str(filepath).replace(".weights.json", "_00000.weights.h5"), {}
+        if path.endswith(".h5") and os.path.exists(path):
+            with h5py.File(path, "r") as file:
+                if _GROUP in file:
+                    arrays = lambda name, item: saved.update({name: item[()]} if isinstance(item, h5py.Dataset) else {})  # noqa: E731
+                    file[_GROUP].visititems(arrays)
+        if not saved and resumes:
+            _checks.fail(
+                "Training goes on from a file with the step of the trainer, and with its optimizer.",
+                f"{str(filepath)!r}, which holds the weights of a model alone",
+                "To begin with these weights, write `trainer.model.load_weights(path)` before `fit`, and remove the "
+                "file from where a callback finds it.",
+            )
+        alphas = [float(saved[name]) for i in range(len(saved)) if (name := f"alpha/{i}") in saved]
+        if saved:
+            self.check(saved.get("step"), alphas)
+        model.load_weights(filepath, **settings)
+        if saved:
+            self._assign(saved, alphas, optimizer)
+
+    def check(self, step, alphas):
+        """Raise unless these can be the step and the alphas of a training."""
+        if step is None or np.ndim(step) or not 0 <= step < 2**32:
+            _checks.fail("The step of a saved trainer must be an integer >= 0.", f"step={step}", "The file is damaged.")
+        if not all(np.isfinite(alpha) and alpha >= 0 for alpha in alphas):
+            _checks.fail("The alpha of a saved trainer must be >= 0.", f"alpha={alphas}", "The file is damaged.")
+
+    def _assign(self, saved, alphas, optimizer):
+        self.step.assign(saved["step"])
+        if len(alphas) == len(self.alphas):
+            before = [float(_backend.values(weight.value)) for weight in self.alphas]
+            for weight, value in zip(self.alphas, alphas, strict=True):
                 weight.assign(value)
-            alike = all(map(math.isclose, built_with, self.built_with))
-            if not alike and self._values() != before:
+            if not all(map(math.isclose, saved["built_with"], self.built_with)) and before != alphas:
                 _checks.warn(
-                    f"The file sets alpha to {self._values()}, but the trainer was built with {self.built_with}. "
-                    "To train with another alpha, set `trainer.alpha` after loading."
+                    f"The file sets alpha to {alphas}, but the trainer was built with {self.built_with}. To train with "
+                    "another alpha, set `trainer.alpha` after loading."
                 )
-        saved = group.get("optimizer")
-        if optimizer is None or saved is None:
-            return
-        if not optimizer.built:
-            optimizer.build(self._trainer.trainable_variables)
-        if len(saved) == len(optimizer.variables):
-            for i, variable in enumerate(optimizer.variables):
-                variable.assign(saved[str(i)][()])
+        states = {name.removeprefix("optimizer/"): value for name, value in saved.items() if "optimizer/" in name}
+        if optimizer is not None and states:
+            if not optimizer.built:
+                optimizer.build(self._trainer.trainable_variables)
+            optimizer.load_own_variables(states)
 
 
-def _file_of(filepath):
-    """The file that holds the state: the weights file, or a file beside the index of a sharded one."""
-    return str(filepath).replace(".weights.json", ".state.h5")
+def is_trainer_file(filepath):
+    """Whether a file was written by `trainer.save("name.keras")`."""
+    if not str(filepath).endswith(".keras"):
+        return False
+    with zipfile.ZipFile(filepath) as archive:
+        return "mix_losses" in json.loads(archive.read("config.json"))["config"]
 
 
 class HeldWeights:
@@ -133,11 +181,11 @@ class HeldWeights:
                 weight.assign(value)
 
 
-def shards(pairing):
+def shards(within):
     """Number of equal parts of the batch within which partners stay: the devices of the batch axis, or 1."""
     distribution = keras.distribution.distribution()
     # On TensorFlow, `keras.distribution` has no effect. Under `tf.distribute`, a replica sees only its own batch.
-    if pairing != "shard" or distribution is None or keras.backend.backend() == "tensorflow":
+    if within != "shard" or distribution is None or keras.backend.backend() == "tensorflow":
         return 1
     mesh = distribution.device_mesh
     return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]

@@ -1,68 +1,67 @@
 """MixTrainer: mix inside the training step, on the accelerator, with plain `fit`."""
 
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
 import keras
 
 from kmix import _checks
+from kmix.layers.batch_layer import BatchLayer
 from kmix.layers.step import run
-from kmix.targets import target as kinds
+from kmix.plan import MixPlan
 from kmix.training import manifold, placement
-from kmix.training.compiled import Compiled
-from kmix.training.state import HeldWeights, State
-from kmix.training.step_mixer import StepMixer
-
-tree = keras.tree
+from kmix.training.state import HeldWeights, State, is_trainer_file
+from kmix.training.training_step import StepMixer, require_labels
 
 
 @keras.saving.register_keras_serializable(package="kmix")
-class MixTrainer(Compiled):
+class MixTrainer(keras.Model):
     """Trains a model on mixed batches, and otherwise behaves like that model.
 
-    Each training step draws one plan and mixes the labels and sample weights with it. It mixes the inputs
-    (`mix=`), or mixes in the mixing layers inside the model, or mixes after one of the layers named in
-    `at`, drawn for each step (Manifold Mixup). `evaluate`, `predict` and `export` use the bare model. Its
-    weights are trained in place.
+    Each training step draws one plan and mixes the labels and sample weights with it. It mixes the inputs with a
+    `mixer`, or in the mixing layers inside the model, or with the `mixer` after one of the layers named in `places`,
+    drawn for each step (Manifold Mixup). `evaluate`, `predict` and `export` are those of the bare model. Its weights
+    are trained in place.
+
+    What the labels are, how partners are chosen, and whether clean samples are kept, say the arguments of the mixing
+    layers.
 
     Args:
         model: A Keras model. Mixing layers inside it (`MixUp`, `EmbeddingMixup`) all mix with the plan of the step.
-        mix: The layer that mixes the inputs, any mixing layer of kmix. For a model without mixing layers.
-        at: Names of layers after which to mix instead, for a functional or Sequential model: `"input"` for
-            the inputs, `"backbone/conv2"` for a layer of a nested model. `mix` must then be a `MixUp` or an
+        mixer: The layer that mixes the inputs, any mixing layer of kmix. For a model without mixing layers.
+        places: Names of layers after which to mix instead, for a functional or Sequential model: `"input"` for the
+            inputs, `"backbone/conv2"` for a layer of a nested model. `mixer` must then be a `MixUp` or an
             `EmbeddingMixup`.
+        mix_losses: Whether to mix the losses of the two labels in place of the labels, sample by sample,
+            `lam * loss(y_i, p) + (1 - lam) * loss(y_j, p)`: for any loss that gives one value a sample, also of class
+            ids and codes. Metrics then see the label with the larger share.
         num_classes: Number of classes of integer labels, or a structure of numbers that matches the labels. Defaults
             to the value of the mixing layer, then to the number of output columns, if the loss shows that they are
             classes.
-        labels: `"dense"`, or `"pair"` for very many classes, see `MixUp`. Defaults to the value of the mixing layer.
         target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
-        interpolate: `"labels"` compares predictions with mixed labels. `"loss"` mixes the losses of the two labels,
-            sample by sample, `lam * loss(y_i, p) + (1 - lam) * loss(y_j, p)`: for any loss that gives one value a
-            sample, also of class ids. Metrics then see the label with the larger share.
-        pairing: `"batch"` draws partners from the whole batch; `"label"` prefers partners with similar labels, see
-            `MixUp`; `"shard"` draws from the part of the batch on the same device under `keras.distribution`, so that
-            mixing moves nothing between devices. Defaults to the value of the mixing layer.
-        bandwidth, pairing_by: For `pairing="label"`, see `MixUp`. Default to the values of the mixing layer.
-        keep_clean: Whether to train on the clean samples beside the mixed ones, see `MixUp`: on twice the batch.
-            Defaults to the value of the mixing layer.
+        within: `"batch"` draws partners from the whole batch, `"shard"` from the part of the batch on the same device
+            under `keras.distribution`, so that mixing moves nothing between devices. Defaults to the whole batch.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
             shows what a training step did.
-        **kwargs: The arguments that kinds of targets add, see `MixUp`, by default those of the mixing layer; and
-            `name`, as for every Keras model.
+        name: Name of the trainer.
 
     Attributes:
         model: The bare model, for use after training.
-        step: Number of the next training step: a weight, initially 0, saved with the others. To read it as a
-            number, write `int(keras.ops.convert_to_numpy(trainer.step))`.
+        step: Number of the next training step: a weight, initially 0, saved with the others. Plans repeat after
+            `2**32` steps. To read it as a number, write `int(keras.ops.convert_to_numpy(trainer.step))`.
         alpha: Alpha of the mixing layers: a weight in training, so that a compiled step sees it change.
 
     Raises:
-        ValueError: if nothing mixes, or more than one of the three ways is used; if `at` does not name layers; if
-            the mixing layers of a model disagree, follow each other, or cannot be used inside a model; at compile, if
-            a loss or metric accepts only class ids; in `fit`, if labels are missing, if it is not clear what they
-            are, or if the model does not call its mixing layers.
-        TypeError: if `model` is not a Keras model, or overrides part of the training loop; if `mix` is not a mixing
+        ValueError: if nothing mixes, or more than one of the three ways is used; if `places` does not name layers; if
+            the mixing layers of a model disagree, follow each other, or cannot be used inside a model; if the model
+            reads blended inputs as ids; at compile, if a loss or metric accepts only class ids; in `fit`, if labels are
+            missing, if it is not clear what they are, or if the model does not call its mixing layers.
+        TypeError: if `model` is not a Keras model, or overrides part of the training loop; if `mixer` is not a mixing
             layer.
 
     Warns:
-        UserWarning: if the outputs also depend on tensors that bypass a layer of `at`, or all mixing layers of the
+        UserWarning: if the outputs also depend on tensors that bypass one of the `places`, or all mixing layers of the
             model: these tensors are not mixed, but the labels are.
 
     Reference:
@@ -71,77 +70,105 @@ class MixTrainer(Compiled):
         https://arxiv.org/abs/1806.05236
 
     Example:
-    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
-    >>> trainer = kmix.MixTrainer(model, mix=kmix.CutMix(1.0))
-    >>> trainer.compile("adam", kmix.losses.SoftLabelCrossentropy(from_logits=True), metrics=["accuracy"])
-    >>> x, y = np.ones((6, 8, 8, 3), "float32"), np.array([0, 1, 2, 3, 0, 1])
-    >>> history = trainer.fit(x, y, batch_size=3, verbose=0)
-    >>> int(trainer.step)
-    2
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+        >>> trainer = kmix.MixTrainer(model, kmix.CutMix(1.0))
+        >>> trainer.compile("adam", kmix.losses.SoftLabelCrossentropy(from_logits=True), metrics=["accuracy"])
+        >>> x, y = np.ones((6, 8, 8, 3), "float32"), np.array([0, 1, 2, 3, 0, 1])
+        >>> history = trainer.fit(x, y, batch_size=3, verbose=0)
+        >>> int(trainer.step)
+        2
     """
 
     def __init__(
         self,
-        model,
-        mix=None,
+        model: keras.Model,
+        mixer: BatchLayer | None = None,
         *,
-        at=None,
-        num_classes=None,
-        labels=None,
-        target=None,
-        interpolate="labels",
-        pairing=None,
-        bandwidth=None,
-        pairing_by=None,
-        keep_clean=None,
-        seed=None,
-        **kwargs,
+        places: Sequence[str] | None = None,
+        mix_losses: bool = False,
+        num_classes: int | Mapping[str, Any] | Sequence[Any] | None = None,
+        target: Any = None,
+        within: Literal["batch", "shard"] | None = None,
+        seed: int | None = None,
+        name: str | None = None,
     ):
-        own = {name: kwargs.pop(name) for name in kinds.arguments() if name in kwargs}
-        super().__init__(**kwargs)
-        partners = {"pairing": pairing, "bandwidth": bandwidth, "pairing_by": pairing_by, "keep_clean": keep_clean}
+        super().__init__(name=name)
         self.seed = None if seed is None else _checks.seed(seed)
-        self.at = None if at is None else _checks.names(at, "at")
+        self.places = None if places is None else _checks.names(places, "places")
         if isinstance(model, MixTrainer):
             _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
         placed = placement.placed_layers(model)
-        placement.check_ways(model, mix, self.at, placed)
-        self.model, self.mix = model, mix
-        mixing_layers = placed if mix is None else [mix]
-        self.pairing, self.bandwidth, self.pairing_by, self.keep_clean = pairing, bandwidth, pairing_by, keep_clean
-        inputs = mix is not None and not at
-        self._mixer = StepMixer(
-            model, mixing_layers, inputs, self.at, num_classes, labels, target, interpolate, partners, self.seed, own
+        placement.check_ways(model, mixer, self.places, placed)
+        self.model, self.mixer, self.mix_losses = model, mixer, mix_losses
+        self.num_classes, self.target, self.within = num_classes, target, within
+        self._step_mixer = StepMixer(
+            model,
+            placed if mixer is None else [mixer],
+            mixer is not None and not self.places,
+            places=self.places,
+            mix_losses=mix_losses,
+            num_classes=num_classes,
+            target=target,
+            within=within,
+            seed=self.seed,
         )
-        self.num_classes, self.labels, self.target = self._mixer.form
-        self.interpolate = interpolate
         # As a function, so that Keras does not track the layers twice.
-        graph = manifold.with_places(model, self.at) if self.at else placement.check_sequence(model, placed)
+        graph = manifold.with_places(model, self.places) if self.places else placement.check_sequence(model, placed)
         self._network = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
-        self._mixers = tuple(placed if mix is None else placement.leaves(mix))
-        self._state = State(self, self._mixers, one_alpha=mix is None)
-        self._held = HeldWeights()
+        self._mixers = tuple(placed if mixer is None else placement.leaves(mixer))
+        self._state = State(self, self._mixers, one_alpha=mixer is None)
+        self._held, self._resumes = HeldWeights(), False
         if model.built and hasattr(model, "operations"):
             # By its method, so that TensorFlow's converters know the inputs, too.
             self.build(model.input_shape)
         self.built = model.built
 
+    # What is that of the bare model.
+
+    def build(self, input_shape=None):
+        # A sub-classed model that does not override `build` builds its layers when it is first called.
+        if type(self.model).build is not keras.Model.build and not self.model.built:
+            self.model.build(input_shape)
+        self.built = True
+
     @property
-    def step(self):
+    def layers(self) -> list[keras.layers.Layer]:
+        """The layers of the model, which `get_layer` finds."""
+        return self.model.layers
+
+    @property
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The inputs of the model."""
+        return self.model.inputs
+
+    @property
+    def outputs(self) -> list[keras.KerasTensor]:
+        """The outputs of the model."""
+        return self.model.outputs
+
+    @property
+    def output_names(self) -> list[str] | None:
+        """Names of the outputs of the model, possible keys of losses, metrics and labels."""
+        return getattr(self.model, "output_names", None)
+
+    def get_weights(self):
+        """The weights of the bare model."""
+        return self.model.get_weights()
+
+    def set_weights(self, weights):
+        """Set the weights of the bare model; step and alpha stay unchanged."""
+        self.model.set_weights(weights)
+
+    def export(self, *args, **kwargs):
+        """Export the bare model, see `keras.Model.export`."""
+        return self.model.export(*args, **kwargs)
+
+    # Step and alpha.
+
+    @property
+    def step(self) -> keras.Variable:
         """Number of the next training step: a weight."""
         return self._state.step
-
-    def refresh(self):
-        """Bring the weights up to date: on JAX, `fit` holds them while it runs."""
-        if keras.backend.backend() == "jax":
-            self.jax_state_sync()
-
-    def __setattr__(self, name, value):
-        # TensorFlow reads an attribute before it sets it, but alphas that differ cannot be read.
-        if name == "alpha":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     @property
     def alpha(self):
@@ -150,7 +177,7 @@ class MixTrainer(Compiled):
         Setting it changes all of them, and takes effect with the next training step.
         """
         # A mixer without alpha says so.
-        alphas = {layer.name: layer.alpha for layer in self._mixers or (self.mix,)}
+        alphas = {layer.name: layer.alpha for layer in self._mixers or (self.mixer,)}
         values = list(alphas.values())
         if any(value != values[0] for value in values):
             _checks.fail(
@@ -168,10 +195,30 @@ class MixTrainer(Compiled):
 
     def check_alpha(self, value):
         """Raise unless alpha of all mixing layers can be set to `value`."""
-        for layer in self._mixers or (self.mix,):
+        for layer in self._mixers or (self.mixer,):
             layer.check_alpha(value)
 
-    def plan(self, step, batch_size, spatial_shape=None, replica=0, *, labels=None):
+    def __setattr__(self, name, value):
+        # TensorFlow reads an attribute before it sets it, but alphas that differ cannot be read.
+        if name == "alpha":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def refresh(self):
+        """Bring the weights up to date: on JAX, `fit` holds them while it runs."""
+        if keras.backend.backend() == "jax":
+            self.jax_state_sync()
+
+    def plan(
+        self,
+        step: int,
+        batch_size: int,
+        spatial_shape: Sequence[int] | None = None,
+        replica: int = 0,
+        *,
+        labels: Any = None,
+    ) -> MixPlan:
         """The plan of one training step as NumPy arrays: what its batch is, or was, mixed with.
 
         Args:
@@ -179,24 +226,52 @@ class MixTrainer(Compiled):
             batch_size: Number of samples in the batch.
             spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
             replica: Index of the replica under `tf.distribute`.
-            labels: The labels of the batch, by which `pairing="label"` chooses partners.
+            labels: The labels of the batch, if partners are chosen by them.
 
         Returns:
-            A `kmix.MixPlan` for the current alpha of the trainer. With `at`, its `place` is the index in `at` of the
-            layer that was drawn.
+            A `kmix.MixPlan` for the current alpha of the trainer. With `places`, its `place` is the index in `places`
+            of the layer that was drawn.
 
         Example:
-        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)])
-        >>> trainer = kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(2.0, seed=1), at=["input", "hidden"])
-        >>> int(trainer.plan(step=0, batch_size=4).place)
-        1
+            >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden")])
+            >>> trainer = kmix.MixTrainer(model, kmix.EmbeddingMixup(2.0, seed=1), places=["input", "hidden"])
+            >>> int(trainer.plan(step=0, batch_size=4).place)
+            1
         """
-        return self._mixer.plan(step, batch_size, spatial_shape, replica, labels)
+        return self._step_mixer.plan(step, batch_size, spatial_shape, replica, labels)
 
-    def _mix(self, data):
-        mixed = self._mixer.mix(data, self.loss, *self._state.read())
-        self._state.advance()
-        return mixed
+    # Training.
+
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+        self._given_loss = loss
+        loss, metrics, weighted_metrics = self._step_mixer.compiled(loss, metrics, weighted_metrics)
+        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+
+    def get_compile_config(self):
+        """The arguments of `compile` as JSON can hold them."""
+        config = super().get_compile_config()
+        if config and self.mix_losses:
+            config["loss"] = keras.saving.serialize_keras_object(self._given_loss)
+        return config
+
+    def compile_from_config(self, config):
+        # Keras skips this if `compile` is overridden.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        # A callback that loads a file now resumes a training.
+        self._resumes = True
+        try:
+            return super().fit(*args, **kwargs)
+        finally:
+            self._resumes = False
+
+    def make_train_function(self, force=False):
+        super().make_train_function(force)
+        self._held = HeldWeights(self)
 
     def train_step(self, *args):
         # On JAX, the state of the trainer is an argument and a result.
@@ -216,48 +291,70 @@ class MixTrainer(Compiled):
             self._held.restore()
             raise
 
-    def make_train_function(self, force=False):
-        super().make_train_function(force)
-        self._held = HeldWeights(self)
+    def _mix(self, data):
+        mixed = self._step_mixer.mix(data, self.loss, *self._state.read())
+        self._state.advance()
+        return mixed
 
     def call(self, inputs, training=None):
         network = self._network if training and self._network else self.model
         return network(inputs, training=training)
 
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if self.loss is not None:
+            require_labels(y)
+        y = self._step_mixer.for_loss(y, y_pred, self.loss)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y, sample_weight = self._step_mixer.for_metrics(y, sample_weight, self.loss)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    # Files.
+
     def save_weights(self, filepath, overwrite=True, **kwargs):
         """Save the weights, step, alpha and optimizer. The bare model can load the weights from this file."""
         self.refresh()
-        self.model.save_weights(filepath, overwrite, **kwargs)
-        self._state.save(filepath, self.optimizer)
+        self._state.save(filepath, self.model, self.optimizer, overwrite, kwargs)
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         """Load a file of a trainer, or of the bare model. The latter leaves step and alpha unchanged.
 
+        Raises:
+            ValueError: if the file was damaged; in `fit`, where training is to go on from it, if it is one of the bare
+                model.
+
         Warns:
-            UserWarning: if the file changes alpha and was saved by a trainer built with another alpha.
+            UserWarning: if the file changes alpha and was saved by a trainer built with another alpha; as Keras, if the
+                state of the optimizer does not fit.
         """
-        self.model.load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
-        self._state.load(filepath, self.optimizer)
+        settings = {"skip_mismatch": skip_mismatch, **kwargs}
+        if is_trainer_file(filepath):
+            super().load_weights(filepath, **settings)
+        else:
+            self._state.load(filepath, self.model, self.optimizer, self._resumes, settings)
+
+    def load_own_variables(self, store):
+        step, *alphas = (store[str(i)][()] for i in range(len(store.keys())))
+        self._state.check(step, alphas)
+        super().load_own_variables(store)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {
-            **super().get_config(),
+            "name": self.name,
             "model": serialize(self.model),
-            "mix": None if self.mix is None else serialize(self.mix),
-            "at": None if self.at is None else list(self.at),
+            "mixer": serialize(self.mixer),
+            "places": None if self.places is None else list(self.places),
+            "mix_losses": self.mix_losses,
             "num_classes": self.num_classes,
-            "labels": self.labels,
             "target": serialize(self.target),
-            "interpolate": self.interpolate,
+            "within": self.within,
             "seed": self.seed,
-            **self._mixer.given_arguments,
         }
 
     @classmethod
     def from_config(cls, config):
         deserialize = keras.saving.deserialize_keras_object
-        objects = {
-            name: deserialize(config[name]) for name in ("model", "mix", "target") if config.get(name) is not None
-        }
+        objects = {name: deserialize(config[name]) for name in ("model", "mixer", "target")}
         return cls(**{**config, **objects})

@@ -1,0 +1,293 @@
+"""Which labels belong to which output of a model, what they are, and what can read them mixed."""
+
+import functools
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from kmix import _backend, _checks
+from kmix.layers.step import running
+from kmix.losses import SoftLabelCrossentropy
+from kmix.targets.assign import explicit
+from kmix.targets.label_forms import settle_labels
+from kmix.targets.labels import recognise
+from kmix.targets.spread import spread
+
+tree = keras.tree
+
+# Losses for which every column of the output is a class.
+_CLASS_LOSSES = (
+    SoftLabelCrossentropy,
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalGeneralizedCrossEntropy,
+    keras.losses.CategoricalHinge,
+    keras.losses.KLDivergence,
+)
+
+
+class Label(NamedTuple):
+    """One array of labels, and what is known about it: its target and number of classes, and of its output the shape
+    and the loss. The shape is None if it is unknown, the loss if nothing but metrics compares with the labels.
+    """
+
+    y: Any
+    target: Any
+    num_classes: int | None
+    output: Any
+    loss: Any
+
+    @property
+    def is_label(self):
+        """Whether it follows a plan like labels do."""
+        return self.y is not None and self.target in (None, "labels")
+
+    @property
+    def columns(self):
+        """The number of classes of class ids `(B,)`, if the output is `(B, C)`; None or 1 if they cannot be ids."""
+        return self.output[-1] if self.output is not None and len(self.output) == 2 else self.num_classes
+
+
+class OutputLabels:
+    """Reads the labels of training and test steps.
+
+    Args:
+        model: The bare model, whose outputs show what the labels are.
+        target, num_classes: Those of the trainer or of its mixing layers.
+        form: The form of mixed labels, `"dense"` or `"pair"`.
+        gaps: Whether NaN stands for a value that is not known.
+    """
+
+    def __init__(self, model, target, num_classes, form, gaps):
+        self._model, self._target, self._num_classes = model, target, num_classes
+        self._form, self._gaps = form, gaps
+
+    def of(self, y, loss):
+        """A `Label` for each array of labels, in the order of `keras.tree.flatten(y)`.
+
+        Args:
+            y: Labels.
+            loss: The compiled loss, or a structure of losses.
+        """
+        keys = [path[0] if path else 0 for path, _ in tree.flatten_with_path(y)]
+        outputs = self._outputs()
+        names = list(range(len(keys) if outputs is None else len(self._model.outputs)))
+        if outputs is not None and not isinstance(self._model, keras.Sequential):
+            names = list(self._model.output_names)
+        shapes = {} if outputs is None else dict(zip(names, [each.shape for each in self._model.outputs], strict=True))
+        if isinstance(outputs, dict):
+            shapes.update({name: output.shape for name, output in outputs.items()})
+        if not isinstance(y, dict):
+            keys = names if len(names) == len(keys) else [None] * len(keys)
+        if isinstance(loss, (list, tuple)):
+            loss = dict(zip(names, loss, strict=False))
+        targets, classes = spread(explicit(self._target, y), y, "target"), spread(self._num_classes, y, "num_classes")
+        labels = []
+        for key, leaf, target, count in zip(keys, tree.flatten(y), targets, classes, strict=True):
+            # A loss that nobody knows is another thing than an output without a loss.
+            own = loss.get(key, None if key in shapes else "unknown") if isinstance(loss, dict) else loss
+            labels.append(Label(leaf, target, count, shapes.get(key), own))
+        return labels
+
+    def read(self, y, loss):
+        """Read labels before anything is mixed.
+
+        Returns:
+            The labels, where float class ids become integers if the loss reads them as ids; their target; and the
+            number of classes of each, as given, or inferred from the outputs and the losses.
+
+        Raises:
+            ValueError: if it is not clear what the labels are.
+        """
+        labels = self.of(y, loss)
+        self._check_gaps(labels)
+        read = [_read(label) for label in labels]
+        y = tree.pack_sequence_as(y, [leaf for leaf, _ in read])
+        idle = tree.pack_sequence_as(y, list(map(_is_idle, labels)))
+        return y, _keep_idle(self._target, idle), tree.pack_sequence_as(y, [classes for _, classes in read])
+
+    def encode(self, y, loss, keep_ids=False):
+        """Labels for losses and metrics: class ids are one-hot encoded, or only checked with `keep_ids`.
+
+        Mixed labels, and targets that are not labels, stay unchanged.
+        """
+        if y is None or running() is not None:
+            return y
+        return tree.pack_sequence_as(y, [self._encode(label, keep_ids) for label in self.of(y, loss)])
+
+    def _encode(self, label, keep_ids):
+        if not label.is_label or _is_idle(label) or (label.output is not None and label.output[-1] == 1):
+            return label.y
+        y, classes = _read(label)
+        xp, is_float = _backend.namespace(y), "float" in _backend.dtype(y)
+        form = recognise(y, classes, "dense" if is_float else self._form)
+        checked = form.check(xp, y)
+        return checked if keep_ids else form.encode(xp, checked)
+
+    def check_compiled(self, loss, metrics, weighted_metrics):
+        """Raise if a loss or metric cannot read mixed labels."""
+        for compiled in (loss, metrics, weighted_metrics):
+            by_target(functools.partial(_check_reads_mixed, form=self._form), compiled, self._target)
+        outputs = self._outputs()
+        if outputs is not None and not tree.is_nested(self._num_classes):
+            self._check_gaps(self.of(outputs, loss), weighted_metrics)
+
+    def _outputs(self):
+        """The symbolic outputs of the model; None if they are not known."""
+        if not getattr(self._model, "outputs", None):
+            return None
+        return self._model.outputs[0] if isinstance(self._model, keras.Sequential) else self._model.output
+
+    def _check_gaps(self, labels, weighted_metrics=None):
+        """Raise if labels with gaps in several columns, and so a weight for each entry, meet what cannot weigh so."""
+        several = [each.loss for each in labels if each.is_label and (_backend.static_shape(each.y) or ())[1:] > (1,)]
+        for item in [*several, *(tree.flatten(weighted_metrics) if several else ())] if self._gaps else ():
+            if item is not None and not getattr(item, "multi_label", False):
+                _checks.fail(
+                    "Labels (B, C) with gaps have weights (B, C), but losses and metrics of Keras weigh whole samples.",
+                    getattr(item, "name", item),
+                    "Write `kmix.losses.SoftLabelCrossentropy(multi_label=True)`, or give the model one output of one "
+                    "column for each label. A loss of yours that takes such weights says so: `multi_label = True`.",
+                )
+
+
+def _is_idle(label):
+    """Whether these are integers that no loss compares with, and that no classes of an output show to be class ids."""
+    integer = label.y is not None and "float" not in _backend.dtype(ops.convert_to_tensor(label.y))
+    return label.is_label and integer and label.loss is None and label.columns in (None, 1)
+
+
+def _keep_idle(target, idle):
+    """`target`, but for labels that are `idle`, which stay as they are."""
+    if not any(tree.flatten(idle)):
+        return target
+    if isinstance(idle, dict):
+        return {key: _keep_idle(target[key] if isinstance(target, dict) else target, idle[key]) for key in idle}
+    if isinstance(idle, (list, tuple)):
+        targets = target if isinstance(target, (list, tuple)) else [target] * len(idle)
+        return [_keep_idle(*pair) for pair in zip(targets, idle, strict=True)]
+    return "keep"
+
+
+def _read(label):
+    """The labels, and their number of classes; None if they are no class ids."""
+    if not label.is_label or _is_idle(label):
+        return label.y, label.num_classes
+    output, y = label.output, ops.convert_to_tensor(label.y)
+    if output is not None and output[-1] not in (1, None):
+        # TensorFlow may not know the form of labels while it traces.
+        y = settle_labels(y, output[-1], len(output))
+    shape, dtype = _backend.static_shape(y), _backend.dtype(y)
+    if "float" in dtype and _ids_like(shape) and label.columns not in (1, None):
+        if not isinstance(label.loss, SoftLabelCrossentropy):
+            _checks.fail(
+                "Labels (B,) or (B, 1) for an output with several columns must be integer class ids.",
+                f"float labels of shape {shape} for an output of {label.columns} columns",
+                "Cast them to integers, one-hot encode them, or compile with `kmix.losses.SoftLabelCrossentropy`, "
+                "which also reads floats as ids.",
+            )
+        # A number that is not whole is not a class.
+        return ops.cast(ops.where(y == ops.floor(y), y, -1.0), "int32"), label.columns
+    if "float" in dtype:
+        return y, None
+    if label.num_classes is None:
+        _check_integers(shape, dtype, output, label.loss)
+    return y, label.num_classes or label.columns
+
+
+def _ids_like(shape):
+    return shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+
+
+def _check_integers(shape, dtype, output, loss):
+    """Raise unless integer labels can be encoded for an output of the shape `output` (or None) and a loss."""
+    received = f"labels of shape {shape} and dtype {dtype}"
+    hint = "Pass `MixTrainer(..., num_classes=...)`, or cast the labels to float if this is regression."
+    if output is None:
+        _checks.fail(
+            "Integer labels are one-hot encoded before mixing, but the outputs of the model do not tell the number of "
+            "classes.",
+            received,
+            hint,
+        )
+    output, received = tuple(output), f"{received} for an output of shape {tuple(output)}"
+    if not _ids_like(shape) and shape is not None:
+        if tuple(shape[1:]) != output[1:] and None not in (*shape[1:], *output[1:]):
+            codes = len(shape) == 2 and len(output) > 2 and shape[1] != output[1]
+            _checks.fail(
+                "Integer labels with several columns are multi-hot, with one column for each column of the output.",
+                received,
+                "Codes that a loss reads, such as those of CTC, cannot be mixed, but the losses can: "
+                "`MixTrainer(..., mix_losses=True)`."
+                if codes
+                else "One-hot encode labels for each position in the data, as float.",
+            )
+        return
+    if len(output) != 2 or output[-1] in (1, None):
+        _checks.fail(
+            "Integer labels are class ids and are one-hot encoded before mixing, which needs an output (B, C) with C "
+            "> 1.",
+            received,
+            "Cast the labels to float: for a single column they are probabilities of the positive class, or values to "
+            "regress. One-hot encode labels for each position in the data.",
+        )
+    if loss is not None and not _tells_classes(loss):
+        _checks.fail(
+            "Integer labels stand for classes, but the loss does not show that the columns of the output are classes.",
+            f"{received} and loss {getattr(loss, 'name', loss)!r}",
+            hint,
+        )
+
+
+def _tells_classes(loss):
+    """Whether a loss shows that the columns of the output are classes."""
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError:
+            return loss in ("crossentropy", "ce")
+    functions = [kind.__name__.lower() for kind in _CLASS_LOSSES]
+    name = getattr(loss, "__name__", "").replace("_", "").lower()
+    own = getattr(loss, "__module__", "").startswith("keras")
+    return isinstance(loss, _CLASS_LOSSES) or (own and name in functions)
+
+
+def by_target(function, compiled, target):
+    """`function(item, target)` for each loss or metric of a structure, and the part of `target` that it is for."""
+    if isinstance(compiled, dict) and isinstance(target, dict):
+        return {key: by_target(function, part, target.get(key, "keep")) for key, part in compiled.items()}
+    if isinstance(compiled, (list, tuple)) and isinstance(target, (list, tuple)) and len(compiled) == len(target):
+        return [by_target(function, *pair) for pair in zip(compiled, target, strict=True)]
+    return tree.map_structure(lambda item: function(item, target), compiled)
+
+
+def _check_reads_mixed(item, target, form):
+    """Raise if a loss or metric, given by name or not, does not accept mixed labels of the form `form`."""
+    if item is None or not any(kind in (None, "labels") for kind in tree.flatten(target)):
+        return
+    while isinstance(item, functools.partial):
+        item = item.func
+    cls = item if isinstance(item, type) else type(item)
+    name = item if isinstance(item, str) else getattr(item, "__name__", cls.__name__)
+    hint = (
+        "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which accept all forms of "
+        'labels{}, or "accuracy".'
+    )
+    if any(
+        code in word.lower() for code in ("sparse", "ctc") for word in (name, *(base.__name__ for base in cls.__mro__))
+    ):
+        _checks.fail(
+            "Mixed labels are shares of classes. A loss or metric that reads codes cannot take them.",
+            name,
+            hint.format(', "categorical_crossentropy"') + " Or mix the losses, which leaves the codes as they are: "
+            "`MixTrainer(..., mix_losses=True)`.",
+        )
+    module = item.__module__ if hasattr(item, "__name__") else cls.__module__
+    foreign = item not in ("accuracy", "acc") if isinstance(item, str) else module.startswith("keras")
+    if form == "pair" and foreign:
+        _checks.fail(
+            'Only losses and metrics of kmix read labels that are pairs, `labels="pair"`.', name, hint.format("")
+        )

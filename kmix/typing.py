@@ -1,0 +1,45 @@
+"""Names for what users pass to kmix, for type annotations."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from kmix.pairing import Pairing
+from kmix.targets.base import Target
+
+__all__ = [
+    "Array",
+    "BatchLike",
+    "BoxFormat",
+    "DataFormat",
+    "PairingLike",
+    "Per",
+    "ScalarOrSchedule",
+    "TargetLike",
+    "TargetName",
+    "Within",
+]
+
+#: An array or tensor of NumPy, TensorFlow, JAX or PyTorch.
+Array: TypeAlias = Any
+#: A number, or a schedule: a callable of the step that returns a number.
+ScalarOrSchedule: TypeAlias = float | Callable[[Any], Any]
+#: `(x, y)`, `(x, y, sample_weight)`, or a dictionary with the inputs and the labels.
+BatchLike: TypeAlias = tuple[Any, ...] | list[Any] | dict[Any, Any]
+#: Targets that need no settings.
+TargetName: TypeAlias = Literal["labels", "union", "keep", "segmentation_masks"]
+#: What a label is: an object, a name, a callable `(y, plan) -> y`, or a structure of these.
+TargetLike: TypeAlias = (
+    Target | TargetName | Callable[[Any, Any], Any] | Mapping[Any, "TargetLike"] | Sequence["TargetLike"]
+)
+#: Who mixes with whom: an object, or a name for the default one.
+PairingLike: TypeAlias = Literal["random", "similar_labels"] | Pairing
+#: Where partners come from.
+Within: TypeAlias = Literal["batch", "shard"]
+#: Whether each sample has its own lam.
+Per: TypeAlias = Literal["sample", "batch"]
+#: Where the channels are.
+DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
+#: The formats of bounding boxes.
+BoxFormat: TypeAlias = Literal[
+    "xyxy", "yxyx", "xywh", "center_xywh", "center_yxhw", "rel_xyxy", "rel_yxyx", "rel_xywh", "rel_center_xywh"
+]

@@ -1,0 +1,171 @@
+"""`class_weight`: weights of the samples before mixing; and weights for each label of multi-label data."""
+
+import keras
+import numpy as np
+import oracle
+import pytest
+import tensorflow as tf
+from helpers import (
+    assert_near,
+    at_step,
+    call,
+    cutmix,
+    data,
+    evaluate,
+    every_layer_and_path,
+    every_path,
+    fit,
+    ids,
+    mixed_inputs,
+    mixed_loss,
+    mixup,
+    one_hot,
+    plan_of,
+    predictions,
+    raises,
+    refused_by_all,
+    trainer_of,
+)
+
+import kmix
+
+CLASS_WEIGHT = {0: 1.0, 1: 3.0, 2: 0.5}
+
+
+def weights_of(y, class_weight=CLASS_WEIGHT):
+    return np.array([class_weight.get(int(label), 1.0) for label in np.ravel(y)])
+
+
+@every_layer_and_path
+@pytest.mark.parametrize("form", ["ids", "one-hot"])
+def test_class_weights_become_weights_of_the_pair(make, form, path):
+    x, y = data(), ids()
+    labels = one_hot(y) if form == "one-hot" else y
+    layer = make(class_weight=CLASS_WEIGHT, num_classes=None if form == "one-hot" else 3)
+    plan = plan_of(layer)
+    expected = oracle.weighted(one_hot(y), weights_of(y), *plan[:2])
+    ours = at_step(path, layer, 0, (x, labels))
+    assert_near(ours, (mixed_inputs(x, plan), *expected))
+    assert ours[2].dtype == "float32"
+
+
+@every_path
+@pytest.mark.parametrize("form", ["column", "bytes", "integer one-hot"])
+def test_class_weights_in_calls_and_of_other_forms(form, path):
+    x, y = data(), ids()
+    labels = {"column": y[:, None], "bytes": y.astype("uint8"), "integer one-hot": one_hot(y).astype("int32")}[form]
+    layer = mixup(class_weight=CLASS_WEIGHT, num_classes=None if "one-hot" in form else 3)
+    plan = plan_of(layer)
+    expected = oracle.weighted(one_hot(y), weights_of(y), *plan[:2])
+    assert_near(call(path, layer, (x, labels)), (mixed_inputs(x, plan), *expected))
+
+
+@every_layer_and_path
+@pytest.mark.parametrize("shape", [(6,), (6, 1)], ids=str)
+def test_class_weights_multiply_into_the_weights_that_there_are(make, shape, path):
+    x, y, w = data(), ids(), np.linspace(0.0, 2, 6, dtype="float32")
+    layer = make(class_weight=CLASS_WEIGHT, num_classes=3)
+    plan = plan_of(layer)
+    labels, weights = oracle.weighted(one_hot(y), w * weights_of(y), *plan[:2])
+    ours = at_step(path, layer, 0, (x, y, w.reshape(shape)))
+    assert_near(ours[1:], (labels, weights.reshape(shape)))
+
+
+@every_path
+def test_a_class_that_is_missing_weighs_one(path):
+    x, y = data(), ids()
+    for class_weight in ({1: 4.0}, {0: 0.0, 2: 0}):
+        layer = mixup(class_weight=class_weight, num_classes=3)
+        expected = oracle.weighted(one_hot(y), weights_of(y, class_weight), *plan_of(layer)[:2])
+        assert_near(at_step(path, layer, 0, (x, y))[1:], expected)
+
+
+@every_path
+def test_class_weights_of_pairs(path):
+    x, y = data(16), ids(16, 5)
+    class_weight = {0: 1.0, 1: 3.0, 4: 0.25}
+    layer = mixup(class_weight=class_weight, num_classes=5, labels="pair")
+    plan = plan_of(layer, n=16)
+    labels, weights = oracle.weighted(oracle.one_hot(y, 5), weights_of(y, class_weight), *plan[:2])
+    ours = at_step(path, layer, 0, (x, y))
+    assert ours[1].shape == (16, 3)
+    assert_near(oracle.dense(ours[1], 5), labels)
+    assert_near(ours[2], weights)
+
+
+@every_layer_and_path
+def test_a_dictionary_gets_a_key(make, path):
+    x, y, w = data(), ids(), np.linspace(0.5, 2, 6, dtype="float32")
+    layer = make(class_weight=CLASS_WEIGHT, num_classes=3)
+    for batch, weights in (({}, 1), ({"sample_weight": w}, w)):
+        ours = at_step(path, layer, 0, {"images": x, "labels": y, **batch})
+        assert set(ours) == {"images", "labels", "sample_weight"}
+        labels, weights = oracle.weighted(one_hot(y), weights * weights_of(y), *plan_of(layer)[:2])
+        assert_near((ours["labels"], ours["sample_weight"]), (labels, weights))
+
+
+def test_labels_that_are_nested_are_refused():
+    for y in ({"a": ids(), "b": ids()}, (ids(), ids())):
+        settings = {"class_weight": CLASS_WEIGHT, "num_classes": 3}
+        refused_by_all(settings, (data(), y), "class_weight", good=(data(), ids()))
+
+
+@pytest.mark.parametrize(
+    "class_weight", [[1.0, 2.0], {0: -1.0}, {0: "a"}, {"a": 1.0}, {0: float("nan")}, 2.0], ids=repr
+)
+def test_weights_that_are_none(class_weight):
+    raises(lambda: mixup(class_weight=class_weight, num_classes=3), "class_weight", errors=(TypeError, ValueError))
+
+
+@pytest.mark.fast("CutMix")
+@pytest.mark.parametrize("make", [mixup, cutmix], ids=["MixUp", "CutMix"])
+def test_the_loss_of_fit_is_the_weighted_pair(make):
+    x, y = data(12), ids(12)
+    layer = make(class_weight=CLASS_WEIGHT, num_classes=3)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    model.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy")
+    ds = tf.data.Dataset.from_tensors((x, y)).enumerate().map(layer.at_step)
+    logged = model.fit(ds, verbose=0).history["loss"][0]
+    plan, w = plan_of(layer, n=12), weights_of(y)
+    p = model.predict(mixed_inputs(x, plan).astype("float32"), verbose=0)
+    own, other = (oracle.crossentropy(one_hot(labels), p) for labels in (y, y[plan.permutation]))
+    pair = plan.lam * w * own + (1 - plan.lam) * w[plan.permutation] * other
+    assert logged == pytest.approx(pair.mean(), rel=1e-4)
+
+
+def test_class_weights_of_the_layer_in_a_step():
+    class_weight, x, y = {0: 1.0, 1: 3.0}, data(12, (5,)), ids(12)
+    w = np.array([class_weight.get(int(label), 1.0) for label in y])
+    for labels, settings, weights in (
+        (y, {}, w),
+        (one_hot(y), {}, w),
+        (y, {"sample_weight": np.linspace(0.2, 2, 12, dtype="float32")}, w * np.linspace(0.2, 2, 12)),
+    ):
+        trainer = trainer_of(mix=mixup(class_weight=class_weight))
+        logged = fit(trainer, x, labels, **settings)["loss"]
+        assert logged == pytest.approx(mixed_loss(trainer, x, one_hot(y), weights=weights), rel=1e-4)
+        clean = oracle.crossentropy(one_hot(y), predictions(trainer.model, x)).mean()
+        assert evaluate(trainer, x, labels)["loss"] == pytest.approx(clean, rel=1e-4)
+
+
+def per_class(y, w, p, smoothing=0.0):
+    y = y * (1 - smoothing) + smoothing / 2
+    return -(w * (y * np.log(p) + (1 - y) * np.log(1 - p)))
+
+
+@every_layer_and_path
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_the_mixed_loss_is_that_of_the_pair_class_by_class(make, dtype, path):
+    x, y, w = data(), data(6, (4,), 1).round().astype(dtype), data(6, (4,), 2).round() * 2
+    layer = make()
+    plan = plan_of(layer)
+    _, labels, weights = at_step(path, layer, 0, (x, y, w))
+    expected = oracle.weighted(
+        y.reshape(-1), w.reshape(-1), np.repeat(plan.lam, 4), (plan.permutation[:, None] * 4 + np.arange(4)).reshape(-1)
+    )
+    assert_near((labels, weights), tuple(array.reshape(6, 4) for array in expected))
+    p = data(6, (4,), 3) * 0.8 + 0.1
+    loss = kmix.losses.SoftLabelCrossentropy(multi_label=True)
+    pair = [per_class(y[rows], w[rows], p) for rows in (np.arange(6), plan.permutation)]
+    pair = plan.lam[:, None] * pair[0] + (1 - plan.lam)[:, None] * pair[1]
+    assert float(loss(labels, p, sample_weight=weights)) == pytest.approx(pair.mean(), rel=1e-4)
