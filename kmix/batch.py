@@ -129,8 +129,8 @@ class Batch(NamedTuple):
         info = ((), None, None, False, True, reading.partners)
         if mixing is not None:
             mixing.check(x)
-            sizes = mixing.spatial_shape(x)
-            info = (mixing.shapes(x), sizes, mixing.data_format, sizes is not None, mixing.blends(x), reading.partners)
+            sizes = mixing.spatial_shape(x) if mixing.pastes else None
+            info = (mixing.shapes(x), sizes, mixing.data_format, mixing.pastes, mixing.blends, reading.partners)
         indices = _match_weights(template, sample_weight, flat_weights, found) if weights else [None] * len(found)
         entries = []
         for (target, value, path), index in zip(found, indices, strict=True):
@@ -474,7 +474,7 @@ def _flatten(target, y, path, found, kept):
         key = _key(path)
         kept[key] = y
         return _Kept(key)
-    elif target.takes(y):
+    elif hasattr(y, "dtype") or target.takes(y):
         found.append((target, y, path))
         return len(found) - 1
     elif not y:

@@ -132,7 +132,7 @@ class OutputLabels:
         for compiled in (loss, metrics, weighted_metrics):
             by_target(functools.partial(_check_reads_mixed, form=self._form), compiled, self._target)
         outputs = self._outputs()
-        if outputs is not None and not tree.is_nested(self._num_classes):
+        if self._gaps and outputs is not None and not tree.is_nested(self._num_classes):
             self._check_gaps(self.of(outputs, loss), weighted_metrics)
 
     def _outputs(self):
@@ -143,9 +143,9 @@ class OutputLabels:
 
     def _check_gaps(self, labels, weighted_metrics=None):
         """Raise if labels with gaps in several columns, and so a weight for each entry, meet what cannot weigh so."""
-        several = [each.loss for each in labels if each.is_label and (_backend.static_shape(each.y) or ())[1:] > (1,)]
-        for item in [*several, *(tree.flatten(weighted_metrics) if several else ())] if self._gaps else ():
-            if item is not None and not getattr(item, "multi_label", False):
+        several = [each.loss for each in labels if (_backend.static_shape(each.y) or ())[1:] not in ((), (1,))]
+        for item in [*several, *(tree.flatten(weighted_metrics) if several else ())]:
+            if self._gaps and item is not None and not getattr(item, "multi_label", False):
                 _checks.fail(
                     "Labels (B, C) with gaps have weights (B, C), but losses and metrics of Keras weigh whole samples.",
                     getattr(item, "name", item),

@@ -82,9 +82,8 @@ def check_ways(model, mixer, places, placed):
             )
     for setting in ("labels", "class_weight", "target_arguments"):
         agreed(setting, None, inside)
-    pastes_alone = mixer is not None and all(isinstance(layer.inputs, Pasted) for layer in leaves(mixer))
-    if not pastes_alone:
-        _check_reads_no_ids(model, mixer is not None and (places is None or graphs.INPUT in places))
+    if mixer is None or not all(isinstance(layer.inputs, Pasted) for layer in leaves(mixer)):
+        _check_reads_no_ids(model, mixer is not None, places)
 
 
 # What shapes a plan.
@@ -105,31 +104,31 @@ def agreed(setting, value, layers):
     return given[0] if given else None
 
 
-def _check_reads_no_ids(model, inputs):
+def _check_reads_no_ids(model, inputs, places):
     """Raise if a model reads something blended as ids: an average of two ids is the id of something else.
 
     Args:
         model: The model.
-        inputs: Whether its inputs are blended. Else only its mixing layers blend.
+        inputs: Whether its inputs are blended: all, unless `places` are given. Else only its mixing layers blend.
+        places: Names of layers, or None.
     """
     hint = "Mix after the Embedding layer: `places=[{!r}]`, or place a `kmix.EmbeddingMixup` in the model."
-    first = getattr(model, "layers", ())[:1]
-    if (
-        inputs
-        and isinstance(model, keras.Sequential)
-        and isinstance(first[0] if first else None, keras.layers.Embedding)
-    ):
-        _checks.fail(_IDS, f"inputs of the Embedding layer {first[0].name!r}", hint.format(first[0].name))
     graph = graphs.functional(model)
-    for tensor in graph.inputs if graph is not None and inputs else ():
+    if graph is None:
+        first = model.layers[0] if isinstance(model, keras.Sequential) and model.layers else None
+        if inputs and isinstance(first, keras.layers.Embedding):
+            _checks.fail(_IDS, f"inputs of the Embedding layer {first.name!r}", hint.format(first.name))
+        return
+    blended = [inputs and (places is None or not {graphs.INPUT, each.name}.isdisjoint(places)) for each in graph.inputs]
+    for tensor in graph.inputs if inputs and places is None else ():
         if "int" in tensor.dtype:
             _checks.fail(
                 "Keras casts blended inputs back to the dtype of the model's input.",
                 f"{tensor.name!r} of dtype {tensor.dtype}",
                 f"Images: write `keras.Input(shape)`, of float32. Ids: {hint.format('embedding')}",
             )
-    if graph is not None and _holds_embedding(graph):
-        _follow_ids(graph, [inputs] * len(graph.inputs), hint)
+    if _holds_embedding(graph):
+        _follow_ids(graph, blended, hint)
 
 
 _IDS = "Ids cannot be blended, of whatever dtype."
@@ -155,7 +154,9 @@ def _follow_ids(graph, blended, hint):
         outputs = layer(*args, **kwargs)
         inner = graphs.functional(layer) if isinstance(layer, keras.Model) else None
         # What has weights computes something else than ids.
-        flags = [isinstance(layer, BatchLayer) or (reads and not getattr(layer, "weights", ()))] * len(tree.flatten(outputs))
+        flags = [isinstance(layer, BatchLayer) or (reads and not getattr(layer, "weights", ()))] * len(
+            tree.flatten(outputs)
+        )
         if inner is not None:
             outer = graphs.given_to(inner, args[0] if args else kwargs["inputs"])
             flags = _follow_ids(inner, [id(tensor) in held for tensor in outer], hint)

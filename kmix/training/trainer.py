@@ -257,7 +257,10 @@ class MixTrainer(keras.Model):
     def compile_from_config(self, config):
         # Keras skips this if `compile` is overridden.
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
+        self._build_optimizer()
+
+    def _build_optimizer(self):
+        if self.built and self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 
     @functools.wraps(keras.Model.fit)
@@ -329,6 +332,8 @@ class MixTrainer(keras.Model):
                 state of the optimizer does not fit.
         """
         settings = {"skip_mismatch": skip_mismatch, **kwargs}
+        # For the state of the optimizer in the file.
+        self._build_optimizer()
         if is_trainer_file(filepath):
             super().load_weights(filepath, **settings)
         else:
