@@ -304,7 +304,12 @@ class Batch(NamedTuple):
         if not self.second:
             return batch
         n = self.size() // 2
-        return batch.with_arrays(tree.map_structure(lambda leaf: leaf[:n], batch.arrays))
+
+        def own(leaf):
+            """The rows of the batch without those of the second one, clean and mixed."""
+            return xp.concat([leaf[:n], leaf[2 * n : 3 * n]]) if include_clean else leaf[:n]
+
+        return batch.with_arrays(tree.map_structure(own, batch.arrays))
 
     def write(self, include_clean=False):
         """The batch in the form in which it was read. With `include_clean`, what is kept is doubled."""
