@@ -113,16 +113,7 @@ def test_gradient_is_prediction_minus_label(subtract_entropy):
     np.testing.assert_allclose(gradient(loss, SOFT.astype("float32"), LOGITS), P - SOFT, atol=1e-5)
 
 
-@pytest.mark.fast(
-    "False-True-0.2-True",
-    "False-False-0.0-False",
-    "False-True-1.0-False",
-    "False-False-1.0-True",
-    "True-False-0.2-False",
-    "True-True-0.0-True",
-    "True-True-0.2-False",
-    "True-False-1.0-True",
-)
+@pytest.mark.fast("*-0.2-*")
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("subtract_entropy", [False, True])
