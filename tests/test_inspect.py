@@ -12,7 +12,7 @@ from scipy import stats
 
 import kmix
 from kmix.diagnostics import inspect
-from kmix.diagnostics.drawn import Drawn, p_value_of_lam
+from kmix.diagnostics.plan_replay import BatchPlan, p_value_of_lam
 
 once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same NumPy code on every backend")
 
@@ -102,19 +102,19 @@ def test_labels_that_are_smoothed_or_pairs_show_the_same_shares():
 @pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 8.0])
 def test_lam_is_tested_against_its_distribution(alpha):
     generator = np.random.default_rng(0)
-    values = [p_value_of_lam([Drawn(generator.beta(alpha, alpha, 500), None, alpha, 0.0)]) for _ in range(40)]
+    values = [p_value_of_lam([BatchPlan(generator.beta(alpha, alpha, 500), None, alpha, 0.0)]) for _ in range(40)]
     # Uniform p-values, where the distribution is right.
     assert stats.kstest(values, "uniform").pvalue > 1e-3
-    assert p_value_of_lam([Drawn(generator.beta(9 * alpha, 9 * alpha, 4000), None, alpha, 0.0)]) < 1e-3
+    assert p_value_of_lam([BatchPlan(generator.beta(9 * alpha, 9 * alpha, 4000), None, alpha, 0.0)]) < 1e-3
     folded = np.maximum(lam := generator.beta(alpha, alpha, 500), 1 - lam)
-    assert p_value_of_lam([Drawn(folded, None, alpha, 0.5)]) > 1e-4
+    assert p_value_of_lam([BatchPlan(folded, None, alpha, 0.5)]) > 1e-4
 
 
 def test_the_whole_distribution_is_that_of_scipy():
     lam = np.random.default_rng(0).uniform(0.01, 0.99, 100)
     inside = (lam - 1e-3) / (1 - 2e-3)
     np.testing.assert_allclose(
-        p_value_of_lam([Drawn(lam, None, 1.0, 0.0)]), stats.kstest(inside, "uniform").pvalue, atol=1e-9
+        p_value_of_lam([BatchPlan(lam, None, 1.0, 0.0)]), stats.kstest(inside, "uniform").pvalue, atol=1e-9
     )
 
 
@@ -147,6 +147,99 @@ def test_a_trainer_that_mixes_hidden_states_or_keeps_clean_samples():
     found = inspect(data, mixer=mixup(1.0, keep_clean=True)).to_dict()
     assert found["samples"] == 2 * 6 * 32
     np.testing.assert_allclose(found["mixed_share"], 0.5, atol=0.01)
+
+
+# What labels can show.
+
+
+def row(report, measure):
+    """The value that a report prints for a measure."""
+    return dict(report.report().rows)[measure]
+
+
+def tagged(seed=0):
+    generator = np.random.default_rng(seed)
+    return [(x, (generator.random((len(x), 7)) < 0.3).astype("float32")) for x, _ in batches()]
+
+
+@pytest.mark.parametrize("target", ["union", "keep"])
+def test_labels_that_show_no_mixing(target):
+    layer = kmix.MixUp(1.0, target=target, seed=1)
+    report = inspect(numbered(layer, tagged()))
+    assert report.warnings == []
+    assert report.to_dict()["mixed_share"] is report.to_dict()["lam_mean"] is report.lam is None
+    assert row(report, "mixed") == "not shown"
+    assert "do not show how they were mixed" in str(report)
+    assert inspect(tagged(), mixer=layer).to_dict()["mixed_share"] == 1.0
+
+
+def test_tags_that_are_blended_show_lam():
+    layer = kmix.MixUp(1.0, seed=1)
+    report = inspect(numbered(layer, tagged()))
+    labels = np.concatenate([layer.at_step(step, batch)[1] for step, batch in enumerate(tagged())])
+    inside = (labels > 1e-5) & (labels < 1 - 1e-5)
+    lam = np.concatenate([layer.plan(step, 32).lam for step in range(12)])
+    larger = np.where(inside.any(axis=1), np.maximum(lam, 1 - lam), 1.0)
+    np.testing.assert_allclose(report.lam, larger, atol=1e-5)
+    np.testing.assert_allclose(report.to_dict()["mixed_share"], inside.any(axis=1).mean())
+
+
+def test_one_column_of_two_classes_shows_lam():
+    data = [(x, (y > 4).astype("float32")) for x, y in batches()]
+    layer = kmix.MixUp(1.0, seed=1)
+    report = inspect(numbered(layer, data))
+    y = np.concatenate([layer.at_step(step, batch)[1] for step, batch in enumerate(data)]).astype("float64")
+    assert report.warnings == []
+    np.testing.assert_allclose(report.to_dict()["lam_mean"], np.maximum(y, 1 - y).mean(), atol=1e-6)
+    np.testing.assert_allclose(report.to_dict()["mixed_share"], np.mean((y > 0) & (y < 1)))
+    entropy = -np.mean([p * np.log(p) + (1 - p) * np.log(1 - p) if 0 < p < 1 else 0.0 for p in y])
+    np.testing.assert_allclose(report.to_dict()["label_entropy"], entropy, atol=1e-6)
+    assert "no label is mixed" in inspect(data).warnings[0]
+    # Values to regress that lie in [0, 1].
+    numbers = [(x, np.random.default_rng(0).random(len(x)).astype("float32")) for x, _ in batches()]
+    report = inspect(numbered(layer, numbers))
+    assert report.warnings == []
+    assert report.to_dict()["mixed_share"] is None
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_two_classes_in_two_columns_show_lam(smoothing):
+    layer = kmix.MixUp(1.0, num_classes=2, seed=1)
+    data = [(x, y % 2) for x, y in batches()]
+    plain = inspect(numbered(layer, data)).to_dict()
+    smooth = Epochs(
+        lambda step, batch: (batch[0], (1 - smoothing) * layer.at_step(step, batch)[1] + smoothing / 2), data
+    )
+    found = inspect(smooth).to_dict()
+    assert found["warnings"] == []
+    assert 0.3 < found["mixed_share"] < 0.7
+    np.testing.assert_allclose(
+        [found["mixed_share"], found["lam_mean"]], [plain["mixed_share"], plain["lam_mean"]], atol=1e-5
+    )
+
+
+def test_partners_of_one_class_do_not_show_mixing():
+    report = inspect(numbered(mixup(), [(x, y % 3) for x, y in batches()]))
+    assert 0.5 < report.to_dict()["mixed_share"] < 0.8
+    assert row(report, "mixed").startswith("at least ")
+    assert row(inspect(batches(), mixer=mixup()), "mixed") == "100.0%"
+
+
+def test_boxes_alone():
+    boxes = {"boxes": np.ones((4, 2, 4), "float32"), "labels": np.ones((4, 2), "float32")}
+    data = [{"images": np.ones((4, 8, 8, 3), "float32"), "bounding_boxes": boxes}] * 3
+    report = inspect(data)
+    assert report.warnings == []
+    assert report.to_dict()["samples"] == 12
+    assert row(report, "mixed") == row(report, "label entropy (nats)") == "not shown"
+    assert len(report.plot().axes) == 2
+    layer = kmix.CutMix(1.0, bounding_box_format="xyxy", data_format="channels_last", seed=1)
+    assert inspect(data, mixer=layer).to_dict()["mixed_share"] > 0.5
+
+
+def test_single_samples_are_refused():
+    with pytest.raises(ValueError, match="single samples"):
+        inspect(zip(*batches(1)[0], strict=True))
 
 
 # Data without a fault.
@@ -254,6 +347,10 @@ def scaled(step, x, y):
     return x, y
 
 
+def halved(step, x, y):
+    return x, y / 2
+
+
 def halves(step, x, y):
     """A fifth of the samples with lam of 0.5."""
     one_hot = np.eye(CLASSES, dtype="float32")[np.random.default_rng(step).integers(0, CLASSES, (2, len(x)))]
@@ -292,11 +389,12 @@ def nan(step, x, y):
 FAULTS = {
     "class ids are interpolated": (lambda: Epochs(interpolated_ids, batches()), "if they were class ids"),
     "ids are broadcast": (lambda: Epochs(keras_like(0.4), batches()), r"are \(B, B\)"),
-    "nothing is mixed": (lambda: batches(), "class ids, so nothing is mixed here"),
+    "nothing is mixed": (lambda: batches(), "class ids, so they are not mixed"),
     "alpha is 0": (lambda: numbered(mixup(0.0), batches()), "no label is mixed"),
     "lam is always 0.5": (lambda: with_labels(only_halves), "exactly 0.5 in 100 %"),
     "lam is often 0.5": (lambda: with_labels(halves), r"exactly 0\.5 in \d\d %"),
     "rows that do not sum to 1": (lambda: with_labels(scaled), "labels of 12 % of the rows do not sum to 1"),
+    "all rows sum to a half": (lambda: with_labels(halved), "100 % of the rows do not sum to 1, but to 0.5"),
     "a target is not mixed": (lambda: with_labels(multi_task), '"forgotten" are not mixed'),
     "weights are not mixed": (lambda: with_labels(unmixed_weights), "sample weights are not mixed"),
     "masks are blended": (lambda: with_labels(blended_masks), "between class ids"),
@@ -414,6 +512,7 @@ def test_the_report_prints_and_draws():
     (line,) = left.lines
     np.testing.assert_allclose(line.get_ydata(), stats.beta.pdf(line.get_xdata(), 0.4, 0.4))
     assert sum(bar.get_height() for bar in right.patches) == 384
+    assert "<td>mixed</td>" in report._repr_html_()
     warned = inspect(batches())
     assert "Warning: the labels are class ids" in str(warned)
     assert len(warned.plot().axes) == 2
@@ -448,7 +547,7 @@ def test_a_loader_of_pytorch_and_a_pydataset():
         ((mixup(),), {}, TypeError, r"inspect\(data, mixer=layer\)"),
         ((3,), {}, TypeError, "iterable"),
         ((batches(2),), {"mixer": 0.2}, TypeError, "mixing layer or a MixTrainer"),
-        ((batches(2), 0), {}, ValueError, "batches"),
+        ((batches(2),), {"batches": 0}, ValueError, "batches"),
     ],
 )
 def test_wrong_arguments(arguments, settings, error, match):

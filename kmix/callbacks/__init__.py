@@ -1,6 +1,6 @@
-"""Change alpha during training, and watch what mixing does."""
+"""Change alpha during training, and measure what mixing does."""
 
 from kmix.callbacks.alpha_scheduler import AlphaScheduler
-from kmix.callbacks.watching import Diagnostics
+from kmix.callbacks.diagnostics import Diagnostics
 
 __all__ = ["AlphaScheduler", "Diagnostics"]

@@ -4,8 +4,8 @@ scikit-learn, SciPy, Matplotlib and pandas are imported where they are used; imp
 `pip install kmix[diagnostics]` installs them.
 """
 
-from kmix.diagnostics.between import Interpolation, interpolation
 from kmix.diagnostics.comparison import Comparison, compare
 from kmix.diagnostics.inspection import Inspection, inspect
+from kmix.diagnostics.interpolation import Interpolation, interpolation
 
 __all__ = ["Comparison", "Inspection", "Interpolation", "compare", "inspect", "interpolation"]

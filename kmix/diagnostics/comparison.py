@@ -1,34 +1,49 @@
 """Models side by side on the same held-out data, with what the seeds say about their differences."""
 
-import functools
+import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from kmix import _checks
-from kmix.diagnostics import arguments, outputs, page, pictures, rows, screen, verdict
-from kmix.diagnostics.scores import (
-    difference,
-    difference_of_errors,
-    scores,
-    wrong,
-)
+from kmix.diagnostics import data
+from kmix.diagnostics.models import attack, batches, probabilities_of
+from kmix.diagnostics.report import Report, Reported, draw_comparison
+from kmix.diagnostics.scores import METRICS, difference, difference_of_errors, label_shares, scores, verdict, wrong
 from kmix.plots.canvas import pyplot
+
+NOTES = {
+    "seeds": (
+        "In brackets: the 95 % t interval of the mean difference over the seeds, paired by position. Each is for one "
+        "score alone: of twenty, one is expected to miss."
+    ),
+    "samples": (
+        "One seed each: no interval over seeds. That of the error is over the test samples: how these two models "
+        "differ on new samples, and nothing about another training."
+    ),
+    "fgsm": (
+        "FGSM moved each input by eps = {:g}, in one step. It is a weak attack: a small error under it is no proof of "
+        "robustness."
+    ),
+    "weights": "All scores weigh the samples.",
+}
 
 
 def compare(
-    models,
-    x=None,
-    y=None,
+    models: dict[str, Any],
+    x: Any = None,
+    y: Any = None,
     *,
-    n_bins=15,
-    reference=None,
-    x_out=None,
-    eps=None,
-    bounds=None,
-    from_logits=False,
-    batch_size=128,
-):
+    sample_weight: Any = None,
+    num_bins: int = 15,
+    reference: str | None = None,
+    x_out: Any = None,
+    eps: float | None = None,
+    bounds: tuple[float, float] | None = None,
+    from_logits: bool = False,
+    batch_size: int = 128,
+) -> "Comparison":
     """Compare models on held-out data: error, likelihood, calibration, and how sure the differences are.
 
     | key | score | better |
@@ -58,9 +73,11 @@ def compare(
             `MixTrainer`, or anything else with `predict`, or a callable. Or predictions `(B, C)` in place of models.
             A single column is the probability of the second of two classes.
         x: Held-out inputs: an array or a structure of them; or a `tf.data.Dataset`, a `PyDataset` or another loader of
-            `(x, y)`, without `y`. Models need it, predictions do not.
+            `(x, y)` or `(x, y, sample_weight)`, without `y`. Models need it, predictions do not.
         y: Their labels: class ids `(B,)` or `(B, 1)`, or soft labels `(B, C)`.
-        n_bins: Number of bins of the calibration error. Defaults to 15.
+        sample_weight: Weights `(B,)` of the samples in all scores. Over the samples, they count as Kish's effective
+            number of samples. Defaults to none.
+        num_bins: Number of bins of the calibration error. Defaults to 15.
         reference: The name to compare with. Defaults to the first.
         x_out: Inputs from elsewhere, which a model should be less sure about; for predictions in place of models
             `{name: predictions}`.
@@ -75,7 +92,8 @@ def compare(
     Raises:
         ValueError: if there are fewer than two models, or lists of different lengths; if the reference is unknown; if
             the outputs are not probabilities, or not of the same classes; if inputs or labels are missing, empty or of
-            other shapes; if `eps` is negative, or given for predictions; if FGSM finds no gradient.
+            other shapes; if labels or outputs are several arrays, or labels are tags; if a data set has no end, or
+            gives single samples; if `eps` is negative, or given for predictions; if FGSM finds no gradient.
         TypeError: if `models` is not a dictionary of models or predictions.
         ImportError: if scikit-learn or SciPy is not installed.
 
@@ -90,52 +108,62 @@ def compare(
         Binomial Proportions Based on Paired Data", Journal of Educational and Behavioral Statistics 37 (2012)
 
     Example:
-    >>> from kmix import diagnostics
-    >>> y = np.array([0, 1, 1, 0])
-    >>> sure = [np.array([[0.9, 0.1], [0.1, 0.9], [p, 1 - p], [0.9, 0.1]]) for p in (0.8, 0.7, 0.6)]
-    >>> calm = [np.array([[0.8, 0.2], [0.2, 0.8], [p, 1 - p], [0.8, 0.2]]) for p in (0.5, 0.4, 0.3)]
-    >>> result = diagnostics.compare({"plain": sure, "mixup": calm}, y=y)
-    >>> round(result.to_dict()["mixup"]["error"]["difference"]["mean"], 3)
-    -0.167
-    >>> result.verdict.split(";")[0]
-    'mixup against plain: error undecided (lower on 2 of 3 seeds, -52.5 to +19.2 points)'
+        >>> from kmix import diagnostics
+        >>> y = np.array([0, 1, 1, 0])
+        >>> sure = [np.array([[0.9, 0.1], [0.1, 0.9], [p, 1 - p], [0.9, 0.1]]) for p in (0.8, 0.7, 0.6)]
+        >>> calm = [np.array([[0.8, 0.2], [0.2, 0.8], [p, 1 - p], [0.8, 0.2]]) for p in (0.5, 0.4, 0.3)]
+        >>> result = diagnostics.compare({"plain": sure, "mixup": calm}, y=y)
+        >>> round(result.to_dict()["mixup"]["error"]["difference"]["mean"], 3)
+        -0.167
+        >>> result.verdict.split(";")[0]
+        'mixup against plain: error undecided (lower on 2 of 3 seeds, -52.5 to +19.2 points)'
     """
-    n_bins = _checks.integer(n_bins, "n_bins", 1)
-    batch_size = _checks.integer(batch_size, "batch_size", 1)
-    eps = None if eps is None else _checks.real(eps, "eps")
-    bounds = arguments.interval(bounds, "bounds")
-    models = arguments.runs(models)
+    num_bins, eps = _checks.integer(num_bins, "num_bins", 1), None if eps is None else _checks.real(eps, "eps")
+    settings: dict[str, Any] = {"from_logits": _checks.boolean(from_logits, "from_logits")}
+    settings["batch_size"] = _checks.integer(batch_size, "batch_size", 1)
+    models, bounds = data.model_runs(models), data.interval(bounds, "bounds")
     reference = next(iter(models)) if reference is None else _checks.one_of(reference, "reference", list(models))
-    asks = arguments.are_models(models)
-    if asks:
-        x, y = arguments.samples(x, y)
-    elif eps is not None:
-        _checks.fail("FGSM needs models and their inputs `x`.", "predictions", "Leave out `eps=`.")
-    if y is None:
-        _checks.fail("`y` must hold the labels.", "y=None")
-    found = outputs.ask(models, x, batch_size, from_logits) if asks else outputs.given(models, from_logits)
-    y = arguments.labels(y, found)
-    outside = attacked = None
-    if x_out is not None and asks:
-        outside = outputs.ask(models, arguments.inputs(x_out, "x_out")[0], batch_size, from_logits)
-    elif x_out is not None:
-        outside = outputs.given(arguments.runs_like(models, x_out), from_logits)
+    if data.are_models(models):
+        x, y, weights = data.samples(x, y, sample_weight)
+        x_out = None if x_out is None else data.inputs(x_out, "x_out")[0]
+        # Wrong outputs and labels are found on the first batch.
+        part, own = batches((x, y), batch_size)[0]
+        _shares(own, probabilities_of(models, part, **settings))
+        found = probabilities_of(models, x, **settings)
+        outside = None if x_out is None else probabilities_of(models, x_out, **settings)
+    else:
+        if eps is not None:
+            _checks.fail("FGSM needs models and their inputs `x`.", "predictions", "Leave out `eps=`.")
+        y, weights = data.labels(y, sample_weight)
+        found = probabilities_of(models, **settings)
+        outside = None if x_out is None else probabilities_of(data.predictions_like(models, x_out), **settings)
+    y, attacked = _shares(y, found), None
     if eps is not None:
-        move = functools.partial(outputs.attack, classes=y.argmax(axis=1), eps=eps, bounds=bounds)
-        attacked = outputs.ask(models, x, batch_size, from_logits, move)
-    return Comparison(y, found, outside=outside, attacked=attacked, reference=reference, n_bins=n_bins, eps=eps)
+        move = lambda model, x: attack(model, x, y.argmax(axis=1), eps, bounds=bounds, **settings)  # noqa: E731
+        attacked = probabilities_of(models, x, move=move, **settings)
+    more: dict[str, Any] = {"outside": outside, "attacked": attacked, "num_bins": num_bins, "eps": eps}
+    return Comparison(y, found, reference=reference, sample_weight=weights, **more)
 
 
-class Comparison:
+def _shares(y, found):
+    """Labels as shares of the classes that probabilities `{name: [one for each seed]}` have."""
+    count, classes = next(iter(found.values()))[0].shape
+    if len(y) != count:
+        _checks.fail("`y` must hold a label for each prediction.", f"{len(y)} labels and {count} predictions")
+    return label_shares(y, classes)
+
+
+class Comparison(Reported):
     """Scores of models and their differences to a reference. `compare` makes it; print it to see its table.
 
     Args:
         y: Labels as shares `(B, C)`.
         probabilities: `{name: [probabilities (B, C) of each seed]}`.
+        sample_weight: Weights `(B,)` of the samples, or None.
         outside: The same for inputs from elsewhere, or None.
         attacked: The same for inputs after FGSM, or None.
         reference: The name of the model to compare with.
-        n_bins: Number of bins of the calibration error.
+        num_bins: Number of bins of the calibration error.
         eps: How far FGSM moved the inputs.
 
     Attributes:
@@ -150,20 +178,35 @@ class Comparison:
         ImportError: if scikit-learn or SciPy, or for `to_frame` pandas, is not installed.
 
     Example:
-    >>> from kmix.diagnostics import Comparison
-    >>> y, sure, calm = np.eye(2), np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[0.6, 0.4], [0.4, 0.6]])
-    >>> result = Comparison(y, {"plain": [sure], "mixup": [calm]}, reference="plain")
-    >>> result.to_dict()["mixup"]["error"]["values"], result.interval
-    ([0.0], 'samples')
+        >>> from kmix.diagnostics import Comparison
+        >>> y, sure, calm = np.eye(2), np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[0.6, 0.4], [0.4, 0.6]])
+        >>> result = Comparison(y, {"plain": [sure], "mixup": [calm]}, reference="plain")
+        >>> result.to_dict()["mixup"]["error"]["values"], result.interval
+        ([0.0], 'samples')
     """
 
-    def __init__(self, y, probabilities, *, outside=None, attacked=None, reference, n_bins=15, eps=None):
-        self.y, self.probabilities, self.outside, self.attacked = y, probabilities, outside, attacked
-        self.reference, self.n_bins, self.eps = reference, n_bins, eps
+    def __init__(
+        self,
+        y: np.ndarray,
+        probabilities: dict[str, list[np.ndarray]],
+        *,
+        reference: str,
+        sample_weight: np.ndarray | None = None,
+        outside: dict[str, list[np.ndarray]] | None = None,
+        attacked: dict[str, list[np.ndarray]] | None = None,
+        num_bins: int = 15,
+        eps: float | None = None,
+    ):
+        self.y, self.probabilities, self.sample_weight = y, probabilities, sample_weight
+        self.outside, self.attacked = outside, attacked
+        self.reference, self.num_bins, self.eps = reference, num_bins, eps
         self.scores = {}
         for name, seeds in probabilities.items():
             parts = [part[name] if part else [None] * len(seeds) for part in (outside, attacked)]
-            found = [scores(y, p, out, moved, n_bins) for p, out, moved in zip(seeds, *parts, strict=True)]
+            found = [
+                scores(y, p, sample_weight, out=out, attacked=moved, num_bins=num_bins)
+                for p, out, moved in zip(seeds, *parts, strict=True)
+            ]
             self.scores[name] = {metric: np.array([one[metric] for one in found]) for metric in found[0]}
         self.seeds = len(probabilities[reference])
         self.interval = "seeds" if self.seeds > 1 else "samples"
@@ -173,22 +216,15 @@ class Comparison:
         base = self.scores[self.reference]
         found = {metric: difference(values, base[metric]) for metric, values in self.scores[name].items()}
         if self.interval == "samples":
-            found["error"] = difference_of_errors(
-                *(wrong(self.y, self.probabilities[one][0]) for one in (name, self.reference))
-            )
+            missed = [wrong(self.y, self.probabilities[one][0]) for one in (name, self.reference)]
+            found["error"] = difference_of_errors(*missed, self.sample_weight)
         return found
 
     @property
-    def verdict(self):
-        return " ".join(self._sentences())
+    def verdict(self) -> str:
+        return " ".join(self.report().findings)
 
-    def _sentences(self):
-        return [
-            verdict.sentence(name, self.reference, found, self.scores[name]["confidence_gap"], len(self.y))
-            for name, found in self.differences.items()
-        ]
-
-    def to_dict(self):
+    def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
         """`{name: {metric: {"mean", "std", "values", "difference": {"mean", "low", "high"}}}}`, in fractions.
 
         `std`, `low` and `high` are None where there are none; the reference has no `difference`.
@@ -204,7 +240,7 @@ class Comparison:
                     result[name][metric]["difference"] = {"mean": one.mean, "low": one.low, "high": one.high}
         return result
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """A pandas `DataFrame`: a row for each model and metric, with mean, std, difference, low and high."""
         with _checks.installed("pandas", "diagnostics"):
             import pandas as pd
@@ -218,43 +254,49 @@ class Comparison:
         frame.index = pd.MultiIndex.from_tuples(lines, names=["model", "metric"])
         return frame
 
-    def _title(self):
-        seeds = "1 seed each" if self.seeds == 1 else f"{self.seeds} seeds each"
-        names = ", ".join(self.differences)
-        return f"{names} against {self.reference}: {len(self.y)} samples, {self.y.shape[1]} classes, {seeds}"
+    def report(self) -> Report:
+        size, seeds = self.y.shape, "1 seed each" if self.seeds == 1 else f"{self.seeds} seeds each"
+        title = f"{', '.join(self.differences)} against {self.reference}: {size[0]} samples, {size[1]} classes, {seeds}"
+        columns = ["score", "model", "mean ± std" if self.seeds > 1 else "value", "difference [95 %]", "is"]
+        first = next(iter(self.scores))
+        rows = [
+            [METRICS[metric].title if name == first else "", name, *self._cells(metric, name)]
+            for metric in self.scores[first]
+            for name in self.scores
+        ]
+        findings = [
+            verdict(name, self.reference, found, self.scores[name]["confidence_gap"], size[0])
+            for name, found in self.differences.items()
+        ]
+        shown = {self.interval: True, "weights": self.sample_weight is not None, "fgsm": self.eps is not None}
+        notes = [NOTES[name].format(self.eps) for name, holds in shown.items() if holds]
+        return Report(title, columns, rows, findings, notes)
 
-    def __str__(self):
-        columns, lines, notes = rows.table(self)
-        return screen.render(self._title(), columns, lines, [*self._sentences(), *notes])
+    def _cells(self, metric, name):
+        """The value of a score, its difference to the reference, and what that is."""
+        show, values = METRICS[metric].show, self.scores[name][metric]
+        value = show(values.mean()) + (f" ± {show(values.std(ddof=1))}" if len(values) > 1 else "")
+        if name == self.reference:
+            return value, "", ""
+        one, better = self.differences[name][metric], METRICS[metric].better
+        if one.low is None:
+            return value, show(one.mean, "+"), ""
+        ends = f"{show(one.mean, '+')} [{show(one.low, '+')}, {show(one.high, '+')}]"
+        return value, ends, {0: "undecided", 1: "better", -1: "worse"}[one.direction * better] if better else ""
 
-    __repr__ = __str__
-
-    def _repr_html_(self):
-        columns, lines, _ = rows.table(self)
-        return page.table(columns, lines)
-
-    def plot(self):
+    def plot(self) -> Any:
         """One Matplotlib figure: reliability, confidence, and each difference with its interval. Returns the figure."""
         figure = pyplot().figure(figsize=(10.0, 9.0 + 0.5 * len(self.differences)), layout="constrained")
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2, 1.0)).ravel()
-        left, right = above.subplots(1, 2)
-        self._draw(left, right, below, 4)
+        draw_comparison(self, *above.subplots(1, 2), below, columns=4)
         return figure
 
-    def _draw(self, left, right, below, columns):
-        colors = pictures.colors(self.probabilities, self.reference)
-        pictures.reliability(left, self.y, self.probabilities, self.scores, self.n_bins, colors)
-        pictures.confidence(right, self.probabilities, self.outside, self.n_bins, colors)
-        pictures.differences(below, self.differences, self.reference, columns, colors)
-
-    def save_html(self, path):
+    def save_html(self, path: str | os.PathLike) -> None:
         """Write one page with the verdict, the table and the pictures, which needs no other file and no network."""
         with _checks.installed("Matplotlib", "diagnostics"):
             from matplotlib.figure import Figure
         height = 0.6 + (1.1 + 0.25 * len(self.differences)) * -(-len(self.scores[self.reference]) // 2)
         figures = [Figure(figsize=(5.0, size), layout="constrained") for size in (5.0, 5.0, height)]
-        self._draw(figures[0].subplots(), figures[1].subplots(), figures[2], 2)
+        draw_comparison(self, figures[0].subplots(), figures[1].subplots(), figures[2], columns=2)
         described = zip(("Accuracy against confidence", "Confidence", "Differences"), figures, strict=True)
-        columns, lines, notes = rows.table(self)
-        text = page.page(self._title(), self._sentences(), columns, lines, described, notes)
-        pathlib.Path(path).write_text(text, encoding="utf-8")
+        pathlib.Path(path).write_text(self.report().page(described), encoding="utf-8")

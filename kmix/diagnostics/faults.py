@@ -1,68 +1,69 @@
 """Faults that data sets have in silence, each in plain words."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from kmix.diagnostics.seen import CLOSE
+from kmix.diagnostics.label_summary import CLOSE, LabelSummary, label_summary
 
 # So few false alarms that a hundred thousand data sets without a fault give none.
 SIGNIFICANT = 1e-6
 
 
-def find(first, second, headline, ks=None, raw=None):
+def find(first, second, labels: dict[str, LabelSummary], headline, p_value=None, raw=None) -> tuple[int, list[str]]:
     """The faults of a data set.
 
     Args:
-        first: The `Seen` batches of an epoch.
+        first: The `BatchSummary` of each batch of an epoch, see `kmix.diagnostics.inspection`.
         second: Those of the next epoch, or an empty list.
-        headline: Name of the labels.
-        ks: The p-value of lam against its Beta distribution, or None.
+        labels: The `LabelSummary` of each target of the first epoch.
+        headline: Name of the main target; None if there are no labels.
+        p_value: That of lam against its Beta distribution, or None.
         raw: The smallest and the largest value of the inputs before mixing, or None.
 
     Returns:
         The number of batches that repeat, and a list of sentences.
     """
-    repeats, sentences = _repeats(first, second, headline)
-    names = list(first[0].rows)
-    sentences += _plan_faults(first, ks)
-    if first[0].drawn is None:
-        sentences += _unmixed(first, names, headline)
-    for name in names:
-        sentences += _label_faults(name, [batch.rows[name] for batch in first])
+    main = None if headline is None else labels[headline]
+    again = [batch.labels[headline] for batch in second] if main else []
+    repeats, sentences = _repeats(first, second, main, label_summary(again)) if main else (0, [])
+    if first[0].plan is not None:
+        sentences += _of_plans(first, p_value)
+    elif main is not None:
+        sentences += _unmixed(labels, main, alone=len(first[0].targets) == 1)
+    for name, summary in labels.items():
+        of_form = {"shares": _of_shares, "numbers": _of_numbers}.get(summary.form, lambda *_: ())
+        sentences += of_form("labels" if name == "labels" else f'labels "{name}"', summary)
     # Each once, in order.
     sentences += dict.fromkeys(fault for batch in first for fault in batch.faults)
-    sentences += _weight_faults(first, headline) + _input_faults(first, raw)
-    return repeats, sentences
+    if main is not None and main.mixed is not None:
+        sentences += _of_weights([batch.weights for batch in first], main)
+    return repeats, [*sentences, *_of_inputs(first, raw)]
 
 
 def _percent(share):
     return f"{100 * share:.2g} %" if share < 0.995 else "100 %"
 
 
-def _join(arrays):
-    return np.concatenate(list(arrays))
-
-
-def _same_plan(one, other, headline):
+def _same_plan(one, other):
     """Whether two batches were mixed with one plan, as far as shares of their labels can tell."""
-    one, other = one.rows[headline], other.rows[headline]
-    if one.share is None or other.share is None or len(one.share) != len(other.share):
+    if len(one) != len(other):
         return False
-    both = one.two & other.two
+    both = ~np.isnan(one) & ~np.isnan(other)
     # Fewer different shares may be equal by chance: boxes in small images have few areas.
-    return len(np.unique(one.share[both])) >= 5 and np.allclose(one.share[both], other.share[both], rtol=0, atol=CLOSE)
+    return len(np.unique(one[both])) >= 5 and np.allclose(one[both], other[both], rtol=0, atol=CLOSE)
 
 
-def _repeats(first, second, headline):
-    def shows_mixing(batch):
-        mixed = batch.rows[headline].mixed
-        return mixed is not None and mixed.any()
+def _repeats(first, second, labels, again):
+    epoch = [(batch.digest, *shown) for batch, shown in zip(first, labels.shown(), strict=True)]
+    following = [(batch.digest, *shown) for batch, shown in zip(second, again.shown(), strict=True)]
 
-    def repeat(batch, other):
-        equal = batch.digest == other.digest and shows_mixing(batch)
-        return equal or _same_plan(batch, other, headline)
+    def repeats(batch, earlier):
+        digest, mixed, share = batch
+        return any((digest == other and mixed) or _same_plan(share, plan) for other, _, plan in earlier)
 
-    within = [any(repeat(batch, other) for other in first[:i]) for i, batch in enumerate(first)]
-    across = [any(repeat(batch, other) for other in first) for batch in second]
+    within = [repeats(batch, epoch[:i]) for i, batch in enumerate(epoch)]
+    across = [repeats(batch, epoch) for batch in following]
     sentences = []
     if any(within):
         sentences.append(
@@ -70,7 +71,7 @@ def _repeats(first, second, headline):
             "its own number, `ds.enumerate().map(layer.at_step)`"
         )
     # Labels that were soft before may repeat now and then, unmixed: `rate` leaves some batches as they are.
-    if np.sum(across) > 0.9 * sum(map(shows_mixing, second)) and any(across) and not any(within):
+    elif any(across) and sum(across) > 0.9 * sum(mixed for _, mixed, _ in following):
         places = np.flatnonzero(across)
         span = f"batches {places[0]} to {places[-1]}" if len(places) > 1 else f"batch {places[0]}"
         sentences.append(
@@ -80,120 +81,96 @@ def _repeats(first, second, headline):
     return sum(within) + sum(across), sentences
 
 
-def _plan_faults(batches, ks):
-    if batches[0].drawn is None:
-        return []
-    lam, found = _join(batch.drawn.lam for batch in batches), []
-    if (lam == 1).all():
-        found.append("lam is 1 throughout: alpha is 0, or `rate` is")
-    elif ks is not None and ks < SIGNIFICANT:
-        found.append(f"lam does not follow its Beta distribution (Kolmogorov-Smirnov, p = {ks:.1g})")
+def _of_plans(batches, p_value) -> Iterator[str]:
+    if all((batch.plan.lam == 1).all() for batch in batches):
+        yield "lam is 1 throughout: alpha is 0, or `rate` is"
+    elif p_value is not None and p_value < SIGNIFICANT:
+        yield f"lam does not follow its Beta distribution (Kolmogorov-Smirnov, p = {p_value:.1g})"
     if all(batch.size == 1 for batch in batches):
-        found.append("each batch holds one sample, which is its own partner: batch the data before you mix it")
-    return found
+        yield "each batch holds one sample, which is its own partner: batch the data before you mix it"
 
 
-def _unmixed(batches, names, headline):
+def _unmixed(labels, main, alone) -> Iterator[str]:
     """Targets that show no mixing where it would show."""
-    rows = {name: [batch.rows[name] for batch in batches] for name in names}
-    shows = {name: any(r.mixed is not None and r.mixed.any() for r in each) for name, each in rows.items()}
-    kinds = {name: each[0].kind for name, each in rows.items()}
-    if not any(shows.values()):
-        if kinds[headline] == "ids" and len(names) == 1:
-            return [
-                "the labels are class ids, so nothing is mixed here: if a trainer or a layer mixes later, inspect with "
-                "`mixer=`"
-            ]
-        if kinds[headline] in ("soft", "pairs") and not _is_multi_hot(rows[headline]):
-            return ["no label is mixed: lam is 1 throughout (alpha is 0), or the data is not mixed yet"]
-        return []
-    return [
-        f'the labels "{name}" are not mixed, and others are: mix all targets in one call'
-        for name in names
-        if kinds[name] == "soft" and not shows[name] and not _is_multi_hot(rows[name])
-    ]
+    shows = {name: one.mixed is not None and bool(one.mixed.any()) for name, one in labels.items()}
+    if any(shows.values()):
+        for name, one in labels.items():
+            if one.form == "shares" and not shows[name]:
+                yield f'the labels "{name}" are not mixed, and others are: mix all targets in one call'
+    elif main.form == "ids" and alone:
+        yield "the labels are class ids, so they are not mixed: if a trainer or a layer mixes later, pass it, `mixer=`"
+    elif main.mixed is not None:
+        counts = np.unique(np.concatenate(main.batches), axis=0, return_counts=True)[1]
+        # Partners of one class would not show it.
+        if counts.sum() - (counts**2).sum() / counts.sum() >= 5:
+            yield "no label is mixed: alpha is 0, the data is not mixed yet, or its labels are kept"
 
 
-def _is_multi_hot(rows):
-    mass = _join(r.mass for r in rows)
-    share = _join(r.share for r in rows)
-    return bool((mass > 1.5).any() or ((mass > 1 + CLOSE) & (share >= 1 - CLOSE)).any())
-
-
-def _label_faults(name, rows):
-    if all(r.kind == "soft" for r in rows):
-        return _mass_faults(name, rows) + _half_faults(name, rows)
-    numbers = [r.values for r in rows if r.kind == "numbers"]
-    return _number_faults(name, numbers) if numbers else []
-
-
-def _mass_faults(name, rows):
-    off = np.abs(_join(r.mass for r in rows) - 1) > 1e-3
-    # Where most rows differ, the labels are tags, which do not exclude one another.
-    if off.any() and off.mean() < 0.5 and not _is_multi_hot(rows):
-        return [f"the {_labels(name)} of {_percent(off.mean())} of the rows do not sum to 1"]
-    return []
-
-
-def _half_faults(name, rows):
-    share, two = _join(r.share for r in rows), _join(r.two for r in rows)
+def _of_shares(name, labels) -> Iterator[str]:
+    off, share, two = np.abs(labels.mass - 1) > 1e-3, labels.share, labels.two
+    if off.any():
+        mean = labels.mass[off].mean()
+        yield f"the {name} of {_percent(off.mean())} of the rows do not sum to 1, but to {mean:.2g} on average"
     half = two & (np.abs(share - 0.5) < 1e-6)
     # Boxes in short sequences have few lengths, one of them half.
-    continuous = len(np.unique(share[two])) > 64
-    if two.sum() >= 50 and half.sum() > (0.1 if continuous else 0.9) * two.sum():
-        return [
-            f"lam is exactly 0.5 in {_percent(half.sum() / two.sum())} of the mixed {_labels(name)}: the sampler fails "
-            "for this alpha"
-        ]
-    return []
+    most = 0.1 if len(np.unique(share[two])) > 64 else 0.9
+    if two.sum() >= 50 and half.sum() > most * two.sum():
+        part = _percent(half.sum() / two.sum())
+        yield f"lam is exactly 0.5 in {part} of the mixed {name}: the sampler fails for this alpha"
 
 
-def _number_faults(name, arrays):
-    if arrays[0].shape[1] > 1:
-        values = _join(array.ravel() for array in arrays)
-        if all(len(array) == array.shape[1] for array in arrays) and np.mean(values == np.floor(values)) >= 0.05:
-            return [f"the {_labels(name)} are (B, B): class ids of shape (B,) were broadcast"]
-        return []
-    values = _join(array.ravel() for array in arrays)
+def _of_numbers(name, labels) -> Iterator[str]:
+    values = np.concatenate([batch.ravel() for batch in labels.batches]).astype("float64")
     values = values[np.isfinite(values)]
     whole = values == np.floor(values)
     # Values to regress are rarely whole and rarely equal.
-    if len(values) and 0.05 <= whole.mean() < 1 and values.min() >= 0:
-        return [
-            f"the {_labels(name)} are numbers such as {values[~whole][0]:.2f} between whole ones: if they were class "
-            "ids, pass integers and `num_classes=`"
-        ]
-    return []
+    if not len(values) or whole.mean() < 0.05:
+        return
+    if all(batch.ndim == 2 and batch.shape[1] > 1 for batch in labels.batches):
+        if all(batch.shape[0] == batch.shape[1] for batch in labels.batches):
+            yield f"the {name} are (B, B): class ids of shape (B,) were broadcast"
+    elif not whole.all() and values.min() >= 0:
+        number = f"{values[~whole][0]:.2f}"
+        yield (
+            f"the {name} are numbers such as {number} between whole ones: if they were class ids, pass integers and "
+            "`num_classes=`"
+        )
 
 
-def _labels(name):
-    return "labels" if name == "labels" else f'labels "{name}"'
-
-
-def _weight_faults(batches, headline):
-    given = [batch for batch in batches if batch.weights is not None and batch.rows[headline].mixed is not None]
-    if not given:
-        return []
-    mixed = _join(batch.rows[headline].mixed & (len(batch.weights) == batch.size) for batch in given)
-    weights = _join(batch.weights for batch in given)[mixed]
-    shares = _join(batch.rows[headline].share for batch in given)[mixed]
+def _of_weights(given, labels) -> Iterator[str]:
+    if any(weights is None or len(weights) != len(y) for weights, y in zip(given, labels.batches, strict=True)):
+        return
+    weights, shares = np.concatenate(given)[labels.mixed], labels.share[labels.mixed]
     values, counts = np.unique(weights, return_counts=True)
-    atoms = counts[counts >= 0.02 * len(weights)] if len(weights) else counts
+    atoms = counts[counts >= 0.02 * len(weights)]
     # Mixed in proportion, many weights would lie between those of the samples.
     expected = len(weights) * (1 - np.sum((atoms / max(len(weights), 1)) ** 2))
     few = len(atoms) >= 2 and atoms.sum() == len(weights) and len(values) <= 10
     if few and expected >= 20 and len(np.unique(shares)) > 20:
-        return ["the sample weights are not mixed, and the labels are: pass them through the layer with the batch"]
-    return []
+        yield "the sample weights are not mixed, and the labels are: pass them through the layer with the batch"
 
 
-def _input_faults(batches, raw):
-    found = []
+def _of_inputs(batches, raw) -> Iterator[str]:
     if not all(batch.finite for batch in batches):
-        found.append("the inputs or labels hold NaN or infinite values")
-    low, high = min(batch.low for batch in batches), max(batch.high for batch in batches)
+        yield "the inputs or labels hold NaN or infinite values"
     if raw is not None:
+        low, high = min(batch.low for batch in batches), max(batch.high for batch in batches)
         slack = 1e-3 * max(raw[1] - raw[0], 1e-12)
         if low < raw[0] - slack or high > raw[1] + slack:
-            found.append(f"mixed inputs lie in [{low:g}, {high:g}], beyond the [{raw[0]:g}, {raw[1]:g}] of the data")
-    return found
+            yield f"mixed inputs lie in [{low:g}, {high:g}], beyond the [{raw[0]:g}, {raw[1]:g}] of the data"
+
+
+def of_masks_and_boxes(targets: dict[str, np.ndarray]) -> Iterator[str]:
+    """The faults that the masks and boxes of one batch show alone."""
+    for name, array in targets.items():
+        ids = "mask" in name and (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 1))
+        if ids and array.dtype.kind == "f" and array.size and array.max() > 1 and (array != np.floor(array)).any():
+            yield (
+                f'the masks "{name}" hold numbers between class ids: ids were blended; tell the layer their number of '
+                "classes"
+            )
+        group, _, key = name.rpartition("/")
+        for other in ("labels", "classes") if key == "boxes" and group else ():
+            labels = targets.get(f"{group}/{other}")
+            if labels is not None and labels.shape != array.shape[:2]:
+                yield f"boxes of shape {array.shape} have labels of shape {labels.shape}: they no longer match"

@@ -1,26 +1,55 @@
 """What enters the network: a look at mixed batches, or at the plans that mix them."""
 
-import operator
-import sys
+import hashlib
+import math
 import time
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from kmix import _checks
 from kmix.batch import LABELS
-from kmix.diagnostics import faults, screen
-from kmix.diagnostics.drawn import Mixer, check_mixer, p_value_of_lam
-from kmix.diagnostics.seen import look_at
-from kmix.layers.batch_layer import BatchLayer
+from kmix.diagnostics import faults
+from kmix.diagnostics.data import batch_count, batches_of, read_batch
+from kmix.diagnostics.label_summary import LabelSummary, label_summary
+from kmix.diagnostics.plan_replay import BatchPlan, PlanReplay, check_mixer, is_mixer, p_value_of_lam
+from kmix.diagnostics.report import Report, Reported
 from kmix.plots.canvas import pyplot
-from kmix.training.trainer import MixTrainer
 
 
-class Inspection:
+class BatchSummary(NamedTuple):
+    """What one batch shows.
+
+    Attributes:
+        size: Number of samples.
+        digest: Hash of all bytes of inputs and targets.
+        targets: The names of the targets, without boxes.
+        labels: The labels by name: these targets without masks.
+        faults: Sentences on masks and boxes that are wrong.
+        weights: Sample weights `(B,)`, or None.
+        low, high: Smallest and largest value of the inputs.
+        finite: Whether all inputs and targets are finite.
+        plan: The plan of a `mixer`, or None.
+    """
+
+    size: int
+    digest: bytes
+    targets: list[str]
+    labels: dict[str, np.ndarray]
+    faults: list[str]
+    weights: np.ndarray | None
+    low: float
+    high: float
+    finite: bool
+    plan: BatchPlan | None = None
+
+
+class Inspection(Reported):
     """What `inspect` found. It prints as a table.
 
     Args:
-        first: The `Seen` batches of an epoch.
+        first: The `BatchSummary` of each batch of an epoch.
         second: Those of the next, or an empty list.
         seconds: How long the first took, without its first batch.
         raw: The smallest and the largest value of the inputs before mixing, or None.
@@ -30,57 +59,60 @@ class Inspection:
 
     Example: see `inspect`.
 
-    >>> batches = [(np.ones((4, 2), "float32"), np.eye(2, dtype="float32")[[0, 1, 1, 0]])] * 3
-    >>> kmix.diagnostics.inspect(batches).warnings
-    ['no label is mixed: lam is 1 throughout (alpha is 0), or the data is not mixed yet']
+        >>> batches = [(np.ones((4, 2), "float32"), np.eye(2, dtype="float32")[[0, 1, 1, 0]])] * 3
+        >>> kmix.diagnostics.inspect(batches).warnings
+        ['no label is mixed: alpha is 0, the data is not mixed yet, or its labels are kept']
     """
 
-    def __init__(self, first, second, seconds, raw=None):
-        self._first = first
-        names = list(first[0].rows)
-        shows = [name for name in names if first[0].rows[name].share is not None]
-        self._headline = next((name for name in [LABELS, *shows] if name in names), names[0])
-        self._drawn = [batch.drawn for batch in first if batch.drawn is not None]
-        self.p_value = p_value_of_lam(self._drawn) if self._drawn else None
-        repeats, self.warnings = faults.find(first, second, self._headline, self.p_value, raw)
-        self._seconds, self._repeats = seconds, repeats
+    def __init__(
+        self,
+        first: list[BatchSummary],
+        second: list[BatchSummary],
+        seconds: float,
+        raw: tuple[float, float] | None = None,
+    ):
+        self._first, self._seconds = first, seconds
+        labels = {name: label_summary([batch.labels[name] for batch in first]) for name in first[0].labels}
+        shows = [name for name, one in labels.items() if one.share is not None]
+        headline = next((name for name in [LABELS, *shows, *labels] if name in labels), None)
+        self._labels = LabelSummary("other", []) if headline is None else labels[headline]
+        self._plans = [batch.plan for batch in first if batch.plan is not None]
+        self.p_value = p_value_of_lam(self._plans) if self._plans else None
+        self._repeats, self.warnings = faults.find(first, second, labels, headline, self.p_value, raw)
 
     @property
-    def lam(self):
+    def lam(self) -> np.ndarray | None:
         """The lam of each sample as drawn, or the larger share of its label, `(n,)`; None if neither is known."""
-        return np.concatenate([drawn.lam for drawn in self._drawn]) if self._drawn else self._rows("share")
+        return np.concatenate([plan.lam for plan in self._plans]) if self._plans else self._labels.share
 
-    def _rows(self, name):
-        found = [getattr(batch.rows[self._headline], name) for batch in self._first]
-        return None if any(part is None for part in found) else np.concatenate(found)
-
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary.
 
         Returns:
-            `samples`; `mixed_share`, the share of samples that are mixed; `lam_mean`; `label_entropy`, its mean in
-            nats; `label_mass`, the mean sum of a label; `self_pair_share`, the share of samples that are their own
-            partner; `repeated_batches`; `samples_per_second`; `warnings`. None stands for what the data does not show.
+            `samples`; `mixed_share`, the share of samples that are mixed, or, without a mixer, of those whose label
+            shows it, which is less; `lam_mean`; `label_entropy`, its mean in nats; `label_mass`, the mean sum of a
+            label; `self_pair_share`, the share of samples that are their own partner; `repeated_batches`;
+            `samples_per_second`; `warnings`. None stands for what the data does not show.
         """
 
         def mean(values):
             return None if values is None else float(np.mean(values))
 
         sizes = [batch.size for batch in self._first]
-        timed = sum(sizes[1:]) or sum(sizes)
+        timed, plans = sum(sizes[1:]) or sum(sizes), self._plans
         return {
             "samples": sum(sizes),
-            "mixed_share": mean(self.lam < 1 if self._drawn else self._rows("mixed")),
+            "mixed_share": mean(self.lam < 1 if plans else self._labels.mixed),
             "lam_mean": mean(self.lam),
-            "label_entropy": mean(self._rows("entropy")),
-            "label_mass": mean(self._rows("mass")),
-            "self_pair_share": mean(np.concatenate([drawn.own for drawn in self._drawn]) if self._drawn else None),
+            "label_entropy": mean(self._labels.entropy),
+            "label_mass": mean(self._labels.mass),
+            "self_pair_share": mean(np.concatenate([plan.own_partner for plan in plans]) if plans else None),
             "repeated_batches": self._repeats,
             "samples_per_second": timed / max(self._seconds, 1e-9),
             "warnings": list(self.warnings),
         }
 
-    def __str__(self):
+    def report(self) -> Report:
         found = self.to_dict()
 
         def text(name, pattern):
@@ -88,10 +120,12 @@ class Inspection:
 
         low, high = min(batch.low for batch in self._first), max(batch.high for batch in self._first)
         fit = f"; p = {self.p_value:.2g} against its Beta" if self.p_value is not None else ""
+        # Partners of one class have the label of one of them.
+        bound = "" if self._plans or found["mixed_share"] is None else "at least "
         rows = [
             ("samples", f"{found['samples']} in {len(self._first)} batches"),
-            ("mixed", text("mixed_share", ".1%")),
-            ("mean lam, as drawn" if self._drawn else "mean of the larger share", text("lam_mean", ".3f") + fit),
+            ("mixed", bound + text("mixed_share", ".1%")),
+            ("mean lam, as drawn" if self._plans else "mean of the larger share", text("lam_mean", ".3f") + fit),
             ("label entropy (nats)", text("label_entropy", ".3f")),
             ("label mass", text("label_mass", ".4f")),
             ("own partners", text("self_pair_share", ".1%")),
@@ -99,12 +133,12 @@ class Inspection:
             ("inputs", f"{low:g} to {high:g}"),
             ("samples a second", text("samples_per_second", ",.0f")),
         ]
-        notes = [f"Warning: {sentence}." for sentence in self.warnings] or ["Nothing looks wrong."]
-        return screen.render("What enters the network", ("measure", "value"), rows, notes)
+        findings = [f"Warning: {sentence}." for sentence in self.warnings] or ["Nothing looks wrong."]
+        if found["mixed_share"] is None:
+            findings.append("Such labels do not show how they were mixed: pass the layer or trainer, `mixer=`.")
+        return Report("What enters the network", ("measure", "value"), rows, findings)
 
-    __repr__ = __str__
-
-    def plot(self, figure=None):
+    def plot(self, figure: Any = None) -> Any:
         """Draw a histogram of lam, with the density of its Beta distribution, and one of the label entropy.
 
         Args:
@@ -116,8 +150,8 @@ class Inspection:
         figure = figure or pyplot().figure(figsize=(8.0, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         if self.lam is not None:
-            left.hist(self.lam, np.linspace(0 if self._drawn else 0.5, 1, 26), color="0.6", density=True)
-        alphas = {drawn.alpha for drawn in self._drawn}
+            left.hist(self.lam, np.linspace(0 if self._plans else 0.5, 1, 26), color="0.6", density=True)
+        alphas = {plan.alpha for plan in self._plans}
         if len(alphas) == 1 and not alphas & {None, 0.0}:
             from scipy import stats
 
@@ -125,19 +159,20 @@ class Inspection:
             at = np.linspace(0.01, 0.99, 197)
             left.plot(at, stats.beta.pdf(at, alpha, alpha), color="black", label=f"Beta({alpha:g}, {alpha:g})")
             left.legend()
-        left.set(xlabel="lam" if self._drawn else "larger share", ylabel="density", title="share of a sample")
-        if self._rows("entropy") is not None:
-            right.hist(self._rows("entropy"), 25, color="0.6")
+        left.set(xlabel="lam" if self._plans else "larger share", ylabel="density", title="share of a sample")
+        if self._labels.entropy is not None:
+            right.hist(self._labels.entropy, 25, color="0.6")
         right.set(xlabel="nats", ylabel="samples", title="label entropy")
         return figure
 
 
-def inspect(data, batches=50, *, mixer=None):
+def inspect(data: Any, *, batches: int = 50, mixer: Any = None) -> Inspection:
     """Look at what enters the network, and tell in plain words what looks wrong.
 
-    From mixed data alone, it reads what the labels and the bytes show. With the layer or trainer that mixes the data,
-    it also reads the plans that were drawn. It passes over the data twice, if it can, to see whether a second epoch
-    repeats the plans of the first.
+    From mixed data alone, it reads what the labels and the bytes show: labels of partners that have the same class
+    do not show that they were mixed, and ids, unions of tags and kept labels show nothing. With the layer or trainer
+    that mixes the data, it also reads the plans that were drawn. It passes over the data twice, if it can, to see
+    whether a second epoch repeats the plans of the first.
 
     Args:
         data: Labelled batches: a `tf.data.Dataset`, a loader, a `keras.utils.PyDataset`, or any iterable of `(x, y)`,
@@ -150,59 +185,76 @@ def inspect(data, batches=50, *, mixer=None):
         An `Inspection`, which prints as a table, with `to_dict()`, `plot()` and a list `warnings`.
 
     Raises:
-        ValueError: if there are no batches, or no labels.
+        ValueError: if there are no batches, or no labels, or the data gives single samples.
         TypeError: if `data` is not iterable, or `mixer` is no layer or trainer of kmix.
 
     Example: MixUp whose numbers begin at 0 in every epoch.
 
-    >>> rng = np.random.default_rng(0)
-    >>> data = [(rng.normal(size=(32, 4)).astype("float32"), rng.integers(0, 5, 32)) for _ in range(4)]
-    >>> mixup = kmix.MixUp(1.0, num_classes=5, seed=1)
-    >>> report = kmix.diagnostics.inspect([mixup.at_step(step, batch) for step, batch in enumerate(data)])
-    >>> report.warnings[0][:60]
-    'batches 0 to 3 of the second epoch repeat those of the first'
-    >>> round(kmix.diagnostics.inspect(data, mixer=mixup).to_dict()["mixed_share"], 2)
-    1.0
+        >>> rng = np.random.default_rng(0)
+        >>> data = [(rng.normal(size=(32, 4)).astype("float32"), rng.integers(0, 5, 32)) for _ in range(4)]
+        >>> mixup = kmix.MixUp(1.0, num_classes=5, seed=1)
+        >>> report = kmix.diagnostics.inspect([mixup.at_step(step, batch) for step, batch in enumerate(data)])
+        >>> report.warnings[0][:60]
+        'batches 0 to 3 of the second epoch repeat those of the first'
+        >>> round(kmix.diagnostics.inspect(data, mixer=mixup).to_dict()["mixed_share"], 2)
+        1.0
     """
     batches = _checks.integer(batches, "batches", 1)
     check_mixer(mixer)
-    if isinstance(data, (BatchLayer, MixTrainer)) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
+    if is_mixer(data) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         _checks.fail(
             "`data` must be an iterable of batches.",
             f"a {type(data).__name__}",
             "To look at what a layer or trainer draws, write `inspect(data, mixer=layer)`.",
             TypeError,
         )
-    first, seconds, raw = _look(data, batches, mixer and Mixer(mixer))
+    first, seconds, raw = _look(data, batches, mixer and PlanReplay(mixer))
     if not first:
         _checks.fail("There must be a batch to look at.", "data without batches")
-    # With a mixer, the numbers go on.
-    again = mixer is None and _has_second_epoch(data, len(first) < batches)
-    second = _look(data, batches, None)[0] if again else []
+    # With a mixer, the numbers go on. An iterator is spent, and data without end is all of a training.
+    ends = len(first) < batches or batch_count(data) not in (None, math.inf)
+    second = _look(data, batches, None)[0] if mixer is None and ends and not hasattr(data, "__next__") else []
     return Inspection(first, second, seconds, raw)
 
 
-def _has_second_epoch(data, came_to_end):
-    """Whether to iterate anew is another epoch. An iterator is spent, and data without end is all of a training."""
-    length = operator.length_hint(data, 0)
-    return not hasattr(data, "__next__") and (came_to_end or 0 < length < sys.maxsize)
-
-
-def _look(data, count, mixer):
-    """Up to so many batches as `Seen`, the seconds after the first, and the range of the inputs before mixing."""
-    found, raw, times, batches = [], [], [], iter(data)
+def _look(data, count, replay):
+    """The summaries of up to so many batches, the seconds after the first, and the range of the raw inputs."""
+    found, raw, times, batches = [], [], [], batches_of(data)
     for number in range(count):
         start = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
             break
-        drawn, waited = None, time.perf_counter() - start
-        if mixer is not None:
-            raw.append(look_at(batch))
+        plan, waited = None, time.perf_counter() - start
+        if replay is not None:
+            raw.append(_summarize(batch))
             start = time.perf_counter()
-            batch, drawn = mixer.mix(mixer.start + number, batch)
+            batch, plan = replay.mix(replay.start + number, batch)
             waited += time.perf_counter() - start
         times.append(waited)
-        found.append(look_at(batch, drawn))
+        found.append(_summarize(batch, plan))
     seconds = sum(times[1:]) or sum(times)
     return found, seconds, (min(b.low for b in raw), max(b.high for b in raw)) if raw else None
+
+
+def _summarize(batch, plan=None):
+    x, targets, weights = read_batch(batch)
+    arrays = [np.asarray(leaf) for leaf in (*keras.tree.flatten(x), *targets.values())]
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(array.tobytes() if array.dtype.kind != "O" else repr(array).encode())
+    numbers = [leaf for leaf in map(np.asarray, keras.tree.flatten(x)) if leaf.dtype.kind in "fiu" and leaf.size]
+    groups = {name: name.rpartition("/")[0] for name in targets}
+    names = [name for name, group in groups.items() if f"{group}/boxes" not in targets]
+    return BatchSummary(
+        size=len(arrays[0]),
+        digest=digest.digest(),
+        targets=names,
+        labels={name: targets[name] for name in names if targets[name].ndim < 3},
+        faults=list(faults.of_masks_and_boxes(targets)),
+        weights=weights if isinstance(weights, np.ndarray) and weights.ndim == 1 else None,
+        low=min((float(np.min(array)) for array in numbers), default=np.nan),
+        high=max((float(np.max(array)) for array in numbers), default=np.nan),
+        finite=all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"),
+        plan=plan,
+    )

@@ -1,7 +1,8 @@
-"""What predictions are worth: scores of one model, and the difference of two over their seeds."""
+"""What predictions are worth: scores of a model, the difference of two over their seeds, and what that allows to say."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from kmix import _backend, _checks
@@ -16,7 +17,7 @@ class Metric(NamedTuple):
     better: int
     factor: float = 1.0
 
-    def show(self, value, sign=""):
+    def show(self, value: float, sign: str = "") -> str:
         """A value, or a difference with its sign, as text in the unit of the metric."""
         return f"{value * self.factor:{sign}.{2 if self.factor > 1 else 3}f}"
 
@@ -33,69 +34,85 @@ METRICS = {
 }
 
 
-def label_shares(y, classes):
-    """Labels, class ids `(B,)` or `(B, 1)` or soft labels `(B, C)`, as float64 shares `(B, C)`. Raises for others.
+def check_labels(y: np.ndarray, classes: int | None = None) -> np.ndarray:
+    """Return labels of one class a sample: ids `(B,)` or `(B, 1)`, or soft labels `(B, C)`. Raise for others.
+
+    Args:
+        y: The labels.
+        classes: The number of classes C of the predictions; None if it is not known yet.
 
     Example:
-    >>> from kmix.diagnostics.scores import label_shares
-    >>> label_shares(np.array([2, 0]), 3).tolist()
-    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+        >>> from kmix.diagnostics.scores import check_labels
+        >>> check_labels(np.array([[2], [0]])).shape
+        (2, 1)
     """
-    y = _backend.values(y)
-    expected = (
-        f"`y` must hold class ids (B,) or (B, 1), or soft labels (B, C) for the {classes} classes of the outputs."
-    )
-    if y.dtype.kind not in "biuf" or y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] not in (1, classes)):
-        _checks.fail(expected, f"y of shape {y.shape} and dtype {y.dtype.name}")
-    if not len(y):
-        _checks.fail(expected, "no labels")
-    if y.ndim == 2 and y.shape[1] == classes:
-        y = y.astype("float64")
-        if not (y.min() >= 0 and np.allclose(y.sum(axis=1), 1.0, atol=1e-3)):
-            _checks.fail(
-                "Soft labels must be shares >= 0 that sum to 1.",
-                f"values from {y.min():g} to {y.max():g}, and rows that sum to {_range(y.sum(axis=1))}",
-                "`compare` is for one class a sample, not for multi-hot labels.",
-            )
-        return y
-    ids = y.reshape(-1)
-    if not (ids.min() >= 0 and ids.max() < classes and np.all(ids == np.floor(ids))):
+    known = f" for the {classes} classes of the outputs" if classes else ""
+    wide = y.ndim == 2 and y.shape[1] > 1
+    if (
+        y.dtype.kind not in "biuf"
+        or y.ndim not in (1, 2)
+        or not y.size
+        or (wide and y.shape[1] != (classes or y.shape[1]))
+    ):
+        received = f"y of shape {y.shape} and dtype {y.dtype.name}" if y.size else "no labels"
+        _checks.fail(f"`y` must hold class ids (B,) or (B, 1), or soft labels (B, C){known}.", received)
+    received = f"y from {y.min():g} to {y.max():g}"
+    if wide and not (y.min() >= 0 and np.allclose(y.sum(axis=1), 1.0, atol=1e-3)):
         _checks.fail(
-            f"Class ids must be whole numbers from 0 to {classes - 1}: the outputs have {classes} classes.",
-            f"y from {ids.min():g} to {ids.max():g}",
+            "Soft labels must be shares >= 0 that sum to 1.",
+            f"{received}, and rows that sum to {_range(y.sum(axis=1))}",
+            "These scores are for one class a sample, not for tags (multi-hot labels): score each column by itself.",
         )
-    return np.eye(classes)[ids.astype(int)]
+    if not wide and not (y.min() >= 0 and y.max() < (classes or np.inf) and np.all(y == np.floor(y))):
+        top = f" to {classes - 1}{known}" if classes else ""
+        _checks.fail(f"Class ids must be whole numbers from 0{top}.", received)
+    return y
 
 
-def probabilities(outputs, name, from_logits=False):
+def label_shares(y: np.ndarray, classes: int) -> np.ndarray:
+    """Labels as `check_labels` takes them, as float64 shares `(B, C)`.
+
+    Example:
+        >>> from kmix.diagnostics.scores import label_shares
+        >>> label_shares(np.array([2, 0]), 3).tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    y = check_labels(y, classes)
+    return y.astype("float64") if y.shape[1:] == (classes,) else np.eye(classes)[y.reshape(-1).astype(int)]
+
+
+def probabilities(outputs: Any, name: str, from_logits: bool = False) -> np.ndarray:
     """Outputs `(B, C)` of a model as float64 probabilities; a single column is that of the second of two classes.
 
     Example:
-    >>> from kmix.diagnostics.scores import probabilities
-    >>> probabilities(np.array([[0.25]]), "a").tolist()
-    [[0.75, 0.25]]
+        >>> from kmix.diagnostics.scores import probabilities
+        >>> probabilities(np.array([[0.25]]), "a").tolist()
+        [[0.75, 0.25]]
     """
+    if keras.tree.is_nested(outputs):
+        received = f"{len(keras.tree.flatten(outputs))} outputs in a {type(outputs).__name__} for {name!r}"
+        hint = "Choose one of them: `keras.Model(model.inputs, model.outputs[0])`."
+        _checks.fail("A model must have one output, an array of probabilities (B, C).", received, hint)
     p = _backend.values(outputs)
     if p.ndim != 2 or not p.size or p.dtype.kind not in "biufV":
-        _checks.fail(
-            "Predictions must have the shape (B, C), or (B, 1) for a single sigmoid column.",
-            f"an array of shape {p.shape} and dtype {p.dtype.name} for {name!r}",
-        )
+        received = f"an array of shape {p.shape} and dtype {p.dtype.name} for {name!r}"
+        _checks.fail("Predictions must have the shape (B, C), or (B, 1) for a single sigmoid column.", received)
     p = p.astype("float64")
     if not np.isfinite(p).all():
         _checks.fail("Predictions must be finite.", f"NaN or infinite predictions for {name!r}")
+    if p.shape[1] == 1:
+        p = np.concatenate([np.zeros_like(p) if from_logits else 1.0 - p, p], axis=1)
     if from_logits:
-        p = np.concatenate([np.zeros_like(p), p], axis=1) if p.shape[1] == 1 else p
         p = np.exp(p - p.max(axis=1, keepdims=True))
         return p / p.sum(axis=1, keepdims=True)
-    if p.shape[1] == 1:
-        p = np.concatenate([1.0 - p, p], axis=1)
     # Half precision sums to 1 within a percent.
-    if not (p.min() >= -1e-3 and p.max() <= 1 + 1e-3 and np.allclose(p.sum(axis=1), 1.0, rtol=0, atol=1e-2)):
+    inside, sums = p.min() >= -1e-3 and p.max() <= 1 + 1e-3, p.sum(axis=1)
+    if not (inside and np.allclose(sums, 1.0, rtol=0, atol=1e-2)):
+        tags = "Each column seems to be a probability of its own, as of tags: these scores are for one class a sample."
         _checks.fail(
             "Outputs must be probabilities, whose rows sum to 1.",
-            f"values from {p.min():g} to {p.max():g}, and rows that sum to {_range(p.sum(axis=1))}, for {name!r}",
-            "If they are logits, write `from_logits=True`.",
+            f"values from {p.min():g} to {p.max():g}, and rows that sum to {_range(sums)}, for {name!r}",
+            tags if inside else "If they are logits, write `from_logits=True`.",
         )
     return np.clip(p, 0.0, 1.0)
 
@@ -105,50 +122,54 @@ def _range(values):
     return f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
 
 
-def wrong(y, p):
+def wrong(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     """For each sample whether the predicted class is not that of the label, which is its largest share."""
     return p.argmax(axis=1) != y.argmax(axis=1)
 
 
-def scores(y, p, out=None, attacked=None, n_bins=15):
+def scores(y, p, weights=None, *, out=None, attacked=None, num_bins=15) -> dict[str, float]:
     """The scores of one model.
 
     Args:
         y: Labels as shares `(B, C)`.
         p: Probabilities `(B, C)`.
+        weights: Sample weights `(B,)`, or None.
         out: Probabilities for inputs from elsewhere, or None.
         attacked: Probabilities for the inputs after an attack, or None.
-        n_bins: Number of bins of the calibration error.
+        num_bins: Number of bins of the calibration error.
 
     Returns:
         `{name: float}` in the order of `METRICS`.
 
     Example:
-    >>> from kmix.diagnostics.scores import scores
-    >>> scores(np.eye(2), np.array([[0.9, 0.1], [0.4, 0.6]]))["error"]
-    0.0
+        >>> from kmix.diagnostics.scores import scores
+        >>> scores(np.eye(2), np.array([[0.9, 0.1], [0.4, 0.6]]))["error"]
+        0.0
     """
     with _checks.installed("scikit-learn", "diagnostics"):
         from sklearn.metrics import recall_score, roc_auc_score
-    classes, predicted = y.argmax(axis=1), p.argmax(axis=1)
+    weights = np.ones(len(y)) if weights is None else weights
+    classes, predicted, confidence = y.argmax(axis=1), p.argmax(axis=1), p.max(axis=1)
+    counted = np.unique(classes[weights > 0])
+    recalls = recall_score(classes, predicted, labels=counted, average=None, sample_weight=weights)
     # As in kmix's metrics, the accuracy that goes with a confidence is the share of the predicted class in the label.
-    accuracy = np.take_along_axis(y, predicted[:, None], axis=1).mean()
-    squares = ((p - y) ** 2).sum(axis=1).mean()
-    found = {
-        "error": wrong(y, p).mean(),
+    accuracy = np.take_along_axis(y, predicted[:, None], axis=1)[:, 0]
+    each = {
+        "error": wrong(y, p),
         # By their formulas, for scikit-learn takes no soft labels. Clipped as it does.
-        "nll": -(y * np.log(np.maximum(p, np.finfo("float64").eps))).sum(axis=1).mean(),
-        "brier": squares / 2 if p.shape[1] == 2 else squares,
-        "ece": ExpectedCalibrationError(n_bins)(y, p),
-        "confidence_gap": p.max(axis=1).mean() - accuracy,
-        "worst_recall": recall_score(classes, predicted, labels=np.unique(classes), average=None).min(),
+        "nll": -(y * np.log(np.maximum(p, np.finfo("float64").eps))).sum(axis=1),
+        "brier": ((p - y) ** 2).sum(axis=1) / (2 if p.shape[1] == 2 else 1),
     }
+    if attacked is not None:
+        each["error_fgsm"] = wrong(y, attacked)
+    found = {name: np.average(values, weights=weights) for name, values in each.items()}
+    found["confidence_gap"] = np.average(confidence, weights=weights) - np.average(accuracy, weights=weights)
+    found |= {"ece": ExpectedCalibrationError(num_bins)(y, p, weights), "worst_recall": recalls.min()}
     if out is not None:
         inside = np.repeat([1, 0], [len(p), len(out)])
-        found["auroc_out"] = roc_auc_score(inside, np.concatenate([p.max(axis=1), out.max(axis=1)]))
-    if attacked is not None:
-        found["error_fgsm"] = wrong(y, attacked).mean()
-    return {name: float(value) for name, value in found.items()}
+        largest = np.concatenate([confidence, out.max(axis=1)])
+        found["auroc_out"] = roc_auc_score(inside, largest, sample_weight=np.concatenate([weights, np.ones(len(out))]))
+    return {name: float(found[name]) for name in METRICS if name in found}
 
 
 class Difference(NamedTuple):
@@ -160,12 +181,12 @@ class Difference(NamedTuple):
     values: np.ndarray
 
     @property
-    def has_width(self):
+    def has_width(self) -> bool:
         """Whether there is an interval, and one with a width."""
         return self.low is not None and self.high is not None and self.high - self.low > 1e-9
 
     @property
-    def direction(self):
+    def direction(self) -> int:
         """-1 or 1 if the interval leaves no doubt about the sign, else 0."""
         # Discrete scores that differ by the same on each seed are a coincidence, and no proof: width 0 tells nothing.
         if self.low is None or self.high is None or not self.has_width:
@@ -173,13 +194,13 @@ class Difference(NamedTuple):
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
-def difference(values, reference):
+def difference(values, reference) -> Difference:
     """The difference of two lists of scores, paired by position, with its t interval over the seeds.
 
     Example:
-    >>> from kmix.diagnostics.scores import difference
-    >>> [round(float(end), 3) for end in difference([0.1, 0.3, 0.2], [0.3, 0.4, 0.3])[:3]]
-    [-0.133, -0.277, 0.01]
+        >>> from kmix.diagnostics.scores import difference
+        >>> [round(float(end), 3) for end in difference([0.1, 0.3, 0.2], [0.3, 0.4, 0.3])[:3]]
+        [-0.133, -0.277, 0.01]
     """
     values = np.subtract(values, reference)
     mean = float(values.mean())
@@ -191,26 +212,76 @@ def difference(values, reference):
     return Difference(mean, mean - half, mean + half, values)
 
 
-def difference_of_errors(wrong, reference):
+def difference_of_errors(wrong, reference, weights=None) -> Difference:
     """The difference of the errors of two models, with an interval over the test samples both were asked about.
 
     Args:
         wrong: For each sample whether the model is wrong.
         reference: The same of the reference.
+        weights: Sample weights `(B,)`, or None. They count as `(sum w)^2 / sum w^2` samples (Kish).
 
     Returns:
         A `Difference` with the adjusted Wald interval of paired proportions (Bonett and Price 2012), which is honest
         for few samples and for models that never disagree, where the plain one has no width.
 
     Example:
-    >>> from kmix.diagnostics.scores import difference_of_errors
-    >>> [round(end, 3) for end in difference_of_errors(np.array([0, 0, 0, 1]), np.array([0, 1, 0, 1]))[:3]]
-    [-0.25, -0.717, 0.383]
+        >>> from kmix.diagnostics.scores import difference_of_errors
+        >>> [round(end, 3) for end in difference_of_errors(np.array([0, 0, 0, 1]), np.array([0, 1, 0, 1]))[:3]]
+        [-0.25, -0.717, 0.383]
     """
     change = np.subtract(wrong, reference, dtype="float64")
-    size = len(change) + 2
-    worse, better = ((change > 0).sum() + 1) / size, ((change < 0).sum() + 1) / size
-    center, half = worse - better, 1.96 * np.sqrt((worse + better - (worse - better) ** 2) / size)
-    mean = change.mean()
+    weights = np.ones(len(change)) if weights is None else weights
+    count = weights.sum() ** 2 / (weights**2).sum()
+    worse, better = ((count * np.average(c, weights=weights) + 1) / (count + 2) for c in (change > 0, change < 0))
+    center, half = worse - better, 1.96 * np.sqrt((worse + better - (worse - better) ** 2) / (count + 2))
+    mean = np.average(change, weights=weights)
     low, high = max(-1.0, float(center - half)), min(1.0, float(center + half))
     return Difference(float(mean), low, high, np.array([mean]))
+
+
+def verdict(name: str, reference: str, differences: dict[str, Difference], gaps, samples: int) -> str:
+    """One sentence on what the differences of a model to the reference show, which claims no more than they allow.
+
+    A metric is called better or worse only if its 95 % interval over the seeds excludes 0. With one seed each, only
+    the error has an interval, over the test samples, and nothing is said about the others.
+
+    Args:
+        name, reference: The names of the two.
+        differences: `{metric: Difference}`.
+        gaps: The confidence gaps of the model, seed by seed.
+        samples: Number of test samples.
+
+    Example:
+        >>> from kmix.diagnostics.scores import difference, verdict
+        >>> errors = difference([0.10, 0.12, 0.11], [0.13, 0.14, 0.14])
+        >>> verdict("mixup", "plain", {"error": errors}, [-0.1, 0.0, 0.1], 500)
+        'mixup against plain: lower error on 3 of 3 seeds, by 1.2 to 4.1 points.'
+    """
+    seeds = len(differences["error"].values)
+    parts = [_of_error(differences["error"], seeds, samples)]
+    if seeds == 1:
+        parts.append("one seed each, so nothing is known about another training, nor about the other scores")
+    else:
+        found: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
+        for metric, one in differences.items():
+            better = METRICS[metric].better
+            if better and metric != "error":
+                word = {0: "undecided", better: "better", -better: "worse"}[one.direction]
+                found[word].append(METRICS[metric].noun)
+        parts += [f"{', '.join(nouns)} {word}" for word, nouns in found.items() if nouns]
+        decided = "ece" in differences and differences["ece"].direction
+        if decided and len({gap > 0 for gap in gaps}) == 1:
+            parts.append(f"{'over' if gaps[0] > 0 else 'under'}confident on {seeds} of {seeds} seeds")
+    return f"{name} against {reference}: {'; '.join(parts)}."
+
+
+def _of_error(one, seeds, samples):
+    if one.direction:
+        ends = sorted(abs(100 * end) for end in (one.low, one.high))
+        word = "lower" if one.direction < 0 else "higher"
+        count = f"{sum(one.values * one.direction > 0)} of {seeds} seeds" if seeds > 1 else f"these {samples} samples"
+        return f"{word} error on {count}, by {ends[0]:.1f} to {ends[1]:.1f} points"
+    if not one.has_width:
+        return "error undecided (the same difference on every seed, so no interval)"
+    lower = f"lower on {sum(one.values < 0)} of {seeds} seeds, " if seeds > 1 else ""
+    return f"error undecided ({lower}{100 * one.low:+.1f} to {100 * one.high:+.1f} points)"

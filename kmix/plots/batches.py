@@ -1,24 +1,27 @@
-"""What enters the network."""
+"""What enters the network: images with their labels, masks and boxes."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from kmix import _backend, _checks
-from kmix.plots import overlays
 from kmix.plots.canvas import pyplot
+from kmix.targets.box_formats import FORMATS, to_corners
 
 
 def mixed_batch(
-    x,
-    y=None,
-    class_names=None,
-    count=8,
-    columns=None,
-    figure=None,
+    x: Any,
+    y: Any = None,
     *,
-    masks=None,
-    boxes=None,
-    bounding_box_format=None,
-):
+    class_names: Sequence[str] | None = None,
+    count: int = 8,
+    columns: int | None = None,
+    figure: Any = None,
+    masks: Any = None,
+    boxes: Any = None,
+    bounding_box_format: str | None = None,
+) -> Any:
     """Show the images of a batch, each with its label mixture as the title, and its mask and boxes drawn.
 
     Args:
@@ -48,13 +51,13 @@ def mixed_batch(
         ImportError: if Matplotlib is not installed.
 
     Example:
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> from kmix import plots
-    >>> x, y = np.random.rand(4, 8, 8, 1), np.array([0, 1, 1, 0])
-    >>> figure = plots.mixed_batch(*kmix.MixUp(0.4, num_classes=2, seed=2)(x, y), class_names=["cat", "dog"])
-    >>> [ax.get_title() for ax in figure.axes]
-    ['dog', 'cat: 0.87 / dog: 0.13', 'cat: 0.76 / dog: 0.24', 'cat']
+        >>> import matplotlib
+        >>> matplotlib.use("Agg")
+        >>> from kmix import plots
+        >>> x, y = np.random.rand(4, 8, 8, 1), np.array([0, 1, 1, 0])
+        >>> figure = plots.mixed_batch(*kmix.MixUp(0.4, num_classes=2, seed=2)(x, y), class_names=["cat", "dog"])
+        >>> [ax.get_title() for ax in figure.axes]
+        ['dog', 'cat: 0.87 / dog: 0.13', 'cat: 0.76 / dog: 0.24', 'cat']
     """
     if isinstance(x, dict):
         x, y, masks, boxes = (x.get(key) for key in ("images", "labels", "segmentation_masks", "bounding_boxes"))
@@ -62,8 +65,8 @@ def mixed_batch(
     count = min(_checks.integer(count, "count", 1), len(x))
     columns = min(8, count) if columns is None else _checks.integer(columns, "columns", 1)
     titles = [""] * count if y is None else _titles(x, _backend.values(y), class_names, count)
-    masks = None if masks is None else overlays.shares(masks, x.shape)
-    boxes = None if boxes is None else overlays.corners(boxes, bounding_box_format, x.shape)
+    masks = None if masks is None else _mask_shares(masks, x.shape)
+    boxes = None if boxes is None else _box_corners(boxes, bounding_box_format, x.shape)
     rows = -(-count // columns)
     figure = figure or pyplot().figure(figsize=(1.7 * columns, 2.0 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -74,10 +77,10 @@ def mixed_batch(
         ax.set_title(title, fontsize="small")
         ax.set(xticks=[], yticks=[])
         if masks is not None:
-            overlays.draw_mask(ax, masks[i])
+            _draw_mask(ax, masks[i])
         if boxes is not None:
             edges, labels, weights = boxes
-            overlays.draw_boxes(ax, edges[i], labels[i], weights[i], class_names if y is None else None)
+            _draw_boxes(ax, edges[i], labels[i], weights[i], class_names if y is None else None)
     for ax in axes[count:]:
         ax.remove()
     return figure
@@ -114,3 +117,77 @@ def _mixture(label, names):
     if len(classes) == 1 and label[classes[0]] >= 0.995:
         return str(names[classes[0]])
     return " / ".join(f"{names[c]}: {label[c]:.2f}" for c in classes)
+
+
+def _mask_shares(masks, shape):
+    """Masks as shares of the classes `(B, H, W, C)`, or raise if they do not match images of a shape."""
+    masks = _backend.values(masks)
+    soft = masks.ndim == 4 and masks.shape[-1] > 1
+    if masks.ndim not in (3, 4) or masks.shape[:3] != shape[:3]:
+        _checks.fail("`masks` must have the size of the images.", f"masks of shape {masks.shape}, images {shape}")
+    if soft:
+        return masks.astype("float32")
+    ids = masks.reshape(masks.shape[:3]).astype(int)
+    # Pixels without a class have none of the shares.
+    return (ids[..., None] == np.arange(max(2, ids[ids < 255].max(initial=0) + 1))).astype("float32")
+
+
+def _box_corners(boxes, name, shape):
+    """Corners `(B, N, 4)`, top, left, bottom, right, labels and weights `(B, N)` of boxes, or raise."""
+    if name is None:
+        _checks.fail(
+            "To draw boxes, their format must be known.",
+            "boxes without `bounding_box_format`",
+            f"Write it: one of {', '.join(map(repr, FORMATS))}.",
+        )
+    _checks.one_of(name, "bounding_box_format", FORMATS)
+    labels = _backend.values(boxes["labels"] if "labels" in boxes else boxes["classes"])
+    array = _backend.values(boxes["boxes"])
+    if array.shape != (shape[0], *labels.shape[1:], 4) or labels.ndim != 2:
+        _checks.fail(
+            "`boxes` must hold (B, N, 4) boxes and (B, N) labels for the images.",
+            f"boxes of shape {array.shape}, labels of shape {labels.shape}, and {shape[0]} images",
+        )
+    edges = np.stack(to_corners(_backend.NUMPY, array.astype("float32"), name, shape[1:3]), axis=-1)
+    weights = _backend.values(boxes["weights"]) if "weights" in boxes else np.ones(labels.shape)
+    return edges, labels, weights
+
+
+def _draw_mask(ax, mask):
+    """Colour the classes of a mask `(H, W, C)` but the first, and outline them, so that they show in greyscale, too."""
+    height, width, classes = mask.shape
+    for one in range(1, classes):
+        share = mask[..., one]
+        if share.max() > 0:
+            colored = np.zeros((height, width, 4))
+            colored[..., :3] = _color(one)
+            colored[..., 3] = 0.5 * np.clip(share, 0, 1)
+            ax.imshow(colored)
+            # Padded, so that outlines close at the borders; of small shares, too.
+            padded = np.pad((share > 0.01).astype(float), 1)
+            x, y = np.arange(-1, width + 1), np.arange(-1, height + 1)
+            ax.contour(x, y, padded, levels=[0.5], colors="black", linewidths=1.8)
+            ax.contour(x, y, padded, levels=[0.5], colors="white", linewidths=0.8)
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def _draw_boxes(ax, edges, labels, weights, names=None):
+    """Draw the real boxes with their labels."""
+    from matplotlib.patches import Rectangle
+
+    for (top, left, bottom, right), label, weight in zip(edges - 0.5, labels, weights, strict=True):
+        if label < 0:
+            continue
+        size = right - left, bottom - top
+        ax.add_patch(Rectangle((left, top), *size, fill=False, edgecolor="black", linewidth=2.6))
+        ax.add_patch(Rectangle((left, top), *size, fill=False, edgecolor="white", linewidth=1.2, gid="kmix-box"))
+        text = str(int(label) if names is None else names[int(label)])
+        text = text if weight > 0.995 else f"{text} {weight:.2f}"
+        background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+        ax.text(left, top, text, va="top", fontsize=6, color="black", bbox=background, clip_on=True)
+
+
+def _color(one):
+    import matplotlib
+
+    return matplotlib.colormaps["tab10"]((one - 1) % 10)[:3]

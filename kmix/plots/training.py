@@ -1,5 +1,8 @@
 """How training goes: alpha, and what the logs say."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
 from kmix import _backend, _checks
@@ -9,7 +12,7 @@ from kmix.plots.canvas import pyplot
 _STYLES = ("-", "--", ":", "-.")
 
 
-def alpha_schedule(schedule, steps, figure=None):
+def alpha_schedule(schedule: Callable[[int], Any] | float, steps: int, *, figure: Any = None) -> Any:
     """Plot a schedule of alpha, and the density of lam that it implies, step by step.
 
     Args:
@@ -25,12 +28,12 @@ def alpha_schedule(schedule, steps, figure=None):
         ImportError: if Matplotlib or SciPy is not installed.
 
     Example:
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> from kmix import plots
-    >>> figure = plots.alpha_schedule(kmix.schedules.Linear(0.0, 1.0, 10), steps=20)
-    >>> float(figure.axes[0].lines[0].get_ydata()[-1])
-    1.0
+        >>> import matplotlib
+        >>> matplotlib.use("Agg")
+        >>> from kmix import plots
+        >>> figure = plots.alpha_schedule(kmix.schedules.Linear(0.0, 1.0, 10), steps=20)
+        >>> float(figure.axes[0].lines[0].get_ydata()[-1])
+        1.0
     """
     with _checks.installed("SciPy", "diagnostics"):
         from scipy import stats
@@ -60,7 +63,7 @@ def alpha_schedule(schedule, steps, figure=None):
     return figure
 
 
-def training_curves(histories, metrics=None, figure=None):
+def training_curves(histories: Any, *, metrics: Sequence[str] | None = None, figure: Any = None) -> Any:
     """Plot logs of one training or of several, a panel for each metric, with validation as a second line.
 
     Args:
@@ -76,13 +79,13 @@ def training_curves(histories, metrics=None, figure=None):
         ImportError: if Matplotlib is not installed.
 
     Example:
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> from kmix import plots
-    >>> logs = {"loss": [1.0, 0.5], "val_loss": [1.2, 0.9]}
-    >>> figure = plots.training_curves({"plain": logs, "mixup": logs})
-    >>> [line.get_label() for line in figure.axes[0].lines]
-    ['plain', 'plain, validation', 'mixup', 'mixup, validation']
+        >>> import matplotlib
+        >>> matplotlib.use("Agg")
+        >>> from kmix import plots
+        >>> logs = {"loss": [1.0, 0.5], "val_loss": [1.2, 0.9]}
+        >>> figure = plots.training_curves({"plain": logs, "mixup": logs})
+        >>> [line.get_label() for line in figure.axes[0].lines]
+        ['plain', 'plain, validation', 'mixup', 'mixup, validation']
     """
     logs = {name: getattr(history, "history", history) for name, history in _by_name(histories).items()}
     logged = list(dict.fromkeys(name.removeprefix("val_") for each in logs.values() for name in each))

@@ -80,13 +80,44 @@ def test_at_a_hidden_layer():
     inputs = keras.Input((6,), dtype="int32")
     hidden = keras.layers.GlobalAveragePooling1D(name="pooled")(keras.layers.Embedding(9, FEATURES)(inputs))
     model = keras.Model(inputs, keras.layers.Dense(CLASSES, activation="softmax", name="head")(hidden))
-    found = interpolation(model, ids, y, points=4, at="pooled")
+    found = interpolation(model, ids, y, points=4, layer_name="pooled")
     tail = linear()
     tail.set_weights(model.get_layer("head").get_weights())
     states = keras.Model(inputs, hidden).predict(ids, verbose=0)
     expected = interpolation(tail, states, y, points=4)
     np.testing.assert_allclose(found.neither, expected.neither)
     np.testing.assert_allclose(found.gradient, expected.gradient, rtol=1e-5)
+
+
+def text_model(mixing):
+    """The README's: words that are padded with 0, and a mean over those that are not."""
+    ids = keras.Input((6,), dtype="int32")
+    words = keras.layers.Embedding(9, FEATURES, mask_zero=True, name="embed")(ids)
+    words = kmix.EmbeddingMixup(0.2, name="mixup")(words) if mixing else words
+    pooled = keras.layers.GlobalAveragePooling1D(name="pooled")(words)
+    return keras.Model(ids, keras.layers.Dense(CLASSES, activation="softmax", name="head")(pooled))
+
+
+@pytest.mark.parametrize(("mixing", "name"), [(False, "embed"), (True, "embed"), (True, "mixup")])
+def test_padding_masks_are_united_between_the_ends(mixing, name):
+    generator, y = np.random.default_rng(2), data()[1]
+    lengths = generator.integers(1, 7, N)
+    ids = np.where(np.arange(6) < lengths[:, None], generator.integers(1, 9, (N, 6)), 0)
+    model, partner = text_model(mixing), partners()
+    found = interpolation(model, ids, y, points=3, layer_name=name, seed=3)
+    table, kernel, bias = (np.asarray(weight, "float64") for weight in model.get_weights())
+    for t, neither, norm in zip(found.positions, found.neither, found.gradient, strict=True):
+        words = (1 - t) * table[ids] + t * table[ids[partner]]
+        own, other = ids != 0, ids[partner] != 0
+        mask = {0.0: own, 0.5: own | other, 1.0: other}[t]
+        count = mask.sum(axis=1, keepdims=True)
+        p = softmax((words * mask[..., None]).sum(axis=1) / count @ kernel + bias)
+        labels = (1 - t) * np.eye(CLASSES)[y] + t * np.eye(CLASSES)[y[partner]]
+        classes = p.argmax(axis=1)
+        np.testing.assert_allclose(neither, np.mean((classes != y) & (classes != y[partner])), atol=1e-9)
+        # Each word that counts has the gradient of the mean, divided by their number.
+        expected = np.linalg.norm((p - labels) @ kernel.T, axis=1) / np.sqrt(count[:, 0])
+        np.testing.assert_allclose(norm, expected.mean(), rtol=1e-4)
 
 
 def test_inputs_in_a_structure_and_a_trainer():
@@ -144,6 +175,11 @@ def test_it_prints_and_draws():
     assert left.get_ylim()[0] == 0
 
 
+def two_outputs():
+    inputs = keras.Input((FEATURES,))
+    return keras.Model(inputs, [keras.layers.Dense(CLASSES, activation="softmax")(inputs) for _ in range(2)])
+
+
 def shared_layer_model():
     inputs = keras.Input((FEATURES,))
     hidden = keras.layers.Dense(FEATURES, name="branch")(inputs)
@@ -154,19 +190,32 @@ def shared_layer_model():
     ("arguments", "settings", "match"),
     [
         (lambda x, y: (linear(), x[:1], y[:1]), {}, "two samples"),
+        (lambda x, y: (linear(), x, {"a": y, "b": y}), {}, "one output"),
+        (lambda x, y: (two_outputs(), x, y), {}, "one output"),
+        (lambda x, y: (linear(), iter([(x, y, y)])), {}, "sample weights"),
+        (lambda x, y: (linear(), iter([{"x": x, "y": y}])), {}, "labelled batches"),
+        (lambda x, y: (linear(), {"images": x, "labels": y}), {}, "`y` must hold"),
+        (lambda x, y: (linear(), zip(x, y, strict=True)), {}, "single samples"),
+        (lambda x, y: (linear(), x, y), {"batch_size": 0}, "batch_size"),
         (lambda x, y: (linear(), x, y), {"points": 1}, "points"),
         (lambda x, y: (linear(), x, y[:5]), {}, "a label for each"),
         (lambda x, y: (linear(), x, y + 9), {}, "Class ids must be"),
         (lambda x, y: (linear(None), x, y), {}, "from_logits"),
-        (lambda x, y: (linear(), x.astype("int32"), y), {}, "at="),
-        (lambda x, y: (linear(), x, y), {"at": "nowhere"}, "must name a layer"),
+        (lambda x, y: (linear(), x.astype("int32"), y), {}, "layer_name="),
+        (lambda x, y: (linear(), x, y), {"layer_name": "nowhere"}, "must name a layer"),
         (lambda x, y: (linear(), x, y), {"pairs": np.array([1, 2])}, r"\(P, 2\)"),
         (lambda x, y: (linear(), x, y), {"pairs": np.ones((3, 2))}, "integers"),
         (lambda x, y: (linear(), x, y), {"pairs": [[0, N]]}, "rows of `x`: 0 to 39"),
         (lambda x, y: (linear(), x, y), {"pairs": [[-1, 0]]}, "rows of `x`"),
-        (lambda x, y: (shared_layer_model(), x, y), {"at": "branch"}, "alone"),
+        (lambda x, y: (shared_layer_model(), x, y), {"layer_name": "branch"}, "must pass"),
     ],
 )
 def test_wrong_arguments(arguments, settings, match):
     with pytest.raises(ValueError, match=match):
         interpolation(*arguments(*data()), **settings)
+
+
+def test_settings_are_of_their_types():
+    for settings in ({"from_logits": "abc"}, {"points": 2.5}, {"seed": "abc"}):
+        with pytest.raises(TypeError, match=next(iter(settings))):
+            interpolation(linear(), *data(), **settings)

@@ -32,7 +32,7 @@ def trainer(**settings):
 
 def watch(**settings):
     (x, y), held_out = data(), data(1)
-    return Diagnostics(x[:40], y[:40], **{"validation": held_out, **settings})
+    return Diagnostics(x[:40], y[:40], **{"validation_data": held_out, **settings})
 
 
 def test_the_figures():
@@ -95,7 +95,7 @@ def test_a_layer_in_a_pipeline_and_a_plain_model():
     np.testing.assert_allclose(logs["lam_mean"][-1], np.mean(lam), atol=1e-6)
     model = network()
     model.compile("sgd", "sparse_categorical_crossentropy")
-    logs = model.fit(*data(), verbose=0, callbacks=[watch(validation=None)]).history
+    logs = model.fit(*data(), verbose=0, callbacks=[watch(validation_data=None)]).history
     assert set(logs) == {"loss", "clean_accuracy", "diagnostics_seconds"}
 
 
@@ -133,8 +133,16 @@ def test_pictures_for_tensorboard(tmp_path):
     ("settings", "error", "match"),
     [
         ({"every": 0}, ValueError, "every"),
+        ({"num_bins": None}, TypeError, "num_bins"),
+        ({"batch_size": -1}, ValueError, "batch_size"),
+        ({"from_logits": "abc"}, TypeError, "from_logits"),
+        ({"log_dir": 3}, TypeError, "PathLike"),
         ({"mixer": 0.2}, TypeError, "mixing layer or a MixTrainer"),
-        ({"validation": (data()[0], data()[1][:3])}, ValueError, "a label for each"),
+        ({"validation_data": tf.data.Dataset.from_tensor_slices(data())}, ValueError, "single samples"),
+        ({"validation_data": tf.data.Dataset.from_tensor_slices(data()).batch(9).repeat()}, ValueError, "an end"),
+        ({"validation_data": (data()[0], {"a": data()[1], "b": data()[1]})}, ValueError, "one output"),
+        ({"validation_data": (data()[0], np.ones((SIZE, CLASSES)))}, ValueError, "not for tags"),
+        ({"validation_data": (data()[0], data()[1][:3])}, ValueError, "a label for each"),
     ],
 )
 def test_wrong_arguments(settings, error, match):
@@ -142,10 +150,51 @@ def test_wrong_arguments(settings, error, match):
         watch(**settings)
 
 
-def test_outputs_that_are_no_probabilities():
-    model = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+def test_validation_data_may_be_a_data_set_and_weighed():
+    (x, y), weights = data(1), np.where(np.arange(SIZE) % 2, 3.0, 0.0)
+    model = network()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    p, counted = model.predict(x, verbose=0), weights > 0
+    accuracy = np.mean(model.predict(data()[0][:40], verbose=0).argmax(axis=1) == data()[1][:40])
+    error = kmix.metrics.ExpectedCalibrationError()(y[counted], p[counted])
+    held_out = tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(7)
+    for given in ((x, y, weights), held_out):
+        callback = watch(validation_data=given)
+        callback.set_model(model)
+        callback.on_train_begin()
+        callback.on_epoch_end(0, logs := {})
+        np.testing.assert_allclose(logs["val_ece"], float(error), atol=1e-6)
+        held = accuracy - np.mean(p.argmax(axis=1)[counted] == y[counted])
+        np.testing.assert_allclose(logs["accuracy_gap"], held, atol=1e-6)
+
+
+def outputs_of(*activations):
+    inputs = keras.Input((6, 6, 1))
+    flat = keras.layers.Flatten()(inputs)
+    outputs = [keras.layers.Dense(CLASSES, activation=name)(flat) for name in activations]
+    return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (lambda: outputs_of(None), "from_logits"),
+        (lambda: outputs_of("sigmoid"), "of its own, as of tags"),
+        (lambda: outputs_of("softmax", "softmax"), "one output"),
+    ],
+)
+def test_wrong_outputs_are_refused_before_the_first_epoch(model, match):
+    model, (x, y) = model(), data()
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    with pytest.raises(ValueError, match="from_logits"):
-        model.fit(*data(), verbose=0, callbacks=[watch()])
-    logs = model.fit(*data(), verbose=0, callbacks=[watch(from_logits=True)]).history
-    assert "val_ece" in logs
+    epochs = []
+    begins = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append(epoch))
+    labels = y if len(model.outputs) == 1 else [y, y]
+    with pytest.raises(ValueError, match=match):
+        model.fit(x, labels, verbose=0, callbacks=[watch(), begins])
+    assert epochs == []
+
+
+def test_logits_are_read_as_such():
+    model = outputs_of(None)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert "val_ece" in model.fit(*data(), verbose=0, callbacks=[watch(from_logits=True)]).history

@@ -1,6 +1,7 @@
 """What models answer: predictions for inputs in any form, and for inputs after an attack."""
 
 import contextlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,37 +15,45 @@ from kmix.training.trainer import MixTrainer
 tree = keras.tree
 
 
-def given(predictions, from_logits):
-    """The probabilities of predictions `{name: [one for each seed]}`, in the same form."""
-    return {name: [probabilities(one, name, from_logits) for one in seeds] for name, seeds in predictions.items()}
+def probabilities_of(models: dict[str, list], x=None, *, from_logits: bool, batch_size: int, move=None):
+    """The probabilities of models for inputs, or of predictions, as `{name: [one for each seed]}`.
+
+    Args:
+        models: Models or predictions in that form.
+        x: Inputs of the models. None for predictions.
+        from_logits: Whether they are logits.
+        batch_size: Number of samples to predict at once.
+        move: A function of a model and `x` that returns the inputs for it.
+    """
+
+    def of(one):
+        return one if x is None else predict(one, move(one, x) if move else x, batch_size)
+
+    found = {name: [probabilities(of(one), name, from_logits) for one in seeds] for name, seeds in models.items()}
+    if len({p.shape for seeds in found.values() for p in seeds}) > 1:
+        received = ", ".join(f"{name!r}: {seeds[0].shape}" for name, seeds in found.items())
+        _checks.fail("All models must have predictions of one shape (B, C).", received)
+    return found
 
 
-def ask(models, x, batch_size, from_logits, move=None):
-    """The probabilities of models `{name: [one for each seed]}`, for inputs that `move` moves for each of them."""
-
-    def asked(model):
-        inputs = move(model, x, from_logits=from_logits, batch_size=batch_size) if move else x
-        return predict(model, inputs, batch_size)
-
-    return given({name: [asked(model) for model in seeds] for name, seeds in models.items()}, from_logits)
-
-
-def predict(model, x, batch_size):
+def predict(model: Any, x: Any, batch_size: int) -> Any:
     """The outputs of a model, whole or in batches."""
     model = bare(model)
     if isinstance(model, keras.Model):
         return model.predict(x, batch_size=batch_size, verbose=0)
     if hasattr(model, "predict"):
         return model.predict(x)
-    return np.concatenate([_backend.values(_call(model)(part)) for part in batches(x, batch_size)])
+    parts = [_call(model)(part) for part in batches(x, batch_size)]
+    # Several outputs are refused where probabilities are read.
+    return parts[0] if tree.is_nested(parts[0]) else np.concatenate(list(map(_backend.values, parts)))
 
 
-def bare(model):
+def bare(model: Any) -> Any:
     """The model itself, without its trainer."""
     return model.model if isinstance(model, MixTrainer) else model
 
 
-def attack(model, x, classes, eps, bounds, from_logits, batch_size):
+def attack(model: Any, x: Any, classes: np.ndarray, eps: float, *, bounds, from_logits: bool, batch_size: int) -> Any:
     """The inputs, each moved by `eps` along the sign of the gradient of its loss (FGSM), as float arrays.
 
     The cross-entropy is computed on logits. A confident model has a gradient too small for float32 there; that of the
@@ -60,10 +69,11 @@ def attack(model, x, classes, eps, bounds, from_logits, batch_size):
         batch_size: Number of samples to take the gradient of at once.
 
     Example:
-    >>> from kmix.diagnostics.outputs import attack
-    >>> x = np.array([[0.25, -0.375]], "float32")
-    >>> attack(keras.layers.Softmax(), x, np.array([1]), 0.25, (-0.5, 1.0), False, 32).tolist()
-    [[0.5, -0.5]]
+        >>> from kmix.diagnostics.models import attack
+        >>> x, classes = np.array([[0.25, -0.375]], "float32"), np.array([1])
+        >>> settings = {"bounds": (-0.5, 1.0), "from_logits": False, "batch_size": 32}
+        >>> attack(keras.layers.Softmax(), x, classes, 0.25, **settings).tolist()
+        [[0.5, -0.5]]
     """
     model, moved, stuck = bare(model), [], 0
     x = tree.map_structure(lambda leaf: leaf.astype("float32") if _moves(leaf) else leaf, x)
@@ -111,7 +121,7 @@ def _moved(x, gradient, eps, bounds):
     return x if bounds is None else np.clip(x, *bounds)
 
 
-def batches(x, size):
+def batches(x: Any, size: int) -> list:
     """An array or a structure of them, cut into parts of so many samples."""
     count = len(tree.flatten(x)[0])
     return [tree.map_structure(lambda leaf: leaf[i : i + size], x) for i in range(0, count, size)]  # noqa: B023

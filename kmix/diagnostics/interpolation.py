@@ -1,13 +1,16 @@
 """What a model answers between pairs of samples."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from kmix import _backend, _checks
 from kmix._backend.gradients import input_gradient
-from kmix.diagnostics import arguments, screen
-from kmix.diagnostics.outputs import bare, batches, predict, two_columns, variables
+from kmix.diagnostics import data
+from kmix.diagnostics.models import bare, batches, predict, two_columns, variables
+from kmix.diagnostics.report import Report, Reported
 from kmix.diagnostics.scores import label_shares, probabilities
 from kmix.plan import sample_mixup
 from kmix.plan.pairing import derange
@@ -16,7 +19,7 @@ from kmix.plots.canvas import pyplot
 tree = keras.tree
 
 
-class Interpolation:
+class Interpolation(Reported):
     """What `interpolation` found. It prints as a table.
 
     Args:
@@ -27,27 +30,25 @@ class Interpolation:
 
     Example: see `interpolation`.
 
-    >>> found = kmix.diagnostics.Interpolation(np.array([0.0, 1.0]), np.array([0.0, 0.1]), np.array([1.0, 1.0]), 20)
-    >>> found.to_dict()["neither"]
-    [0.0, 0.1]
+        >>> found = kmix.diagnostics.Interpolation(np.array([0.0, 1.0]), np.array([0.0, 0.1]), np.ones(2), 20)
+        >>> found.to_dict()["neither"]
+        [0.0, 0.1]
     """
 
-    def __init__(self, positions, neither, gradient, pairs):
+    def __init__(self, positions: np.ndarray, neither: np.ndarray, gradient: np.ndarray, pairs: int):
         self.positions, self.neither, self.gradient, self.pairs = positions, neither, gradient, pairs
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The curves as lists: `positions`, `neither` and `gradient`; and `pairs`, their number."""
         curves = {name: getattr(self, name).tolist() for name in ("positions", "neither", "gradient")}
         return {**curves, "pairs": self.pairs}
 
-    def __str__(self):
+    def report(self) -> Report:
         curves = zip(self.positions, self.neither, self.gradient, strict=True)
-        rows = [(f"{at:.2f}", f"{neither:.1%}", f"{norm:.3g}") for at, neither, norm in curves]
-        return screen.render(f"Between {self.pairs} pairs", ("position", "neither class", "gradient"), rows)
+        rows = [(f"{position:.2f}", f"{neither:.1%}", f"{norm:.3g}") for position, neither, norm in curves]
+        return Report(f"Between {self.pairs} pairs", ("position", "neither class", "gradient"), rows)
 
-    __repr__ = __str__
-
-    def plot(self, figure=None, label=None):
+    def plot(self, figure: Any = None, *, label: str | None = None) -> Any:
         """Draw both curves. To compare models, pass the same figure again, and a label for each.
 
         Args:
@@ -72,7 +73,18 @@ class Interpolation:
         return figure
 
 
-def interpolation(model, x, y, points=11, *, at=None, seed=0, pairs=None, from_logits=False, batch_size=128):
+def interpolation(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    points: int = 11,
+    layer_name: str | None = None,
+    seed: int = 0,
+    pairs: Any = None,
+    from_logits: bool = False,
+    batch_size: int = 128,
+) -> Interpolation:
     """Follow a model along the segments between pairs of samples, as in Figure 2 of the mixup paper.
 
     Each sample is paired with another one at random, or as `pairs` say. On the way from the one to the other, this
@@ -81,12 +93,14 @@ def interpolation(model, x, y, points=11, *, at=None, seed=0, pairs=None, from_l
     samples has few of the former and a small gradient.
 
     Args:
-        model: A Keras model that classifies, or a `MixTrainer`.
-        x: Inputs: a float array, or a structure of them.
+        model: A Keras model that classifies, with one output, or a `MixTrainer`.
+        x: Inputs: a float array, or a structure of them, with boolean padding masks; or a data set of `(x, y)`, without
+            `y`.
         y: Labels: class ids `(B,)` or `(B, 1)`, or soft labels `(B, C)`.
         points: Number of positions on each segment, both ends included. Defaults to 11.
-        at: Name of a layer of a `Sequential` or functional model: the segments join the outputs of this layer, and the
-            gradient is with respect to them. Inputs may then be integers.
+        layer_name: Name of a layer of a `Sequential` or functional model: the segments join the outputs of this layer,
+            and the gradient is with respect to them. Inputs may then be integers. Padding masks of Keras are united
+            between the ends, as by `EmbeddingMixup`.
         seed: Seed of the pairs that are drawn.
         pairs: Rows of the samples to join, integers `(P, 2)`. Default: each sample and another one, drawn by the seed.
         from_logits: Whether the model returns logits. Defaults to `False`.
@@ -96,37 +110,41 @@ def interpolation(model, x, y, points=11, *, at=None, seed=0, pairs=None, from_l
         An `Interpolation`, with arrays `positions`, `neither` and `gradient`.
 
     Raises:
-        ValueError: if there are fewer than two samples or points; if labels do not match; if outputs are not
-            probabilities; if the inputs are integers; if `pairs` are no pairs of rows of `x`; if the model has no layer
-            `at`, or does not pass through it alone.
+        ValueError: if there are fewer than two samples or points; if labels do not match, or are several arrays; if
+            there are sample weights; if outputs are not probabilities; if the inputs are integers; if `pairs` are no
+            pairs of rows of `x`; if the model has no layer `layer_name`, or does not pass through it alone.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
 
     Example:
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
-    >>> found = kmix.diagnostics.interpolation(model, np.eye(4, dtype="float32"), np.array([0, 1, 2, 0]), points=5)
-    >>> found.positions.tolist()
-    [0.0, 0.25, 0.5, 0.75, 1.0]
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+        >>> x, y = np.eye(4, dtype="float32"), np.array([0, 1, 2, 0])
+        >>> kmix.diagnostics.interpolation(model, x, y, points=5).positions.tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    points = _checks.integer(points, "points", 2)
-    x, y = arguments.samples(x, y)
-    model, count = bare(model), len(tree.flatten(x)[0])
-    if count < 2:
-        _checks.fail("A pair needs two samples.", f"{count} sample")
-    if at is not None:
-        head, model = _cut(model, at)
-        x = tree.map_structure(_backend.values, predict(head, x, batch_size))
-    x = tree.map_structure(_as_float, x)
-    first = probabilities(predict(model, x, batch_size), "model", from_logits)
-    shares = label_shares(y, first.shape[1])
+    points, seed = _checks.integer(points, "points", 2), _checks.seed(seed)
+    from_logits = _checks.boolean(from_logits, "from_logits")
+    batch_size = _checks.integer(batch_size, "batch_size", 1)
+    x, y, weights = data.samples(x, y)
+    if weights is not None:
+        _checks.fail("All pairs count alike.", "sample weights", "Leave them out: `ds.map(lambda x, y, w: (x, y))`.")
+    pairs, model = _pairs(pairs, seed, len(y)), bare(model)
+    if layer_name is not None:
+        head, model = _split(model, layer_name)
+        x = head.predict(x, batch_size=batch_size, verbose=0)
+    x = _floats(x)
+
+    def classes_of(x):
+        return probabilities(predict(model, x, batch_size), "model", from_logits)
+
+    shares = label_shares(y, classes_of(batches(x, batch_size)[0]).shape[1])
     classes = shares.argmax(axis=1)
-    pairs = _pairs(pairs, seed, count)
     positions, neither, gradient = np.linspace(0.0, 1.0, points), [], []
     gradient_of = _gradient_of_loss(model, from_logits)
     for position in positions:
         between = tree.map_structure(lambda leaf, t=position: _mixed(leaf, pairs, t), x)
-        found = probabilities(predict(model, between, batch_size), "model", from_logits).argmax(axis=1)
+        found = classes_of(between).argmax(axis=1)
         neither.append(np.mean((found != classes[pairs.T]).all(axis=0)))
         gradient.append(_norms(gradient_of, between, _mixed(shares, pairs, position), batch_size).mean())
     return Interpolation(positions, np.array(neither), np.array(gradient), len(pairs))
@@ -134,9 +152,11 @@ def interpolation(model, x, y, points=11, *, at=None, seed=0, pairs=None, from_l
 
 def _pairs(pairs, seed, count):
     """The pairs of rows to join."""
+    if count < 2:
+        _checks.fail("A pair needs two samples.", f"{count} sample")
     if pairs is None:
         # One cycle through all samples, so that none is its own partner.
-        partner = derange(_backend.NUMPY, sample_mixup(_checks.seed(seed), 0, 1.0, count).permutation)
+        partner = derange(_backend.NUMPY, sample_mixup(seed, 0, 1.0, count).permutation)
         return np.stack([np.arange(count), partner], axis=1)
     rows = _backend.values(pairs)
     if rows.ndim != 2 or rows.shape[-1] != 2 or not len(rows) or rows.dtype.kind not in "iu":
@@ -148,32 +168,57 @@ def _pairs(pairs, seed, count):
 
 
 def _mixed(array, pairs, position):
-    own, partner = pairs.T
-    return ((1.0 - position) * array[own] + position * array[partner]).astype("float32")
+    own, partner = (array[rows] for rows in pairs.T)
+    if array.dtype == bool:
+        return own if position == 0 else partner if position == 1 else own | partner
+    return ((1.0 - position) * own + position * partner).astype("float32")
 
 
-def _as_float(leaf):
-    if "float" not in _backend.dtype(leaf):
+def _floats(x):
+    """Inputs as float32. Boolean arrays among them are padding masks."""
+    dtypes = {_backend.dtype(leaf) for leaf in tree.flatten(x)} - {"bool"}
+    if not dtypes or any("float" not in dtype for dtype in dtypes):
         _checks.fail(
             "Segments join inputs of floats.",
-            f"x of dtype {_backend.dtype(leaf)}",
-            "Scale images to floats first. For ids of tokens, name the layer that embeds them: `at=`.",
+            f"x of dtype {', '.join(sorted(dtypes)) or 'bool'}",
+            "Scale images to floats first. For ids of tokens, name the layer that embeds them: `layer_name=`.",
         )
-    return leaf.astype("float32")
+    return tree.map_structure(lambda leaf: leaf if leaf.dtype == bool else leaf.astype("float32"), x)
 
 
-def _cut(model, name):
-    """The models up to the layer of a name, and from it on."""
+class _MaskReader(keras.layers.Layer):
+    """Reads the padding mask that Keras holds for a tensor of a graph."""
+
+    def __init__(self):
+        super().__init__(autocast=False)
+        self.supports_masking = self.built = True
+        # In a tuple, so that Keras does not track it.
+        self.found = (None,)
+
+    def call(self, x):
+        return x
+
+    def compute_mask(self, inputs, previous_mask):
+        self.found = (previous_mask,)
+        return previous_mask
+
+
+def _split(model, name):
+    """The models up to the layer of a name, and from it on, with the padding masks as further tensors between them."""
     names = [layer.name for layer in getattr(model, "layers", ())]
     if name not in names:
-        _checks.fail("`at` must name a layer of the model.", f"at={name!r} of layers {names}")
-    output = getattr(model.get_layer(name), "output", None)
+        _checks.fail("`layer_name` must name a layer of the model.", f"layer_name={name!r} of layers {names}")
     try:
-        return keras.Model(model.inputs, output), keras.Model(output, model.outputs[0])
+        states, masks = tree.flatten(model.get_layer(name).output), []
+        for state in states:
+            reader = _MaskReader()
+            reader(state)
+            masks += [mask for mask in reader.found if mask is not None]
+        return keras.Model(model.inputs, states + masks), keras.Model(states + masks, model.output)
     except (AttributeError, TypeError, ValueError) as error:
         _checks.fail(
-            "The model must be a `Sequential` or functional one, and must pass through the layer `at` alone.",
-            f"at={name!r} ({str(error).splitlines()[0]})",
+            "The model must be a `Sequential` or functional one, and all that leads to its output must pass the layer.",
+            f"layer_name={name!r} ({str(error).splitlines()[0]})",
             "Choose another layer, before or after branches.",
         )
 
@@ -192,7 +237,7 @@ def _norms(gradient_of, x, shares, batch_size):
     """The norm of the gradient of each sample."""
     norms = []
     for part, own in zip(batches(x, batch_size), batches(shares, batch_size), strict=True):
-        gradients = [_backend.values(leaf) for leaf in tree.flatten(gradient_of(part, own))]
+        gradients = [_backend.values(leaf) for leaf in tree.flatten(gradient_of(part, own)) if leaf is not None]
         squares = sum(np.square(leaf.astype("float64")).reshape(len(own), -1).sum(axis=1) for leaf in gradients)
         norms.append(np.sqrt(squares))
     return np.concatenate(norms)

@@ -1,4 +1,7 @@
-"""What a layer or a trainer draws for batches, without counting them."""
+"""What a layer or a trainer mixes with, told by repeating its plan, without counting batches.
+
+Everything that diagnostics know of layers, trainers and plans is in this file.
+"""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +10,7 @@ import numpy as np
 
 from kmix import _backend, _checks
 from kmix.batch import Batch
-from kmix.diagnostics.seen import parts
+from kmix.diagnostics.data import read_batch
 from kmix.layers import RandomChoice
 from kmix.layers.batch_layer import BatchLayer
 from kmix.layers.mix_layer import MixLayer
@@ -20,30 +23,35 @@ tree = keras.tree
 _EDGE = 1e-3
 
 
-class Drawn(NamedTuple):
-    """What was drawn for one batch.
+class BatchPlan(NamedTuple):
+    """The plan of one batch, as far as a report needs it.
 
     Attributes:
         lam: float64 `(B,)`.
-        own: bool `(B,)`: whether a sample is its own partner.
+        own_partner: bool `(B,)`: whether a sample was to be mixed, and is its own partner.
         alpha: Alpha of the Beta distribution of lam; None if a paste has changed lam since.
         low: The smallest lam that may be drawn.
     """
 
-    lam: Any
-    own: Any
+    lam: np.ndarray
+    own_partner: Any
     alpha: float | None
     low: float
 
 
-def check_mixer(mixer):
+def is_mixer(value: Any) -> bool:
+    """Whether `value` mixes: a mixing layer or a `MixTrainer`."""
+    return isinstance(value, (BatchLayer, MixTrainer))
+
+
+def check_mixer(mixer: Any) -> Any:
     """Return `mixer` if it is a mixing layer, a `MixTrainer` or None, or raise."""
-    if mixer is not None and not isinstance(mixer, (BatchLayer, MixTrainer)):
+    if mixer is not None and not is_mixer(mixer):
         _checks.fail("`mixer` must be a mixing layer or a MixTrainer.", f"a {type(mixer).__name__}", error=TypeError)
     return mixer
 
 
-class Mixer:
+class PlanReplay:
     """Mixes batches as a layer or trainer would.
 
     Args:
@@ -53,60 +61,58 @@ class Mixer:
         start: The step to begin with: 0 for a layer, the next step of a trainer.
     """
 
-    def __init__(self, mixer):
-        self.mixer, self.start, self.layer = mixer, 0, mixer
+    def __init__(self, mixer: Any):
+        self.mixer, self.start, self._layer = mixer, 0, mixer
         if isinstance(mixer, MixTrainer):
             self.start = int(_backend.values(mixer.step))
-            self.layer = mixer.mix if mixer.mix is not None else placed_layers(mixer.model)[0]
+            self._layer = mixer.mix if mixer.mix is not None else placed_layers(mixer.model)[0]
 
-    def mix(self, step, batch):
-        """The batch mixed as in a step, and what was `Drawn` for it."""
-        x, targets, _ = parts(batch)
-        size, sizes = len(tree.flatten(x)[0]), self.layer.inputs.pasted(x)
+    def mix(self, step: int, batch: Any) -> tuple[Any, BatchPlan]:
+        """The batch mixed as in a step, and its `BatchPlan`."""
+        x, targets, _ = read_batch(batch)
+        size, sizes = len(tree.flatten(x)[0]), self._layer.inputs.pasted(x)
         plan = self.mixer.plan(step, size, sizes, labels=targets if len(targets) > 1 else next(iter(targets.values())))
-        layer = self.layer.layers[int(plan.choice)] if isinstance(self.layer, RandomChoice) else self.layer
-        in_trainer = self.layer is not self.mixer
-        mixed = self._train(batch, plan, layer.inputs, sizes) if in_trainer else self.layer.at_step(step, batch)
+        layer = self._layer.layers[int(plan.choice)] if isinstance(self._layer, RandomChoice) else self._layer
+        in_trainer = self._layer is not self.mixer
+        mixed = self._mix_in_training(batch, plan, layer, sizes) if in_trainer else self.mixer.at_step(step, batch)
         lam = np.asarray(plan.lam, "float64")
         own = (_backend.NUMPY.rows(plan.permutation) == np.arange(size)) & (lam < 1)
-        if len(tree.flatten(parts(mixed)[0])[0]) == 2 * size:
+        if len(tree.flatten(read_batch(mixed)[0])[0]) == 2 * size:
             # The clean samples come first.
             lam, own = np.concatenate([np.ones(size), lam]), np.concatenate([np.zeros(size, bool), own])
         blends = plan.box is None and plan.region is None and isinstance(layer, MixLayer)
-        return mixed, Drawn(
-            lam, own, alpha_of(layer, step) if blends else None, 0.5 * getattr(layer, "dominant", False)
-        )
+        low = 0.5 if getattr(layer, "dominant", False) else 0.0
+        return mixed, BatchPlan(lam, own, _alpha_of(layer, step) if blends else None, low)
 
-    def _train(self, batch, plan, inputs, sizes):
+    def alpha(self, step: int) -> float | None:
+        """Alpha in a step; None if the mixer has none of its own."""
+        return _alpha_of(self._layer, step)
+
+    def _mix_in_training(self, batch, plan, layer, sizes):
         """The batch of a training step. Hidden layers mix the inputs later."""
         trainer = self.mixer
         classes = trainer.num_classes
         if classes is None and not tree.is_nested(trainer.model.output_shape[-1]):
             classes = trainer.model.output_shape[-1]
-        settings = self.layer.settings._replace(target=trainer.target, num_classes=classes, labels=trainer.labels)
+        settings = self._layer.settings._replace(target=trainer.target, num_classes=classes, labels=trainer.labels)
         early = trainer.mix is not None and not trainer.at
-        read = Batch.read(batch, settings, self.layer.inputs if early else None)
+        read = Batch.read(batch, settings, self._layer.inputs if early else None)
         values = read.encode(_backend.NUMPY, read.check(_backend.NUMPY))
-        return read.write(read.mix(_backend.NUMPY, values, plan, inputs if early else None, sizes))
+        return read.write(read.mix(_backend.NUMPY, values, plan, layer.inputs if early else None, sizes))
 
 
-def alpha_of(layer, step):
-    """Alpha of a layer in a step, as a float; None if it has none of its own."""
+def _alpha_of(layer, step):
     alpha = getattr(layer, "alpha", None)
     return alpha if alpha is None else float(_backend.values(alpha(step) if callable(alpha) else alpha))
 
 
-def p_value_of_lam(batches):
-    """The p-value of lam under the Beta distributions that it was to follow; None if there is nothing to test.
-
-    Args:
-        batches: The `Drawn` of each batch.
-    """
+def p_value_of_lam(plans: list[BatchPlan]) -> float | None:
+    """The p-value of lam under the Beta distributions that it was to follow; None if there is nothing to test."""
     with _checks.installed("SciPy", "diagnostics"):
         from scipy import stats
 
     parts = [np.array([])]
-    for lam, _, alpha, low in batches:
+    for lam, _, alpha, low in plans:
         if alpha:
             # A batch may share one lam.
             lam = np.unique(lam[lam < 1]) if len(np.unique(lam[lam < 1])) == 1 else lam
