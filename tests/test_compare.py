@@ -162,7 +162,7 @@ def test_with_one_seed_only_the_error_has_an_interval_over_the_samples():
     for metric, one in found.items():
         assert one["std"] is None
         assert metric == "error" or one["difference"]["low"] is one["difference"]["high"] is None
-    assert "no interval over seeds" in str(result).replace("\n", " ")
+    assert "over test samples" in str(result).replace("\n", " ")
     assert "so nothing is known about another training" in result.verdict
 
 
@@ -639,7 +639,7 @@ LOGITS = linear(3, scale=3, last="logits")[0]
         (({"a": P[:, 0], "b": P}, None, Y), "an array of shape (12,) and dtype float64 for 'a'"),
         (({"a": P, "b": P * np.nan}, None, Y), "NaN or infinite predictions for 'b'"),
         (({"a": P, "b": drawn(4, 12)}, None, Y), "of one shape (B, C). Received: 'a': (12, 3), 'b': (12, 4)"),
-        (({"a": P, "b": P * 2}, None, Y), "rows that sum to 2, for 'b'. If they are logits, write `from_logits=True`"),
+        (({"a": P, "b": P * 2}, None, Y), "sums of rows from 2 to 2, for 'b'. If they are logits"),
         (({"a": P, "b": P - 1}, None, Y), "write `from_logits=True`"),
         (({"a": LOGITS, "b": LOGITS}, X, Y), "write `from_logits=True`"),
         (({"a": P, "b": P}, None, np.eye(4)[Y]), "soft labels (B, C) for the 3 classes of the outputs"),

@@ -91,11 +91,11 @@ def test_at_a_hidden_layer():
 
 def text_model(mixing):
     """The README's: words that are padded with 0, and a mean over those that are not."""
-    ids = keras.Input((6,), dtype="int32")
-    words = keras.layers.Embedding(9, FEATURES, mask_zero=True, name="embed")(ids)
-    words = kmix.EmbeddingMixup(0.2, name="mixup")(words) if mixing else words
-    pooled = keras.layers.GlobalAveragePooling1D(name="pooled")(words)
-    return keras.Model(ids, keras.layers.Dense(CLASSES, activation="softmax", name="head")(pooled))
+    ids, embed = keras.Input((6,), dtype="int32"), keras.layers.Embedding(9, FEATURES, mask_zero=True, name="embed")
+    tail = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(CLASSES, activation="softmax")]
+    if not mixing:
+        return keras.Sequential([ids, embed, *tail])
+    return keras.Model(ids, tail[1](tail[0](kmix.EmbeddingMixup(0.2, name="mixup")(embed(ids)))))
 
 
 @pytest.mark.parametrize(("mixing", "name"), [(False, "embed"), (True, "embed"), (True, "mixup")])

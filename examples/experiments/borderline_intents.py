@@ -107,7 +107,7 @@ class Runs:
     def between(self, encode, classify, tokens):
         """How often the prediction is neither intent of a pair, along segments, and the gradient at their middle."""
         vectors, pairs = encode.predict(tokens, batch_size=1000, verbose=0), self.ends.T
-        found = interpolation(classify, vectors, self.labels["test"], POINTS, pairs=pairs, batch_size=1000)
+        found = interpolation(classify, vectors, self.labels["test"], points=POINTS, pairs=pairs, batch_size=1000)
         lengths = np.linalg.norm(vectors[pairs[:, 0]] - vectors[pairs[:, 1]], axis=1)
         middle = POINTS // 2
         return {

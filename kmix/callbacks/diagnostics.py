@@ -13,7 +13,7 @@ from kmix.diagnostics import data
 from kmix.diagnostics.label_summary import label_summary
 from kmix.diagnostics.models import bare, batches
 from kmix.diagnostics.plan_replay import PlanReplay, check_mixer, is_mixer
-from kmix.diagnostics.scores import check_labels, probabilities
+from kmix.diagnostics.scores import label_shares, probabilities
 from kmix.metrics import ExpectedCalibrationError, SoftLabelAccuracy
 from kmix.plots.canvas import pyplot
 from kmix.training.trainer import MixTrainer
@@ -104,7 +104,7 @@ class Diagnostics(keras.callbacks.Callback):
         for part in (self._clean, self._held_out):
             if part is not None:
                 first = batches((part.x, part.y), self.batch_size)[0]
-                check_labels(first[1], self._predict(first[0]).shape[1])
+                label_shares(first[1], self._predict(first[0]).shape[1])
 
     def on_epoch_begin(self, epoch, logs=None):
         self._first = self._steps

@@ -14,19 +14,10 @@ from kmix.diagnostics.scores import METRICS, difference, difference_of_errors, l
 from kmix.plots.canvas import pyplot
 
 NOTES = {
-    "seeds": (
-        "In brackets: the 95 % t interval of the mean difference over the seeds, paired by position. Each is for one "
-        "score alone: of twenty, one is expected to miss."
-    ),
-    "samples": (
-        "One seed each: no interval over seeds. That of the error is over the test samples: how these two models "
-        "differ on new samples, and nothing about another training."
-    ),
-    "fgsm": (
-        "FGSM moved each input by eps = {:g}, in one step. It is a weak attack: a small error under it is no proof of "
-        "robustness."
-    ),
+    "seeds": "In brackets: the 95 % t interval over the seeds, paired by position. Of twenty, one is expected to miss.",
+    "samples": "One seed each: the interval of the error is over test samples, and says nothing of other trainings.",
     "weights": "All scores weigh the samples.",
+    "fgsm": "FGSM, one step by eps = {:g}, is a weak attack: a small error under it is no proof of robustness.",
 }
 
 
@@ -248,41 +239,35 @@ class Comparison(Reported):
         for name, found in self.to_dict().items():
             for metric, one in found.items():
                 other = one.get("difference", {})
-                ends = {"difference": other.get("mean"), "low": other.get("low"), "high": other.get("high")}
-                lines[name, metric] = {"mean": one["mean"], "std": one["std"], **ends}
-        frame = pd.DataFrame.from_dict(lines, orient="index", dtype="float64")
-        frame.index = pd.MultiIndex.from_tuples(lines, names=["model", "metric"])
-        return frame
+                lines[name, metric] = [one["mean"], one["std"], *(other.get(key) for key in ("mean", "low", "high"))]
+        index = pd.MultiIndex.from_tuples(lines, names=["model", "metric"])
+        columns = ["mean", "std", "difference", "low", "high"]
+        return pd.DataFrame(list(lines.values()), index, columns, dtype="float64")
 
     def report(self) -> Report:
         size, seeds = self.y.shape, "1 seed each" if self.seeds == 1 else f"{self.seeds} seeds each"
         title = f"{', '.join(self.differences)} against {self.reference}: {size[0]} samples, {size[1]} classes, {seeds}"
         columns = ["score", "model", "mean ± std" if self.seeds > 1 else "value", "difference [95 %]", "is"]
-        first = next(iter(self.scores))
-        rows = [
-            [METRICS[metric].title if name == first else "", name, *self._cells(metric, name)]
-            for metric in self.scores[first]
-            for name in self.scores
-        ]
+        rows = [self._row(metric, name) for metric in self.scores[self.reference] for name in self.scores]
         findings = [
             verdict(name, self.reference, found, self.scores[name]["confidence_gap"], size[0])
             for name, found in self.differences.items()
         ]
         shown = {self.interval: True, "weights": self.sample_weight is not None, "fgsm": self.eps is not None}
-        notes = [NOTES[name].format(self.eps) for name, holds in shown.items() if holds]
-        return Report(title, columns, rows, findings, notes)
+        return Report(title, columns, rows, findings, [NOTES[name].format(self.eps) for name in shown if shown[name]])
 
-    def _cells(self, metric, name):
-        """The value of a score, its difference to the reference, and what that is."""
-        show, values = METRICS[metric].show, self.scores[name][metric]
+    def _row(self, metric, name):
+        """What the score is, the model, its value, the difference to the reference, and whether that is better."""
+        (title, _, better, _), show, values = METRICS[metric], METRICS[metric].show, self.scores[name][metric]
         value = show(values.mean()) + (f" ± {show(values.std(ddof=1))}" if len(values) > 1 else "")
-        if name == self.reference:
-            return value, "", ""
-        one, better = self.differences[name][metric], METRICS[metric].better
-        if one.low is None:
-            return value, show(one.mean, "+"), ""
-        ends = f"{show(one.mean, '+')} [{show(one.low, '+')}, {show(one.high, '+')}]"
-        return value, ends, {0: "undecided", 1: "better", -1: "worse"}[one.direction * better] if better else ""
+        row, change, word = ["" if name != next(iter(self.scores)) else title, name, value], "", ""
+        if name != self.reference:
+            one = self.differences[name][metric]
+            change = show(one.mean, "+")
+            if one.low is not None:
+                change += f" [{show(one.low, '+')}, {show(one.high, '+')}]"
+                word = {0: "undecided", better: "better", -better: "worse"}[one.direction] if better else ""
+        return [*row, change, word]
 
     def plot(self) -> Any:
         """One Matplotlib figure: reliability, confidence, and each difference with its interval. Returns the figure."""

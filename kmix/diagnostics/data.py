@@ -12,7 +12,7 @@ import numpy as np
 
 from kmix import _backend, _checks
 from kmix.batch import INPUTS, LABELS, WEIGHTS, is_labelled
-from kmix.diagnostics.scores import check_labels
+from kmix.diagnostics.scores import label_shares
 
 tree = keras.tree
 
@@ -111,7 +111,7 @@ def labels(y: Any, sample_weight: Any = None, count: int | None = None) -> tuple
     y = np.asarray(_backend.values(y))
     if count is not None and y.shape[:1] != (count,):
         _checks.fail("`y` must hold a label for each input.", f"y of shape {y.shape} and {count} inputs")
-    y = check_labels(y)
+    y = label_shares(y)
     if sample_weight is None:
         return y, None
     weights = np.asarray(_backend.values(np.nan if tree.is_nested(sample_weight) else sample_weight), "float64")

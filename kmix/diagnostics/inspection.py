@@ -64,13 +64,7 @@ class Inspection(Reported):
         ['no label is mixed: alpha is 0, the data is not mixed yet, or its labels are kept']
     """
 
-    def __init__(
-        self,
-        first: list[BatchSummary],
-        second: list[BatchSummary],
-        seconds: float,
-        raw: tuple[float, float] | None = None,
-    ):
+    def __init__(self, first: list[BatchSummary], second: list[BatchSummary], seconds: float, raw: Any = None):
         self._first, self._seconds = first, seconds
         labels = {name: label_summary([batch.labels[name] for batch in first]) for name in first[0].labels}
         shows = [name for name, one in labels.items() if one.share is not None]
@@ -239,22 +233,16 @@ def _look(data, count, replay):
 
 def _summarize(batch, plan=None):
     x, targets, weights = read_batch(batch)
-    arrays = [np.asarray(leaf) for leaf in (*keras.tree.flatten(x), *targets.values())]
+    inputs = [np.asarray(leaf) for leaf in keras.tree.flatten(x)]
+    arrays = [*inputs, *targets.values()]
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(array.tobytes() if array.dtype.kind != "O" else repr(array).encode())
-    numbers = [leaf for leaf in map(np.asarray, keras.tree.flatten(x)) if leaf.dtype.kind in "fiu" and leaf.size]
-    groups = {name: name.rpartition("/")[0] for name in targets}
-    names = [name for name, group in groups.items() if f"{group}/boxes" not in targets]
-    return BatchSummary(
-        size=len(arrays[0]),
-        digest=digest.digest(),
-        targets=names,
-        labels={name: targets[name] for name in names if targets[name].ndim < 3},
-        faults=list(faults.of_masks_and_boxes(targets)),
-        weights=weights if isinstance(weights, np.ndarray) and weights.ndim == 1 else None,
-        low=min((float(np.min(array)) for array in numbers), default=np.nan),
-        high=max((float(np.max(array)) for array in numbers), default=np.nan),
-        finite=all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"),
-        plan=plan,
-    )
+    names = [name for name in targets if f"{name.rpartition('/')[0]}/boxes" not in targets]
+    labels = {name: targets[name] for name in names if targets[name].ndim < 3}
+    found = list(faults.of_masks_and_boxes(targets))
+    weights = weights if isinstance(weights, np.ndarray) and weights.ndim == 1 else None
+    ends = [end for leaf in inputs if leaf.dtype.kind in "fiu" and leaf.size for end in (leaf.min(), leaf.max())]
+    low, high = (float(min(ends)), float(max(ends))) if ends else (np.nan, np.nan)
+    finite = all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f")
+    return BatchSummary(len(arrays[0]), digest.digest(), names, labels, found, weights, low, high, finite, plan)

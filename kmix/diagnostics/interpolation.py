@@ -143,10 +143,10 @@ def interpolation(
     positions, neither, gradient = np.linspace(0.0, 1.0, points), [], []
     gradient_of = _gradient_of_loss(model, from_logits)
     for position in positions:
-        between = tree.map_structure(lambda leaf, t=position: _mixed(leaf, pairs, t), x)
-        found = classes_of(between).argmax(axis=1)
+        joined = tree.map_structure(lambda leaf, t=position: _mixed(leaf, pairs, t), x)
+        found = classes_of(joined).argmax(axis=1)
         neither.append(np.mean((found != classes[pairs.T]).all(axis=0)))
-        gradient.append(_norms(gradient_of, between, _mixed(shares, pairs, position), batch_size).mean())
+        gradient.append(_norms(gradient_of, joined, _mixed(shares, pairs, position), batch_size).mean())
     return Interpolation(positions, np.array(neither), np.array(gradient), len(pairs))
 
 
@@ -214,7 +214,8 @@ def _split(model, name):
             reader = _MaskReader()
             reader(state)
             masks += [mask for mask in reader.found if mask is not None]
-        return keras.Model(model.inputs, states + masks), keras.Model(states + masks, model.output)
+        outputs = model.outputs[0] if len(model.outputs) == 1 else model.outputs
+        return keras.Model(model.inputs, states + masks), keras.Model(states + masks, outputs)
     except (AttributeError, TypeError, ValueError) as error:
         _checks.fail(
             "The model must be a `Sequential` or functional one, and all that leads to its output must pass the layer.",

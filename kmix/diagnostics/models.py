@@ -76,19 +76,15 @@ def attack(model: Any, x: Any, classes: np.ndarray, eps: float, *, bounds, from_
         [[0.5, -0.5]]
     """
     model, moved, stuck = bare(model), [], 0
-    x = tree.map_structure(lambda leaf: leaf.astype("float32") if _moves(leaf) else leaf, x)
+    floats = lambda leaf: leaf.astype("float32") if leaf.dtype.kind == "f" or leaf.dtype == "uint8" else leaf  # noqa: E731
+    x = tree.map_structure(floats, x)
     with _logits(model, x, from_logits) as (call, is_logits):
         gradient_of = input_gradient(lambda part, own: _margin(call(part), own, is_logits), variables(model))
-        for part, own in zip(batches(x, batch_size), batches(classes, batch_size), strict=True):
-            gradient = tree.map_structure(
-                lambda g: None if g is None else _backend.values(g),
-                gradient_of(part, own),
-            )
+        for part, own in batches((x, classes), batch_size):
+            gradient = tree.map_structure(lambda g: None if g is None else _backend.values(g), gradient_of(part, own))
             leaves = [np.any(g.reshape(len(own), -1), axis=1) for g in tree.flatten(gradient) if g is not None]
             stuck += len(own) - int(np.any(leaves, axis=0).sum())
-            moved.append(
-                tree.map_structure(lambda leaf, g: leaf if g is None else _moved(leaf, g, eps, bounds), part, gradient)
-            )
+            moved.append(tree.map_structure(lambda leaf, g: _moved(leaf, g, eps, bounds), part, gradient))
     if stuck == len(classes):
         _checks.fail(
             "FGSM needs models whose outputs have a gradient with respect to `x`.",
@@ -102,23 +98,21 @@ def attack(model: Any, x: Any, classes: np.ndarray, eps: float, *, bounds, from_
     return tree.map_structure(lambda *parts: np.concatenate(parts), *moved)
 
 
+def _moved(x, gradient, eps, bounds):
+    if gradient is None:
+        return x
+    x = x + np.float32(eps) * np.sign(gradient)
+    return x if bounds is None else np.clip(x, *bounds)
+
+
 def variables(model):
     """The variables of a model that `predict` compiles, else None."""
     compiles = isinstance(model, keras.Model) and model.built and model.jit_compile and not model.run_eagerly
     return model.variables if compiles else None
 
 
-def _moves(leaf):
-    return leaf.dtype.kind == "f" or leaf.dtype == "uint8"
-
-
 def _call(model):
     return (lambda x: model(x, training=False)) if isinstance(model, keras.layers.Layer) else model
-
-
-def _moved(x, gradient, eps, bounds):
-    x = x + np.float32(eps) * np.sign(gradient)
-    return x if bounds is None else np.clip(x, *bounds)
 
 
 def batches(x: Any, size: int) -> list:

@@ -1,4 +1,4 @@
-"""What predictions are worth: scores of a model, the difference of two over their seeds, and what that allows to say."""
+"""What predictions are worth: scores of a model, how two differ over their seeds, and what that allows to say."""
 
 from typing import Any, NamedTuple
 
@@ -7,6 +7,9 @@ import numpy as np
 
 from kmix import _backend, _checks
 from kmix.metrics import ExpectedCalibrationError
+
+# An interval that is shorter has none.
+NO_WIDTH = 1e-9
 
 
 class Metric(NamedTuple):
@@ -34,51 +37,37 @@ METRICS = {
 }
 
 
-def check_labels(y: np.ndarray, classes: int | None = None) -> np.ndarray:
-    """Return labels of one class a sample: ids `(B,)` or `(B, 1)`, or soft labels `(B, C)`. Raise for others.
+def label_shares(y: np.ndarray, classes: int | None = None) -> np.ndarray:
+    """Labels of one class a sample, ids `(B,)` or `(B, 1)` or soft labels `(B, C)`, as float64 shares `(B, C)`.
 
     Args:
-        y: The labels.
-        classes: The number of classes C of the predictions; None if it is not known yet.
-
-    Example:
-        >>> from kmix.diagnostics.scores import check_labels
-        >>> check_labels(np.array([[2], [0]])).shape
-        (2, 1)
-    """
-    known = f" for the {classes} classes of the outputs" if classes else ""
-    wide = y.ndim == 2 and y.shape[1] > 1
-    if (
-        y.dtype.kind not in "biuf"
-        or y.ndim not in (1, 2)
-        or not y.size
-        or (wide and y.shape[1] != (classes or y.shape[1]))
-    ):
-        received = f"y of shape {y.shape} and dtype {y.dtype.name}" if y.size else "no labels"
-        _checks.fail(f"`y` must hold class ids (B,) or (B, 1), or soft labels (B, C){known}.", received)
-    received = f"y from {y.min():g} to {y.max():g}"
-    if wide and not (y.min() >= 0 and np.allclose(y.sum(axis=1), 1.0, atol=1e-3)):
-        _checks.fail(
-            "Soft labels must be shares >= 0 that sum to 1.",
-            f"{received}, and rows that sum to {_range(y.sum(axis=1))}",
-            "These scores are for one class a sample, not for tags (multi-hot labels): score each column by itself.",
-        )
-    if not wide and not (y.min() >= 0 and y.max() < (classes or np.inf) and np.all(y == np.floor(y))):
-        top = f" to {classes - 1}{known}" if classes else ""
-        _checks.fail(f"Class ids must be whole numbers from 0{top}.", received)
-    return y
-
-
-def label_shares(y: np.ndarray, classes: int) -> np.ndarray:
-    """Labels as `check_labels` takes them, as float64 shares `(B, C)`.
+        y: The labels. Others raise.
+        classes: The number of classes C of the predictions; None if it is not known yet, then `y` comes back.
 
     Example:
         >>> from kmix.diagnostics.scores import label_shares
         >>> label_shares(np.array([2, 0]), 3).tolist()
         [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    y = check_labels(y, classes)
-    return y.astype("float64") if y.shape[1:] == (classes,) else np.eye(classes)[y.reshape(-1).astype(int)]
+    known = f" for the {classes} classes of the outputs" if classes else ""
+    soft = y.ndim == 2 and y.shape[1] > 1
+    fits = y.ndim in (1, 2) and (not soft or y.shape[1] == (classes or y.shape[1]))
+    if y.dtype.kind not in "biuf" or not y.size or not fits:
+        received = f"y of shape {y.shape} and dtype {y.dtype.name}"
+        _checks.fail(f"`y` must hold class ids (B,) or (B, 1), or soft labels (B, C){known}.", received)
+    received = f"y from {y.min():g} to {y.max():g}"
+    if soft and not (y.min() >= 0 and np.allclose(y.sum(axis=1), 1.0, atol=1e-3)):
+        _checks.fail(
+            "Soft labels must be shares >= 0 that sum to 1.",
+            f"{received}, and sums of rows {_range(y.sum(axis=1))}",
+            "These scores are for one class a sample, not for tags (multi-hot labels): score each column by itself.",
+        )
+    if not soft and not (y.min() >= 0 and y.max() < (classes or np.inf) and np.all(y == np.floor(y))):
+        top = f" to {classes - 1}{known}" if classes else ""
+        _checks.fail(f"Class ids must be whole numbers from 0{top}.", received)
+    if classes is None:
+        return y
+    return y.astype("float64") if soft else np.eye(classes)[y.reshape(-1).astype(int)]
 
 
 def probabilities(outputs: Any, name: str, from_logits: bool = False) -> np.ndarray:
@@ -111,15 +100,14 @@ def probabilities(outputs: Any, name: str, from_logits: bool = False) -> np.ndar
         tags = "Each column seems to be a probability of its own, as of tags: these scores are for one class a sample."
         _checks.fail(
             "Outputs must be probabilities, whose rows sum to 1.",
-            f"values from {p.min():g} to {p.max():g}, and rows that sum to {_range(sums)}, for {name!r}",
+            f"values {_range(p)}, and sums of rows {_range(sums)}, for {name!r}",
             tags if inside else "If they are logits, write `from_logits=True`.",
         )
     return np.clip(p, 0.0, 1.0)
 
 
 def _range(values):
-    low, high = values.min(), values.max()
-    return f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
+    return f"from {values.min():.3g} to {values.max():.3g}"
 
 
 def wrong(y: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -181,17 +169,11 @@ class Difference(NamedTuple):
     values: np.ndarray
 
     @property
-    def has_width(self) -> bool:
-        """Whether there is an interval, and one with a width."""
-        return self.low is not None and self.high is not None and self.high - self.low > 1e-9
-
-    @property
     def direction(self) -> int:
         """-1 or 1 if the interval leaves no doubt about the sign, else 0."""
+        low, high = self.low or 0.0, self.high or 0.0
         # Discrete scores that differ by the same on each seed are a coincidence, and no proof: width 0 tells nothing.
-        if self.low is None or self.high is None or not self.has_width:
-            return 0
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+        return 0 if high - low < NO_WIDTH else int(low > 0) - int(high < 0)
 
 
 def difference(values, reference) -> Difference:
@@ -281,7 +263,7 @@ def _of_error(one, seeds, samples):
         word = "lower" if one.direction < 0 else "higher"
         count = f"{sum(one.values * one.direction > 0)} of {seeds} seeds" if seeds > 1 else f"these {samples} samples"
         return f"{word} error on {count}, by {ends[0]:.1f} to {ends[1]:.1f} points"
-    if not one.has_width:
+    if one.high - one.low < NO_WIDTH:
         return "error undecided (the same difference on every seed, so no interval)"
     lower = f"lower on {sum(one.values < 0)} of {seeds} seeds, " if seeds > 1 else ""
     return f"error undecided ({lower}{100 * one.low:+.1f} to {100 * one.high:+.1f} points)"

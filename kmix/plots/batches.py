@@ -36,9 +36,9 @@ def mixed_batch(
         columns: Number of images in a row. Defaults to all images in one row, but at most 8.
         figure: Matplotlib `Figure` or `SubFigure` to draw into. Defaults to a new figure.
         masks: Segmentation masks: class ids `(B, H, W)` or `(B, H, W, 1)`, or shares `(B, H, W, C)`. Class 0, the
-            ground, is not drawn.
-        boxes: Bounding boxes, a dictionary as for `kmix.targets.BoundingBoxes`. The weight of a box is written beside
-            it, if it is not 1.
+            background, is not drawn.
+        boxes: Bounding boxes, a dictionary as for `kmix.targets.BoundingBoxes`. The weight of a box is written next
+            to it, if it is not 1.
         bounding_box_format: The format of the boxes.
 
     Returns:
