@@ -463,7 +463,7 @@ def slices(*parts):
 )
 def test_what_cannot_be_read_is_refused_before_a_model_is_asked(arguments, match, monkeypatch):
     monkeypatch.setattr("kmix.diagnostics.data.MOST_SAMPLES", 100)
-    data, y, settings = (*arguments, None, {})[:3] if len(arguments) < 3 else arguments
+    data, y, settings = arguments + (None, {})[len(arguments) - 1 :]
 
     def model(x):
         raise AssertionError("The model was asked.")
@@ -635,7 +635,7 @@ LOGITS = linear(3, scale=3, last="logits")[0]
         (({"a": MODEL, "b": MODEL}, iter([X]), None), "must give labelled batches"),
         (({"a": MODEL, "b": MODEL}, iter([(X, Y)]), Y), "brings its own labels"),
         (({"a": P[:0], "b": P[:0]}, None, Y), "Predictions must have the shape (B, C)"),
-        (({"a": P, "b": P}, None, Y[:0]), "no labels"),
+        (({"a": P, "b": P}, None, Y[:0]), "y of shape (0,)"),
         (({"a": P[:, 0], "b": P}, None, Y), "an array of shape (12,) and dtype float64 for 'a'"),
         (({"a": P, "b": P * np.nan}, None, Y), "NaN or infinite predictions for 'b'"),
         (({"a": P, "b": drawn(4, 12)}, None, Y), "of one shape (B, C). Received: 'a': (12, 3), 'b': (12, 4)"),
