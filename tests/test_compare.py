@@ -411,6 +411,7 @@ def test_weights_in_the_interval_over_the_samples():
     plain = difference_of_errors(gained, missed)
     np.testing.assert_allclose(difference_of_errors(gained, missed, np.full(300, 7.0))[:3], plain[:3])
     half = np.arange(300) < 150
+    assert compare({"hard": hard, "easy": easy}, y=y, sample_weight=half.tolist()).seeds == 4
     np.testing.assert_allclose(
         difference_of_errors(gained, missed, half.astype("float64"))[:3],
         difference_of_errors(gained[half], missed[half])[:3],
@@ -452,7 +453,7 @@ def slices(*parts):
         ((lambda: slices(X, {"a": Y, "b": Y}).batch(4),), "labels ['a', 'b']"),
         ((lambda: iter([{"images": X, "labels": Y, "tags": Y}]),), "labels ['labels', 'tags']"),
         ((lambda: iter([{"x": X, "y": Y}]),), "labelled batches"),
-        ((lambda: iter([(X, Y[:5])]),), "one size. Received: {12, 5}"),
+        ((lambda: iter([(X, Y[:5])]),), "one size. Received: [5, 12]"),
         ((lambda: iter([(X, Y), (X[:, :1], Y)]),), "but for the first axis"),
         ((lambda: iter([(X, Y), (X, Y, Y)]),), "the same arrays"),
         ((lambda: X, {"a": Y, "b": Y}), "2 arrays in a dict"),
