@@ -374,7 +374,7 @@ MUTANTS = {
         "round(step)",
     ),
     "differences that are not paired": Mutant(
-        "test_compare",
+        "test_compare::test_differences_are_paired_and_have_t_intervals",
         "diagnostics.comparison:Comparison._to_reference",
         "base[metric]",
         "base[metric][::-1]",

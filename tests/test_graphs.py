@@ -12,7 +12,7 @@ from keras import ops
 
 import kmix
 from kmix.layers.training_step import TrainingStep, current_step, run_step
-from kmix.targets.padding_masks import mix_masks
+from kmix.mixing.padding_masks import mix_masks
 from kmix.training import graph, manifold, placement
 
 # Padding on both sides and in between, so that the union has more positions than each mask.

@@ -66,7 +66,7 @@ WAYS = {
 }
 
 
-@pytest.mark.fast("at-True", "choice-False")
+@pytest.mark.fast("places-True", "choice-False")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_sparse_loss_trains_as_the_soft_loss_on_mixed_labels(way, weighted):
