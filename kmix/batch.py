@@ -12,14 +12,14 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.plan.plan import join_rows
-from kmix.targets.base import BatchInfo, Function, Target
+from kmix.targets.base import BatchInfo, Function, Keep, Target
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight
 from kmix.targets.segmentation_masks import SegmentationMasks
 
 tree = keras.tree
 
-LABELS, WEIGHTS = "labels", "sample_weight"
+INPUTS, LABELS, WEIGHTS = "images", "labels", "sample_weight"
 
 
 class Reading(NamedTuple):
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
     target: Any = Labels()
     num_classes: int | None = None
-    inputs_key: Any = "images"
+    inputs_key: Any = INPUTS
     input_mixing: Any = None
     partners: int = 1
 
@@ -129,8 +129,8 @@ class Batch(NamedTuple):
         info = ((), None, None, False, True, reading.partners)
         if mixing is not None:
             mixing.check(x)
-            sizes = mixing.spatial_shape(x)
-            info = (mixing.shapes(x), sizes, mixing.data_format, sizes is not None, mixing.blends(x), reading.partners)
+            sizes = mixing.spatial_shape(x) if mixing.pastes else None
+            info = (mixing.shapes(x), sizes, mixing.data_format, mixing.pastes, mixing.blends, reading.partners)
         indices = _match_weights(template, sample_weight, flat_weights, found) if weights else [None] * len(found)
         entries = []
         for (target, value, path), index in zip(found, indices, strict=True):
@@ -304,7 +304,12 @@ class Batch(NamedTuple):
         if not self.second:
             return batch
         n = self.size() // 2
-        return batch.with_arrays(tree.map_structure(lambda leaf: leaf[:n], batch.arrays))
+
+        def own(leaf):
+            """The rows of the batch without those of the second one, clean and mixed."""
+            return xp.concat([leaf[:n], leaf[2 * n : 3 * n]]) if include_clean else leaf[:n]
+
+        return batch.with_arrays(tree.map_structure(own, batch.arrays))
 
     def write(self, include_clean=False):
         """The batch in the form in which it was read. With `include_clean`, what is kept is doubled."""
@@ -385,6 +390,15 @@ def to_target(given):
         f"Known names: {', '.join(map(repr, named))}.",
         ValueError if isinstance(given, (str, list, tuple)) else TypeError,
     )
+
+
+def targets_of(target, y):
+    """The target of each array of `y`, in the structure of `y`."""
+    found: list[tuple] = []
+    kept: dict[Any, Any] = {}
+    template = _flatten(target, y, (), found, kept)
+    values = [_map(lambda _, own=own: own, value) for own, value, _ in found]
+    return _fill(template, values, {key: _map(lambda _: Keep(), value) for key, value in kept.items()})
 
 
 # Reading.
@@ -469,7 +483,7 @@ def _flatten(target, y, path, found, kept):
         key = _key(path)
         kept[key] = y
         return _Kept(key)
-    elif target.takes(y):
+    elif hasattr(y, "dtype") or target.takes(y):
         found.append((target, y, path))
         return len(found) - 1
     elif not y:

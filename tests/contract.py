@@ -261,6 +261,8 @@ def check_counter(layer, batch):
 class Counted(kmix.targets.Target):
     """Counts how often it was mixed: `y + 1`."""
 
+    max_partners = None
+
     def mix(self, xp, y, weight, plan, info):
         return y + 1, weight
 

@@ -10,6 +10,7 @@ from roads import ROADS, at_step, to_native, to_numpy
 import kmix
 from kmix._backend import xla
 from kmix._backend.execution import Programs
+from kmix.targets import BoundingBoxes, Labels, SegmentationMasks
 from kmix.targets.box_formats import FORMATS
 
 once = pytest.mark.skipif(
@@ -132,8 +133,9 @@ def sources(plan, i, height, width):
     if plan.region is None:
         window = paint(plan.box[i], height, width)
         return [(i, np.array, ~window), (plan.permutation[i], np.array, window)]
-    parts, (cy, cx) = [], FINE * plan.region.centre[i]
-    for quadrant, source in enumerate([i, *plan.region.partners[:, i]]):
+    # The centre is where the window of the sample itself ends.
+    parts, (cy, cx) = [], FINE * plan.region.window[i, 0, 2:]
+    for quadrant, source in enumerate([i, *plan.partners[:, i]]):
         window = np.zeros((FINE * height, FINE * width), bool)
         rows, columns = (slice(0, cy), slice(cy, None))[quadrant // 2], (slice(0, cx), slice(cx, None))[quadrant % 2]
         window[rows, columns] = True
@@ -157,9 +159,22 @@ def assert_shown(mixed, expected, name, height, width, key="labels"):
             np.testing.assert_allclose(corners, [box[:4] for box in picture], atol=1e-3)
 
 
-def layer(kind, name="xyxy", **settings):
+def layer(kind, name="xyxy", others=None, **settings):
+    """A mixer of boxes. `others` says what other keys of a dictionary batch are."""
     where = {} if kind == "MixUp" else {"data_format": "channels_last"}
-    return getattr(kmix, kind)(seed=5, bounding_box_format=name, **where, **settings)
+    own = {key: settings.pop(key) for key in ("max_boxes", "min_visibility", "weights", "keep") if key in settings}
+    target = BoundingBoxes(name, **own)
+    target = target if others is None else {"bounding_boxes": target, **others}
+    return getattr(kmix, kind)(seed=5, target=target, **where, **settings)
+
+
+def applied(plan):
+    """A plan without what it draws for a sample that is its own partner, which is not mixed."""
+    if plan.partners is not None:
+        return plan
+    own = plan.permutation == np.arange(len(plan.permutation))
+    box = None if plan.box is None else np.where(own[:, None], 0, plan.box)
+    return plan._replace(lam=np.where(own, 1, plan.lam), box=box)
 
 
 def batches(count, seed=0):
@@ -174,7 +189,7 @@ def batches(count, seed=0):
 def test_a_thousand_scenes_show_what_their_pixels_show(kind):
     for step, name, height, width, corners, labels in batches(125):
         mixer = layer(kind, name, rate=0.9)
-        plan = mixer.plan(step, N, spatial_shape=(height, width))
+        plan = applied(mixer.plan(step, N, spatial_shape=(height, width)))
         batch = (
             np.zeros((N, height, width, 1), "uint8"),
             {
@@ -195,7 +210,7 @@ def test_every_road_shows_the_same_boxes(kind, road):
     for step, name, _, _, _, _ in batches(9):
         corners, labels = scene(np.random.default_rng(step), 20, 30)
         mixer = layer(kind, name)
-        plan = mixer.plan(step, N, spatial_shape=(20, 30))
+        plan = applied(mixer.plan(step, N, spatial_shape=(20, 30)))
         batch = np.zeros((N, 20, 30, 1), "uint8"), {"boxes": written(corners, name, 20, 30), "classes": labels}
         mixed = at_step(road, mixer, step, (batch[0], {**batch[1], "classes": labels.astype("int32")}))[1]
         assert mixed["classes"].dtype == np.int32
@@ -216,10 +231,10 @@ def test_a_blend_has_the_boxes_of_both(road):
 
 def assert_blended(road, step, name, height, width, corners, labels):
     boxes = written(corners, name, height, width)
-    mixer = layer("MixUp", name, alpha=0.2, bounding_box_weights=True, rate=0.7)
+    mixer = layer("MixUp", name, alpha=0.2, weights=True, rate=0.7)
     batch = np.zeros((N, height, width, 1), "float32"), {"boxes": boxes, "labels": labels.astype("float32")}
     mixed = at_step(road, mixer, step, batch)[1]
-    plan = mixer.plan(step, N)
+    plan = applied(mixer.plan(step, N))
     for i, (lam, j) in enumerate(zip(plan.lam, plan.permutation, strict=True)):
         own, partner = (labels[i] >= 0) & (lam > 0), (labels[j] >= 0) & (lam < 1)
         count = own.sum() + partner.sum()
@@ -251,7 +266,7 @@ def test_min_visibility_decides_which_cut_boxes_stay():
     for visibility in (0.0, 0.5, 1.0):
         for step, name, height, width, corners, labels in batches(9, seed=7):
             mixer = layer("CutMix", name, min_visibility=visibility)
-            plan = mixer.plan(step, N, spatial_shape=(height, width))
+            plan = applied(mixer.plan(step, N, spatial_shape=(height, width)))
             boxes = {"boxes": written(corners, name, height, width), "labels": labels}
             mixed = mixer.at_step(step, (np.zeros((N, height, width, 1), "uint8"), boxes))[1]
             counts = np.zeros(N, int)
@@ -290,8 +305,8 @@ def test_an_unknown_number_of_boxes_in_tf_data():
     }
     ds = tf.data.Dataset.from_generator(lambda: iter([batch]), output_signature=spec)
     for settings in ({}, {"max_boxes": 7}, {"max_boxes": 50}):
-        mixed = next(iter(ds.map(layer("CutMix", **settings))))
-        expected = layer("CutMix", **settings)(batch)
+        mixed = next(iter(ds.map(layer("CutMix", others={}, **settings))))
+        expected = layer("CutMix", others={}, **settings)(batch)
         for ours, other in zip(*map(tf.nest.flatten, (mixed, expected)), strict=True):
             np.testing.assert_allclose(ours.numpy(), other, atol=1e-4)
 
@@ -303,7 +318,7 @@ def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
     made, program = [], xla._Program
     monkeypatch.setattr(xla, "PROGRAMS", Programs())
     monkeypatch.setattr(xla, "_Program", lambda *arguments: made.append(program(*arguments)) or made[-1])
-    mixer = layer(kind, bounding_box_weights=True)
+    mixer = layer(kind, weights=True)
 
     def batches():
         for step, width in enumerate([12, 0, 1, 16, 17, 40]):
@@ -358,8 +373,8 @@ def test_everything_at_once_with_sizes_that_are_not_known():
     spec["images"] = tf.TensorSpec((None, None, None, 3), "float32")
     spec["bounding_boxes"]["boxes"] = tf.TensorSpec((None, None, 4), "float32")
     ds = tf.data.Dataset.from_generator(lambda: iter([batch] * 3), output_signature=spec)
-    settings = {"num_classes": 3, "num_mask_classes": 4}
-    mixers = [layer(kind, **settings) for kind in ("CutMix", "Mosaic", "MixUp")]
+    others = {"labels": Labels(3), "segmentation_masks": SegmentationMasks(4)}
+    mixers = [layer(kind, others=others) for kind in ("CutMix", "Mosaic", "MixUp")]
     for mixer in (*mixers, kmix.RandomChoice(mixers, seed=4)):
         for step, mixed in enumerate(ds.enumerate().map(mixer.at_step)):
             expected = mixer.at_step(step, batch)
@@ -374,11 +389,12 @@ def detection_batch():
     return {"images": images, "bounding_boxes": boxes, "labels": np.arange(N) % 3}
 
 
+OTHERS = {"labels": Labels(3)}
 BATCHES = {
-    "CutMix": lambda: layer("CutMix", num_classes=3),
-    "MixUp": lambda: layer("MixUp", num_classes=3, bounding_box_weights=True),
-    "Mosaic": lambda: layer("Mosaic", num_classes=3, max_boxes=20),
-    "a choice": lambda: kmix.RandomChoice([layer("CutMix", num_classes=3), layer("MixUp", num_classes=3)], seed=0),
+    "CutMix": lambda: layer("CutMix", others=OTHERS),
+    "MixUp": lambda: layer("MixUp", others=OTHERS, weights=True),
+    "Mosaic": lambda: layer("Mosaic", others=OTHERS, max_boxes=20),
+    "a choice": lambda: kmix.RandomChoice([layer(kind, others=OTHERS) for kind in ("CutMix", "MixUp")], seed=0),
 }
 
 
@@ -386,8 +402,25 @@ BATCHES = {
 @pytest.mark.parametrize("name", BATCHES)
 def test_a_dictionary_with_boxes_keeps_the_promises(name):
     for promise in PROMISES:
-        if promise.__name__ not in ("check_once", *(["check_second_batch"] if name == "Mosaic" else [])):
+        # A sample of a second batch is no sample's own, see below.
+        if promise.__name__ not in ("check_once", "check_second_batch"):
             promise(BATCHES[name](), detection_batch())
+
+
+@pytest.mark.parametrize("road", ["numpy", "native"])
+def test_boxes_of_a_second_batch(road):
+    corners, labels = scene(np.random.default_rng(3), 20, 30)
+    x = np.zeros((N, 20, 30, 1), "float32")
+    given = [{"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("int32")}]
+    given.append({"boxes": given[0]["boxes"] + 1, "labels": np.where(labels < 0, labels, labels + 9).astype("int32")})
+    mixer, to = layer("MixUp"), to_native if road == "native" else lambda batch: batch
+    mixed = to_numpy(mixer.at_step(0, to((x, given[0])), partner=to((x, given[1]))))[1]
+    for i, j in enumerate(mixer.plan(0, N).permutation):
+        real = [boxes["labels"][k] >= 0 for boxes, k in zip(given, (i, j), strict=True)]
+        for name in ("boxes", "labels"):
+            expected = np.concatenate([given[0][name][i][real[0]], given[1][name][j][real[1]]])
+            np.testing.assert_array_equal(mixed[name][i, : len(expected)], expected)
+            np.testing.assert_array_equal(mixed[name][i, len(expected) :], -1)
 
 
 @pytest.mark.slow
@@ -402,15 +435,15 @@ def test_keras_layers_take_mixed_boxes_and_give_boxes_to_mix(after):
     batch = detection_batch()
     del batch["labels"]
     ds = tf.data.Dataset.from_tensors(batch)
-    mixed = to_numpy(next(iter(ds.map(layer("CutMix")))))
-    augmented = to_numpy(next(iter(ds.map(layer("CutMix")).map(lambda batch: keras_layer(batch)))))
+    mixed = to_numpy(next(iter(ds.map(layer("CutMix", others={})))))
+    augmented = to_numpy(next(iter(ds.map(layer("CutMix", others={})).map(lambda batch: keras_layer(batch)))))
     # Keras' crop keeps the labels of boxes that it crops away.
     if after != "RandomCrop":
         assert_valid(augmented["bounding_boxes"], augmented["images"].shape)
     if after in ("RandomFlip", "Resizing"):
         count = (mixed["bounding_boxes"]["labels"] >= 0).sum()
         assert (augmented["bounding_boxes"]["labels"] >= 0).sum() == count
-    other = to_numpy(next(iter(ds.map(lambda batch: keras_layer(batch)).map(layer("CutMix")))))
+    other = to_numpy(next(iter(ds.map(lambda batch: keras_layer(batch)).map(layer("CutMix", others={})))))
     assert (other["bounding_boxes"]["labels"] >= 0).any()
     if after != "RandomCrop":
         assert_valid(other["bounding_boxes"], other["images"].shape)
@@ -429,9 +462,11 @@ def test_a_pipeline_of_keras():
     batch, flip = detection_batch(), keras.layers.RandomFlip("horizontal", bounding_box_format="xyxy", seed=1)
     # Keras' layers would cast them to float.
     del batch["labels"]
+    layers = [flip, layer("CutMix", others={})]
     # Keras builds a pipeline by tracing it, unless its layers are built.
-    flip(to_native(batch))
-    mixed = to_numpy(keras.layers.Pipeline([flip, layer("CutMix")])(to_native(batch), training=True))
+    for each in layers:
+        each(to_native(batch))
+    mixed = to_numpy(keras.layers.Pipeline(layers)(to_native(batch), training=True))
     assert mixed["bounding_boxes"]["boxes"].shape == (N, 24, 4)
     assert_valid(mixed["bounding_boxes"], mixed["images"].shape)
 
@@ -450,7 +485,7 @@ def test_a_trainer_passes_mixed_boxes_to_the_loss(kind):
     model = keras.Model(inputs, outputs)
     # As many boxes as the model predicts, and as the data has.
     mixer = layer(kind, max_boxes=12)
-    trainer = kmix.MixTrainer(model, mix=mixer)
+    trainer = kmix.MixTrainer(model, mixer)
     trainer.compile(keras.optimizers.SGD(0.0), {"boxes": "mae", "labels": "mae"})
 
     def expected(x, y):
@@ -473,17 +508,30 @@ def boxes(*shape, labels=None, **more):
 
 
 REFUSED = {
-    "no format": (lambda: kmix.MixUp()(images(), boxes()), "bounding_box_format"),
-    "an unknown format": (lambda: layer("MixUp", "xxyy"), "bounding_box_format"),
+    "no format": (lambda: kmix.MixUp()(images(), boxes()), r"BoundingBoxes\("),
+    "no format in a dictionary": (
+        lambda: kmix.MixUp()({"images": images(), "bounding_boxes": boxes()}),
+        r'"bounding_boxes": kmix.targets.BoundingBoxes\("xyxy"\)',
+    ),
+    "a name without a format": (lambda: kmix.MixUp(target="bounding_boxes"), r'BoundingBoxes\("xyxy"\)'),
+    "an unknown format": (lambda: BoundingBoxes("xxyy"), "format"),
     "corners of three": (lambda: layer("MixUp")(images(), boxes(2, 3, 3)), r"\(B, N, 4\)"),
     "without a batch axis": (lambda: layer("MixUp")(images(), boxes(2, 4, labels=np.zeros(2))), r"\(B, N, 4\)"),
     "too few labels": (lambda: layer("MixUp")(images(), boxes(labels=np.zeros((2, 2)))), "one label"),
+    "too few flags": (lambda: layer("MixUp", keep=["flag"])(images(), boxes(flag=np.zeros((2, 2)))), "one row"),
     "no labels": (lambda: layer("MixUp")(images(), {"boxes": np.zeros((2, 3, 4))}), "boxes and their labels"),
     "unsigned labels": (lambda: layer("MixUp")(images(), boxes(labels=np.zeros((2, 3), "uint8"))), "int32"),
-    "another key": (lambda: layer("MixUp")(images(), boxes(ids=np.zeros((2, 3)))), "passthrough"),
+    **{
+        f"{dtype} boxes": (
+            lambda dtype=dtype: layer("CutMix")(images(), {**boxes(), "boxes": np.ones((2, 3, 4), dtype)}),
+            "int32",
+        )
+        for dtype in ("uint8", "uint16", "bool")
+    },
+    "another key": (lambda: layer("MixUp")(images(), boxes(ids=np.zeros((2, 3)))), r"keep=\['ids'\]"),
+    "a key that is not there": (lambda: layer("MixUp", keep=["ids"])(images(), boxes()), r"no \['ids'\]"),
     "sequences": (lambda: layer("CutMix")(images(2, 8, 3), boxes()), r"\(B, H, W, C\)"),
     "weights of boxes": (lambda: layer("MixUp")(images(), boxes(), np.ones((2, 3))), "Sample weights"),
-    "class weights": (lambda: layer("MixUp", class_weight={0: 1.0})(images(), boxes()), "class_weight"),
     "no boxes at all": (lambda: layer("MixUp", max_boxes=0), "max_boxes"),
     "a share beyond 1": (lambda: layer("MixUp", min_visibility=2), "min_visibility"),
     "ragged": (
@@ -503,6 +551,161 @@ def test_wrong_boxes_are_refused(name):
         function()
 
 
-def test_other_keys_pass_through():
-    mixed = layer("MixUp", passthrough=["ids"])(images(), boxes(ids=np.arange(6).reshape(2, 3)))[1]
-    np.testing.assert_array_equal(mixed["ids"], np.arange(6).reshape(2, 3))
+# A sample that is its own partner.
+
+
+def own_partners(kind, n):
+    """A layer, and a step whose plan would mix a sample with itself; the other samples of that step."""
+    mixer = layer(kind)
+    for step in range(100):
+        plan = mixer.plan(step, n, spatial_shape=(20, 30))
+        own = plan.permutation == np.arange(n)
+        if own.any() and (plan.lam[own] < 0.9).all():
+            return mixer, step, own
+    raise AssertionError
+
+
+@pytest.mark.fast("*numpy", "1-CutMix-native")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("kind", ["MixUp", "CutMix"])
+@pytest.mark.parametrize("n", [1, N])
+def test_a_sample_that_is_its_own_partner_keeps_its_boxes(n, kind, road):
+    corners, labels = scene(np.random.default_rng(3), 20, 30)
+    y = {"boxes": written(corners, "xyxy", 20, 30)[:n], "labels": labels[:n].astype("int32")}
+    x = np.random.default_rng(1).random((n, 20, 30, 3)).astype("float32")
+    mixer, step, own = own_partners(kind, n)
+    mixed_x, mixed = at_step(road, mixer, step, (x, y))
+    for i in np.flatnonzero(own):
+        real = y["labels"][i] >= 0
+        np.testing.assert_array_equal(mixed["boxes"][i, : real.sum()], y["boxes"][i][real])
+        np.testing.assert_array_equal(mixed["labels"][i, : real.sum()], y["labels"][i][real])
+        np.testing.assert_array_equal(mixed["labels"][i, real.sum() :], -1)
+        np.testing.assert_array_equal(mixed_x[i], x[i])
+
+
+@pytest.mark.parametrize("kind", ["MixUp", "CutMix", "a choice"])
+def test_no_partner_in_a_batch_of_one_row(kind):
+    """The last batch of an epoch, also where no sample may be its own partner."""
+    pairing = kmix.pairing.RandomPairs(allow_self=False)
+    make = lambda kind: layer(kind, weights=True, pairing=pairing)
+    mixer = kmix.RandomChoice([make("MixUp"), make("CutMix")], seed=1) if kind == "a choice" else make(kind)
+    y = {"boxes": np.array([[[2, 3, 9, 8], [1, 1, 4, 19]]], "float32"), "labels": np.array([[4, 7]], "int32")}
+    for step in range(6):
+        mixed = mixer.at_step(step, (np.zeros((1, 20, 30, 1), "float32"), y))[1]
+        np.testing.assert_array_equal(mixed["boxes"], np.concatenate([y["boxes"], np.full((1, 2, 4), -1)], axis=1))
+        np.testing.assert_array_equal(mixed["labels"], [[4, 7, -1, -1]])
+        np.testing.assert_array_equal(mixed["weights"], [[1, 1, 0, 0]])
+
+
+# Rows of zeros.
+
+
+@pytest.mark.parametrize("name", ["xyxy", "center_xywh", "rel_xyxy"])
+@pytest.mark.parametrize("kind", ["MixUp", "CutMix", "Mosaic"])
+def test_rows_of_zeros_take_no_place(kind, name):
+    """`padded_batch` pads with zeros, and 0 is a class."""
+    corners, labels = scene(np.random.default_rng(4), 20, 30, most=5)
+    given = written(corners, name, 20, 30)
+    padded = {"boxes": np.where((labels < 0)[..., None], 0, given), "labels": np.maximum(labels, 0)}
+    x = np.zeros((N, 20, 30, 1), "float32")
+    for number in (None, 4):
+        # Every sample is mixed.
+        mixer = layer(kind, name, max_boxes=number, pairing=kmix.pairing.RandomPairs(allow_self=False))
+        plan = mixer.plan(0, N, spatial_shape=(20, 30))
+        mixed = mixer.at_step(0, (x, padded))[1]
+        expected = mixer.at_step(0, (x, {"boxes": given, "labels": labels}))[1]
+        for i in np.flatnonzero((plan.lam > 0) & (plan.lam < 1)):
+            np.testing.assert_array_equal(mixed["labels"][i], expected["labels"][i])
+            np.testing.assert_array_equal(mixed["boxes"][i], expected["boxes"][i])
+
+
+# Entries that move with their box.
+
+
+def tracks(labels):
+    """Entries of each box: a track id, whether it is difficult, a colour, and its number as unsigned."""
+    number = np.arange(labels.size).reshape(labels.shape)
+    return {
+        "track": number.astype("int32"),
+        "difficult": number % 3 == 0,
+        "colour": np.stack([number, number + 0.5], axis=-1).astype("float32"),
+        "sign": (number % 251).astype("uint8"),
+    }
+
+
+def assert_moved(mixed, labels):
+    """The entries of each mixed box are those of the box with its track id; padding is padding."""
+    given = {name: entry.reshape(-1, *entry.shape[2:]) for name, entry in tracks(labels).items()}
+    real = mixed["labels"] >= 0
+    assert real.any()
+    number = mixed["track"][real]
+    np.testing.assert_array_equal(mixed["labels"][real], labels.reshape(-1)[number])
+    for name, padding in {"track": -1, "difficult": False, "colour": -1, "sign": 0}.items():
+        assert mixed[name].dtype == given[name].dtype
+        np.testing.assert_array_equal(mixed[name][real], given[name][number])
+        np.testing.assert_array_equal(mixed[name][~real], padding)
+
+
+def tracked(kind, **settings):
+    make = lambda kind: layer(kind, keep=("track", "difficult", "colour", "sign"), **settings)
+    if kind == "RandomChoice":
+        return kmix.RandomChoice([make(kind) for kind in ("MixUp", "CutMix", "Mosaic")], seed=3)
+    return make(kind)
+
+
+KINDS = ("MixUp", "CutMix", "Mosaic", "RandomChoice")
+
+
+@pytest.mark.fast("*numpy", "CutMix-native", "RandomChoice-tfdata")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_entries_move_with_their_box(kind, road):
+    corners, labels = scene(np.random.default_rng(6), 20, 30)
+    y = {"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("int32"), **tracks(labels)}
+    x = np.zeros((N, 20, 30, 1), "float32")
+    for step in range(2):
+        mixed = at_step(road, tracked(kind), step, (x, y))[1]
+        assert_moved(mixed, labels)
+
+
+@pytest.mark.slow
+@once
+@pytest.mark.parametrize("kind", KINDS)
+def test_entries_of_an_unknown_number_of_boxes(kind):
+    corners, labels = scene(np.random.default_rng(6), 20, 30)
+    boxes = {"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("int32"), **tracks(labels)}
+    batch = {"images": np.zeros((N, 20, 30, 1), "float32"), "bounding_boxes": boxes}
+    spec = {
+        "images": tf.TensorSpec((N, 20, 30, 1), "float32"),
+        "bounding_boxes": {name: tf.TensorSpec((N, None, *leaf.shape[2:]), leaf.dtype) for name, leaf in boxes.items()},
+    }
+    ds = tf.data.Dataset.from_generator(lambda: iter([batch] * 3), output_signature=spec)
+    for settings in ({}, {"max_boxes": 15}):
+        mixer = tracked(kind, others={}, **settings)
+        for step, mixed in enumerate(ds.enumerate().map(mixer.at_step)):
+            assert_moved(to_numpy(mixed)["bounding_boxes"], labels)
+            expected = mixer.at_step(step, batch)
+            for ours, other in zip(*map(tf.nest.flatten, (mixed, expected)), strict=True):
+                assert ours.shape == other.shape
+                np.testing.assert_allclose(ours.numpy().astype("float64"), other.astype("float64"), atol=1e-4)
+
+
+def test_boxes_in_a_structure_of_labels():
+    """A class and the boxes of each image; what belongs to the image alone; nested."""
+    batch = detection_batch()
+    y = {"class": batch["labels"], "objects": (batch["bounding_boxes"],), "id": np.arange(N)}
+    mixer = kmix.CutMix(
+        target={"class": Labels(3), "objects": [BoundingBoxes("xyxy")], "id": "keep"},
+        data_format="channels_last",
+        seed=5,
+    )
+    x, mixed = mixer.at_step(2, (batch["images"], y))
+    alone = layer("CutMix").at_step(2, (batch["images"], batch["bounding_boxes"]))
+    np.testing.assert_array_equal(x, alone[0])
+    for name, entry in alone[1].items():
+        np.testing.assert_array_equal(mixed["objects"][0][name], entry)
+    lam = mixer.plan(2, N, spatial_shape=(20, 30)).lam
+    permutation = mixer.plan(2, N, spatial_shape=(20, 30)).permutation
+    hot = np.eye(3)[batch["labels"]]
+    np.testing.assert_allclose(mixed["class"], lam[:, None] * hot + (1 - lam[:, None]) * hot[permutation], atol=1e-6)
+    np.testing.assert_array_equal(mixed["id"], np.arange(N))

@@ -8,6 +8,7 @@ from oracle import mixup
 from roads import ROADS, at_step, to_numpy
 
 import kmix
+from kmix.targets import SegmentationMasks
 
 N, CLASSES = 7, 3
 GENERATOR = np.random.default_rng(0)
@@ -16,7 +17,8 @@ WEIGHTS = np.linspace(0.5, 2, N).astype("float32")
 
 
 def layer(axes, **settings):
-    return kmix.CutMix(1.0, axes=axes, seed=3, **{"num_classes": CLASSES, "data_format": "channels_last", **settings})
+    classes = {} if "target" in settings else {"num_classes": CLASSES}
+    return kmix.CutMix(1.0, axes=axes, seed=3, **{"data_format": "channels_last", **classes, **settings})
 
 
 def data(*shape, dtype="float32"):
@@ -99,11 +101,11 @@ def test_the_contract_holds(name):
 
 def test_masks_are_cut_along_the_same_axes():
     x = data(12, 9, 1, dtype="uint8")
-    mixer = layer(2, target="segmentation_masks", num_classes=None)
+    mixer = layer(2, target="segmentation_masks")
     mixed, masks = mixer.at_step(1, (x, x[..., 0]))
     np.testing.assert_array_equal(mixed[..., 0], masks)
     waves = data(30, dtype="uint8")
-    mixed, masks = layer(1, target="segmentation_masks", num_classes=None).at_step(1, (waves, waves))
+    mixed, masks = layer(1, target=SegmentationMasks()).at_step(1, (waves, waves))
     np.testing.assert_array_equal(mixed, masks)
 
 
@@ -116,7 +118,7 @@ def test_a_choice_of_time_and_frequency_and_a_trainer():
         expected, _ = cut_by_hand(x, plan, (1, 2), ((1,), (2,))[int(plan.choice)])
         np.testing.assert_array_equal(choice.at_step(step, (x, IDS))[0], expected)
     model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(CLASSES, activation="softmax")])
-    trainer = kmix.MixTrainer(model, mix=layer(1))
+    trainer = kmix.MixTrainer(model, layer(1))
     trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy())
     x = data(40)
     mixed = layer(1).at_step(0, (x, IDS))
@@ -160,7 +162,7 @@ def test_the_share_counts_real_tokens(road):
         assert not np.allclose(share, plan.lam)
 
 
-def test_a_mask_beside_the_ids_is_cut_along():
+def test_a_mask_next_to_the_ids_is_cut_along():
     ids = tokens()
     x = {"ids": ids, "mask": ids != 0}
     mixed, y = layer(1, padding_id=0).at_step(0, (x, IDS))

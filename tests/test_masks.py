@@ -8,6 +8,7 @@ from oracle import cutmix, mixup, softmax
 from roads import ROADS, at_step, to_native, to_numpy
 
 import kmix
+from kmix.targets import Labels, SegmentationMasks
 
 CLASSES, N = 4, 6
 GENERATOR = np.random.default_rng(0)
@@ -21,10 +22,11 @@ def scene(n=N, height=9, width=12, dtype="uint8", channel=False, ignored=0.0):
     return images, np.where(generator.random(masks.shape) < ignored, 255, masks).astype(dtype)
 
 
-def mixer(kind="CutMix", **settings):
+def mixer(kind="CutMix", num_classes=None, ignore_class=None, **settings):
     where = {} if kind == "MixUp" else {"data_format": "channels_last"}
     alpha = {} if kind == "Mosaic" else {"alpha": 1.0}
-    return getattr(kmix, kind)(seed=2, target="segmentation_masks", **where, **alpha, **settings)
+    target = SegmentationMasks(num_classes, ignore_class=ignore_class)
+    return getattr(kmix, kind)(**{"seed": 2, "target": target, **where, **alpha, **settings})
 
 
 def one_hot(masks):
@@ -33,7 +35,7 @@ def one_hot(masks):
 
 
 def test_a_thousand_masks_are_pasted_like_images_of_their_ids():
-    generator, layer = np.random.default_rng(1), mixer(num_classes=None)
+    generator, layer = np.random.default_rng(1), mixer()
     for step in range(125):
         size = tuple(generator.integers(9, 65, 2))
         masks = generator.integers(256, size=(8, *size)).astype("uint8")
@@ -63,7 +65,7 @@ def test_a_pasted_mask_keeps_dtype_and_shape(dtype, road):
 def test_a_blend_is_that_of_one_hot_labels(ignore, road):
     images, masks = scene(ignored=0.3 if ignore else 0.0)
     hot = one_hot(masks) * (masks != ignore)[..., None]
-    layer = mixer("MixUp", num_mask_classes=CLASSES, ignore_class=ignore)
+    layer = mixer("MixUp", num_classes=CLASSES, ignore_class=ignore)
     plan, weights = layer.plan(3, N), np.linspace(0.5, 2, N).astype("float32")
     _, mixed = at_step(road, layer, 3, (images, masks))
     np.testing.assert_allclose(mixed, mixup(hot, plan.lam, plan.permutation), atol=1e-6)
@@ -80,7 +82,7 @@ def test_weights_of_pixels_are_pasted_or_blended():
     plan = mixer().plan(0, N, spatial_shape=(9, 12))
     _, _, w = mixer().at_step(0, (images, masks, weights))
     np.testing.assert_array_equal(w, cutmix(weights[..., None], plan.box, plan.permutation)[..., 0])
-    layer = mixer("MixUp", num_mask_classes=CLASSES)
+    layer = mixer("MixUp", num_classes=CLASSES)
     plan = layer.plan(0, N)
     _, mixed, w = layer.at_step(0, (images, masks, weights))
     np.testing.assert_allclose(w, mixup(weights, plan.lam, plan.permutation), rtol=1e-5)
@@ -103,14 +105,15 @@ BATCHES = {
         lambda images, masks: {"images": images, "segmentation_masks": masks, "labels": np.arange(N) % CLASSES},
     ),
     "a blended dictionary": (
-        lambda: kmix.MixUp(1.0, num_classes=CLASSES, num_mask_classes=CLASSES, seed=1),
+        lambda: kmix.MixUp(
+            1.0, target={"labels": Labels(CLASSES), "segmentation_masks": SegmentationMasks(CLASSES)}, seed=1
+        ),
         lambda images, masks: {"images": images, "segmentation_masks": masks, "labels": np.arange(N) % CLASSES},
     ),
     "a structure": (
         lambda: kmix.CutMix(
             1.0,
-            target={"class": "labels", "mask": "segmentation_masks"},
-            num_classes={"class": CLASSES},
+            target={"class": Labels(CLASSES), "mask": "segmentation_masks"},
             data_format="channels_last",
             seed=1,
         ),
@@ -120,9 +123,9 @@ BATCHES = {
     "a choice": (
         lambda: kmix.RandomChoice(
             [
-                mixer("CutMix", num_mask_classes=CLASSES),
-                mixer("MixUp", num_mask_classes=CLASSES),
-                mixer("Mosaic", num_mask_classes=CLASSES),
+                mixer("CutMix", num_classes=CLASSES),
+                mixer("MixUp", num_classes=CLASSES),
+                mixer("Mosaic", num_classes=CLASSES),
             ],
             seed=1,
         ),
@@ -150,6 +153,69 @@ def test_masks_keep_the_promises(name):
             promise(make(), batch)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_soft_masks_with_the_classes_first(weighted):
+    """Also where nothing but their shape says so: a MixUp has no `data_format`."""
+    images, masks = scene()
+    soft = one_hot(masks).transpose(0, 3, 1, 2).astype("float32")
+    images, weights = images.transpose(0, 3, 1, 2), GENERATOR.random((N, 9, 12)).astype("float32")
+    batch = (images, soft, weights) if weighted else (images, soft)
+    cut, blended = mixer(data_format="channels_first"), mixer("MixUp")
+    plan = cut.plan(0, N, spatial_shape=(9, 12))
+    expected = cutmix(soft, plan.box, plan.permutation, "channels_first")
+    np.testing.assert_array_equal(cut.at_step(0, batch)[1], expected)
+    plan, weights = blended.plan(0, N), weights[:, None] if weighted else 1.0
+    total = mixup(weights, plan.lam, plan.permutation) if weighted else 1.0
+    expected = mixup(soft * weights, plan.lam, plan.permutation) / total
+    for given in (batch, to_native(batch)):
+        mixed = to_numpy(blended.at_step(0, given))
+        np.testing.assert_allclose(mixed[1], expected, atol=1e-5)
+        if weighted:
+            np.testing.assert_allclose(mixed[2], total[:, 0], rtol=1e-5)
+    choice = kmix.RandomChoice([cut, blended], seed=0)
+    steps = [choice.plan(step, N, spatial_shape=(9, 12)).choice for step in range(4)]
+    assert {*steps} == {0, 1}
+    for step, chosen in enumerate(steps):
+        np.testing.assert_array_equal(choice.at_step(step, batch)[1], choice.layers[chosen].at_step(step, batch)[1])
+
+
+SHAPES = {
+    "images without channels": (lambda images: images[..., 0], lambda ids, soft: ids),
+    "images without channels, soft": (lambda images: images[..., 0], lambda ids, soft: soft),
+    "channels first": (lambda images: images.transpose(0, 3, 1, 2), lambda ids, soft: ids),
+    "channels first, ids with a channel": (lambda images: images.transpose(0, 3, 1, 2), lambda ids, soft: ids[:, None]),
+    "channels first, classes last": (lambda images: images.transpose(0, 3, 1, 2), lambda ids, soft: soft),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_blend_takes_images_of_any_layout(name):
+    (images, masks), (of_images, of_masks) = scene(), SHAPES[name]
+    layer, soft = mixer("MixUp", num_classes=CLASSES), one_hot(masks)
+    plan = layer.plan(0, N)
+    _, mixed = layer.at_step(0, (of_images(images), of_masks(masks, soft.astype("float32"))))
+    np.testing.assert_allclose(mixed, mixup(soft, plan.lam, plan.permutation), atol=1e-6)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_two_masks_with_different_classes(road):
+    images, masks = scene()
+    parts = GENERATOR.integers(7, size=masks.shape).astype("int16")
+    parts[0, 0] = -1
+    for form in (tuple, list):
+        target = form([SegmentationMasks(CLASSES), SegmentationMasks(7, ignore_class=-1)])
+        layer = mixer("MixUp", target=target)
+        plan = layer.plan(1, N)
+        _, mixed = at_step(road, layer, 1, (images, (masks, parts)))
+        hot = (parts[..., None] == np.arange(7)).astype("float64")
+        np.testing.assert_allclose(mixed[0], mixup(one_hot(masks), plan.lam, plan.permutation), atol=1e-5)
+        np.testing.assert_allclose(mixed[1], mixup(hot, plan.lam, plan.permutation), atol=1e-5)
+    layer = mixer(target=target)
+    plan = layer.plan(1, N, spatial_shape=(9, 12))
+    for ours, given in zip(at_step(road, layer, 1, (images, (masks, parts)))[1], (masks, parts), strict=True):
+        np.testing.assert_array_equal(ours, cutmix(given[..., None], plan.box, plan.permutation)[..., 0])
+
+
 def test_a_dictionary_with_masks_alone_is_a_batch():
     images, masks = scene()
     plan = mixer().plan(0, N, spatial_shape=(9, 12))
@@ -164,23 +230,32 @@ def images_of(shape=(N, 9, 12, 3)):
 
 REFUSED = {
     "another size": (lambda: mixer()(images_of(), np.zeros((N, 9, 11), "uint8")), "spatial sizes of the inputs"),
-    "no number of classes": (lambda: mixer("MixUp")(*scene()), "num_mask_classes"),
-    "ids beyond it": (lambda: mixer("MixUp", num_mask_classes=2)(*scene()), "ids outside it"),
+    "no number of classes": (lambda: mixer("MixUp")(*scene()), r"SegmentationMasks\(num_classes\)"),
+    "ids beyond it": (lambda: mixer("MixUp", num_classes=2)(*scene()), "ids outside it"),
     "an id to ignore": (
-        lambda: mixer("MixUp", num_mask_classes=CLASSES)(*scene(ignored=0.5)),
+        lambda: mixer("MixUp", num_classes=CLASSES)(*scene(ignored=0.5)),
         "ignore_class=255",
     ),
     "float ids in a blend": (
-        lambda: mixer("MixUp", num_mask_classes=CLASSES)(images_of(), np.zeros((N, 9, 12), "float32")),
+        lambda: mixer("MixUp", num_classes=CLASSES)(images_of(), np.zeros((N, 9, 12), "float32")),
         "axis for the classes",
     ),
     "soft masks beyond 1": (lambda: mixer("MixUp")(images_of(), 3 * np.ones((N, 9, 12, 2), "float32")), r"in \[0, 1\]"),
-    "class weights": (lambda: mixer(class_weight={1: 2.0})(*scene()), "class_weight"),
-    "no classes": (lambda: mixer("MixUp", num_mask_classes=0), "num_mask_classes"),
+    "classes given twice": (lambda: kmix.CutMix(num_classes=3, target=SegmentationMasks(3)), "one of them"),
+    "no classes": (lambda: mixer("MixUp", num_classes=0), "num_classes"),
     "ids of colours": (lambda: mixer()(images_of(), np.zeros((N, 9, 12, 3), "uint8")), r"\(B, H, W, 1\)"),
     "not named": (
         lambda: kmix.CutMix(1.0, data_format="channels_last")(images_of(), np.zeros((N, 9, 12, 2), "float32")),
-        "segmentation_masks",
+        "SegmentationMasks",
+    ),
+    "flattened": (lambda: mixer()(images_of(), np.zeros((N, 108), "uint8")), "spatial sizes of the inputs"),
+    "of half the resolution": (
+        lambda: mixer("MixUp")(images_of((N, 8, 12, 3)), np.zeros((N, 4, 6, 2), "float32")),
+        "spatial sizes of the inputs",
+    ),
+    "classes first beside channels last": (
+        lambda: mixer()(images_of(), np.zeros((N, 4, 9, 12), "float32")),
+        "channels_first",
     ),
 }
 
@@ -293,7 +368,7 @@ def test_weights_of_images_count_for_their_pixels():
 @pytest.mark.fast("CutMix")
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "RandomChoice", "Mosaic"])
 def test_a_trainer_learns_masks(kind):
-    settings = {"num_mask_classes": CLASSES, "ignore_class": 255}
+    settings = {"num_classes": CLASSES, "ignore_class": 255}
     mix = (
         kmix.RandomChoice([mixer("CutMix", **settings), mixer("MixUp", **settings)], seed=1)
         if kind == "RandomChoice"
@@ -309,7 +384,7 @@ def test_a_trainer_learns_masks(kind):
             keras.layers.Conv2D(CLASSES, 1),
         ]
     )
-    trainer = kmix.MixTrainer(model, mix=mix)
+    trainer = kmix.MixTrainer(model, mix)
     loss = kmix.losses.SoftLabelCrossentropy(from_logits=True, ignore_class=255)
     trainer.compile(
         keras.optimizers.Adam(0.02), loss, metrics=[kmix.metrics.SoftLabelAccuracy(ignore_class=255, name="accuracy")]
@@ -327,7 +402,7 @@ def test_a_trainer_learns_masks(kind):
 def test_a_sparse_loss_takes_masks_that_are_pasted():
     images, masks = scene()
     model = keras.Sequential([keras.Input((9, 12, 3)), keras.layers.Dense(CLASSES, activation="softmax")])
-    trainer = kmix.MixTrainer(model, mix=mixer())
+    trainer = kmix.MixTrainer(model, mixer())
     trainer.compile("sgd", "sparse_categorical_crossentropy")
     loss = trainer.train_on_batch(images, masks)
     assert np.isfinite(loss)

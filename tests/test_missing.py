@@ -1,4 +1,4 @@
-"""`missing="nan"`: a mixed label keeps what one of the partners knows, and weighs as much; against NumPy."""
+"""`nan_is_missing`: a mixed label keeps what one of the partners knows, and weighs as much; against NumPy."""
 
 import keras
 import numpy as np
@@ -7,6 +7,7 @@ from contract import PROMISES
 from roads import ROADS, at_step, to_numpy
 
 import kmix
+from kmix.targets import Labels
 
 N, TASKS = 8, 3
 GENERATOR = np.random.default_rng(0)
@@ -15,8 +16,8 @@ Y = np.where(GENERATOR.random((N, TASKS)) < 0.4, np.nan, GENERATOR.random((N, TA
 WEIGHTS = np.linspace(0.5, 2, N).astype("float32")
 
 
-def mixup(**settings):
-    return kmix.MixUp(1.0, seed=2, missing="nan", **settings)
+def mixup(target=None, **settings):
+    return kmix.MixUp(1.0, seed=2, target=target or Labels(nan_is_missing=True), **settings)
 
 
 def by_hand(y, plan, weights=None):
@@ -55,7 +56,7 @@ def test_several_labels_get_weights_of_their_own(road):
     assert w["size"].shape == (N,)
 
 
-@pytest.mark.parametrize("make", [mixup, lambda: kmix.Mosaic(missing="nan", data_format="channels_last", seed=1)])
+@pytest.mark.parametrize("make", [mixup, lambda: kmix.Mosaic(target=Labels(nan_is_missing=True), data_format="channels_last", seed=1)])
 def test_the_promises_hold(make):
     batch = (X, Y) if make is mixup else (GENERATOR.random((N, 4, 4, 1)).astype("float32"), Y)
     for promise in PROMISES:
@@ -72,7 +73,7 @@ def test_two_outputs_train_on_what_is_known():
     outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("age", "size")}
     y = {"age": Y[:, :1], "size": Y[:, 1:2]}
     model = keras.Model(inputs, outputs)
-    trainer = kmix.MixTrainer(model, mix=mixup())
+    trainer = kmix.MixTrainer(model, mixup())
     trainer.compile(keras.optimizers.SGD(0.0), {"age": "mse", "size": "mse"})
     plan = mixup().plan(0, N)
     lam = plan.lam[:, None]
@@ -96,11 +97,9 @@ def test_the_loss_of_several_classes_takes_the_weights():
 
 
 REFUSED = {
-    "class ids": (lambda: mixup(num_classes=3)(X, np.arange(N) % 3), "One-hot encode"),
-    "another word": (lambda: kmix.MixUp(missing="NaN"), "missing"),
-    "class weights": (lambda: mixup(class_weight={0: 1.0})(X, Y), "class_weight"),
-    "other targets": (lambda: mixup(target="union")(X, np.nan_to_num(Y)), "labels alone"),
-    "many axes": (lambda: mixup()(X, np.zeros((N, 2, 2), "float32")), "missing"),
+    "class ids": (lambda: mixup(Labels(3, nan_is_missing=True))(X, np.arange(N) % 3), "One-hot encode"),
+    "class weights": (lambda: Labels(class_weight={0: 1.0}, nan_is_missing=True), "class_weight"),
+    "many axes": (lambda: mixup()(X, np.zeros((N, 2, 2), "float32")), "nan_is_missing"),
 }
 
 

@@ -17,6 +17,8 @@ IDS = np.arange(N) % CLASSES
 BINARY = (np.arange(N) % 3 == 0).astype("float32")[:, None]
 WEIGHTS = np.linspace(0.2, 2.0, N).astype("float32")
 ops = keras.ops
+# Compiling with XLA would take half of the time of these tests; other files test it.
+PLAIN = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
 
 
 def network(columns=CLASSES, activation="softmax", regularizer=None, hidden=False):
@@ -81,7 +83,7 @@ def test_a_sparse_loss_trains_as_the_soft_loss_on_mixed_labels(way, weighted):
         weights[mix_losses] = model.get_weights()
     for ours, other in zip(weights[True], weights[False], strict=True):
         np.testing.assert_allclose(ours, other, atol=2e-6)
-    assert not np.allclose(weights["loss"][0], network(hidden=True).get_weights()[0])
+    assert not np.allclose(weights[True][0], network(hidden=True).get_weights()[0])
 
 
 def test_cutmix_pairs_the_losses_by_the_kept_share():
@@ -318,3 +320,82 @@ def test_a_mosaic_gives_metrics_the_label_with_the_largest_share():
     hard = np.where(half.any(axis=1, keepdims=True), half, np.eye(CLASSES)[mixed_y.argmax(axis=1)])
     metric.update_state(hard, model.predict(mixed_x, verbose=0))
     assert step(trainer, x, IDS)["recall"] == pytest.approx(float(metric.result()), abs=1e-6)
+
+
+class Called(keras.losses.Loss):
+    """A user's loss that does something of its own when it is called."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return super().__call__(y_true, 2.0 * y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        return ops.mean(ops.abs(y_true - y_pred) ** 3, axis=-1)
+
+
+class CalledAlone(Called):
+    """One that does everything when it is called."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return ops.mean(ops.abs(y_true - y_pred))
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+def test_a_loss_is_called_as_keras_calls_it(reduction):
+    model = network(1, None)
+    trainer = kmix.MixTrainer(model, mixup(), mix_losses=True)
+    trainer.compile(keras.optimizers.SGD(0.0), Called(reduction=reduction), **PLAIN)
+    plan, x = mixed_by_hand()
+    p = to_numpy(model(x)).astype("float64")
+    rows = pair(lambda i: np.abs(BINARY[i] - 2 * p)[:, 0] ** 3, plan, WEIGHTS)
+    assert step(trainer, X, BINARY, WEIGHTS)["loss"] == pytest.approx(REDUCTIONS[reduction](rows, None), rel=1e-5)
+    trainer.compile("sgd", CalledAlone(), **PLAIN)
+    with pytest.raises(ValueError, match="one value for each sample"):
+        step(trainer, X, BINARY)
+
+
+def test_a_function_gets_labels_and_predictions_of_one_rank_as_from_keras():
+    model = network(1, None)
+    plan, x = mixed_by_hand()
+    p, y = to_numpy(model(x)), BINARY[:, 0]
+    expected = pair(lambda i: np.abs(y[i] - p[:, 0]) ** 3, plan).mean()
+    trainer = kmix.MixTrainer(model, mixup(), mix_losses=True)
+    trainer.compile(keras.optimizers.SGD(0.0), lambda y, p: ops.mean(ops.abs(y - p) ** 3, axis=-1), **PLAIN)
+    assert step(trainer, X, y)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def image_trainer(**settings):
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, padding="same")])
+    mixer = kmix.CutMix(data_format="channels_last", seed=1)
+    trainer = kmix.MixTrainer(model, mixer, mix_losses=True, **settings)
+    trainer.compile("sgd", "mse", **PLAIN)
+    return trainer
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_labels_that_would_have_to_be_pasted_are_refused_though_losses_are_mixed(dtype):
+    x = GENERATOR.random((N, 4, 4, 1)).astype("float32")
+    y = (GENERATOR.random((N, 4, 4, 2)) > 0.5).astype(dtype)
+    with pytest.raises(ValueError, match="target="):
+        step(image_trainer(), x, y)
+    kept = image_trainer(target="keep")
+    assert np.isfinite(step(kept, x, y)["loss"])
+
+
+def test_boxes_are_boxes_though_losses_are_mixed():
+    x = GENERATOR.random((N, 4, 4, 1)).astype("float32")
+    boxes = {"boxes": np.ones((N, 2, 4), "float32"), "labels": np.zeros((N, 2), "float32")}
+    with pytest.raises(ValueError, match="bounding_box_format"):
+        step(image_trainer(), x, boxes)
+
+
+def test_values_of_many_axes_that_look_unlike_labels_are_refused_though_losses_are_mixed():
+    model = keras.Sequential([keras.Input((4, FEATURES)), keras.layers.Dense(2)])
+    for settings in ({}, {"target": "labels"}):
+        trainer = kmix.MixTrainer(model, mixup(), mix_losses=True, **settings)
+        trainer.compile("sgd", "mae", run_eagerly=True)
+        x, y = np.ones((N, 4, FEATURES), "float32"), np.full((N, 4, 2), 7.0, "float32")
+        if settings:
+            step(trainer, x, y)
+        else:
+            with pytest.raises(ValueError, match="target="):
+                step(trainer, x, y)

@@ -92,7 +92,7 @@ def called_twice(layer):
         (
             lambda: keras.Sequential([keras.Input((6,), dtype="uint8"), dense()]),
             "input",
-            "'input' of dtype uint8.*Cast",
+            "dtype uint8.*Cast",
         ),
     ],
 )
@@ -146,7 +146,11 @@ def test_ways_around_a_place_are_warned_of(make, settings, name):
 
 
 def test_places_on_every_way_are_not_warned_of():
-    for model, places in ((residual(), ["input", "add"]), (early_output(), ["first"]), (two_inputs(), ["input", "joined"])):
+    for model, places in (
+        (residual(), ["input", "add"]),
+        (early_output(), ["first"]),
+        (two_inputs(), ["input", "joined"]),
+    ):
         kmix.MixTrainer(model, mixer=kmix.MixUp(), places=places)
     ids = keras.Input((6,), dtype="int32")
     tokens = keras.layers.Embedding(9, 4, name="tokens")(ids)
@@ -165,7 +169,7 @@ class Wrapped(keras.layers.Layer):
 
 def test_two_ways_to_mix_are_refused_where_they_meet():
     model = keras.Sequential([keras.Input((6,)), Wrapped(), dense("hidden")])
-    with pytest.raises(ValueError, match=r"Mix in one way.*`places`"):
+    with pytest.raises(ValueError, match="Mix in one way"):
         compiled(model, kmix.MixUp(), num_classes=5, places=["hidden"]).fit(X, Y, verbose=0)
 
 
@@ -238,11 +242,17 @@ def compiled(model, mixer=None, loss="categorical_crossentropy", **settings):
     [
         (lambda: compiled(functional(dense())), (X,), "without labels"),
         (lambda: compiled(Subclassed()), (X, Y), "do not tell the number of classes.*num_classes="),
-        (lambda: compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])), (X, Y), "Cast the labels"),
+        (
+            lambda: compiled(
+                keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, "sigmoid")]), loss="binary_crossentropy"
+            ),
+            (X, Y),
+            "Cast the labels",
+        ),
         (lambda: compiled(functional(dense())), (X, np.zeros((8, 3), "int32")), "multi-hot"),
         (lambda: compiled(keras.Sequential([keras.Input((6, 1)), dense()])), (X[..., None], X.astype("int32")), "each"),
         (lambda: compiled(functional(dense())), (X, [Y, Y]), "do not tell"),
-        (lambda: compiled(keras.Sequential([keras.Input((6,), dtype="int32"), dense()])), (X.astype(int), Y), "Ids"),
+        (lambda: compiled(functional(dense())), (X.astype(int), Y), "Ids"),
         (lambda: compiled(functional(dense()), kmix.EmbeddingMixup()), (X.astype("uint8"), Y), "Embedding layer"),
         (lambda: compiled(functional(dense()), kmix.CutMix()), (X, Y), "spatial axes"),
     ],

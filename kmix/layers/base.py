@@ -121,7 +121,8 @@ class MixLayer(keras.layers.Layer):
             jit_compile=_checks.boolean(jit_compile, "jit_compile"),
             # From Python's generator, as Keras' own seeds, so that keras.utils.set_random_seed controls it.
             seed=random.randint(1, int(1e9)) if seed is None else _checks.seed(seed),
-            _target=_check_target(to_target(target), num_classes, self._partners, type(self).__name__),
+            _target=check_target(to_target(target), num_classes, self._partners, type(self).__name__),
+            _seed_given=seed is not None,
         )
         self._pairing: Pairing = to_pairing(pairing)
         self._alpha: Any = Alpha(alpha) if self._has_alpha else None
@@ -184,7 +185,7 @@ class MixLayer(keras.layers.Layer):
         given = self._read(batch) if partner is None else self._read(batch).join(self._read(partner))
         leaf = given.leaf()
         xp = given.xp if key is None else _backend.namespace(leaf, key.step, key.replica)
-        if key is None and _backend.is_jax_tracer(leaf):
+        if key is None and xp is not _backend.NUMPY and _backend.is_jax_tracer(leaf):
             _checks.fail(
                 "Inside a function that JAX compiles, a layer cannot count its calls.",
                 "a call without a step",
@@ -194,23 +195,23 @@ class MixLayer(keras.layers.Layer):
             given = given._replace(xp=xp).check_values()
             self._check_pairing(given)
             if key is not None:
-                return self._mix_step(key, given)
+                return self._mix_step(key, given, leaf)
             step = self._counter.next(xp)
             try:
-                return self._mix_step(PlanKey(step), given)
+                return self._mix_step(PlanKey(step), given, leaf)
             except Exception:
                 self._counter.undo(step)
                 raise
 
-    def _mix_step(self, key, given):
-        """Mix a checked batch with the `PlanKey` of a step."""
-        leaf = given.leaf()
+    def _mix_step(self, key, given, leaf):
+        """Mix a checked batch, of which `leaf` is an array, with the `PlanKey` of a step."""
         plan_xp, step = _backend.plan_namespace(given.xp, key.step, leaf)
         # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
         alphas = self._alphas(plan_xp, step, leaf)
 
         def mixed(step, alphas, arrays):
-            batch = self._draw_and_mix(key._replace(step=step), alphas, given.with_arrays(arrays).encode())
+            batch = given.with_arrays(arrays).encode()
+            batch = self._draw_and_mix(plan_xp, key._replace(step=step), alphas, batch, self.include_clean)
             # As the structure of the result, since a compiled program returns arrays alone.
             return {"by entry" if batch.weights_by_entry else "as given": batch.arrays}
 
@@ -223,14 +224,11 @@ class MixLayer(keras.layers.Layer):
         arrays = given.xp.fused(mixed, step, alphas, padded.arrays, key=lambda: text, padded=added)
         return given.with_mixed(arrays).cropped(given).write(self.include_clean)
 
-    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
-        """Draw the plan of a step for an encoded batch, and mix it."""
-        xp, mixing = batch.xp, self.input_mixing
-        include_clean = self.include_clean if include_clean is None else include_clean
-        plan_xp, step = _backend.plan_namespace(xp, key.step, batch.leaf())
-        size = batch.size() // 2 if batch.second else batch.size()
-        sizes = mixing.sizes(xp, batch.inputs)
-        plan = self._draw(plan_xp, key._replace(step=step), alphas, size, sizes, batch.by_key)
+    def _draw_and_mix(self, plan_xp, key, alphas, batch, include_clean):
+        """Draw the plan of a step for an encoded batch, in the array namespace `plan_xp`, and mix it."""
+        mixing, size = self.input_mixing, batch.size()
+        sizes = mixing.sizes(batch.xp, batch.inputs) if mixing.pastes else None
+        plan = self._draw(plan_xp, key, alphas, size // 2 if batch.second else size, sizes, batch.by_key)
         if batch.second:
             plan = plan.with_second_batch()
         return batch.mix(self.resolve(plan, batch), mixing, include_clean, key.shards)
@@ -272,9 +270,9 @@ class MixLayer(keras.layers.Layer):
         """
         if self._alpha is None:
             return []
-        framework, symbolic, _ = _backend.kind(leaf)
         if given and self in given:
             return [given[self]]
+        framework, symbolic, _ = _backend.kind(leaf)
         return [self._alpha.at(xp, step, symbolic, symbolic and framework == "jax")]
 
     def _reading(self):
@@ -283,6 +281,11 @@ class MixLayer(keras.layers.Layer):
 
     def _read(self, batch):
         return Batch.read(batch, self._reading())
+
+    @property
+    def _within(self):
+        """Where partners come from."""
+        return self._pairing.within
 
     def _check_pairing(self, batch):
         """Raise unless partners can be chosen for a batch."""
@@ -316,9 +319,11 @@ class MixLayer(keras.layers.Layer):
             _checks.fail("`training` must be True or False.", f"training={kwargs['training']!r}", error=TypeError)
         values = {**dict(zip(("x", "y", "sample_weight"), args, strict=False)), **kwargs}
         training = values.pop("training", None)
-        batch = self._labelled(**values)
-        arrays = [leaf for value in values.values() for leaf in _arrays(value)]
-        found = {_backend.kind(leaf)[:2] for leaf in arrays}
+        batch, arrays, found = self._labelled(**values), [], set()
+        for value in values.values():
+            arrays += _arrays(value)
+        for leaf in arrays:
+            found.add(_backend.kind(leaf)[:2])
         if ("keras", True) in found:
             if isinstance(batch, dict):
                 _checks.fail(
@@ -329,7 +334,9 @@ class MixLayer(keras.layers.Layer):
             return super().__call__(*args, **kwargs)
         own = keras.backend.backend()
         # Keras would convert them, or could not take them.
-        foreign = any(framework != own for framework, _ in found) or None in map(_backend.static_shape, arrays)
+        foreign = bool(found - {(own, False), (own, True)}) or (
+            ("tensorflow", True) in found and None in map(_backend.static_shape, arrays)
+        )
         if batch is None:
             return self.call(*args, **kwargs) if foreign else super().__call__(*args, **kwargs)
         # Keras would add nothing to an eager batch but time; it adds whether a model that calls the layer trains.
@@ -571,7 +578,10 @@ class MixLayer(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{name: value if name == "dtype" else deserialize(value) for name, value in config.items()})
+        layer = cls(**{name: value if name == "dtype" else deserialize(value) for name, value in config.items()})
+        # Nobody gave a seed that a config brought along.
+        layer._keep(_seed_given=False)
+        return layer
 
     def __reduce__(self):
         memory = None if self._alpha is None else self._alpha.pickled()
@@ -617,7 +627,7 @@ def _plain(target):
     return [_plain(part) for part in target] if isinstance(target, (list, tuple)) else target
 
 
-def _check_target(target, num_classes, partners, mixer):
+def check_target(target, num_classes, partners, mixer):
     """Return a `Target`, or a structure of targets that a mixer can use, or raise."""
     if num_classes is not None and target is not None and not (isinstance(target, dict) and "labels" not in target):
         _checks.fail(

@@ -3,7 +3,8 @@
 import keras
 
 from kmix import _backend, _checks
-from kmix.mixing import check_blendable, mix_inputs, spatial_axes
+from kmix.mixing import mix_inputs, spatial_axes
+from kmix.mixing.blend import blend, check_blendable
 from kmix.mixing.padding_masks import mix_masks
 
 tree = keras.tree
@@ -13,6 +14,8 @@ class InputMixing:
     """How the inputs of a mixer follow its plan. Every array of `x` is treated alike.
 
     Attributes:
+        pastes: Whether a plan may paste parts of the partners.
+        blends: Whether a plan may blend whole samples.
         data_format: `"channels_last"` or `"channels_first"`, where it matters. Else None.
 
     Example: inputs of another dtype than those that `Blend` takes.
@@ -29,6 +32,7 @@ class InputMixing:
         dtype('complex64')
     """
 
+    pastes, blends = False, True
     data_format: str | None = None
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     _takes_numpy_plan = False
@@ -40,17 +44,13 @@ class InputMixing:
         """The static sizes of the spatial axes to paste along; None if the inputs are blended."""
         return
 
-    def blends(self, x):
-        """Whether a plan may blend the inputs."""
-        return self.spatial_shape(x) is None
-
     def sizes(self, xp, x):
         """The sizes of the spatial axes as ints or scalars; None if the inputs are blended."""
         return
 
     def shapes(self, x):
         """The static shape of each array, with a channel axis."""
-        return list(map(_backend.static_shape, tree.flatten(x)))
+        return [_backend.static_shape(leaf) for leaf in ([x] if hasattr(x, "dtype") else tree.flatten(x))]
 
     def dtype(self, leaf):
         """The name of the dtype of an array after mixing."""
@@ -81,14 +81,14 @@ class Blend(InputMixing):
         self._dtype = dtype
 
     def check(self, x):
-        for leaf in tree.flatten(x):
+        for leaf in [x] if hasattr(x, "dtype") else tree.flatten(x):
             check_blendable(_backend.dtype(leaf))
 
     def dtype(self, leaf):
         return self._dtype
 
     def mix(self, xp, leaf, plan):
-        return mix_inputs(leaf, plan, dtype=self.dtype(leaf))
+        return blend(xp, leaf, plan.permutation, plan.lam, dtype=self._dtype, bijective=plan.bijective)
 
 
 class BlendEmbeddings(Blend):
@@ -143,6 +143,7 @@ class Paste(InputMixing):
     """
 
     _takes_numpy_plan = True
+    pastes, blends = True, False
 
     def __init__(self, data_format=None, confirmed=True, axes=None):
         self.data_format = check_data_format(data_format) or keras.config.image_data_format()
@@ -253,6 +254,7 @@ class OneOf(InputMixing):
 
     def __init__(self, options):
         self._options = options
+        self.pastes, self.blends = any(each.pastes for each in options), any(each.blends for each in options)
         self.data_format = next((each.data_format for each in options if each.data_format is not None), None)
 
     def check(self, x):
@@ -261,9 +263,6 @@ class OneOf(InputMixing):
 
     def spatial_shape(self, x):
         return next((sizes for each in self._options if (sizes := each.spatial_shape(x)) is not None), None)
-
-    def blends(self, x):
-        return any(each.blends(x) for each in self._options)
 
     def sizes(self, xp, x):
         return next((sizes for each in self._options if (sizes := each.sizes(xp, x)) is not None), None)

@@ -5,8 +5,10 @@ from typing import Any
 
 import keras
 
+from kmix import _checks
 from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import PasteImages, check_data_format
+from kmix.pairing import Pairing
 from kmix.plan import sample_mosaic
 from kmix.typing import DataFormat, PairingLike, TargetLike
 
@@ -83,6 +85,12 @@ class Mosaic(MixLayer):
             name=name,
             dtype=dtype,
         )
+        if type(self._pairing).partners is Pairing.partners:
+            _checks.fail(
+                "A Mosaic draws three partners for each sample, so it takes no rule with a score.",
+                f"pairing={pairing!r}",
+                "Write `pairing=kmix.pairing.RandomPairs()`, or a rule that has `partners`.",
+            )
 
     @property
     def input_mixing(self):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
-from kmix import _backend, _checks
+from kmix import _checks
 from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import OneOf
 from kmix.plan import sample_choice
@@ -70,7 +70,7 @@ class RandomChoice(MixLayer):
                     f"All `layers` must agree on `{setting}`, since every batch has the same labels.", f"{given}"
                 )
             agreed[setting] = getattr(layers[0], setting)
-        within = {layer._pairing.within for layer in layers}
+        within = {layer._within for layer in layers}
         if len(within) > 1:
             _checks.fail("All `layers` must agree on `within` of their pairing.", f"{sorted(map(str, within))}")
         self._partners = max(layer._partners for layer in layers)
@@ -95,27 +95,29 @@ class RandomChoice(MixLayer):
         layer, own = self.layers[int(choice)], alphas[int(choice)]
         return layer._draw(xp, key, own, batch_size, spatial_shape, targets)._replace(choice=choice)
 
-    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
-        include_clean = self.include_clean if include_clean is None else include_clean
+    def _draw_and_mix(self, plan_xp, key, alphas, batch, include_clean):
         dtype = self.input_mixing.dtype
 
         def branch(layer, own):
             def run():
-                mixed = layer._draw_and_mix(key, own, batch, include_clean)
-                inputs = tree.map_structure(
-                    lambda new, leaf: batch.xp.cast(new, dtype(leaf)), mixed.inputs, batch.inputs
-                )
-                return mixed._replace(inputs=inputs).arrays
+                mixed = layer._draw_and_mix(plan_xp, key, own, batch, include_clean)
+                promoted = [
+                    batch.xp.cast(new, dtype(leaf))
+                    for new, leaf in zip(tree.flatten(mixed.inputs), tree.flatten(batch.inputs), strict=True)
+                ]
+                return mixed._replace(inputs=tree.pack_sequence_as(batch.inputs, promoted)).arrays
 
             return run
 
-        plan_xp, step = _backend.plan_namespace(batch.xp, key.step, batch.leaf())
-        choice = self._choice(plan_xp, key._replace(step=step))
         branches = [branch(*pair) for pair in zip(self.layers, alphas, strict=True)]
-        return batch.with_arrays(plan_xp.switch(choice, branches))
+        return batch.with_arrays(plan_xp.switch(self._choice(plan_xp, key), branches))
 
     def _alphas(self, xp, step, leaf, given=None):
         return [layer._alphas(xp, step, leaf, given) for layer in self.layers]
+
+    @property
+    def _within(self):
+        return self.layers[0]._within
 
     def _check_pairing(self, batch):
         for layer in self.layers:

@@ -129,10 +129,9 @@ class MixPlan(NamedTuple):
             >>> mixed = sum(part.share[:, None] * y[part.source] for part in plan.parts())
         """
         xp = _backend.namespace(self.lam)
-        permutation = xp.rows(self.permutation)
-        own = self._own(xp, permutation)
+        own = xp.rows(self._own(xp))
         if self.partners is None:
-            return [Part(own, self.lam), Part(permutation, 1.0 - self.lam)]
+            return [Part(own, self.lam), Part(xp.rows(self.permutation), 1.0 - self.lam)]
         sources, shares = [own, *xp.unstack(self.partners)], xp.unstack(self.shares)
         if not isinstance(self.region, Tiles):
             return [Part(*each) for each in zip(sources, shares, strict=True)]
@@ -152,7 +151,8 @@ class MixPlan(NamedTuple):
         if self.partners is not None:
             return self
         xp = _backend.namespace(self.lam, self.permutation)
-        own = xp.reshape(self.permutation == self._own(xp, self.permutation), (-1,))
+        own = self.permutation == self._index(xp)
+        own = own if len(own.shape) == 1 else xp.reshape(own, (-1,))
         return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
 
     def with_clean(self, shards=1):
@@ -164,7 +164,7 @@ class MixPlan(NamedTuple):
             return join_rows(xp, kept, mixed, shards)
 
         identity = xp.cast(self.lam * 0 + 1, "float32")
-        permutation = xp.concat([self._own(xp, self.permutation), self.permutation + size], -1)
+        permutation = xp.concat([self._own(xp), self.permutation + size], -1)
         plan = self._replace(
             lam=doubled(identity, self.lam),
             permutation=permutation,
@@ -173,7 +173,7 @@ class MixPlan(NamedTuple):
         )
         if self.partners is None:
             return plan
-        own, shares = xp.rows(self._own(xp, self.permutation)), xp.unstack(self.shares)
+        own, shares = xp.rows(self._own(xp)), xp.unstack(self.shares)
         return plan._replace(
             partners=xp.stack([doubled(own, partner + size) for partner in xp.unstack(self.partners)]),
             shares=xp.stack([plan.lam, *(doubled(0.0 * identity, share) for share in shares[1:])]),
@@ -182,7 +182,7 @@ class MixPlan(NamedTuple):
     def with_second_batch(self):
         """The plan of the batch and a second one behind it, from which all partners come and which is not mixed."""
         xp = _backend.namespace(self.lam, self.permutation)
-        own = self._own(xp, self.permutation)
+        own = self._own(xp)
 
         def both(first, second):
             return xp.concat([first, second])
@@ -195,9 +195,15 @@ class MixPlan(NamedTuple):
             region=_repeated(both, self.region),
         )
 
-    def _own(self, xp, permutation):
-        """The index of each sample, in the shape and dtype of a permutation."""
-        return xp.cast(xp.arange(xp.size(permutation, -1)), _backend.dtype(permutation)) + 0 * permutation
+    def _index(self, xp):
+        """The numbers 0, 1, ... along the last axis of the permutation, in its dtype."""
+        index = xp.arange(xp.size(self.permutation, -1))
+        dtype = _backend.dtype(self.permutation)
+        return index if dtype == "int32" else xp.cast(index, dtype)
+
+    def _own(self, xp):
+        """The index of each sample, in the shape and dtype of the permutation."""
+        return self._index(xp) + 0 * self.permutation
 
 
 def join_rows(xp, first, second, shards=1):

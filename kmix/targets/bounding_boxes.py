@@ -230,7 +230,7 @@ class BoundingBoxes(Target):
             leaf = xp.where(shows, xp.pick(leaf, order), xp.cast(value, _backend.dtype(leaf)))
             return leaf if known and not lacking else _lengthened(xp, leaf, lacking, value)
 
-        found = {"boxes": packed(group.boxes, -1.0), label: packed(group.labels, -1)}
+        found = {"boxes": packed(group.boxes, -1), label: packed(group.labels, -1)}
         found |= {name: packed(leaf, self._padding(leaf)) for name, leaf in zip(self.keep, group.kept, strict=True)}
         return {**found, "weights": packed(group.weight, 0)} if self.weights else found
 

@@ -64,14 +64,14 @@ class Labels(Target):
 
     def check(self, y, info):
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)
-        received = f"{info.name} of shape {shape} and dtype {dtype}"
+        received = _Received(y, info)
         if "float" in dtype:
             self._check_floats(shape, received)
         elif "int" in dtype or dtype == "bool":
             self._check_integers(shape, received)
         else:
             _checks.fail("Labels must be float or integer.", received, "Turn strings into class ids.")
-        if shape is None:
+        if shape is None or (len(shape) < 3 and not info.pastes):
             return
         if len(shape) > 2 and not self.any_shape:
             pasted = " An input mixer that pastes would have to paste a target with its spatial axes." * info.pastes
@@ -342,6 +342,16 @@ class LabelUnion(Target):
         return keras.KerasTensor(y.shape, dtype="float32"), super().spec(y, weight, info)[1]
 
 
+class _Received:
+    """What labels are, in words: only an error needs them."""
+
+    def __init__(self, y, info):
+        self._y, self._info = y, info
+
+    def __str__(self):
+        return f"{self._info.name} of shape {_backend.static_shape(self._y)} and dtype {_backend.dtype(self._y)}"
+
+
 def one_hot(xp, ids, num_classes):
     """Class ids `(B,)` or `(B, 1)` as float32 `(B, num_classes)`, with a row of NaN for an id outside the classes."""
     ids = xp.cast(xp.reshape(ids, (-1,)), xp.integer)
@@ -351,7 +361,7 @@ def one_hot(xp, ids, num_classes):
 
 def or_nan(xp, y, encoded, valid):
     """Labels with NaN where they are not valid: a compiled step cannot raise, so the loss must show the error."""
-    if _backend.on_host(y):
+    if xp is _backend.NUMPY or _backend.on_host(y):
         return encoded
     return xp.where(valid, encoded, xp.cast(float("nan"), "float32"))
 

@@ -29,8 +29,8 @@ class SegmentationMasks(Target):
     """Masks of the spatial sizes of the inputs: class ids or probabilities of the pixels.
 
     Masks are class ids `(B, H, W)` or `(B, H, W, 1)`, `(B, 1, H, W)` if the channels come first, of any integer dtype;
-    or soft masks `(B, H, W, C)`, or `(B, C, H, W)` in a mixer with `data_format="channels_first"`. Volumes and
-    sequences have three and one spatial axes.
+    or soft masks `(B, H, W, C)`, or `(B, C, H, W)` in a mixer with `data_format="channels_first"`, or without that
+    setting. Volumes and sequences have three and one spatial axes.
 
     If the mixer pastes, a mask is pasted with the very box of the images, and keeps its dtype and shape. If it blends,
     or may blend, class ids are one-hot encoded: the mixed mask is float32 `(B, H, W, C)`.
@@ -105,7 +105,11 @@ class SegmentationMasks(Target):
 
     def mix(self, xp, y, weight, plan, info):
         if not plan.pastes:
-            return mix_labels(xp, y, weight, plan), weight
+            shares = weight
+            if weight is not None and len(weight.shape) > 2 and self._layout(y, info).channels == 1:
+                # Weights of the pixels, in line with classes that come first.
+                shares = (weight[..., 0] if len(weight.shape) == len(y.shape) else weight)[:, None]
+            return mix_labels(xp, y, shares, plan), weight
         spatial = info.spatial_shape
         if weight is not None and len(weight.shape) > 2:
             # Weights of the pixels are pasted, too.
@@ -141,7 +145,8 @@ class SegmentationMasks(Target):
             # Class ids have a channel axis of size 1.
             if not is_ids or shape[-1] == 1:
                 layouts.append(_Layout(is_ids, -1, shape[1:-1]))
-            if (not is_ids and first) or (is_ids and shape[1] == 1):
+            # A mixer that has no `data_format` blends, wherever the classes are.
+            if shape[1] == 1 if is_ids else info.data_format != "channels_last":
                 layouts.insert(0 if first else len(layouts), _Layout(is_ids, 1, shape[2:]))
         layouts.append(_Layout(is_ids, None, shape[1:]))
         spatial = _spatial_sizes(info)
@@ -152,8 +157,8 @@ class SegmentationMasks(Target):
                 "Masks must have the spatial sizes of the inputs: class ids (B, H, W) or (B, H, W, 1), or soft masks "
                 "(B, H, W, C).",
                 f"{_received(y)}, and inputs of shapes {', '.join(map(str, info.input_shapes))}",
-                "Resize them with the images, by the nearest neighbour if they hold class ids. If the channels come "
-                'first, write `data_format="channels_first"`.',
+                "Resize them with the images, by the nearest neighbour if they hold class ids."
+                + ' If the channels come first, write `data_format="channels_first"`.' * (info.data_format is not None),
             )
         return fitting[0]
 

@@ -27,7 +27,7 @@ class State:
     """
 
     def __init__(self, trainer, layers, one_alpha):
-        self._trainer, self._by_layer = trainer, {}
+        self._by_layer = {}
         self.alphas: list[keras.Variable] = []
         # The alphas that the trainer was built with: a file written with others changes alpha.
         self.built_with: list[float] = []
@@ -45,7 +45,7 @@ class State:
                     self.built_with.append(layer.alpha)
                     self.alphas.append(trainer.add_weight(dtype="float32", initializer="zeros", name=name, **settings))
                 self._by_layer[layer] = self.alphas[-1]
-                layer.share_alpha(self.alphas[-1], trainer.refresh)
+                layer._alpha.share(self.alphas[-1], trainer.refresh)
 
     def read(self):
         """The step, and alpha by layer: as values, or as tensors while a step is compiled."""
@@ -148,8 +148,6 @@ class State:
                 )
         states = {name.removeprefix("optimizer/"): value for name, value in saved.items() if "optimizer/" in name}
         if optimizer is not None and states:
-            if not optimizer.built:
-                optimizer.build(self._trainer.trainable_variables)
             optimizer.load_own_variables(states)
 
 

@@ -1,4 +1,4 @@
-"""Partners by label, deranged, dominated, or from a second batch; and clean samples beside the mixed ones."""
+"""Rules of pairing, partners from a second batch, shares of at least half, and clean samples with the mixed ones."""
 
 import json
 
@@ -17,7 +17,9 @@ import kmix
 from kmix import _backend
 from kmix.layers.keras_masks import masks_of
 from kmix.mixing import mix_inputs
-from kmix.plan.pairing import by_label, derange
+from kmix.pairing import RandomPairs, SimilarLabels
+from kmix.plan import PlanKey
+from kmix.targets import LabelPairs, Labels
 
 every_road = pytest.mark.parametrize("road", ROADS)
 NAMESPACES = list(dict.fromkeys([_backend.NUMPY, _backend.TENSORFLOW, _backend.namespace(native(np.zeros(1)))]))
@@ -36,6 +38,11 @@ def embedding(alpha=0.8, **settings):
 
 
 every_mixer = pytest.mark.parametrize("make", [mixup, cutmix, embedding])
+
+
+def others():
+    """No sample is its own partner."""
+    return RandomPairs(allow_self=False)
 
 
 def normal(*shape, seed=0):
@@ -58,20 +65,20 @@ def cycle(permutation):
 
 
 @every_mixer
-def test_deranged_partners_form_one_cycle(make):
+def test_other_partners_form_one_cycle(make):
     for n in range(1, 20):
-        plan = make(derange=True).plan(7, n, (4, 4))
+        plan = make(pairing=others()).plan(7, n, spatial_shape=(4, 4))
         assert sorted(cycle(plan.permutation)) == list(range(n))
         assert plan.permutation.dtype == "int32"
-        expected = make().plan(7, n, (4, 4))
+        expected = make().plan(7, n, spatial_shape=(4, 4))
         np.testing.assert_array_equal(plan.lam, expected.lam)
         # By the formula: the order of a random permutation, each followed by the next.
         sigma = expected.permutation
         np.testing.assert_array_equal(plan.permutation, np.roll(sigma, -1)[np.argsort(sigma)])
 
 
-def test_deranged_partners_are_equally_likely():
-    layer, counts = mixup(derange=True), np.zeros((4, 4))
+def test_other_partners_are_equally_likely():
+    layer, counts = mixup(pairing=others()), np.zeros((4, 4))
     for step in range(3000):
         counts[np.arange(4), layer.plan(step, 4).permutation] += 1
     assert (np.diag(counts) == 0).all()
@@ -79,25 +86,29 @@ def test_deranged_partners_are_equally_likely():
 
 
 @pytest.mark.parametrize("xp", NAMESPACES, ids=lambda xp: type(xp).__name__)
-def test_partners_are_deranged_within_shards(xp):
-    within = np.stack([np.random.default_rng(i).permutation(5) for i in range(3)]).astype("int32")
-    deranged = to_numpy(derange(xp, xp.asarray(within)))
-    for ours, sigma in zip(deranged, within, strict=True):
+def test_partners_stay_within_shards(xp):
+    words = np.random.default_rng(0).permutation(15).astype("int32")
+    order = np.argsort(words.reshape(3, 5), axis=1)
+    key = PlanKey(0, shards=3)
+    random = RandomPairs(within="shard").partners(xp, xp.asarray(words), key, {})
+    np.testing.assert_array_equal(to_numpy(random), order)
+    other = to_numpy(RandomPairs(within="shard", allow_self=False).partners(xp, xp.asarray(words), key, {}))
+    for ours, sigma in zip(other, order, strict=True):
         np.testing.assert_array_equal(ours, np.roll(sigma, -1)[np.argsort(sigma)])
 
 
 @every_road
-def test_a_deranged_batch_of_one_is_the_identity(road):
+def test_a_batch_of_one_is_the_identity(road):
     x, y = data(1, (4,)), normal(1)
-    assert_near(at_step(road, mixup(derange=True), 0, (x, y)), (x, y))
+    assert_near(at_step(road, mixup(pairing=others()), 0, (x, y)), (x, y))
 
 
 # No sample is outweighed by its partner.
 
 
 @every_mixer
-def test_dominant_lam(make):
-    plan, other = (make(0.4, dominant=dominant).plan(2, 256, (32, 32)) for dominant in (True, False))
+def test_lam_is_at_least_half(make):
+    plan, other = (make(0.4, lam_at_least_half=half).plan(2, 256, spatial_shape=(32, 32)) for half in (True, False))
     np.testing.assert_array_equal(plan.permutation, other.permutation)
     assert plan.lam.min() >= 0.5 > other.lam.min()
     if make is cutmix:
@@ -112,8 +123,8 @@ def test_dominant_lam(make):
         np.testing.assert_array_equal(plan.lam, np.maximum(other.lam, 1 - other.lam))
 
 
-def test_dominant_keeps_samples_that_are_not_mixed():
-    plan, other = (mixup(0.4, rate=0.5, dominant=dominant).plan(2, 256) for dominant in (True, False))
+def test_samples_that_are_not_mixed_keep_a_lam_of_1():
+    plan, other = (mixup(0.4, rate=0.5, lam_at_least_half=half).plan(2, 256) for half in (True, False))
     np.testing.assert_array_equal(plan.lam, np.maximum(other.lam, np.where(other.lam == 1, 1, 1 - other.lam)))
 
 
@@ -143,10 +154,10 @@ LABELS = {
 @pytest.mark.parametrize("name", LABELS)
 def test_the_frequencies_of_partners_are_gaussian(name, bandwidth, others):
     y = LABELS[name]()
-    layer, counts = mixup(pairing="label", bandwidth=bandwidth, derange=others), np.zeros((32, 32))
+    layer, counts = mixup(pairing=SimilarLabels(bandwidth, allow_self=not others)), np.zeros((32, 32))
     steps = 3200
     for step in range(steps):
-        counts[np.arange(32), layer.plan(step, 32, labels=y).permutation] += 1
+        counts[np.arange(32), layer.plan(step, 32, targets=y).permutation] += 1
     assert counts.sum() > 100_000
     expected = steps * gaussian(y, bandwidth, others)
     if name == "all the same":
@@ -161,14 +172,21 @@ def test_the_frequencies_of_partners_are_gaussian(name, bandwidth, others):
         assert (np.diag(counts) == 0).all()
 
 
+def similar(xp, seed, step, y, bandwidth, replica=0, allow_self=True):
+    """Partners with similar labels on a framework."""
+    rule, key = SimilarLabels(bandwidth, allow_self=allow_self), PlanKey(step, replica, seed=seed)
+    return to_numpy(rule.partners(xp, None, key, {"labels": xp.asarray(y)}))
+
+
 @pytest.mark.parametrize("xp", NAMESPACES[1:], ids=lambda xp: type(xp).__name__)
 def test_partners_by_label_are_equal_on_every_framework(xp):
     for name, make in LABELS.items():
         y, differ = make(), 0
         for step in range(20):
-            expected = by_label(_backend.NUMPY, 9, step, y, 0.5, replica=1, others=step % 2 == 1)
-            ours = to_numpy(by_label(xp, 9, xp.asarray(np.int32(step)), xp.asarray(y), 0.5, replica=1, others=step % 2))
-            assert ours.dtype == expected.dtype == "int32"
+            expected, ours = (
+                similar(each, 9, number, y, 0.5, replica=1, allow_self=step % 2 == 0)
+                for each, number in ((_backend.NUMPY, step), (xp, xp.asarray(np.int32(step))))
+            )
             differ += (ours != expected).sum()
         # Two sums may tie within rounding.
         assert differ <= 1, name
@@ -176,7 +194,7 @@ def test_partners_by_label_are_equal_on_every_framework(xp):
 
 def test_replicas_and_seeds_draw_other_partners():
     draws = [
-        by_label(_backend.NUMPY, seed, step, normal(32), 5.0, replica=replica)
+        similar(_backend.NUMPY, seed, step, normal(32), 5.0, replica=replica)
         for seed, step, replica in [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
     ]
     assert len({tuple(draw) for draw in draws}) == 4
@@ -189,8 +207,8 @@ def test_batches_paired_by_label(road, dtype):
     if road == "native" and dtype == "float64":
         dtype = "float32"
     x, y, w = data(32, (4, 4, 1)), normal(32).astype(dtype), data(32, (), 2)
-    for layer in (mixup(pairing="label"), cutmix(pairing="label", bandwidth=0.1)):
-        plan = layer.plan(5, 32, (4, 4), labels=y)
+    for layer in (mixup(pairing="similar_labels"), cutmix(pairing=SimilarLabels(0.1))):
+        plan = layer.plan(5, 32, spatial_shape=(4, 4), targets=y)
         assert len(set(plan.permutation)) < 32
         assert not plan.bijective
         mixed_x, mixed_y, mixed_w = at_step(road, layer, 5, (x, y, w))
@@ -204,23 +222,24 @@ def test_batches_paired_by_label(road, dtype):
 def test_one_of_several_labels_counts(road):
     x = data(16, (4,))
     y = {"age": normal(16), "sex": ids(16, 2)}
-    layer = mixup(pairing="label", pairing_by="age", num_classes={"sex": 2})
+    layer = mixup(pairing=SimilarLabels(label="age"), target={"age": Labels(), "sex": Labels(2)})
     _, mixed = at_step(road, layer, 1, (x, y))
-    plan = layer.plan(1, 16, labels=y)
-    np.testing.assert_array_equal(plan.permutation, mixup(pairing="label").plan(1, 16, labels=y["age"]).permutation)
+    plan = layer.plan(1, 16, targets=y)
+    alone = mixup(pairing="similar_labels").plan(1, 16, targets=y["age"])
+    np.testing.assert_array_equal(plan.permutation, alone.permutation)
     assert_near(mixed, {"age": oracle.mixup(y["age"], *plan[:2]), "sex": oracle.mixup(np.eye(2)[y["sex"]], *plan[:2])})
 
 
 def test_a_label_by_its_index():
     y = (one_hot(16), normal(16))
-    layer = mixup(pairing="label", pairing_by=1)
-    plan = layer.plan(0, 16, labels=y)
+    layer = mixup(pairing=SimilarLabels(label=1))
+    plan = layer.plan(0, 16, targets=y)
     mixed = layer.at_step(0, (data(16, (4,)), y))[1]
     assert_near(mixed, tuple(oracle.mixup(part, *plan[:2]) for part in y))
 
 
 def test_the_gradient_of_a_partner_that_was_drawn_twice():
-    plan = mixup(pairing="label", bandwidth=0.1).plan(0, 8, labels=np.repeat([0.0, 1.0], 4).astype("float32"))
+    plan = mixup(pairing=SimilarLabels(0.1)).plan(0, 8, targets=np.repeat([0.0, 1.0], 4).astype("float32"))
     assert len(set(plan.permutation)) < 8
     plan = plan._replace(lam=native(plan.lam), permutation=native(plan.permutation))
     x, upstream = normal(8, 3), normal(8, 3, seed=1)
@@ -239,53 +258,83 @@ def test_the_gradient_of_a_partner_that_was_drawn_twice():
     np.testing.assert_allclose(ours, numerical, atol=1e-4)
 
 
-IDS = {"class ids": {"num_classes": 4}, "pairs": {"num_classes": 4, "labels": "pair"}}
+IDS = {"class ids": {"num_classes": 4}, "pairs": {"target": LabelPairs(4)}}
+# Settings of the layer, labels, the label to compare, words of the error.
 NO_DISTANCES = {
     **{
-        name: (settings, ids(), [r"float labels \(B,\)", "Class ids have no distances"])
+        name: (settings, ids(), None, [r"float labels \(B,\)", "Class ids have no distances"])
         for name, settings in IDS.items()
     },
-    "multi-hot": ({}, np.zeros((6, 2), "int32"), ["float labels", r"int32 and shape \(6, 2\)"]),
-    "too many axes": ({"target": "labels"}, np.zeros((6, 2, 2), "float32"), ["float labels", r"\(6, 2, 2\)"]),
-    "none named": ({}, {"a": normal(6), "b": normal(6)}, ["pairing_by=None", "one of .*a.*b"]),
-    "a wrong name": ({"pairing_by": "c"}, {"a": normal(6), "b": normal(6)}, ["pairing_by='c'", "one of .*a.*b"]),
-    "a name too many": ({"pairing_by": "a"}, normal(6), ["pairing_by", "Leave it out"]),
-    "a name of several": ({"pairing_by": "a"}, {"a": {"b": normal(6)}}, ["float labels", "'b'"]),
+    "multi-hot": ({}, np.zeros((6, 2), "int32"), None, ["float labels", r"int32 and shape \(6, 2\)"]),
+    "too many axes": (
+        {"target": Labels(any_shape=True)},
+        np.zeros((6, 2, 2), "float32"),
+        None,
+        ["float labels", r"\(6, 2, 2\)"],
+    ),
+    "none named": ({}, {"a": normal(6), "b": normal(6)}, None, ["label=None", "one of .*a.*b"]),
+    "a wrong name": ({}, {"a": normal(6), "b": normal(6)}, "c", ["label='c'", "one of .*a.*b"]),
+    "a name too many": ({}, normal(6), "a", ["label='a'", "Leave out `label`"]),
+    "a name of several": ({}, {"a": {"b": normal(6)}}, "a", ["label='a'", "a/b"]),
 }
 
 
 @pytest.mark.parametrize("name", NO_DISTANCES)
 def test_labels_without_distances_are_refused(name):
-    settings, y, words = NO_DISTANCES[name]
-    layer = mixup(pairing="label", **settings)
+    settings, y, label, words = NO_DISTANCES[name]
+    layer = mixup(pairing=SimilarLabels(label=label), **settings)
     refused(layer, (data(6, (4,)), y), *words, every_way=False)
     symbols = keras.tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=str(leaf.dtype)), y)
     raises(lambda: layer(keras.KerasTensor((6, 4)), symbols), *words)
-    raises(lambda: kmix.RandomChoice([mixup(**settings), layer])((data(6, (4,)), y)), *words)
+    raises(lambda: kmix.RandomChoice([mixup(**settings), layer])(data(6, (4,)), y), *words)
+    raises(lambda: layer.plan(0, 6, targets=y), *words)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_labels_without_distances_are_refused_in_a_step(name):
+    settings, y, _, words = NO_DISTANCES[name]
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
-    trainer = kmix.MixTrainer(model, mix=mixup(**settings), pairing="label", pairing_by=settings.get("pairing_by"))
+    trainer = kmix.MixTrainer(model, mixup(pairing="similar_labels", **settings))
     trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy())
-    if name in IDS:
-        raises(lambda: trainer.fit(data(6, (4,)), y, verbose=0), *words)
+    raises(lambda: trainer.fit(data(6, (4,)), y, verbose=0), *words)
 
 
 def test_labels_that_are_not_finite_are_refused():
     y = np.array([0, 1, np.nan, 0, 0, 0], "float32")
-    refused(mixup(pairing="label"), (data(6, (4,)), y), "finite", good=(data(6, (4,)), normal(6)))
+    refused(mixup(pairing="similar_labels"), (data(6, (4,)), y), "finite", good=(data(6, (4,)), normal(6)))
 
 
 def test_arguments_that_are_refused():
-    raises(lambda: mixup(bandwidth=0.0), "`bandwidth`", "> 0", "bandwidth=0.0")
-    raises(lambda: mixup(bandwidth=-1.0), "`bandwidth`", "-1.0")
-    raises(lambda: mixup(bandwidth="wide"), "`bandwidth`", errors=TypeError)
-    raises(lambda: mixup(bandwidth=None), "`bandwidth`", errors=TypeError)
-    raises(lambda: mixup(pairing=None), "`pairing`", "None")
-    raises(lambda: mixup(pairing="shard"), "`pairing`", "'batch', 'label'", "'shard'")
-    raises(lambda: mixup(pairing_by=1.5), "`pairing_by`", errors=TypeError)
-    for name in ("derange", "dominant", "keep_clean"):
+    raises(lambda: SimilarLabels(0.0), "`bandwidth`", "> 0", "bandwidth=0.0")
+    raises(lambda: SimilarLabels(-1.0), "`bandwidth`", "-1.0")
+    raises(lambda: SimilarLabels("wide"), "`bandwidth`", errors=TypeError)
+    raises(lambda: SimilarLabels(None), "`bandwidth`", errors=TypeError)
+    raises(lambda: SimilarLabels(label=1.5), "`label`", errors=TypeError)
+    raises(lambda: mixup(pairing=None), "`pairing`", "None", errors=TypeError)
+    raises(lambda: mixup(pairing=RandomPairs), r"Write `RandomPairs\(\)`", errors=TypeError)
+    raises(lambda: mixup(pairing="shard"), "`pairing`", "'random' or 'similar_labels'", "'shard'")
+    raises(lambda: RandomPairs(within="shards"), "`within`", "'batch', 'shard'")
+    for make in (lambda: RandomPairs(allow_self=1), lambda: SimilarLabels(allow_self="no")):
+        raises(make, "`allow_self`", "True or False", errors=TypeError)
+    for name in ("lam_at_least_half", "include_clean"):
         raises(lambda name=name: mixup(**{name: 1}), f"`{name}`", "True or False", errors=TypeError)
-    raises(lambda: mixup(pairing="label").plan(0, 4), "depends on the labels", "labels=y")
-    raises(lambda: mixup(pairing="label").plan(0, 4, labels=normal(5)), "one row", "4 samples")
+    raises(lambda: mixup(pairing="similar_labels").plan(0, 4), "depends on the targets", "targets=y")
+    raises(lambda: mixup(pairing="similar_labels").plan(0, 4, targets=normal(5)), "one row", "4 samples")
+    choice = [mixup(pairing=RandomPairs(within=within)) for within in ("batch", "shard")]
+    raises(lambda: kmix.RandomChoice(choice), "agree on `within`")
+
+
+def test_a_rule_is_its_settings():
+    rule = SimilarLabels(0.3, label="age")
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(rule)))
+    assert keras.saving.deserialize_keras_object(config) == rule == rule.replace()
+    assert rule != rule.replace(bandwidth=0.4)
+    assert len({rule, SimilarLabels(0.3, label="age"), RandomPairs(), RandomPairs(within="batch")}) == 2
+    with pytest.raises(AttributeError, match="replace"):
+        rule.bandwidth = 0.4
+    layer = mixup(pairing=rule)
+    assert layer.pairing is rule
+    assert type(layer).from_config(json.loads(json.dumps(layer.get_config()))).pairing == rule
 
 
 # A second batch.
@@ -314,15 +363,16 @@ def with_partner(road, layer, step, batch, partner):
 @pytest.mark.parametrize("form", ["dense", "pair", "soft"])
 @pytest.mark.parametrize("make", [mixup, cutmix])
 def test_partners_from_a_second_batch(make, form, road):
-    layer = make(num_classes=None if form == "soft" else 5, labels="pair" if form == "pair" else "dense", rate=0.7)
-    layer.fuse = keras.backend.backend() == "tensorflow" and form == "dense"
+    target = {"dense": Labels(5), "pair": LabelPairs(5), "soft": Labels()}[form]
+    compiled = keras.backend.backend() == "tensorflow" and form == "dense"
+    layer = make(target=target, rate=0.7, jit_compile=compiled)
     x, others = data(16, (4, 4, 1)), 5 + data(16, (4, 4, 1), seed=1)
     classes, other_classes = ids(16, 5), ids(16, 5, seed=2)
     w, other_w = data(16, (), 3), data(16, (), 4)
     hot, other_hot = (oracle.one_hot(each, 5).astype("float32") for each in (classes, other_classes))
     y, other_y = (hot, other_hot) if form == "soft" else (classes, other_classes)
     mixed_x, mixed_y, mixed_w = with_partner(road, layer, 2, (x, y, w), (others, other_y, other_w))
-    plan = layer.plan(2, 16, (4, 4))
+    plan = layer.plan(2, 16, spatial_shape=(4, 4))
     assert (plan.lam == 1).any()
     weight = mixed_with(plan, w, other_w)
     own = np.where(plan.lam == 1, 1, plan.lam * w / weight)
@@ -349,8 +399,7 @@ def test_a_second_batch_of_every_kind_of_target(road):
         "value": normal(8, seed=seed),
     }
     y, others = make(1), make(2)
-    x, layer = data(8, (4,)), mixup(target=target)
-    layer.fuse = False
+    x, layer = data(8, (4,)), mixup(target=target, jit_compile=False)
     _, mixed = with_partner(road, layer, 1, (x, y), (x + 1, others))
     plan = layer.plan(1, 8)
     lam, of = plan.lam, lambda name: others[name][plan.permutation]
@@ -370,14 +419,14 @@ def test_a_second_batch_of_a_mixer_from_outside_and_of_a_choice(road):
     x, others, y, other_y = data(8, (4, 4, 1)), 5 + data(8, (4, 4, 1), 1), one_hot(8), one_hot(8)[::-1].copy()
     rows = RowMix(1.0, seed=1)
     mixed, labels = with_partner(road, rows, 0, (x, y), (others, other_y))
-    plan = rows.plan(0, 8, (4, 4))
+    plan = rows.plan(0, 8, spatial_shape=(4, 4))
     kept = np.arange(4)[None, :, None, None] < plan.region.first[:, None, None, None]
     assert_near(mixed, np.where(kept, x, others[plan.permutation]))
     assert_near(labels, mixed_with(plan, y, other_y))
     choice, seen = kmix.RandomChoice([mixup(), cutmix()], seed=2), set()
     for step in range(8):
         mixed, labels = with_partner(road, choice, step, (x, y), (others, other_y))
-        plan = choice.plan(step, 8, (4, 4))
+        plan = choice.plan(step, 8, spatial_shape=(4, 4))
         assert_near((mixed, labels), (mixed_with(plan, x, others), mixed_with(plan, y, other_y)))
         seen.add(int(plan.choice))
     assert seen == {0, 1}
@@ -437,7 +486,10 @@ def test_partners_inside_jit():
     import jax
 
     x, y = normal(8, 3), normal(8)
-    layers = [mixup(pairing="label", keep_clean=True), embedding(derange=True, dominant=True)]
+    layers = [
+        mixup(pairing="similar_labels", include_clean=True),
+        embedding(pairing=others(), lam_at_least_half=True),
+    ]
     for layer in layers:
         expected = layer.at_step(3, (x, y))
         assert_near(jax.jit(lambda step, x, y, layer=layer: layer.at_step(step, (x, y)))(3, x, y), expected)
@@ -447,13 +499,13 @@ def test_partners_inside_jit():
 
 
 def test_second_batches_in_other_forms():
-    x, y, layer = data(6, (4,)), one_hot(), mixup(passthrough=["id"])
+    x, y, layer = data(6, (4,)), one_hot(), mixup(target={"id": "keep", "labels": "labels"})
     plan = layer.plan(0, 6)
     batch = {"images": x, "labels": y, "id": np.arange(6)}
-    mixed = layer.at_step(0, batch, partner={"images": x + 1, "labels": y})
+    mixed = layer.at_step(0, batch, partner={**batch, "images": x + 1})
     assert_near(mixed["images"], mixed_with(plan, x, x + 1))
     np.testing.assert_array_equal(mixed["id"], np.arange(6))
-    assert_near(layer.at_step(0, [x, y], partner=[x + 1, y]), (mixed["images"], mixed["labels"]))
+    assert_near(mixup().at_step(0, [x, y], partner=[x + 1, y]), (mixed["images"], mixed["labels"]))
 
 
 BATCH = (data(6, (4,)), one_hot())
@@ -463,9 +515,9 @@ PARTNERS = {
     "another rank": ((data(6, (4, 1)), one_hot()), r"\(6, 4, 1\)"),
     "another dtype": ((data(6, (4,)).astype("float16"), one_hot()), "float16"),
     "other labels": ((data(6, (4,)), one_hot(classes=4)), r"\(6, 4\)"),
-    "weights": ((*BATCH, np.ones(6, "float32")), "tuple with"),
-    "another structure": ((data(6, (4,)), {"a": one_hot()}), "'a'"),
-    "another form": ({"images": BATCH[0], "labels": BATCH[1]}, "a dictionary"),
+    "weights": ((*BATCH, np.ones(6, "float32")), "sample weights"),
+    "another structure": ((data(6, (4,)), {"a": one_hot()}), "other targets"),
+    "other inputs": (({"a": data(6, (4,))}, one_hot()), "another structure"),
 }
 
 
@@ -478,8 +530,7 @@ def test_second_batches_that_differ_are_refused(name):
 
 
 def test_second_batches_of_another_size_are_refused_when_a_graph_runs():
-    layer = mixup()
-    layer.fuse = False
+    layer = mixup(jit_compile=False)
     whole = lambda n: tf.data.Dataset.from_tensor_slices((data(12, (4,)), one_hot(12))).batch(n)
     mapped = tf.data.Dataset.zip(whole(4), whole(3)).map(lambda batch, other: layer.at_step(0, batch, partner=other))
     raises(lambda: next(iter(mapped)), "batch size")
@@ -487,28 +538,34 @@ def test_second_batches_of_another_size_are_refused_when_a_graph_runs():
 
 def test_second_batches_that_a_layer_cannot_take():
     raises(lambda: mixup().at_step(0, BATCH, partner=data()), "labelled batch")
-    raises(lambda: mixup(derange=True).at_step(0, BATCH, partner=BATCH), "derange=True", "Leave out")
-    raises(lambda: mixup(pairing="label").at_step(0, BATCH, partner=BATCH), "pairing='label'", "Leave out")
-    choice = kmix.RandomChoice([mixup(), mixup(derange=True)])
-    raises(lambda: choice.at_step(0, BATCH, partner=BATCH), "derange=True")
+    raises(lambda: mixup(pairing=others()).at_step(0, BATCH, partner=BATCH), "allow_self=False", "leave out")
+    similar = mixup(pairing="similar_labels")
+    raises(lambda: similar.at_step(0, BATCH, partner=BATCH), "pairing='similar_labels'", "leave out")
+    choice = kmix.RandomChoice([mixup(), mixup(pairing=others())])
+    raises(lambda: choice.at_step(0, BATCH, partner=BATCH), "allow_self=False")
 
 
 # Clean samples. `check_mixer` also compares them for every mixer and every kind of target.
 
 
-@pytest.mark.parametrize("settings", [{}, {"labels": "pair"}, {"derange": True, "dtype": "float16"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"target": LabelPairs(5)}, {"pairing": RandomPairs(allow_self=False), "dtype": "float16"}],
+    ids=["plain", "pairs", "half precision"],
+)
 def test_clean_samples_in_tf_data(settings):
     x, y, w = data(8, (4, 4, 1)), ids(8, 5), data(8, (), 1)
-    for layer in (mixup(num_classes=5, keep_clean=True, **settings), cutmix(num_classes=5, keep_clean=True)):
+    settings = {"target": Labels(5), "include_clean": True, **settings}
+    for layer in (mixup(**settings), cutmix(target=Labels(5), include_clean=True)):
         expected = layer.at_step(1, (x, y, w))
         # Half precision: TensorFlow may round in between.
         assert_near(at_step("tfdata", layer, 1, (x, y, w)), expected, atol=2e-3 if "dtype" in settings else 1e-5)
-        plan = layer.plan(1, 8, (4, 4))
+        plan = layer.plan(1, 8, spatial_shape=(4, 4))
         assert plan.lam.shape == (8,)
         mixed_x, mixed_y, mixed_w = expected
         np.testing.assert_array_equal(mixed_x[:8], x.astype(mixed_x.dtype))
         np.testing.assert_array_equal(mixed_w[:8], w)
-        dense = oracle.dense(mixed_y, 5) if layer.labels == "pair" else mixed_y
+        dense = oracle.dense(mixed_y, 5) if layer.target == LabelPairs(5) else mixed_y
         np.testing.assert_array_equal(dense[:8], oracle.one_hot(y, 5))
         labels, weights = oracle.weighted(oracle.one_hot(y, 5), w, *plan[:2])
         assert_near((dense[8:], mixed_w[8:]), (labels, weights))
@@ -518,10 +575,10 @@ def test_clean_samples_in_tf_data(settings):
 
 @pytest.mark.fast("True")
 @pytest.mark.xla
-@pytest.mark.parametrize("fuse", [False, True])
-def test_static_shapes_in_tf_data(fuse):
-    layer = kmix.RandomChoice([make(num_classes=5, keep_clean=True) for make in (mixup, cutmix)], seed=1)
-    layer.fuse = fuse
+@pytest.mark.parametrize("compiled", [False, True])
+def test_static_shapes_in_tf_data(compiled):
+    layers = [make(num_classes=5, include_clean=True) for make in (mixup, cutmix)]
+    layer = kmix.RandomChoice(layers, seed=1, jit_compile=compiled)
     ds = tf.data.Dataset.from_tensor_slices({"images": data(12, (4, 4, 1)), "labels": ids(12, 5)})
     for drop, size in ((True, 8), (False, None)):
         spec = ds.batch(4, drop_remainder=drop).map(layer).element_spec
@@ -531,8 +588,8 @@ def test_static_shapes_in_tf_data(fuse):
 
 
 @every_road
-def test_keys_that_pass_are_doubled(road):
-    layer = mixup(num_classes=3, keep_clean=True, passthrough=["id", "names"])
+def test_what_is_kept_is_doubled(road):
+    layer = mixup(target={"labels": Labels(3), "id": "keep", "names": "keep"}, include_clean=True)
     batch = {"images": data(), "labels": ids(), "id": np.arange(6), "names": {"a": np.arange(12).reshape(6, 2)}}
     mixed = at_step(road, layer, 0, batch)
     np.testing.assert_array_equal(mixed["id"], np.tile(np.arange(6), 2))
@@ -541,19 +598,18 @@ def test_keys_that_pass_are_doubled(road):
     np.testing.assert_array_equal(batch["id"], np.arange(6))
 
 
-def test_keys_that_cannot_be_doubled():
-    layer = mixup(num_classes=3, keep_clean=True, passthrough=["id"])
+def test_what_cannot_be_doubled():
+    layer = mixup(num_classes=3, include_clean=True, target={"id": "keep"})
     batch = {"images": data(), "labels": ids(), "id": 7}
-    refused(layer, batch, "passthrough.*batch axis", "'id'", good=(data(), ids()), every_way=False)
+    refused(layer, batch, "kept must be arrays with a batch axis", "'id'", every_way=False)
 
 
 @every_road
-def test_clean_samples_beside_those_with_a_second_batch(road):
+def test_clean_samples_before_those_with_a_second_batch(road):
     x, others = data(8, (4, 4, 1)), 5 + data(8, (4, 4, 1), 1)
-    layer = cutmix(keep_clean=True, class_weight={0: 2.0})
-    layer.fuse = False
+    layer = cutmix(target=Labels(class_weight={0: 2.0}), include_clean=True, jit_compile=False)
     mixed = with_partner(road, layer, 1, (x, one_hot(8)), (others, one_hot(8)[::-1].copy()))
-    plan, y, other_y = layer.plan(1, 8, (4, 4)), one_hot(8), one_hot(8)[::-1]
+    plan, y, other_y = layer.plan(1, 8, spatial_shape=(4, 4)), one_hot(8), one_hot(8)[::-1]
     w, other_w = 1 + y[:, 0], 1 + other_y[:, 0]
     weights = mixed_with(plan, w, other_w)
     assert_near(mixed[0], np.concatenate([x, mixed_with(plan, x, others)]))
@@ -563,17 +619,17 @@ def test_clean_samples_beside_those_with_a_second_batch(road):
 
 
 def test_clean_samples_of_a_choice():
-    raises(lambda: kmix.RandomChoice([mixup(keep_clean=True), cutmix()]), "agree on `keep_clean`")
-    layer = kmix.RandomChoice([mixup(keep_clean=True), cutmix(keep_clean=True)], seed=1)
-    assert layer.keep_clean
-    twin = keras.layers.deserialize(json.loads(json.dumps(keras.layers.serialize(layer))))
+    raises(lambda: kmix.RandomChoice([mixup(include_clean=True), cutmix()]), "agree on `include_clean`")
+    layer = kmix.RandomChoice([mixup(include_clean=True), cutmix(include_clean=True)], seed=1)
+    assert layer.include_clean
+    copy = keras.layers.deserialize(json.loads(json.dumps(keras.layers.serialize(layer))))
     x = data(6, (4, 4, 1))
-    assert_near(twin.at_step(0, (x, one_hot())), layer.at_step(0, (x, one_hot())))
+    assert_near(copy.at_step(0, (x, one_hot())), layer.at_step(0, (x, one_hot())))
 
 
 def test_the_masks_of_keras_are_doubled():
     tokens = np.array([[4, 2, 0, 0], [1, 0, 0, 0]])
-    layer = embedding(keep_clean=True)
+    layer = embedding(include_clean=True)
     mixed, _ = layer.at_step(0, (keras.layers.Embedding(9, 3, mask_zero=True)(tokens), native(one_hot(2))))
     mask = tokens > 0
     both = np.concatenate([mask, mask | mask[layer.plan(0, 2).permutation]])
@@ -583,11 +639,11 @@ def test_the_masks_of_keras_are_doubled():
 # All of it, each with each.
 
 SETTINGS = [
-    {"derange": True},
-    {"dominant": True, "keep_clean": True},
-    {"derange": True, "dominant": True, "keep_clean": True, "rate": 0.6},
+    {"pairing": others()},
+    {"lam_at_least_half": True, "include_clean": True},
+    {"pairing": others(), "lam_at_least_half": True, "include_clean": True, "rate": 0.6},
     {"partner": True},
-    {"partner": True, "keep_clean": True, "dominant": True},
+    {"partner": True, "include_clean": True, "lam_at_least_half": True},
 ]
 
 
@@ -600,8 +656,8 @@ def test_each_with_each(form, dtype, road):
     half = {"float16": 4e-3, "mixed_bfloat16": 3e-2, "float32": 1e-5}[dtype]
     for given in SETTINGS[2::2] if road == "tfdata" else SETTINGS:
         settings = {name: value for name, value in given.items() if name != "partner"}
-        layer = mixup(num_classes=5, labels=form, dtype=dtype, **settings)
-        layer.fuse = road == "native"
+        target = LabelPairs(5) if form == "pair" else Labels(5)
+        layer = mixup(target=target, dtype=dtype, jit_compile=road == "native", **settings)
         plan, second = layer.plan(3, 12), sides[1 if "partner" in given else 0]
         for weighted in (True,) if road == "tfdata" else (True, False):
             batch, other = (side if weighted else side[:2] for side in (sides[0], second))
@@ -609,7 +665,7 @@ def test_each_with_each(form, dtype, road):
             mixed = mix(road, layer, 3, *given_batches)
             x, y, w = (*mixed, None)[:3]
             y = oracle.dense(y, 5) if form == "pair" else y
-            expected = by_hand(plan, sides[0], second, weighted, "keep_clean" in given)
+            expected = by_hand(plan, sides[0], second, weighted, "include_clean" in given)
             assert str(x.dtype) == ("bfloat16" if "bfloat16" in dtype else dtype)
             np.testing.assert_allclose(x.astype("float64"), expected[0], atol=half)
             np.testing.assert_allclose(y, expected[1], atol=1e-5)
