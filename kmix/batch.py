@@ -212,9 +212,10 @@ class Batch(NamedTuple):
                 return xp.concat([leaf, other])
 
         try:
-            arrays = tree.map_structure(joined, self.arrays, partner.arrays)
-        except (TypeError, KeyError) as error:
+            tree.assert_same_structure(self.arrays, partner.arrays)
+        except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{_ALIKE} Received: another structure.") from error
+        arrays = tree.map_structure(joined, self.arrays, partner.arrays)
         return self.with_arrays(arrays)._replace(xp=xp, second=True)
 
     def check_values(self):

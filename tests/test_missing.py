@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from contract import PROMISES
-from roads import ROADS, at_step, to_numpy
+from helpers import at_step, every_path, to_numpy
 
 import kmix
 from kmix.targets import Labels
@@ -33,22 +33,22 @@ def by_hand(y, plan, weights=None):
     return np.where(total == 0, 0, mixed / np.where(total == 0, 1, total)), total
 
 
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("weighted", [False, True])
-def test_an_entry_keeps_what_one_partner_knows(weighted, road):
+def test_an_entry_keeps_what_one_partner_knows(weighted, path):
     plan, weights = mixup().plan(1, N), WEIGHTS if weighted else None
-    _, y, w = at_step(road, mixup(), 1, (X, Y, weights) if weighted else (X, Y))
+    _, y, w = at_step(path, mixup(), 1, (X, Y, weights) if weighted else (X, Y))
     expected, total = by_hand(Y, plan, weights)
     np.testing.assert_allclose(y, expected, atol=1e-5)
     np.testing.assert_allclose(w, total, atol=1e-5)
     assert (total == 0).any()
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_several_labels_get_weights_of_their_own(road):
+@every_path
+def test_several_labels_get_weights_of_their_own(path):
     y = {"age": Y[:, 0], "kind": Y, "size": Y[:, 1:2]}
     plan = mixup().plan(0, N)
-    _, mixed, w = at_step(road, mixup(), 0, (X, y))
+    _, mixed, w = at_step(path, mixup(), 0, (X, y))
     for name, label in y.items():
         expected, total = by_hand(label, plan)
         np.testing.assert_allclose(mixed[name], expected, atol=1e-5)
@@ -56,7 +56,9 @@ def test_several_labels_get_weights_of_their_own(road):
     assert w["size"].shape == (N,)
 
 
-@pytest.mark.parametrize("make", [mixup, lambda: kmix.Mosaic(target=Labels(nan_is_missing=True), data_format="channels_last", seed=1)])
+@pytest.mark.parametrize(
+    "make", [mixup, lambda: kmix.Mosaic(target=Labels(nan_is_missing=True), data_format="channels_last", seed=1)]
+)
 def test_the_promises_hold(make):
     batch = (X, Y) if make is mixup else (GENERATOR.random((N, 4, 4, 1)).astype("float32"), Y)
     for promise in PROMISES:
