@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import oracle
 import pytest
 from contract import PROMISES
 from helpers import at_step, every_path, to_numpy
@@ -56,9 +57,41 @@ def test_several_labels_get_weights_of_their_own(path):
     assert w["size"].shape == (N,)
 
 
-@pytest.mark.parametrize(
-    "make", [mixup, lambda: kmix.Mosaic(target=Labels(nan_is_missing=True), data_format="channels_last", seed=1)]
-)
+@pytest.mark.parametrize("weighted", [False, True])
+@every_path
+def test_weights_come_in_the_structure_of_the_labels(path, weighted):
+    """Those that labels create, and ones where nothing was given: Keras refuses gaps."""
+    ids, rare = np.arange(N) % 3, np.arange(N) % 2
+    y = {"age": Y[:, 0], "kind": ids, "rare": (rare,), "id": np.arange(N)}
+    target = {
+        "age": Labels(nan_is_missing=True),
+        "kind": Labels(3),
+        "rare": [Labels(2, class_weight={1: 3.0})],
+        "id": "keep",
+    }
+    layer, given = mixup(target), WEIGHTS if weighted else np.ones(N, "float32")
+    plan = layer.plan(2, N)
+    _, mixed, w = at_step(path, layer, 2, (X, y, WEIGHTS) if weighted else (X, y))
+    expected, total = by_hand(Y[:, 0], plan, given)
+    np.testing.assert_allclose(mixed["age"], expected, atol=1e-5)
+    np.testing.assert_allclose(w["age"], total, atol=1e-5)
+    factor = np.where(rare == 1, 3.0, 1.0) * given
+    for ours, weight, hot, weights in (
+        (mixed["kind"], w["kind"], np.eye(3)[ids], given),
+        (mixed["rare"][0], w["rare"][0], np.eye(2)[rare], factor),
+    ):
+        labels, total = oracle.weighted(hot, weights, *plan[:2])
+        np.testing.assert_allclose(ours, labels, atol=1e-5)
+        np.testing.assert_allclose(weight, total, atol=1e-5)
+    np.testing.assert_array_equal(mixed["id"], y["id"])
+    np.testing.assert_array_equal(w["id"], np.ones(N))
+
+
+def mosaic():
+    return kmix.Mosaic(target=Labels(nan_is_missing=True), data_format="channels_last", seed=1)
+
+
+@pytest.mark.parametrize("make", [mixup, mosaic])
 def test_the_promises_hold(make):
     batch = (X, Y) if make is mixup else (GENERATOR.random((N, 4, 4, 1)).astype("float32"), Y)
     for promise in PROMISES:
