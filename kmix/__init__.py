@@ -1,8 +1,9 @@
 """kmix: mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from kmix import data, layers, losses, metrics, mixing, pairing, plan, schedules, targets, typing
+from kmix import callbacks, data, diagnostics, layers, losses, metrics, pairing, plan, plots, schedules, targets, typing
 from kmix.layers import CutMix, EmbeddingMixup, MixUp, Mosaic, RandomChoice
 from kmix.plan import MixPlan
+from kmix.training.trainer import MixTrainer
 
 __version__ = "0.1.0"
 
@@ -10,11 +11,13 @@ __all__ = [
     "CutMix",
     "EmbeddingMixup",
     "MixPlan",
+    "MixTrainer",
     "MixUp",
     "Mosaic",
     "RandomChoice",
     "callbacks",
     "data",
+    "diagnostics",
     "layers",
     "losses",
     "metrics",

@@ -12,14 +12,14 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.plan.plan import join_rows
-from kmix.targets.base import BatchInfo, Function, Target
+from kmix.targets.base import BatchInfo, Function, Keep, Target
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight
 from kmix.targets.segmentation_masks import SegmentationMasks
 
 tree = keras.tree
 
-LABELS, WEIGHTS = "labels", "sample_weight"
+INPUTS, LABELS, WEIGHTS = "images", "labels", "sample_weight"
 
 
 class Reading(NamedTuple):
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
     target: Any = Labels()
     num_classes: int | None = None
-    inputs_key: Any = "images"
+    inputs_key: Any = INPUTS
     input_mixing: Any = None
     partners: int = 1
 
@@ -391,6 +391,15 @@ def to_target(given):
         f"Known names: {', '.join(map(repr, named))}.",
         ValueError if isinstance(given, (str, list, tuple)) else TypeError,
     )
+
+
+def targets_of(target, y):
+    """The target of each array of `y`, in the structure of `y`."""
+    found: list[tuple] = []
+    kept: dict[Any, Any] = {}
+    template = _flatten(target, y, (), found, kept)
+    values = [_map(lambda _, own=own: own, value) for own, value, _ in found]
+    return _fill(template, values, {key: _map(lambda _: Keep(), value) for key, value in kept.items()})
 
 
 # Reading.

@@ -66,7 +66,7 @@ class Pairing(Settings):
                 "a plan without targets",
                 "Write `layer.plan(step, batch_size, targets=y)`.",
             )
-        if self.within == "shard" and key.shards > 1:
+        if key.shards > 1:
             _checks.fail(
                 "A rule with a score compares all samples of a batch.",
                 f'`within="shard"` for {type(self).__name__} on {key.shards} devices',
@@ -129,15 +129,12 @@ class RandomPairs(Pairing):
     bijective = True
 
     def partners(self, xp, words, key, targets):
-        permutation = xp.argsort(words if self._shards(key) == 1 else xp.reshape(words, (self._shards(key), -1)))
+        permutation = xp.argsort(words if key.shards == 1 else xp.reshape(words, (key.shards, -1)))
         if self.allow_self:
             return permutation
         # The cycle through all its entries.
         following = (xp.argsort(permutation) + 1) % xp.size(permutation, -1)
         return xp.pick(permutation, following)
-
-    def _shards(self, key):
-        return key.shards if self.within == "shard" else 1
 
 
 @keras.saving.register_keras_serializable(package="kmix")

@@ -105,20 +105,15 @@ def mixed_inputs(x, plan):
 
 CODE_PATHS = ("numpy", "native", "tfdata")
 every_path = pytest.mark.parametrize("path", CODE_PATHS)
-# Layers and paths are independent: each layer on one path or two.
-every_layer_and_path = pytest.mark.parametrize(
-    ("make", "path"),
-    [
-        pytest.param(LAYERS[name], path, id=f"{name}-{path}")
-        for name, path in [
-            ("MixUp", "numpy"),
-            ("EmbeddingMixup", "native"),
-            ("CutMix", "tfdata"),
-            ("RandomChoice", "numpy"),
-            ("CutMix", "native"),
-        ]
-    ],
-)
+# Layers and paths are independent, so that each meets some of the other.
+LAYERS_AND_PATHS = [
+    (mixup, "numpy"),
+    (embedding, "native"),
+    (cutmix, "tfdata"),
+    (choice, "numpy"),
+    (cutmix, "native"),
+]
+every_layer_and_path = pytest.mark.parametrize(("make", "path"), LAYERS_AND_PATHS)
 
 
 def plain(function):
@@ -302,6 +297,13 @@ def evaluate(model, x, y, **settings):
 def predictions(model, x):
     """What a model predicts. Eagerly, since to compile `predict` takes long."""
     return to_numpy(model(keras.ops.convert_to_tensor(np.asarray(x, "float32")), training=False))
+
+
+def step_of(trainer, x, y, **settings):
+    """The logs of the next step on one batch, its plan, and what the model predicts for inputs mixed by MixUp."""
+    number, logs = int(trainer.step), fit(trainer, x, y, **settings)
+    plan = trainer.plan(number, len(x))
+    return logs, plan, predictions(trainer.model, oracle.mixup(x, *plan[:2]))
 
 
 def mixed_loss(trainer, x, y, step=0, weights=None):

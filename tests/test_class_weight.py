@@ -6,6 +6,7 @@ import oracle
 import pytest
 import tensorflow as tf
 from helpers import (
+    LAYERS_AND_PATHS,
     assert_near,
     at_step,
     call,
@@ -36,33 +37,31 @@ def weights_of(y, class_weight=CLASS_WEIGHT):
     return np.array([class_weight.get(int(label), 1.0) for label in np.ravel(y)])
 
 
-@every_layer_and_path
-@pytest.mark.parametrize("form", ["ids", "one-hot"])
-def test_class_weights_become_weights_of_the_pair(make, form, path):
-    x, y = data(), ids()
-    labels = one_hot(y) if form == "one-hot" else y
-    layer = make(class_weight=CLASS_WEIGHT, num_classes=None if form == "one-hot" else 3)
-    plan = plan_of(layer)
-    expected = oracle.weighted(one_hot(y), weights_of(y), *plan[:2])
-    ours = at_step(path, layer, 0, (x, labels))
-    assert_near(ours, (mixed_inputs(x, plan), *expected))
-    assert ours[2].dtype == "float32"
+FORMS = {
+    "ids": lambda y: y,
+    "one-hot": one_hot,
+    "column": lambda y: y[:, None],
+    "bytes": lambda y: y.astype("uint8"),
+    "integer one-hot": lambda y: one_hot(y).astype("int32"),
+}
 
 
-@every_path
-@pytest.mark.parametrize("form", ["column", "bytes", "integer one-hot"])
-def test_class_weights_in_calls_and_of_other_forms(form, path):
+@pytest.mark.parametrize(
+    ("form", "make", "path"), [(form, *each) for form, each in zip(FORMS, LAYERS_AND_PATHS, strict=True)]
+)
+def test_class_weights_become_weights_of_the_pair(form, make, path):
     x, y = data(), ids()
-    labels = {"column": y[:, None], "bytes": y.astype("uint8"), "integer one-hot": one_hot(y).astype("int32")}[form]
-    layer = mixup(class_weight=CLASS_WEIGHT, num_classes=None if "one-hot" in form else 3)
+    layer = make(class_weight=CLASS_WEIGHT, num_classes=None if "one-hot" in form else 3)
     plan = plan_of(layer)
-    expected = oracle.weighted(one_hot(y), weights_of(y), *plan[:2])
-    assert_near(call(path, layer, (x, labels)), (mixed_inputs(x, plan), *expected))
+    expected = mixed_inputs(x, plan), *oracle.weighted(one_hot(y), weights_of(y), *plan[:2])
+    for ours in (at_step(path, layer, 0, (x, FORMS[form](y))), call(path, layer, (x, FORMS[form](y)))):
+        assert_near(ours, expected)
+        assert ours[2].dtype == "float32"
 
 
 @every_layer_and_path
-@pytest.mark.parametrize("shape", [(6,), (6, 1)], ids=str)
-def test_class_weights_multiply_into_the_weights_that_there_are(make, shape, path):
+def test_class_weights_multiply_into_the_weights_that_there_are(make, path):
+    shape = (6, 1) if path == "native" else (6,)
     x, y, w = data(), ids(), np.linspace(0.0, 2, 6, dtype="float32")
     layer = make(class_weight=CLASS_WEIGHT, num_classes=3)
     plan = plan_of(layer)
@@ -136,11 +135,8 @@ def test_the_loss_of_fit_is_the_weighted_pair(make):
 def test_class_weights_of_the_layer_in_a_step():
     class_weight, x, y = {0: 1.0, 1: 3.0}, data(12, (5,)), ids(12)
     w = np.array([class_weight.get(int(label), 1.0) for label in y])
-    for labels, settings, weights in (
-        (y, {}, w),
-        (one_hot(y), {}, w),
-        (y, {"sample_weight": np.linspace(0.2, 2, 12, dtype="float32")}, w * np.linspace(0.2, 2, 12)),
-    ):
+    given = np.linspace(0.2, 2, 12, dtype="float32")
+    for labels, settings, weights in ((y, {}, w), (one_hot(y), {"sample_weight": given}, w * given)):
         trainer = trainer_of(mix=mixup(class_weight=class_weight))
         logged = fit(trainer, x, labels, **settings)["loss"]
         assert logged == pytest.approx(mixed_loss(trainer, x, one_hot(y), weights=weights), rel=1e-4)
@@ -148,14 +144,13 @@ def test_class_weights_of_the_layer_in_a_step():
         assert evaluate(trainer, x, labels)["loss"] == pytest.approx(clean, rel=1e-4)
 
 
-def per_class(y, w, p, smoothing=0.0):
-    y = y * (1 - smoothing) + smoothing / 2
+def per_class(y, w, p):
     return -(w * (y * np.log(p) + (1 - y) * np.log(1 - p)))
 
 
 @every_layer_and_path
-@pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_the_mixed_loss_is_that_of_the_pair_class_by_class(make, dtype, path):
+def test_the_mixed_loss_is_that_of_the_pair_class_by_class(make, path):
+    dtype = "int32" if path == "native" else "float32"
     x, y, w = data(), data(6, (4,), 1).round().astype(dtype), data(6, (4,), 2).round() * 2
     layer = make()
     plan = plan_of(layer)

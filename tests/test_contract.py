@@ -163,10 +163,9 @@ LAYERS = {
 
 
 @pytest.mark.fast(
-    "MixUp of a table, soft labels",
-    "CutMix of uint8, weighted",
-    "CutMix of sequences",
-    "EmbeddingMixup with masks",
+    "MixUp of a t*",
+    "CutMix of [us]*",
+    "EmbeddingMixup w*",
     "RandomChoice",
     "pairs",
     "several targets",

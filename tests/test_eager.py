@@ -72,13 +72,7 @@ def tensors(framework):
     return functools.partial(keras.tree.map_structure, tf.constant) if framework == "tensorflow" else to_native
 
 
-@pytest.mark.fast(
-    "mixup-float32-native",
-    "cutmix-uint8-native",
-    "choice-float16-tensorflow",
-    "mixup-uint8-tensorflow",
-    "cutmix-float16-tensorflow",
-)
+@pytest.mark.fast("mixup-float32-*", "cutmix-uint8-*", "choice-float16-native")
 @pytest.mark.parametrize("framework", ["native", "tensorflow"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @every_layer

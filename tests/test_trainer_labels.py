@@ -27,6 +27,7 @@ from helpers import (
     predictions,
     raises,
     right_or_refused,
+    step_of,
     to_numpy,
     trainer_of,
 )
@@ -85,12 +86,6 @@ def test_trainer_and_layer_agree_on_the_number():
         raises(lambda: fit(trainer, data(14, (5,)), y), "num_classes", "tone")
 
 
-def test_numbers_in_the_config():
-    trainer = kmix.MixTrainer(many(True), mix=mixup(), num_classes={"root": 7, "vowel": 3})
-    serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(trainer)))
-    assert keras.saving.deserialize_keras_object(serialized).num_classes == {"root": 7, "vowel": 3}
-
-
 def test_a_target_for_each_output_and_weights():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((5,))
@@ -103,12 +98,11 @@ def test_a_target_for_each_output_and_weights():
     )
     x, w = data(12, (5,)), np.linspace(0.2, 2, 12, dtype="float32")
     y = {name: one_hot(ids(12, seed=i)) for i, name in enumerate(outputs)}
-    logged, plan = fit(trainer, x, y, sample_weight=dict.fromkeys(y, w))["loss"], trainer.plan(0, 12)
-    p = predictions(model, oracle.mixup(x, *plan[:2]))
+    logs, plan, p = step_of(trainer, x, y, sample_weight=dict.fromkeys(y, w))
     labels, weights = oracle.weighted(y["mixed"], w, *plan[:2])
     expected = {"mixed": labels, "kept": y["kept"], "swapped": y["swapped"][plan.permutation]}
     losses = [(weights * oracle.crossentropy(expected[name], p[name])).mean() for name in outputs]
-    assert logged == pytest.approx(sum(losses), rel=1e-4)
+    assert logs["loss"] == pytest.approx(sum(losses), rel=1e-4)
     clean = predictions(model, x)
     losses = [oracle.crossentropy(y[name], clean[name]).mean() for name in outputs]
     assert evaluate(trainer, x, y)["loss"] == pytest.approx(sum(losses), rel=1e-4)
@@ -129,9 +123,8 @@ def test_a_target_on_each_of_the_three_ways(way):
 def test_target_labels_for_positions_to_regress():
     x, y = data(6, (4, 2)), data(6, (4, 3), 1) * 9 - 4
     trainer = trainer_of(network(3, None, (4, 2)), "mse", target="labels")
-    logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 6)
-    p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))
-    assert logged == pytest.approx(np.mean((oracle.mixup(y, *plan[:2]) - p) ** 2), rel=1e-4)
+    logs, plan, p = step_of(trainer, x, y)
+    assert logs["loss"] == pytest.approx(np.mean((oracle.mixup(y, *plan[:2]) - p) ** 2), rel=1e-4)
 
 
 def test_a_target_that_is_unknown_or_unlike_the_labels():
@@ -142,12 +135,16 @@ def test_a_target_that_is_unknown_or_unlike_the_labels():
         raises(lambda: fit(trainer, data(6, (5,)), one_hot(ids())), "target")
 
 
-def test_targets_in_the_config():
-    for target in ("keep", {"a": "labels", "b": "union"}, None):
-        trainer = kmix.MixTrainer(network(), mix=mixup(), target=target)
-        serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(trainer)))
-        copy = keras.saving.deserialize_keras_object(serialized)
-        assert copy.get_config()["target"] == trainer.get_config()["target"]
+@pytest.mark.parametrize(
+    "settings",
+    [{"num_classes": {"root": 7, "vowel": 3}}, {"target": "keep"}, {"target": {"root": "labels", "vowel": "union"}}],
+    ids=str,
+)
+def test_settings_in_the_config(settings):
+    trainer = kmix.MixTrainer(many(True), mix=mixup(), **settings)
+    copy = keras.saving.deserialize_keras_object(json.loads(json.dumps(keras.saving.serialize_keras_object(trainer))))
+    assert settings.items() <= copy.get_config().items()
+    assert copy.get_config() == trainer.get_config()
 
 
 FLOATS = {
@@ -186,18 +183,16 @@ def test_floats_of_one_column_are_probabilities():
     x, y = data(32, (5,)), ids(32, 2).astype("float32")[:, None]
     for loss in ("binary_crossentropy", kmix.losses.SoftLabelCrossentropy(multi_label=True)):
         trainer = trainer_of(network(1, "sigmoid"), loss)
-        logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 32)
-        p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))
-        assert logged == pytest.approx(oracle.binary_crossentropy(oracle.mixup(y, *plan[:2]), p).mean(), rel=1e-4)
+        logs, plan, p = step_of(trainer, x, y)
+        assert logs["loss"] == pytest.approx(oracle.binary_crossentropy(oracle.mixup(y, *plan[:2]), p).mean(), rel=1e-4)
 
 
 def test_values_to_regress_stay_values():
     x, y = data(6, (5,)), np.linspace(-3, 9, 6, dtype="float32")
     for values in (y, y[:, None]):
         trainer = trainer_of(network(1, None), "mse")
-        logged, plan = fit(trainer, x, values)["loss"], trainer.plan(0, 6)
-        p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))[:, 0]
-        assert logged == pytest.approx(np.mean((oracle.mixup(y, *plan[:2]) - p) ** 2), rel=1e-4)
+        logs, plan, p = step_of(trainer, x, values)
+        assert logs["loss"] == pytest.approx(np.mean((oracle.mixup(y, *plan[:2]) - p[:, 0]) ** 2), rel=1e-4)
 
 
 FORMS = {
@@ -291,10 +286,9 @@ def test_the_number_of_classes_is_asked_for(name):
 def test_with_the_number_the_labels_have_it():
     x, y = data(12, (5,)), ids(12)
     trainer = trainer_of(network(8, None), metric_loss, num_classes=CLASSES)
-    logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 12)
-    p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))
+    logs, plan, p = step_of(trainer, x, y)
     labels = oracle.mixup(one_hot(y), *plan[:2])
-    assert logged == pytest.approx(np.mean((p @ p.T - labels @ labels.T) ** 2), rel=1e-3)
+    assert logs["loss"] == pytest.approx(np.mean((p @ p.T - labels @ labels.T) ** 2), rel=1e-3)
 
 
 @pytest.mark.fast("kmix", "binary focal", "function")
@@ -303,11 +297,9 @@ def test_the_loss_may_tell_that_columns_are_classes(name):
     x, y = data(12, (5,)), ids(12)
     # On TensorFlow, Keras takes the input of a softmax for the logits of a binary loss.
     trainer = trainer_of(network(activation="sigmoid" if "binary" in name else "softmax"), TELLING[name]())
-    logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 12)
-    labels, p = oracle.mixup(one_hot(y), *plan[:2]), predictions(trainer.model, oracle.mixup(x, *plan[:2]))
-    loss = keras.losses.get(TELLING[name]())
-    expected = float(np.mean(to_numpy(loss(labels.astype("float32"), p))))
-    assert logged == pytest.approx(expected, rel=1e-4)
+    logs, plan, p = step_of(trainer, x, y)
+    loss, labels = keras.losses.get(TELLING[name]()), oracle.mixup(one_hot(y), *plan[:2])
+    assert logs["loss"] == pytest.approx(np.mean(to_numpy(loss(labels.astype("float32"), p))), rel=1e-4)
 
 
 def test_each_output_by_its_own_loss():
@@ -322,11 +314,11 @@ def test_each_output_by_its_own_loss():
         raises(lambda: fit(trainer, data(12, (5,)), y), "num_classes")
     trainer = trainer_of(keras.Model(inputs, outputs), losses, num_classes={"code": CLASSES})
     x = data(12, (5,))
-    logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 12)
-    p, labels = predictions(trainer.model, oracle.mixup(x, *plan[:2])), oracle.mixup(one_hot(y["kind"]), *plan[:2])
+    logs, plan, p = step_of(trainer, x, y)
+    labels = oracle.mixup(one_hot(y["kind"]), *plan[:2])
     expected = oracle.crossentropy(labels, p["kind"]).mean()
     expected += np.mean((p["code"] @ p["code"].T - labels @ labels.T) ** 2)
-    assert logged == pytest.approx(expected, rel=1e-3)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.xla
@@ -347,10 +339,10 @@ def test_multi_hot_columns_and_floats_are_right():
         multi_hot = y.dtype != "float32"
         loss = "binary_crossentropy" if multi_hot else "mse"
         trainer = trainer_of(network(3, "sigmoid" if multi_hot else None), loss)
-        logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 6)
-        p, labels = predictions(trainer.model, oracle.mixup(x, *plan[:2])), oracle.mixup(y, *plan[:2])
+        logs, plan, p = step_of(trainer, x, y)
+        labels = oracle.mixup(y, *plan[:2])
         expected = oracle.binary_crossentropy(labels, p) if multi_hot else (labels - p) ** 2
-        assert logged == pytest.approx(np.mean(expected), rel=1e-4)
+        assert logs["loss"] == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 @pytest.mark.fast("label smoothing")

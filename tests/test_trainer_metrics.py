@@ -4,31 +4,32 @@ import keras
 import numpy as np
 import oracle
 import pytest
-from helpers import data, evaluate, fit, ids, network, one_hot, predictions, to_numpy, trainer_of
+from helpers import data, evaluate, ids, network, one_hot, predictions, step_of, to_numpy, trainer_of
 
-THRESHOLDS = {
-    "AUC": lambda: keras.metrics.AUC(),
-    "Precision": lambda: keras.metrics.Precision(),
-    "Recall": lambda: keras.metrics.Recall(thresholds=0.4),
-    "TruePositives": lambda: keras.metrics.TruePositives(),
-    "TrueNegatives": lambda: keras.metrics.TrueNegatives(),
-    "FalsePositives": lambda: keras.metrics.FalsePositives(),
-    "FalseNegatives": lambda: keras.metrics.FalseNegatives(),
-    "SensitivityAtSpecificity": lambda: keras.metrics.SensitivityAtSpecificity(0.5),
-    "SpecificityAtSensitivity": lambda: keras.metrics.SpecificityAtSensitivity(0.5),
-    "PrecisionAtRecall": lambda: keras.metrics.PrecisionAtRecall(0.5),
-    "RecallAtPrecision": lambda: keras.metrics.RecallAtPrecision(0.5),
-    "BinaryAccuracy": lambda: keras.metrics.BinaryAccuracy(name="hits"),
-    "BinaryIoU": lambda: keras.metrics.BinaryIoU(target_class_ids=[0, 1], threshold=0.5),
-    "named": lambda: keras.metrics.Precision(name="how precise"),
-}
+M = keras.metrics
 
 
-class OwnRecall(keras.metrics.Recall):
+class OwnRecall(M.Recall):
     """A user's metric that subclasses one that thresholds."""
 
 
-THRESHOLDS["sub-classed"] = lambda: OwnRecall(name="own")
+THRESHOLDS = [
+    M.AUC,
+    M.Precision,
+    M.TruePositives,
+    M.TrueNegatives,
+    M.FalsePositives,
+    M.FalseNegatives,
+    lambda: M.Recall(thresholds=0.4),
+    lambda: M.SensitivityAtSpecificity(0.5),
+    lambda: M.SpecificityAtSensitivity(0.5),
+    lambda: M.PrecisionAtRecall(0.5),
+    lambda: M.RecallAtPrecision(0.5),
+    lambda: M.BinaryAccuracy(name="hits"),
+    lambda: M.BinaryIoU(target_class_ids=[0, 1], threshold=0.5),
+    lambda: M.Precision(name="how precise"),
+    lambda: OwnRecall(name="own"),
+]
 
 
 def binary_batch(n=32):
@@ -57,12 +58,10 @@ def test_metrics_see_hard_labels_in_a_training_step(columns):
         model, loss = network(), "categorical_crossentropy"
     else:
         model, loss = network(1, "sigmoid"), "binary_crossentropy"
-    makes = list(THRESHOLDS.values())[:: 1 if columns == "one column" else 5]
+    makes = THRESHOLDS[:: 1 if columns == "one column" else 5]
     metrics = [make() for make in makes]
     trainer = trainer_of(model, loss, metrics=metrics)
-    logs = fit(trainer, x, y)
-    plan = trainer.plan(0, 32)
-    p = predictions(model, oracle.mixup(x, *plan[:2]))
+    logs, plan, p = step_of(trainer, x, y)
     clean, scores = predictions(model, x), evaluate(trainer, x, y)
     assert not np.array_equal(oracle.mixup(y, *plan[:2]) > 0, hard(y, plan) > 0)
     for make, metric in zip(makes, metrics, strict=True):
@@ -72,10 +71,9 @@ def test_metrics_see_hard_labels_in_a_training_step(columns):
 
 def test_metrics_of_one_class_on_class_ids():
     x, y = data(32, (5,)), ids(32)
-    make = lambda: keras.metrics.Precision(thresholds=0.2, class_id=1, name="of_one")
+    make = lambda: M.Precision(thresholds=0.2, class_id=1, name="of_one")
     trainer = trainer_of(metrics=[make(), "accuracy"])
-    logs, plan = fit(trainer, x, y, validation_data=(x, y)), trainer.plan(0, 32)
-    p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))
+    logs, plan, p = step_of(trainer, x, y, validation_data=(x, y))
     np.testing.assert_allclose(logs["of_one"], of_keras(make, hard(one_hot(y), plan), p), rtol=1e-4)
     labels = oracle.mixup(one_hot(y), *plan[:2])
     assert logs["of_one"] != pytest.approx(of_keras(make, labels, p))
@@ -90,16 +88,14 @@ def test_weighted_metrics_and_many_outputs():
     inputs = keras.Input((5,))
     outputs = {name: keras.layers.Dense(1, "sigmoid", name=name)(inputs) for name in ("a", "b")}
     model = keras.Model(inputs, outputs)
-    make = lambda: keras.metrics.Recall(name="recall")
+    make = lambda: M.Recall(name="recall")
     trainer = trainer_of(
         model,
         {"a": "binary_crossentropy", "b": "mse"},
         metrics={"a": [make()]},
         weighted_metrics={"b": [make(), "mae"]},
     )
-    logs = fit(trainer, x, {"a": y, "b": y}, sample_weight={"a": w, "b": w})
-    plan = trainer.plan(0, 32)
-    p = predictions(model, oracle.mixup(x, *plan[:2]))
+    logs, plan, p = step_of(trainer, x, {"a": y, "b": y}, sample_weight={"a": w, "b": w})
     mixed, weights = oracle.weighted(y, w, *plan[:2])
     labels = (mixed >= 0.5).astype("float32")
     np.testing.assert_allclose(logs["a_recall"], of_keras(make, labels, p["a"]), rtol=1e-4)
@@ -111,16 +107,15 @@ def test_weighted_metrics_and_many_outputs():
 def test_metrics_that_are_right_on_soft_labels_see_them():
     x, y = data(32, (5,)), one_hot(ids(32))
     makes = [
-        lambda: keras.metrics.CategoricalAccuracy(),
-        lambda: keras.metrics.TopKCategoricalAccuracy(2),
-        lambda: keras.metrics.CategoricalCrossentropy(),
-        lambda: keras.metrics.MeanSquaredError(),
-        lambda: keras.metrics.F1Score(),
+        M.CategoricalAccuracy,
+        lambda: M.TopKCategoricalAccuracy(2),
+        M.CategoricalCrossentropy,
+        M.MeanSquaredError,
+        M.F1Score,
     ]
     metrics = [make() for make in makes]
     trainer = trainer_of(metrics=metrics)
-    logs, plan = fit(trainer, x, y), trainer.plan(0, 32)
+    logs, plan, p = step_of(trainer, x, y)
     labels = oracle.mixup(y, *plan[:2]).astype("float32")
-    p = predictions(trainer.model, oracle.mixup(x, *plan[:2]))
     for make, metric in zip(makes, metrics, strict=True):
         np.testing.assert_allclose(logs[metric.name], of_keras(make, labels, p), rtol=1e-4, err_msg=metric.name)

@@ -20,16 +20,7 @@ from helpers import (
 
 import kmix
 
-HOOKS = (
-    "train_step",
-    "test_step",
-    "predict_step",
-    "compute_loss",
-    "compute_metrics",
-    "fit",
-    "evaluate",
-    "predict",
-)
+METHODS = ["train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit", "evaluate", "predict"]
 
 
 def overriding(*names, base=keras.Model):
@@ -50,7 +41,7 @@ def functional_of(cls):
     return cls(inputs, keras.layers.Dense(CLASSES, "softmax", name="top")(inputs))
 
 
-@pytest.mark.parametrize("name", HOOKS)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_functional_model_with_a_step_or_loss_of_its_own_is_refused(name):
     # Keras turns a class that is called with inputs and outputs into a functional model.
     child = type("Child", (overriding(name),), {})
@@ -78,25 +69,13 @@ def test_all_methods_are_named():
 
 
 def test_what_keras_has_of_its_own_and_other_methods_are_welcome():
-    class Named(keras.Model):
-        def call(self, *args, **kwargs):
-            return super().call(*args, **kwargs)
-
-        def compile(self, *args, **kwargs):
-            return super().compile(*args, **kwargs)
-
-        def get_config(self):
-            return super().get_config()
-
-        def summary(self, *args, **kwargs):
-            return super().summary(*args, **kwargs)
-
+    other = overriding("call", "compile", "get_config", "summary")
     sequential = keras.Sequential([keras.Input((5,)), keras.layers.Dense(CLASSES, "softmax")])
     inner = functional_of(overriding("compute_loss"))
     inputs = keras.Input((5,))
     around = keras.Model(inputs, keras.layers.Dense(CLASSES, "softmax")(inner(inputs)))
     x, y = data(6, (5,)), ids()
-    for model in (sequential, functional_of(Named), around):
+    for model in (sequential, functional_of(other), around):
         trainer = trainer_of(model)
         assert fit(trainer, x, y)["loss"] == pytest.approx(mixed_loss(trainer, x, one_hot(y)), rel=1e-4)
 

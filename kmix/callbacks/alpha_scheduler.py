@@ -53,13 +53,13 @@ class AlphaScheduler(keras.callbacks.Callback):
         if not self.targets:
             _checks.fail("`target` must be a mixing layer or a list of them.", "an empty list")
         for layer in self.targets:
-            if not hasattr(layer, "check_alpha"):
+            if not hasattr(layer, "_check_alpha"):
                 _checks.fail(
                     "`target` must be a mixing layer of kmix or a MixTrainer, or a list of them.",
                     f"a {type(layer).__name__}",
                     error=TypeError,
                 )
-            layer.check_alpha(0.0)
+            layer._check_alpha(0.0)
 
     def __deepcopy__(self, memo):
         # Share the targets: no training would use copies of them.

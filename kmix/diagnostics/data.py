@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kmix import _backend, _checks
-from kmix.batch import INPUTS, LABELS, WEIGHTS, is_labelled
+from kmix.batch import INPUTS, LABELS, WEIGHTS
 from kmix.diagnostics.scores import label_shares
 
 tree = keras.tree
@@ -43,7 +43,7 @@ def read_batch(batch: Any) -> tuple[Any, dict[str, np.ndarray], Any]:
     if isinstance(batch, Mapping) and INPUTS in batch:
         x, weights = batch[INPUTS], batch.get(WEIGHTS)
         y = {name: value for name, value in batch.items() if name not in (INPUTS, WEIGHTS) and value is not None}
-    elif not isinstance(batch, Mapping) and is_labelled(batch):
+    elif isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None:
         x, y, weights = (*batch, None)[:3]
     x, y, weights = tree.map_structure(lambda leaf: None if leaf is None else _backend.values(leaf), (x, y, weights))
     y = y if isinstance(y, Mapping) else {LABELS: y}

@@ -9,11 +9,9 @@ import keras
 import numpy as np
 
 from kmix import _backend, _checks
-from kmix.batch import Batch
+from kmix.batch import Batch, Reading
 from kmix.diagnostics.data import read_batch
-from kmix.layers import RandomChoice
-from kmix.layers.batch_layer import BatchLayer
-from kmix.layers.mix_layer import MixLayer
+from kmix.layers import MixLayer, RandomChoice
 from kmix.training.placement import placed_layers
 from kmix.training.trainer import MixTrainer
 
@@ -41,7 +39,7 @@ class BatchPlan(NamedTuple):
 
 def is_mixer(value: Any) -> bool:
     """Whether `value` mixes: a mixing layer or a `MixTrainer`."""
-    return isinstance(value, (BatchLayer, MixTrainer))
+    return isinstance(value, (MixLayer, MixTrainer))
 
 
 def check_mixer(mixer: Any) -> Any:
@@ -65,40 +63,41 @@ class PlanReplay:
         self.mixer, self.start, self._layer = mixer, 0, mixer
         if isinstance(mixer, MixTrainer):
             self.start = int(_backend.values(mixer.step))
-            self._layer = mixer.mix if mixer.mix is not None else placed_layers(mixer.model)[0]
+            self._layer = mixer.mixer if mixer.mixer is not None else placed_layers(mixer.model)[0]
 
     def mix(self, step: int, batch: Any) -> tuple[Any, BatchPlan]:
         """The batch mixed as in a step, and its `BatchPlan`."""
         x, targets, _ = read_batch(batch)
-        size, sizes = len(tree.flatten(x)[0]), self._layer.inputs.pasted(x)
-        plan = self.mixer.plan(step, size, sizes, labels=targets if len(targets) > 1 else next(iter(targets.values())))
+        size, mixing = len(tree.flatten(x)[0]), self._layer.input_mixing
+        sizes = mixing.spatial_shape(x) if mixing.pastes else None
+        y = targets if len(targets) > 1 else next(iter(targets.values()))
+        plan = self.mixer.plan(step, size, spatial_shape=sizes, targets=y)
         layer = self._layer.layers[int(plan.choice)] if isinstance(self._layer, RandomChoice) else self._layer
         in_trainer = self._layer is not self.mixer
-        mixed = self._mix_in_training(batch, plan, layer, sizes) if in_trainer else self.mixer.at_step(step, batch)
+        mixed = self._mix_in_training(batch, plan, layer) if in_trainer else self.mixer.at_step(step, batch)
         lam = np.asarray(plan.lam, "float64")
         own = (_backend.NUMPY.rows(plan.permutation) == np.arange(size)) & (lam < 1)
         if len(tree.flatten(read_batch(mixed)[0])[0]) == 2 * size:
             # The clean samples come first.
             lam, own = np.concatenate([np.ones(size), lam]), np.concatenate([np.zeros(size, bool), own])
-        blends = plan.box is None and plan.region is None and isinstance(layer, MixLayer)
-        low = 0.5 if getattr(layer, "dominant", False) else 0.0
+        blends = not plan.pastes
+        low = 0.5 if layer.lam_at_least_half else 0.0
         return mixed, BatchPlan(lam, own, _alpha_of(layer, step) if blends else None, low)
 
     def alpha(self, step: int) -> float | None:
         """Alpha in a step; None if the mixer has none of its own."""
         return _alpha_of(self._layer, step)
 
-    def _mix_in_training(self, batch, plan, layer, sizes):
+    def _mix_in_training(self, batch, plan, layer):
         """The batch of a training step. Hidden layers mix the inputs later."""
-        trainer = self.mixer
-        classes = trainer.num_classes
-        if classes is None and not tree.is_nested(trainer.model.output_shape[-1]):
-            classes = trainer.model.output_shape[-1]
-        settings = self._layer.settings._replace(target=trainer.target, num_classes=classes, labels=trainer.labels)
-        early = trainer.mix is not None and not trainer.at
-        read = Batch.read(batch, settings, self._layer.inputs if early else None)
-        values = read.encode(_backend.NUMPY, read.check(_backend.NUMPY))
-        return read.write(read.mix(_backend.NUMPY, values, plan, layer.inputs if early else None, sizes))
+        trainer, step_mixer = self.mixer, self.mixer._step_mixer
+        x, y, sample_weight = (*batch, None)[:3]
+        loss = trainer.loss if trainer.compiled else None
+        y, target = step_mixer._labels.read(y, loss)
+        y = tree.map_structure(_backend.values, y)
+        early = layer.input_mixing if trainer.mixer is not None and not trainer.places else None
+        read = Batch.read((x, y, sample_weight), Reading(target, input_mixing=early, partners=layer._partners))
+        return read.check_values().encode().mix(plan, early, layer.include_clean).write(layer.include_clean)
 
 
 def _alpha_of(layer, step):

@@ -121,7 +121,8 @@ class MixLayer(keras.layers.Layer):
             jit_compile=_checks.boolean(jit_compile, "jit_compile"),
             # From Python's generator, as Keras' own seeds, so that keras.utils.set_random_seed controls it.
             seed=random.randint(1, int(1e9)) if seed is None else _checks.seed(seed),
-            _target=_check_target(to_target(target), num_classes, self._partners, type(self).__name__),
+            _target=check_target(to_target(target), num_classes, self._partners, type(self).__name__),
+            _seed_given=seed is not None,
         )
         self._pairing: Pairing = to_pairing(pairing)
         self._alpha: Any = Alpha(alpha) if self._has_alpha else None
@@ -280,6 +281,11 @@ class MixLayer(keras.layers.Layer):
 
     def _read(self, batch):
         return Batch.read(batch, self._reading())
+
+    @property
+    def _within(self):
+        """Where partners come from."""
+        return self._pairing.within
 
     def _check_pairing(self, batch):
         """Raise unless partners can be chosen for a batch."""
@@ -572,7 +578,10 @@ class MixLayer(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{name: value if name == "dtype" else deserialize(value) for name, value in config.items()})
+        layer = cls(**{name: value if name == "dtype" else deserialize(value) for name, value in config.items()})
+        # Nobody gave a seed that a config brought along.
+        layer._keep(_seed_given=False)
+        return layer
 
     def __reduce__(self):
         memory = None if self._alpha is None else self._alpha.pickled()
@@ -618,7 +627,7 @@ def _plain(target):
     return [_plain(part) for part in target] if isinstance(target, (list, tuple)) else target
 
 
-def _check_target(target, num_classes, partners, mixer):
+def check_target(target, num_classes, partners, mixer):
     """Return a `Target`, or a structure of targets that a mixer can use, or raise."""
     if num_classes is not None and target is not None and not (isinstance(target, dict) and "labels" not in target):
         _checks.fail(

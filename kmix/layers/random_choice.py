@@ -70,7 +70,7 @@ class RandomChoice(MixLayer):
                     f"All `layers` must agree on `{setting}`, since every batch has the same labels.", f"{given}"
                 )
             agreed[setting] = getattr(layers[0], setting)
-        within = {layer._pairing.within for layer in layers}
+        within = {layer._within for layer in layers}
         if len(within) > 1:
             _checks.fail("All `layers` must agree on `within` of their pairing.", f"{sorted(map(str, within))}")
         self._partners = max(layer._partners for layer in layers)
@@ -114,6 +114,10 @@ class RandomChoice(MixLayer):
 
     def _alphas(self, xp, step, leaf, given=None):
         return [layer._alphas(xp, step, leaf, given) for layer in self.layers]
+
+    @property
+    def _within(self):
+        return self.layers[0]._within
 
     def _check_pairing(self, batch):
         for layer in self.layers:

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from kmix import _backend
-from kmix.layers.step import running
+from kmix.layers.training_step import current_step
 from kmix.metrics import confidence_and_accuracy
 
 # They threshold labels or cast them to bool. A mixed label of 0.3 would be "positive": both partners would count.
@@ -45,9 +45,9 @@ class HardLabels(keras.metrics.Metric):
         sample_weight: Optional weights.
 
     Example:
-        >>> from kmix.layers.step import Step, run
+        >>> from kmix.layers.training_step import TrainingStep, run_step
         >>> metric = kmix.training.hard_label_metrics.HardLabels(keras.metrics.Precision())
-        >>> with run(Step()):
+        >>> with run_step(TrainingStep()):
         ...     metric.update_state(np.array([[0.7], [0.3]]), np.array([[0.9], [0.9]]))
         >>> float(metric.result())
         0.5
@@ -61,7 +61,7 @@ class HardLabels(keras.metrics.Metric):
             self._direction = metric._direction
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        step = running()
+        step = current_step()
         if step is not None and "float" in _backend.dtype(y_true := ops.convert_to_tensor(y_true)):
             hard = y_true >= 0.5
             if step.several and len(y_true.shape) > 1:
@@ -125,7 +125,7 @@ def _accuracy(y_true, y_pred):
     given, columns = _backend.static_shape(y_true), y_pred.shape[-1]
     rank, last = (None, None) if given is None else (len(given), given[-1] if given else None)
     pairs = last == 3 and columns is not None and columns > 3
-    if pairs or (columns == 1 and running() is not None):
+    if pairs or (columns == 1 and current_step() is not None):
         return confidence_and_accuracy(y_true, ops.cast(y_pred, "float32"))[1]
     if columns == 1:
         return keras.metrics.binary_accuracy(y_true, y_pred)

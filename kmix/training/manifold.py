@@ -7,10 +7,10 @@ import operator
 import keras
 
 from kmix import _backend, _checks
-from kmix.layers.step import running
+from kmix.layers.input_mixing import check_batch_of_plan
+from kmix.layers.training_step import current_step
 from kmix.mixing import mix_inputs
-from kmix.targets.inputs import check_batch_of_plan
-from kmix.targets.padding_masks import mix_masks
+from kmix.mixing.padding_masks import mix_masks
 from kmix.training import graph as graphs
 
 tree = keras.tree
@@ -29,7 +29,7 @@ class Place(keras.layers.Layer):
         self.built = True
 
     def call(self, x, training=None):
-        step = running() if training else None
+        step = current_step() if training else None
         return x if step is None or step.plan is None else tree.map_structure(lambda leaf: self._mixed(leaf, step), x)
 
     def _mixed(self, leaf, step):
@@ -39,7 +39,7 @@ class Place(keras.layers.Layer):
         if self.places == (LAYER,):
             return mix(leaf, plan)
         for place in () if is_mask else self.places:
-            step.note(place)
+            step.record(place)
         here = functools.reduce(operator.or_, [plan.place == place for place in self.places])
         return _backend.namespace(leaf).apply_if(here, lambda leaf: mix(leaf, plan), leaf)
 

@@ -7,12 +7,11 @@ import keras
 from keras import ops
 
 from kmix import _backend, _checks
-from kmix.layers.step import running
+from kmix.batch import targets_of
+from kmix.label_forms import resolve
+from kmix.layers.training_step import current_step
 from kmix.losses import SoftLabelCrossentropy
-from kmix.targets.assign import explicit
-from kmix.targets.label_forms import settle_labels
-from kmix.targets.labels import recognise
-from kmix.targets.spread import spread
+from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
 
 tree = keras.tree
 
@@ -30,20 +29,24 @@ _CLASS_LOSSES = (
 
 
 class Label(NamedTuple):
-    """One array of labels, and what is known about it: its target and number of classes, and of its output the shape
-    and the loss. The shape is None if it is unknown, the loss if nothing but metrics compares with the labels.
+    """One array of labels, and what is known about it: its target, and of its output the shape and the loss. The shape
+    is None if it is unknown, the loss if nothing but metrics compares with the labels.
     """
 
     y: Any
     target: Any
-    num_classes: int | None
     output: Any
     loss: Any
 
     @property
     def is_label(self):
         """Whether it follows a plan like labels do."""
-        return self.y is not None and self.target in (None, "labels")
+        return self.y is not None and isinstance(self.target, (Labels, LabelPairs))
+
+    @property
+    def num_classes(self):
+        """The number of classes that its target knows."""
+        return getattr(self.target, "num_classes", None)
 
     @property
     def columns(self):
@@ -56,14 +59,12 @@ class OutputLabels:
 
     Args:
         model: The bare model, whose outputs show what the labels are.
-        target, num_classes: Those of the trainer or of its mixing layers.
-        form: The form of mixed labels, `"dense"` or `"pair"`.
-        gaps: Whether NaN stands for a value that is not known.
+        target: The `Target` of the trainer or of its mixing layers, or a structure of targets.
     """
 
-    def __init__(self, model, target, num_classes, form, gaps):
-        self._model, self._target, self._num_classes = model, target, num_classes
-        self._form, self._gaps = form, gaps
+    def __init__(self, model, target):
+        self._model, self._target = model, target
+        self._gaps = any(getattr(each, "nan_is_missing", False) for each in tree.flatten(target))
 
     def of(self, y, loss):
         """A `Label` for each array of labels, in the order of `keras.tree.flatten(y)`.
@@ -84,20 +85,19 @@ class OutputLabels:
             keys = names if len(names) == len(keys) else [None] * len(keys)
         if isinstance(loss, (list, tuple)):
             loss = dict(zip(names, loss, strict=False))
-        targets, classes = spread(explicit(self._target, y), y, "target"), spread(self._num_classes, y, "num_classes")
         labels = []
-        for key, leaf, target, count in zip(keys, tree.flatten(y), targets, classes, strict=True):
+        for key, leaf, target in zip(keys, tree.flatten(y), tree.flatten(targets_of(self._target, y)), strict=True):
             # A loss that nobody knows is another thing than an output without a loss.
             own = loss.get(key, None if key in shapes else "unknown") if isinstance(loss, dict) else loss
-            labels.append(Label(leaf, target, count, shapes.get(key), own))
+            labels.append(Label(leaf, target, shapes.get(key), own))
         return labels
 
     def read(self, y, loss):
         """Read labels before anything is mixed.
 
         Returns:
-            The labels, where float class ids become integers if the loss reads them as ids; their target; and the
-            number of classes of each, as given, or inferred from the outputs and the losses.
+            The labels, where float class ids become integers if the loss reads them as ids; and their target, or a
+            structure of targets, with the numbers of classes that the outputs and losses show.
 
         Raises:
             ValueError: if it is not clear what the labels are.
@@ -105,16 +105,16 @@ class OutputLabels:
         labels = self.of(y, loss)
         self._check_gaps(labels)
         read = [_read(label) for label in labels]
+        resolved = [_resolved(*each) for each in zip(labels, (classes for _, classes in read), strict=True)]
         y = tree.pack_sequence_as(y, [leaf for leaf, _ in read])
-        idle = tree.pack_sequence_as(y, list(map(_is_idle, labels)))
-        return y, _keep_idle(self._target, idle), tree.pack_sequence_as(y, [classes for _, classes in read])
+        return y, _with_targets(self._target, tree.pack_sequence_as(y, resolved))
 
     def encode(self, y, loss, keep_ids=False):
         """Labels for losses and metrics: class ids are one-hot encoded, or only checked with `keep_ids`.
 
         Mixed labels, and targets that are not labels, stay unchanged.
         """
-        if y is None or running() is not None:
+        if y is None or current_step() is not None:
             return y
         return tree.pack_sequence_as(y, [self._encode(label, keep_ids) for label in self.of(y, loss)])
 
@@ -122,17 +122,19 @@ class OutputLabels:
         if not label.is_label or _is_idle(label) or (label.output is not None and label.output[-1] == 1):
             return label.y
         y, classes = _read(label)
-        xp, is_float = _backend.namespace(y), "float" in _backend.dtype(y)
-        form = recognise(y, classes, "dense" if is_float else self._form)
-        checked = form.check(xp, y)
-        return checked if keep_ids else form.encode(xp, checked)
+        xp, info = _backend.namespace(y), BatchInfo()
+        # Labels of any rank were accepted for training, or the loss would tell.
+        target = Labels(classes, any_shape=True) if "float" not in _backend.dtype(y) else Labels(any_shape=True)
+        target.check(y, info)
+        target.check_values(xp, y, info)
+        return y if keep_ids or isinstance(label.target, LabelPairs) else target.encode(xp, y, None, info)[0]
 
     def check_compiled(self, loss, metrics, weighted_metrics):
         """Raise if a loss or metric cannot read mixed labels."""
         for compiled in (loss, metrics, weighted_metrics):
-            by_target(functools.partial(_check_reads_mixed, form=self._form), compiled, self._target)
+            by_target(_check_reads_mixed, compiled, self._target)
         outputs = self._outputs()
-        if self._gaps and outputs is not None and not tree.is_nested(self._num_classes):
+        if self._gaps and outputs is not None:
             self._check_gaps(self.of(outputs, loss), weighted_metrics)
 
     def _outputs(self):
@@ -160,16 +162,25 @@ def _is_idle(label):
     return label.is_label and integer and label.loss is None and label.columns in (None, 1)
 
 
-def _keep_idle(target, idle):
-    """`target`, but for labels that are `idle`, which stay as they are."""
-    if not any(tree.flatten(idle)):
-        return target
-    if isinstance(idle, dict):
-        return {key: _keep_idle(target[key] if isinstance(target, dict) else target, idle[key]) for key in idle}
-    if isinstance(idle, (list, tuple)):
-        targets = target if isinstance(target, (list, tuple)) else [target] * len(idle)
-        return [_keep_idle(*pair) for pair in zip(targets, idle, strict=True)]
-    return "keep"
+def _resolved(label, num_classes):
+    """The target of labels, with the number of classes that was found out; `Keep` for labels that are idle."""
+    if _is_idle(label):
+        return Keep()
+    known = isinstance(label.target, Labels) and label.target.num_classes is None and num_classes is not None
+    return label.target.replace(num_classes=num_classes) if known else label.target
+
+
+def _with_targets(target, each):
+    """A structure of targets in which `each` array of labels has its own, and other targets stay as they are."""
+    if isinstance(target, dict):
+        return {key: _with_targets(part, each[key]) for key, part in target.items()}
+    if isinstance(target, list):
+        return [_with_targets(*pair) for pair in zip(target, each, strict=True)]
+    if not isinstance(target, Labels) or not isinstance(each, (dict, list, tuple)):
+        return each if isinstance(target, (Labels, LabelPairs)) else target
+    if isinstance(each, dict):
+        return {key: _with_targets(target, part) for key, part in each.items()}
+    return [_with_targets(target, part) for part in each]
 
 
 def _read(label):
@@ -179,7 +190,7 @@ def _read(label):
     output, y = label.output, ops.convert_to_tensor(label.y)
     if output is not None and output[-1] not in (1, None):
         # TensorFlow may not know the form of labels while it traces.
-        y = settle_labels(y, output[-1], len(output))
+        y = resolve(y, output[-1], len(output))
     shape, dtype = _backend.static_shape(y), _backend.dtype(y)
     if "float" in dtype and _ids_like(shape) and label.columns not in (1, None):
         if not isinstance(label.loss, SoftLabelCrossentropy):
@@ -258,15 +269,16 @@ def _tells_classes(loss):
 def by_target(function, compiled, target):
     """`function(item, target)` for each loss or metric of a structure, and the part of `target` that it is for."""
     if isinstance(compiled, dict) and isinstance(target, dict):
-        return {key: by_target(function, part, target.get(key, "keep")) for key, part in compiled.items()}
+        return {key: by_target(function, part, target.get(key, Keep())) for key, part in compiled.items()}
     if isinstance(compiled, (list, tuple)) and isinstance(target, (list, tuple)) and len(compiled) == len(target):
         return [by_target(function, *pair) for pair in zip(compiled, target, strict=True)]
     return tree.map_structure(lambda item: function(item, target), compiled)
 
 
-def _check_reads_mixed(item, target, form):
-    """Raise if a loss or metric, given by name or not, does not accept mixed labels of the form `form`."""
-    if item is None or not any(kind in (None, "labels") for kind in tree.flatten(target)):
+def _check_reads_mixed(item, target):
+    """Raise if a loss or metric, given by name or not, does not accept labels mixed as by `target`."""
+    targets = tree.flatten(target)
+    if item is None or not any(isinstance(each, (Labels, LabelPairs)) for each in targets):
         return
     while isinstance(item, functools.partial):
         item = item.func
@@ -287,7 +299,5 @@ def _check_reads_mixed(item, target, form):
         )
     module = item.__module__ if hasattr(item, "__name__") else cls.__module__
     foreign = item not in ("accuracy", "acc") if isinstance(item, str) else module.startswith("keras")
-    if form == "pair" and foreign:
-        _checks.fail(
-            'Only losses and metrics of kmix read labels that are pairs, `labels="pair"`.', name, hint.format("")
-        )
+    if foreign and any(isinstance(each, LabelPairs) for each in targets):
+        _checks.fail("Only losses and metrics of kmix read `LabelPairs`.", name, hint.format(""))

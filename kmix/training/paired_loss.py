@@ -4,10 +4,10 @@ import keras
 from keras import ops
 
 from kmix import _backend, _checks
-from kmix.layers.step import running
-from kmix.targets.labels import recognise
-from kmix.targets.sample_weights import label_shares, mix_weights, multiply
-from kmix.targets.spread import spread
+from kmix.batch import targets_of
+from kmix.layers.training_step import current_step
+from kmix.targets.labels import Labels
+from kmix.targets.sample_weights import mix_weight, pair_shares
 
 tree = keras.tree
 
@@ -39,7 +39,7 @@ class PairedLoss(keras.losses.Loss):
             )
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        step = running()
+        step = current_step()
         if step is None or step.label_plan is None:
             return self.loss(y_true, y_pred, sample_weight)
         plan = step.label_plan
@@ -58,10 +58,10 @@ class PairedLoss(keras.losses.Loss):
                     f"a scalar from {self.name}",
                     "Reduce over the other axes alone: `keras.losses.Dice(axis=(1, 2, 3))`.",
                 )
-            keep, a, b = label_shares(xp, own, plan, weight)
+            keep, a, b = pair_shares(xp, own, weight, plan)
             return xp.where(xp.along(keep, own), own, xp.along(a, own) * own + xp.along(b, own) * other)
 
-        mixed = None if weight is None else mix_weights(xp, weight, plan)
+        mixed = None if weight is None else mix_weight(xp, weight, plan)
         # Keras masks and reduces the pairs as it would the losses.
         return _Pairs(paired, self.name, self.reduction, self.dtype)(y_true, y_pred, mixed)
 
@@ -112,7 +112,7 @@ def paired(loss, target):
             f"loss={loss!r} for target={target!r}",
             "Write a structure of losses that matches `target`.",
         )
-    if loss is None or target not in (None, "labels") or isinstance(loss, PairedLoss):
+    if loss is None or not isinstance(target, Labels) or isinstance(loss, PairedLoss):
         return loss
     return PairedLoss(keras.losses.get(loss))
 
@@ -122,33 +122,39 @@ def shares_and_partners(y, plan):
     return plan.lam, plan.permutation
 
 
-def check_labels(xp, y, target, pasted):
-    """Raise where labels to mix would raise: losses may be mixed, but that does not tell what these are."""
-    for leaf, kind in zip(tree.flatten(y), spread(target, y, "target"), strict=True):
-        shape = _backend.static_shape(leaf)
+def class_weighted(xp, y, target, info, sample_weight):
+    """The sample weights of labels that stay unmixed, times those of their classes.
+
+    Raises where labels to mix would raise: losses may be mixed, but that does not tell what these are.
+
+    Args:
+        xp: Array namespace.
+        y: Labels.
+        target: A `Target`, or a structure of targets.
+        info: The `BatchInfo`.
+        sample_weight: Sample weights, or None.
+    """
+    for leaf, kind in zip(tree.flatten(y), tree.flatten(targets_of(target, y)), strict=True):
+        shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
         # Codes, which only the loss reads, have no form to check.
-        if kind in (None, "labels") and not ("int" in _backend.dtype(leaf) and shape is not None and len(shape) < 3):
-            form = recognise(leaf, None, guarded=kind is None, pasted=pasted)
-            form.check(xp, leaf)
-
-
-def class_weighted(xp, y, classes, sample_weight, class_weight):
-    """The sample weights of unmixed labels, times those of their classes."""
-    if class_weight is None:
-        return sample_weight
-    form = recognise(y, classes)
-    return multiply(xp, sample_weight, form.weigh_classes(xp, form.encode(xp, form.check(xp, y)), class_weight))
+        codes = "float" not in dtype and shape is not None and len(shape) < 3
+        if isinstance(kind, Labels) and not (codes and kind.class_weight is None):
+            kind.check(leaf, info)
+            kind.check_values(xp, xp.asarray(leaf), info)
+            if kind.class_weight is not None:
+                _, sample_weight = kind.encode(xp, xp.asarray(leaf), sample_weight, info)
+    return sample_weight
 
 
 def larger_share(y, target, sample_weight):
     """In a training step, the labels of the partner with the larger share, and mixed weights, for metrics."""
-    step = running()
+    step = current_step()
     if step is None or step.label_plan is None:
         return y, sample_weight
     plan = step.label_plan
 
     def larger(leaf, kind):
-        if kind not in (None, "labels"):
+        if not isinstance(kind, Labels):
             return leaf
         xp = _backend.namespace(leaf := ops.convert_to_tensor(leaf))
         return xp.where(xp.along(plan.lam >= 0.5, leaf), leaf, xp.take(leaf, plan.permutation))
@@ -156,7 +162,7 @@ def larger_share(y, target, sample_weight):
     def mixed(weight):
         if weight is None:
             return None
-        return mix_weights(_backend.namespace(weight := ops.convert_to_tensor(weight)), weight, plan)
+        return mix_weight(_backend.namespace(weight := ops.convert_to_tensor(weight)), weight, plan)
 
-    hard = [larger(*pair) for pair in zip(tree.flatten(y), spread(target, y, "target"), strict=True)]
+    hard = [larger(*pair) for pair in zip(tree.flatten(y), tree.flatten(targets_of(target, y)), strict=True)]
     return tree.pack_sequence_as(y, hard), tree.map_structure(mixed, sample_weight)

@@ -3,11 +3,11 @@
 import keras
 
 from kmix import _checks
-from kmix.layers import partners
-from kmix.layers.batch_layer import BatchLayer
+from kmix.batch import to_target
+from kmix.layers import MixLayer
+from kmix.layers.base import check_target
 from kmix.layers.keras_masks import MixMask
-from kmix.layers.mix_layer import MixLayer
-from kmix.targets import Pasted
+from kmix.targets import Labels
 from kmix.training import graph as graphs
 from kmix.training.manifold import LAYER, Rebuilt
 
@@ -21,7 +21,7 @@ LOOP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metr
 
 def leaves(layer):
     """The layers that draw with an alpha: those of a `RandomChoice`, or the layer itself."""
-    if isinstance(layer, MixLayer):
+    if isinstance(layer, MixLayer) and layer._has_alpha:
         yield layer
     for inner in getattr(layer, "layers", ()):
         yield from leaves(inner)
@@ -29,9 +29,9 @@ def leaves(layer):
 
 def placed_layers(model):
     """The mixing layers inside a model, in the order of its layers, each once."""
-    found: dict[BatchLayer, None] = {}
+    found: dict[MixLayer, None] = {}
     for layer in getattr(model, "layers", ()):
-        inner = [layer] if isinstance(layer, BatchLayer) else placed_layers(layer)
+        inner = [layer] if isinstance(layer, MixLayer) else placed_layers(layer)
         found.update(dict.fromkeys(inner))
     return list(found)
 
@@ -47,7 +47,7 @@ def check_ways(model, mixer, places, placed):
     """
     if not isinstance(model, keras.Model):
         _checks.fail("`model` must be a Keras model.", f"a {type(model).__name__}", error=TypeError)
-    if mixer is not None and not isinstance(mixer, BatchLayer):
+    if mixer is not None and not isinstance(mixer, MixLayer):
         _checks.fail("`mixer` must be a mixing layer of kmix.", f"a {type(mixer).__name__}", error=TypeError)
     check_loop(model)
     if mixer is None and not placed:
@@ -74,34 +74,34 @@ def check_ways(model, mixer, places, placed):
                 f"Mix the inputs with it: `MixTrainer(model, kmix.{type(layer).__name__}(...))`.",
             )
     for setting in _ONE_PLAN:
-        if len({repr(layer.get_config()[setting]) for layer in inside}) > 1:
+        given = [layer for layer in inside if setting != "seed" or layer._seed_given]
+        if len({repr(layer.get_config()[setting]) for layer in given}) > 1:
             _checks.fail(
                 f"All mixing layers of a model mix with one plan, so they must agree on `{setting}`.",
                 ", ".join(f"{layer.name}: {getattr(layer, setting)!r}" for layer in inside),
-                "Give them the same settings. The first layer determines the seed.",
+                "Give them the same settings.",
             )
-    for setting in ("labels", "class_weight", "target_arguments"):
-        agreed(setting, None, inside)
-    if mixer is None or not all(isinstance(layer.inputs, Pasted) for layer in leaves(mixer)):
+    if mixer is None or mixer.input_mixing.blends:
         _check_reads_no_ids(model, mixer is not None, places)
 
 
 # What shapes a plan.
-_ONE_PLAN = ("alpha", "per", "rate", *partners.PAIRING, "derange", "dominant", "keep_clean")
+_ONE_PLAN = ("alpha", "per", "rate", "pairing", "lam_at_least_half", "include_clean", "seed")
 
 
-def agreed(setting, value, layers):
-    """The value of a setting of the trainer or its mixing layers; None if none of them has one.
+def agreed_target(num_classes, target, layers):
+    """The target, or structure of targets, of a trainer and its mixing layers: the one that any of them was given.
 
     Args:
-        setting: Name of the setting.
-        value: The value of the trainer, or None.
+        num_classes, target: The arguments of the trainer.
         layers: The mixing layers.
     """
-    given = [each for each in (value, *(getattr(layer, setting) for layer in layers)) if each is not None]
+    given = [layer._target for layer in layers if layer.num_classes is not None or layer.target is not None]
+    if num_classes is not None or target is not None:
+        given.insert(0, check_target(to_target(target), num_classes, layers[0]._partners, "This mixer"))
     if any(each != given[0] for each in given):
-        _checks.fail(f"The trainer and its mixing layers must agree on `{setting}`.", f"{given}")
-    return given[0] if given else None
+        _checks.fail("The trainer and its mixing layers must agree on `num_classes` and `target`.", f"{given}")
+    return given[0] if given else Labels()
 
 
 def _check_reads_no_ids(model, inputs, places):
@@ -154,7 +154,7 @@ def _follow_ids(graph, blended, hint):
         outputs = layer(*args, **kwargs)
         inner = graphs.functional(layer) if isinstance(layer, keras.Model) else None
         # What has weights computes something else than ids.
-        flags = [isinstance(layer, BatchLayer) or (reads and not getattr(layer, "weights", ()))] * len(
+        flags = [isinstance(layer, MixLayer) or (reads and not getattr(layer, "weights", ()))] * len(
             tree.flatten(outputs)
         )
         if inner is not None:
@@ -216,7 +216,7 @@ def check_sequence(model, placed):
 
 def _mixing(layer):
     """The mixing layers of a layer: the layer itself, or those inside it."""
-    return [layer] if isinstance(layer, BatchLayer) else placed_layers(layer)
+    return [layer] if isinstance(layer, MixLayer) else placed_layers(layer)
 
 
 class Placed(Rebuilt):

@@ -45,7 +45,7 @@ class State:
                     self.built_with.append(layer.alpha)
                     self.alphas.append(trainer.add_weight(dtype="float32", initializer="zeros", name=name, **settings))
                 self._by_layer[layer] = self.alphas[-1]
-                layer.share_alpha(self.alphas[-1], trainer.refresh)
+                layer._alpha.share(self.alphas[-1], trainer.refresh)
 
     def read(self):
         """The step, and alpha by layer: as values, or as tensors while a step is compiled."""

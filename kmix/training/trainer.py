@@ -7,8 +7,8 @@ from typing import Any, Literal
 import keras
 
 from kmix import _checks
-from kmix.layers.batch_layer import BatchLayer
-from kmix.layers.step import run
+from kmix.layers import MixLayer
+from kmix.layers.training_step import run_step
 from kmix.plan import MixPlan
 from kmix.training import manifold, placement
 from kmix.training.state import HeldWeights, State, is_trainer_file
@@ -82,7 +82,7 @@ class MixTrainer(keras.Model):
     def __init__(
         self,
         model: keras.Model,
-        mixer: BatchLayer | None = None,
+        mixer: MixLayer | None = None,
         *,
         places: Sequence[str] | None = None,
         mix_losses: bool = False,
@@ -189,14 +189,14 @@ class MixTrainer(keras.Model):
 
     @alpha.setter
     def alpha(self, value):
-        self.check_alpha(value)
+        self._check_alpha(value)
         for layer in self._mixers:
             layer.alpha = value
 
-    def check_alpha(self, value):
+    def _check_alpha(self, value):
         """Raise unless alpha of all mixing layers can be set to `value`."""
         for layer in self._mixers or (self.mixer,):
-            layer.check_alpha(value)
+            layer._check_alpha(value)
 
     def __setattr__(self, name, value):
         # TensorFlow reads an attribute before it sets it, but alphas that differ cannot be read.
@@ -214,19 +214,19 @@ class MixTrainer(keras.Model):
         self,
         step: int,
         batch_size: int,
-        spatial_shape: Sequence[int] | None = None,
         replica: int = 0,
         *,
-        labels: Any = None,
+        spatial_shape: Sequence[int] | None = None,
+        targets: Any = None,
     ) -> MixPlan:
         """The plan of one training step as NumPy arrays: what its batch is, or was, mixed with.
 
         Args:
             step: Number of the training step, an int >= 0.
             batch_size: Number of samples in the batch.
-            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
             replica: Index of the replica under `tf.distribute`.
-            labels: The labels of the batch, if partners are chosen by them.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
+            targets: `y` of the batch, if partners are chosen by it.
 
         Returns:
             A `kmix.MixPlan` for the current alpha of the trainer. With `places`, its `place` is the index in `places`
@@ -238,7 +238,7 @@ class MixTrainer(keras.Model):
             >>> int(trainer.plan(step=0, batch_size=4).place)
             1
         """
-        return self._step_mixer.plan(step, batch_size, spatial_shape, replica, labels)
+        return self._step_mixer.plan(step, batch_size, replica, spatial_shape, targets)
 
     # Training.
 
@@ -288,7 +288,7 @@ class MixTrainer(keras.Model):
                 with keras.StatelessScope(list(zip(weights, non_trainable, strict=True))) as scope:
                     step, data = self._mix(data)
                 states = [(trainable, [scope.get_current_value(weight) for weight in weights], *others)]
-            with run(step):
+            with run_step(step):
                 return super().train_step(*states, data)
         except Exception:
             self._held.restore()

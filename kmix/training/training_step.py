@@ -4,18 +4,18 @@ import keras
 from keras import ops
 
 from kmix import _backend, _checks
-from kmix.batch import LABELS, Batch, Settings, Values
-from kmix.layers import partners
-from kmix.layers.step import REPLICAS, Step, StepKey
+from kmix.batch import Batch, Reading
+from kmix.layers.base import REPLICAS
+from kmix.layers.training_step import TrainingStep
 from kmix.losses import SoftLabelCrossentropy
-from kmix.plan import MixPlan, sample_choice, streams
-from kmix.targets.assign import check_target, explicit
-from kmix.targets.labels import check_form
-from kmix.targets.spread import check_num_classes
+from kmix.plan import MixPlan, PlanKey, sample_choice, streams
+from kmix.plan.plan import join_rows
+from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
+from kmix.targets.base import Function
 from kmix.training import paired_loss
 from kmix.training.hard_label_metrics import in_training
 from kmix.training.output_labels import OutputLabels, by_target
-from kmix.training.placement import agreed
+from kmix.training.placement import agreed_target
 from kmix.training.state import shards
 
 tree = keras.tree
@@ -34,19 +34,15 @@ class StepMixer:
     def __init__(self, model, layers, inputs, *, places, mix_losses, num_classes, target, within, seed):
         self.planner, self.mix_losses, self.seed = layers[0], _checks.boolean(mix_losses, "mix_losses"), seed
         self._mixes_inputs, self._places = inputs, places or ()
-        self._within = within if within is None else _checks.one_of(within, "within", ("batch", "shard"))
-        self.settings = self.planner.settings._replace(
-            num_classes=agreed("num_classes", check_num_classes(num_classes), layers),
-            target=agreed("target", check_target(target), layers),
-        )
-        check_form(self.settings.labels, self.settings.num_classes)
-        gaps = self.settings.arguments.get("missing") is not None
-        self._several = self.planner.inputs.images_shown > 2
-        self._labels = OutputLabels(model, self.settings.target, self.settings.num_classes, self.settings.labels, gaps)
+        given = within if within is None else _checks.one_of(within, "within", ("batch", "shard"))
+        self._within = self.planner._within if given is None else given
+        self.target = agreed_target(num_classes, target, layers)
+        self._several = self.planner._partners > 1
+        self._labels = OutputLabels(model, self.target)
         refused = {
-            'labels="pair"': self.settings.labels == "pair",
+            "`LabelPairs`": any(isinstance(each, LabelPairs) for each in tree.flatten(self.target)),
             f"a {type(self.planner).__name__} of several partners": self._several,
-            "`keep_clean=True`": self.planner.keep_clean,
+            "`include_clean=True`": self.planner.include_clean,
         }
         for received, holds in refused.items():
             if mix_losses and holds:
@@ -55,15 +51,13 @@ class StepMixer:
                     received,
                     "Leave one of them out.",
                 )
-        if self._within == "shard" and getattr(self.planner, "pairing", "batch") == "label":
-            _checks.fail("Partners by label come from the whole batch.", "`within='shard'`", "Leave it out.")
 
     # What is compiled.
 
     def compiled(self, loss, metrics, weighted_metrics):
         """The arguments of these names for `keras.Model.compile`; raises if mixed labels are not for them."""
         if self.mix_losses:
-            loss = by_target(paired_loss.paired, loss, self.settings.target)
+            loss = by_target(paired_loss.paired, loss, self.target)
         else:
             self._labels.check_compiled(loss, metrics, weighted_metrics)
         return loss, in_training(metrics), in_training(weighted_metrics)
@@ -75,7 +69,7 @@ class StepMixer:
         # Pass class ids to a loss that reads them, as the bare model does: one-hot labels may round differently.
         keep_ids = all(isinstance(each, SoftLabelCrossentropy) for each in tree.flatten(loss)) and all(
             classes in (None, output.shape[-1])
-            for classes in tree.flatten(self.settings.num_classes)
+            for classes in (getattr(each, "num_classes", None) for each in tree.flatten(self.target))
             for output in tree.flatten(y_pred)
         )
         return self._labels.encode(y, loss, keep_ids)
@@ -83,12 +77,12 @@ class StepMixer:
     def for_metrics(self, y, sample_weight, loss):
         """Labels and sample weights as metrics get them."""
         if self.mix_losses:
-            return paired_loss.larger_share(y, self.settings.target, sample_weight)
+            return paired_loss.larger_share(y, self.target, sample_weight)
         return self._labels.encode(y, loss), sample_weight
 
     # What is mixed.
 
-    def plan(self, step, batch_size, spatial_shape=None, replica=0, labels=None):
+    def plan(self, step, batch_size, replica=0, spatial_shape=None, targets=None):
         """The plan of one step as NumPy arrays, see `MixTrainer.plan`."""
         key = self._key(_checks.integer(step, "step"), _checks.integer(replica, "replica", 0, REPLICAS))
         batch_size = _checks.integer(batch_size, "batch_size", 1)
@@ -97,18 +91,18 @@ class StepMixer:
                 "Under `keras.distribution` the batch size must be divisible by the number of devices.",
                 f"batch_size={batch_size} on {key.shards} devices",
             )
-        key = key._replace(targets=partners.labels_for_plan(labels, batch_size))
-        plan = self._sample_plan(_backend.NUMPY, key, batch_size, spatial_shape)
-        return plan._replace(permutation=_backend.NUMPY.rows(plan.permutation).astype("int32"))
+        alphas = self.planner._alphas(_backend.NUMPY, key.step, None)
+        plan = self.planner._plan(key, alphas, batch_size, spatial_shape, targets)
+        return self._with_place(_backend.NUMPY, key, plan)
 
-    def _key(self, step, replica, alphas=None):
-        return StepKey(step, replica, self.seed, shards(self._within), alphas or {})
+    def _key(self, step, replica):
+        return PlanKey(step, replica, shards(self._within), self.seed)
 
-    def _sample_plan(self, xp, key, batch_size, spatial_shape=None):
-        plan = self.planner.sample_plan(xp, key, batch_size, spatial_shape)
+    def _with_place(self, xp, key, plan):
+        """A plan with the place of Manifold Mixup that mixes."""
         if not self._places:
             return plan
-        seed, even = key.seed_of(self.planner), [1] * len(self._places)
+        seed, even = self.planner.seed if key.seed is None else key.seed, [1] * len(self._places)
         return plan._replace(place=sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp))
 
     def mix(self, data, loss, step, alphas):
@@ -121,58 +115,54 @@ class StepMixer:
             alphas: Alpha by layer.
 
         Returns:
-            The `Step` to run, and the batch. Its labels are mixed, unless the losses do it.
+            The `TrainingStep` to run, and the batch. Its labels are mixed, unless the losses do it.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         require_labels(y)
-        with _backend.fusing(self.planner.fuse):
+        with _backend.fusing(self.planner.jit_compile):
             if self.mix_losses:
                 return self._mix_for_losses(x, y, sample_weight, step, alphas)
-            y, target, classes = self._labels.read(y, loss)
-            settings = self.settings._replace(target=target, num_classes=classes)
-            plan, batch = self._mixed(x, y, sample_weight, settings, step, alphas)
-        return Step(plan, len(self._places), several=self._several), batch
+            y, target = self._labels.read(y, loss)
+            plan, batch = self._mixed(x, y, sample_weight, target, step, alphas)
+        return TrainingStep(plan, len(self._places), several=self._several), batch
 
     def _mix_for_losses(self, x, y, sample_weight, step, alphas):
         """Mix all but the labels, which the losses compare one by one."""
-        target = explicit(self.settings.target, y)
         first = ops.convert_to_tensor(tree.flatten(y)[0])
-        xp = _backend.namespace(first)
-        paired_loss.check_labels(xp, y, target, self.planner.inputs.pasted(x) if self._mixes_inputs else None)
-        settings = self.settings
-        sample_weight = paired_loss.class_weighted(xp, y, settings.num_classes, sample_weight, settings.class_weight)
+        info, mixing = BatchInfo(), self.planner.input_mixing
+        if self._mixes_inputs and mixing.pastes:
+            info = BatchInfo(mixing.shapes(x), mixing.spatial_shape(x), mixing.data_format, True, mixing.blends)
+        sample_weight = paired_loss.class_weighted(_backend.namespace(first), y, self.target, info, sample_weight)
+        kept = by_target(lambda _, target: Keep() if isinstance(target, Labels) else target, self.target, self.target)
         # A second target shows the plan, also that of a choice.
-        kept = by_target(lambda _, kind: "keep" if kind in (None, "labels") else kind, target, target)
-        targets = {"y": kept, "plan": paired_loss.shares_and_partners}
-        weights = None if sample_weight is None else {"y": sample_weight}
-        settings = Settings(targets, arguments=settings.arguments)
-        plan, (x, mixed, _) = self._mixed(
-            x, {"y": y, "plan": first}, weights, settings, step, alphas, pairing={"pairing_by": "y"}
-        )
+        target = {"labels": kept, "plan": Function(paired_loss.shares_and_partners)}
+        weights = None if sample_weight is None else {"labels": sample_weight}
+        plan, (x, mixed, _) = self._mixed(x, {"labels": y, "plan": first}, weights, target, step, alphas)
         label_plan = MixPlan(*mixed["plan"])
-        return Step(plan, len(self._places), label_plan), (x, mixed["y"], sample_weight)
+        return TrainingStep(plan, len(self._places), label_plan), (x, mixed["labels"], sample_weight)
 
-    def _mixed(self, x, y, sample_weight, settings, step, alphas, pairing=None):
-        inputs = self.planner.inputs if self._mixes_inputs else None
-        batch = Batch(Values(() if inputs is None else x, {LABELS: y}, sample_weight), settings, inputs)
-        key = self._key(step, _backend.replica(), alphas)._replace(pairing=pairing or {})
-        xp = _backend.namespace(*map(ops.convert_to_tensor, batch.values.arrays()[:1]))
-        values = batch.check(xp)
-        self.planner.check_partners(xp, batch.values.targets, key.pairing)
-        values, keep_clean = batch.encode(xp, values), self.planner.keep_clean
-        if inputs is not None:
-            mixed = partners.mix(self.planner, xp, key, batch, values, keep_clean)
-            return None, (mixed.inputs, mixed.targets[LABELS], mixed.sample_weight)
-        leaf = values.arrays()[0]
-        plan_xp, step = _backend.plan_namespace(xp, key.step, leaf)
-        plan = self._sample_plan(plan_xp, key._replace(step=step, targets=values.targets), xp.size(leaf, 0))
-        if keep_clean:
-            plan = partners.with_clean(plan)
-            values = partners.both(xp, values, values, key.shards)
-            x = tree.map_structure(xp.asarray, x)
-            x = partners.both(xp, x, x, key.shards)
-        mixed = batch.mix(xp, values, plan)
-        return plan, (x, mixed.targets[LABELS], mixed.sample_weight)
+    def _mixed(self, x, y, sample_weight, target, step, alphas):
+        """The plan for the model, None if the inputs are mixed here; and the mixed `(x, y, sample_weight)`."""
+        planner, key = self.planner, self._key(step, _backend.replica())
+        mixing = planner.input_mixing if self._mixes_inputs else None
+        batch = Batch.read((x, y, sample_weight), Reading(target, input_mixing=mixing, partners=planner._partners))
+        leaf = ops.convert_to_tensor((batch.leaves() or tree.flatten(x))[0])
+        batch = batch._replace(xp=_backend.namespace(leaf), uniform=False).check_values()
+        planner._check_pairing(batch)
+        batch = batch.encode()
+        plan_xp, step = _backend.plan_namespace(batch.xp, key.step, leaf)
+        key, alphas = key._replace(step=step), planner._alphas(plan_xp, step, leaf, alphas)
+        if mixing is not None:
+            batch = planner._draw_and_mix(plan_xp, key, alphas, batch, planner.include_clean)
+            return None, batch.write(planner.include_clean)
+        plan = planner._draw(plan_xp, key, alphas, batch.xp.size(leaf, 0), None, batch.by_key)
+        plan = self._with_place(plan_xp, key, plan)
+        mixed = batch.mix(plan, None, planner.include_clean, key.shards)
+        _, y, sample_weight = mixed.write(planner.include_clean)
+        if planner.include_clean:
+            plan = plan.with_clean(key.shards)
+            x = tree.map_structure(lambda leaf: join_rows(batch.xp, *[batch.xp.asarray(leaf)] * 2, key.shards), x)
+        return plan.without_own_partners(), (x, y, sample_weight)
 
 
 def require_labels(y):
