@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import oracle
 import pytest
-from contract import PROMISES
+from contract import PROMISES, check_spec
 from helpers import at_step, every_path, to_numpy
 
 import kmix
@@ -70,8 +70,8 @@ def test_weights_come_in_the_structure_of_the_labels(path, weighted):
         "id": "keep",
     }
     layer, given = mixup(target), WEIGHTS if weighted else np.ones(N, "float32")
-    plan = layer.plan(2, N)
-    _, mixed, w = at_step(path, layer, 2, (X, y, WEIGHTS) if weighted else (X, y))
+    plan, batch = layer.plan(2, N), (X, y, WEIGHTS) if weighted else (X, y)
+    _, mixed, w = at_step(path, layer, 2, batch)
     expected, total = by_hand(Y[:, 0], plan, given)
     np.testing.assert_allclose(mixed["age"], expected, atol=1e-5)
     np.testing.assert_allclose(w["age"], total, atol=1e-5)
@@ -84,7 +84,20 @@ def test_weights_come_in_the_structure_of_the_labels(path, weighted):
         np.testing.assert_allclose(ours, labels, atol=1e-5)
         np.testing.assert_allclose(weight, total, atol=1e-5)
     np.testing.assert_array_equal(mixed["id"], y["id"])
-    np.testing.assert_array_equal(w["id"], np.ones(N))
+    np.testing.assert_allclose(w["id"], oracle.mixup(given, *plan[:2]), atol=1e-6)
+    if path == "numpy":
+        check_spec(layer, batch)
+
+
+def test_weights_in_a_structure_stay_with_what_is_kept():
+    y, target = {"kind": np.arange(N) % 3, "id": np.arange(N)}, {"kind": Labels(3, class_weight={1: 2.0}), "id": "keep"}
+    layer, weights = mixup(target), {"kind": WEIGHTS, "id": WEIGHTS[::-1].copy()}
+    plan = layer.plan(2, N)
+    _, _, w = layer.at_step(2, (X, y, weights))
+    factor = np.where(y["kind"] == 1, 2.0, 1.0)
+    np.testing.assert_allclose(w["kind"], oracle.mixup(factor * WEIGHTS, *plan[:2]), atol=1e-6)
+    np.testing.assert_allclose(w["id"], oracle.mixup(WEIGHTS[::-1], *plan[:2]), atol=1e-6)
+    check_spec(layer, (X, y, weights))
 
 
 def mosaic():
