@@ -162,7 +162,7 @@ def test_a_training_step_is_one_on_the_mixed_batch():
     # The gradient of the crossentropy at equal logits.
     expected = mixed.reshape(N, -1).T @ (y - 1 / CLASSES) / N
     np.testing.assert_allclose(to_numpy(model.layers[-1].kernel.value), expected, atol=1e-5)
-    with pytest.raises(ValueError, match="A Mosaic has no alpha"):
+    with pytest.raises(ValueError, match="Mosaic has no alpha"):
         trainer.alpha = 0.1
     with pytest.raises(AttributeError):
         trainer.alpha  # noqa: B018
