@@ -140,7 +140,7 @@ def test_a_trainer_that_mixes_hidden_states_or_keeps_clean_samples():
         keras.layers.Dense(CLASSES, activation="softmax"),
     ]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-    trainer = kmix.MixTrainer(model, kmix.EmbeddingMixup(1.0), at=["hidden"], seed=4)
+    trainer = kmix.MixTrainer(model, kmix.EmbeddingMixup(1.0), places=["hidden"], seed=4)
     report = inspect(data, mixer=trainer)
     assert report.to_dict()["mixed_share"] == 1.0
     assert report.warnings == []

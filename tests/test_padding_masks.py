@@ -105,7 +105,7 @@ def test_a_mask_is_united_in_a_graph():
     for counted in (True, False):
         mix = embedding(num_classes=3)
 
-        def run(step, batch, mix=mix, counted=counted):
+        def run(step, batch, mixer=mix, counted=counted):
             tokens, y = batch
             x, y = mix(embed(tokens), y) if counted else mix.at_step(step, (embed(tokens), y))
             return pool(x), y
@@ -231,7 +231,7 @@ def test_masks_of_the_user_at_a_place(form):
     """The same with `at=`. An integer mask is read as `mask != 0`."""
     y = ids()
     x = [TOKENS, TOKENS != 0] if form == "input" else TOKENS
-    trainer = trainer_of(with_own_mask(form, lambda tensor: tensor), mix=embedding(), at=["embed"])
+    trainer = trainer_of(with_own_mask(form, lambda tensor: tensor), mixer=embedding(), places=["embed"])
     assert fit(trainer, x, y)["loss"] == pytest.approx(united_loss(trainer, y), rel=1e-4)
 
 

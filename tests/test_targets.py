@@ -30,6 +30,7 @@ from helpers import (
 from keras import ops
 
 import kmix
+from kmix.targets import Labels
 
 SOFT = data(), one_hot(ids())
 
@@ -38,15 +39,16 @@ NAMES = "labels", "keep", "union"
 
 
 @every_layer
-@pytest.mark.parametrize("target", ["mask", "Labels", "", {"a": "labels", "b": "boxes"}, ["keep", "ignore"]], ids=repr)
+@pytest.mark.parametrize("target", ["mask", "Labels", "", "bounding_boxes", {"a": "labels", "b": "boxes"}, ["keep", "ignore"]], ids=repr)
 def test_an_unknown_name_is_refused(make, target):
-    raises(lambda: make(target=target), "target", *NAMES, errors=ValueError)
+    words = ["BoundingBoxes", "format"] if target == "bounding_boxes" else NAMES
+    raises(lambda: make(target=target), "target", *words, errors=ValueError)
 
 
 @every_layer
-@pytest.mark.parametrize("target", [3, 0.5, {"a": 1}], ids=repr)
+@pytest.mark.parametrize("target", [3, 0.5, {"a": 1}, Labels, {"a": Labels}], ids=repr)
 def test_another_type_is_refused(make, target):
-    raises(lambda: make(target=target), "target", errors=(TypeError, ValueError))
+    raises(lambda: make(target=target), "target", errors=TypeError)
 
 
 Y = {"a": one_hot(ids()), "b": data(shape=(2,), seed=1)}
@@ -74,8 +76,8 @@ def test_another_structure_than_that_of_the_labels_is_refused(target, y):
 def test_each_leaf_has_its_target(make, path):
     x = data()
     y = {"ids": ids(), "code": ids(9)[:6], "tags": data(shape=(4,), seed=1).round(), "size": data(shape=(1,)) * 9}
-    target = {"ids": "labels", "code": "keep", "tags": "union", "size": None}
-    layer = make(target=target, num_classes={"ids": 3})
+    target = {"ids": Labels(3), "code": "keep", "tags": "union", "size": "labels"}
+    layer = make(target=target)
     plan = plan_of(layer)
     lam, permutation = plan[:2]
     union = np.maximum(y["tags"], y["tags"][permutation])
@@ -187,7 +189,7 @@ def test_keep_of_another_number_of_samples_is_refused():
 
 def test_keep_of_a_whole_branch():
     x, y = data(), {"kind": ids(), "objects": boxes()}
-    layer = mixup(target={"kind": "labels", "objects": "keep"}, num_classes={"kind": 3})
+    layer = mixup(target={"kind": Labels(3), "objects": "keep"})
     plan = plan_of(layer)
     ours = layer.at_step(0, (x, y))[1]
     assert_near(ours["kind"], oracle.mixup(oracle.one_hot(y["kind"], 3), *plan[:2]))

@@ -84,7 +84,7 @@ def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
             [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES, "softmax")]
         )
         mix = kmix.RandomChoice([mixup(), kmix.CutMix(seed=2, data_format="channels_last")], seed=5)
-        trainer = kmix.MixTrainer(model, mix=mix)
+        trainer = kmix.MixTrainer(model, mixer=mix)
         trainer.compile(keras.optimizers.Adam(0.01), kmix.losses.SoftLabelCrossentropy())
 
         class Stop(keras.callbacks.Callback):

@@ -55,7 +55,7 @@ def test_a_number_of_classes_for_each_output(where, as_dict):
     trainer = trainer_of(
         many(as_dict),
         loss if as_dict else list(loss.values()),
-        mix=mixup(**(settings if where == "layer" else {})),
+        mixer=mixup(**(settings if where == "layer" else {})),
         **(settings if where == "trainer" else {}),
     )
     given = y if as_dict else list(y.values())
@@ -74,7 +74,7 @@ def test_a_number_of_classes_for_each_output(where, as_dict):
 
 def test_trainer_and_layer_agree_on_the_number():
     raises(
-        lambda: kmix.MixTrainer(many(True), mix=mixup(num_classes={"root": 7}), num_classes={"root": 8}),
+        lambda: kmix.MixTrainer(many(True), mixer=mixup(num_classes={"root": 7}), num_classes={"root": 8}),
         "num_classes",
         errors=ValueError,
     )
@@ -112,7 +112,7 @@ def test_a_target_for_each_output_and_weights():
 def test_a_target_on_each_of_the_three_ways(way):
     x, y = data(12, (5,)), one_hot(ids(12))
     model = placed_model() if way == "placed" else deep()
-    settings = {"placed": {"placed": True}, "at": {"mix": embedding(), "at": ["input"]}, "mix": {}}[way]
+    settings = {"placed": {"placed": True}, "at": {"mixer": embedding(), "places": ["input"]}, "mixer": {}}[way]
     trainer = trainer_of(model, target="keep", **settings)
     logged, plan = fit(trainer, x, y)["loss"], trainer.plan(0, 12)
     # Everything before the mixing layer of `placed` is linear, so mixing there equals mixing the inputs.
@@ -129,7 +129,7 @@ def test_target_labels_for_positions_to_regress():
 
 def test_a_target_that_is_unknown_or_unlike_the_labels():
     for target in ("mask", {"a": "boxes"}):
-        raises(lambda target=target: kmix.MixTrainer(network(), mix=mixup(), target=target), "labels", "keep", "union")
+        raises(lambda target=target: kmix.MixTrainer(network(), mixer=mixup(), target=target), "labels", "keep", "union")
     trainer = trainer_of(target={"a": "keep"})
     with no_weight_changes(trainer.model):
         raises(lambda: fit(trainer, data(6, (5,)), one_hot(ids())), "target")
@@ -141,7 +141,7 @@ def test_a_target_that_is_unknown_or_unlike_the_labels():
     ids=str,
 )
 def test_settings_in_the_config(settings):
-    trainer = kmix.MixTrainer(many(True), mix=mixup(), **settings)
+    trainer = kmix.MixTrainer(many(True), mixer=mixup(), **settings)
     copy = keras.saving.deserialize_keras_object(json.loads(json.dumps(keras.saving.serialize_keras_object(trainer))))
     assert settings.items() <= copy.get_config().items()
     assert copy.get_config() == trainer.get_config()
@@ -355,7 +355,7 @@ def test_losses_with_settings_under_a_choice(kind):
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), top])
     mix = kmix.RandomChoice([mixup(), kmix.CutMix(seed=2, data_format="channels_last")], seed=5)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.1) if smooth else "binary_crossentropy"
-    trainer = trainer_of(model, loss, mix=mix)
+    trainer = trainer_of(model, loss, mixer=mix)
     kinds = set()
     for step in range(6):
         logged, plan = fit(trainer, x, y)["loss"], trainer.plan(step, 12, (4, 4))

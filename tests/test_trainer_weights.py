@@ -66,15 +66,15 @@ def of_kind(kind):
     settings = {
         "sub-classed": {"num_classes": CLASSES},
         "placed": {"placed": True},
-        "at": {"mix": embedding(), "at": ["input", "hidden_1"]},
-        "choice": {"mix": kmix.RandomChoice([mixup(), mixup(alpha=0.2, seed=8)], seed=1)},
+        "at": {"mixer": embedding(), "places": ["input", "hidden_1"]},
+        "choice": {"mixer": kmix.RandomChoice([mixup(), mixup(alpha=0.2, seed=8)], seed=1)},
     }
     return trainer_of(MODELS[kind](), rate=0.5, **settings.get(kind, {}))
 
 
 def mixers(trainer):
-    if trainer.mix is not None:
-        return getattr(trainer.mix, "layers", [trainer.mix])
+    if trainer.mixer is not None:
+        return getattr(trainer.mixer, "layers", [trainer.mixer])
     return [layer for layer in trainer.model.layers if isinstance(layer, kmix.EmbeddingMixup)]
 
 
@@ -168,7 +168,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
 
 def loaded_with(alpha, path):
     """A trainer built with an alpha, after it has loaded a file, and the warnings it gave."""
-    trainer = trainer_of(deep(), mix=mixup(alpha=alpha))
+    trainer = trainer_of(deep(), mixer=mixup(alpha=alpha))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.load_weights(path)
@@ -177,7 +177,7 @@ def loaded_with(alpha, path):
 
 def test_a_file_that_changes_the_alpha_of_the_constructor_warns(tmp_path):
     path = str(tmp_path / "trainer.weights.h5")
-    trainer_of(deep(), mix=mixup(alpha=0.4)).save_weights(path)
+    trainer_of(deep(), mixer=mixup(alpha=0.4)).save_weights(path)
     trainer, texts = loaded_with(0.0, path)
     assert trainer.alpha == pytest.approx(0.4)
     assert len(texts) == 1
@@ -187,7 +187,7 @@ def test_a_file_that_changes_the_alpha_of_the_constructor_warns(tmp_path):
 
 def test_a_file_of_the_same_training_does_not_warn(tmp_path):
     path = str(tmp_path / "trainer.weights.h5")
-    first = trainer_of(deep(), mix=mixup(alpha=0.4))
+    first = trainer_of(deep(), mixer=mixup(alpha=0.4))
     for alpha in (0.4, 0.1):  # set during training, for example by a schedule
         first.alpha = alpha
         first.save_weights(path)
