@@ -24,7 +24,6 @@ from helpers import (
     plan_of,
     predictions,
     raises,
-    refused_by_all,
     trainer_of,
 )
 

@@ -103,9 +103,13 @@ def test_a_layer_in_a_pipeline_and_a_plain_model():
     "settings",
     [
         {"mixer": kmix.CutMix(seed=1, data_format="channels_last")},
-        {"mixer": kmix.RandomChoice([kmix.MixUp(0.4, seed=1), kmix.CutMix(seed=1, data_format="channels_last")], seed=2)},
+        {
+            "mixer": kmix.RandomChoice(
+                [kmix.MixUp(0.4, seed=1), kmix.CutMix(seed=1, data_format="channels_last")], seed=2
+            )
+        },
         {"mixer": kmix.EmbeddingMixup(0.4, seed=1), "places": ["hidden"]},
-        {"mixer": kmix.MixUp(0.4, seed=1), "keep_clean": True},
+        {"mixer": kmix.MixUp(0.4, include_clean=True, seed=1)},
         {"mixer": kmix.MixUp(0.4, seed=1), "mix_losses": True},
     ],
 )

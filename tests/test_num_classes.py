@@ -183,7 +183,7 @@ def test_ids_of_no_class_are_refused(dtype, value):
     y, w = ids().astype(dtype), np.ones(6, "float32")
     y[[1, 4]], w[[1, 4]] = value, 0
     for batch in ((data(), y, w), (data(), y), (data(), y[:, None])):
-        refused_by_all({"num_classes": 3}, batch, "num_classes=3", "ignore", good=(data(), ids()))
+        refused_by_all({"num_classes": 3}, batch, "num_classes=3", "sample weight of 0", good=(data(), ids()))
 
 
 def test_rows_of_zeros_have_no_class():

@@ -83,8 +83,8 @@ def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
         model = keras.Sequential(
             [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES, "softmax")]
         )
-        mix = kmix.RandomChoice([mixup(), kmix.CutMix(seed=2, data_format="channels_last")], seed=5)
-        trainer = kmix.MixTrainer(model, mixer=mix)
+        mixer = kmix.RandomChoice([mixup(), kmix.CutMix(seed=2, data_format="channels_last")], seed=5)
+        trainer = kmix.MixTrainer(model, mixer=mixer)
         trainer.compile(keras.optimizers.Adam(0.01), kmix.losses.SoftLabelCrossentropy())
 
         class Stop(keras.callbacks.Callback):
@@ -92,7 +92,7 @@ def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
                 if epoch == stop_at:
                     raise Interrupted
 
-        schedule = kmix.callbacks.AlphaScheduler(mix.layers, lambda epoch: 0.2 + 0.3 * epoch)
+        schedule = kmix.callbacks.AlphaScheduler(mixer.layers, lambda epoch: 0.2 + 0.3 * epoch)
         callbacks = [keras.callbacks.BackupAndRestore(str(tmp_path / directory)), schedule, Stop()]
         trainer.fit(x, y, batch_size=4, epochs=5, shuffle=False, verbose=0, callbacks=callbacks)
         return trainer

@@ -57,7 +57,7 @@ MODELS = {
     "nested": nested,
     "sub-classed": subclassed,
     "placed": placed_model,
-    "at": deep,
+    "places": deep,
     "choice": deep,
 }
 
@@ -66,7 +66,7 @@ def of_kind(kind):
     settings = {
         "sub-classed": {"num_classes": CLASSES},
         "placed": {"placed": True},
-        "at": {"mixer": embedding(), "places": ["input", "hidden_1"]},
+        "places": {"mixer": embedding(), "places": ["input", "hidden_1"]},
         "choice": {"mixer": kmix.RandomChoice([mixup(), mixup(alpha=0.2, seed=8)], seed=1)},
     }
     return trainer_of(MODELS[kind](), rate=0.5, **settings.get(kind, {}))
@@ -97,7 +97,7 @@ def test_weights_of_the_trainer_load_into_the_bare_model(kind, tmp_path):
     assert_same_weights(bare, trainer.model)
 
 
-@pytest.mark.fast("functional", "nested", "placed", "at")
+@pytest.mark.fast("functional", "nested", "placed", "places")
 @pytest.mark.parametrize("kind", MODELS)
 def test_weights_of_the_bare_model_load_into_the_trainer(kind, tmp_path):
     trainer, path, bare = of_kind(kind), str(tmp_path / "bare.weights.h5"), MODELS[kind]()
@@ -146,13 +146,13 @@ def test_what_a_model_file_keeps(tmp_path):
     x, y = data(12, (5,)), ids(12)
     trainer = of_kind("choice")
     fit(trainer, x, y, batch_size=4)
-    trainer.mix.layers[0].alpha = 0.7
+    trainer.mixer.layers[0].alpha = 0.7
     trainer.save(tmp_path / "trainer.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         loaded = keras.saving.load_model(tmp_path / "trainer.keras")
     assert int(loaded.step) == 3
-    assert [layer.alpha for layer in loaded.mix.layers] == pytest.approx([0.7, 0.2])
+    assert [layer.alpha for layer in loaded.mixer.layers] == pytest.approx([0.7, 0.2])
     for each in (trainer, loaded):
         fit(each, x, y, batch_size=4, epochs=2)
     assert_same_weights(trainer.model, loaded.model)
