@@ -495,7 +495,7 @@ def _flatten(target, y, path, found, kept):
         _checks.fail(
             "To mix bounding boxes, their format must be known.",
             f"labels with keys {sorted(map(str, y))}",
-            'For example, write `target=kmix.targets.BoundingBoxes("xyxy")`. If `"boxes"` are numbers to blend, name each '
+            'For example, write `target=kmix.targets.BoundingBoxes("xyxy")`. To blend numbers of that name, name every '
             'key: `target={"boxes": kmix.targets.Labels(), ...}`.',
         )
 
