@@ -14,7 +14,7 @@ import kmix
 from kmix._backend import TENSORFLOW, xla
 from kmix._backend.execution import Programs
 from kmix.batch import Batch
-from kmix.layers.step import StepKey
+from kmix.layers.training_step import StepKey
 
 pytestmark = pytest.mark.xla("everywhere")
 # TensorFlow's graph is the same whatever backend Keras runs on, and XLA takes its time.

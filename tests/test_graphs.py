@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 import kmix
-from kmix.layers.step import Step, run, running
+from kmix.layers.training_step import TrainingStep, current_step, run_step
 from kmix.targets.padding_masks import mix_masks
 from kmix.training import graph, manifold, placement
 
@@ -87,7 +87,7 @@ FORMS = [keyword, position, integers, floats, by_hand, twice, nested, nested_mas
 
 def trained(trainer, inputs, plan):
     """What the model computes in a training step with this plan."""
-    with run(Step(plan, places=len(trainer.places or ()))):
+    with run_step(TrainingStep(plan, places=len(trainer.places or ()))):
         return ops.convert_to_numpy(trainer(inputs, training=True))
 
 
@@ -209,8 +209,8 @@ def test_a_mask_is_united_once_for_all_layers_and_does_not_count_as_mixed():
         (manifold.Place([0]), MASK, False),
         (manifold.Place([0]), MASK.astype("float32"), True),
     ):
-        with contextlib.suppress(ValueError), run(Step(plan, places=1)):
-            step = running()
+        with contextlib.suppress(ValueError), run_step(TrainingStep(plan, places=1)):
+            step = current_step()
             place(ops.convert_to_tensor(x), training=True)
         assert step.has_mixed() == counts
 

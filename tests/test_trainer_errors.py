@@ -6,7 +6,7 @@ import oracle
 import pytest
 
 import kmix
-from kmix.layers.step import Step, run
+from kmix.layers.training_step import TrainingStep, run_step
 
 X, Y = np.zeros((8, 6), "float32"), np.arange(8) % 4
 
@@ -106,7 +106,7 @@ def test_a_nested_layer_may_be_called_input():
     trainer = kmix.MixTrainer(functional(body), mixer=kmix.EmbeddingMixup(1.0, seed=1), places=["body/input"])
     plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
     x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
-    with run(Step(plan, places=1)):
+    with run_step(TrainingStep(plan, places=1)):
         mixed = keras.ops.convert_to_numpy(trainer(x, training=True))
     # Everything is linear, so mixing the outputs equals mixing before.
     np.testing.assert_allclose(mixed, oracle.mixup(trainer.model.predict(x, verbose=0), *plan[:2]), atol=1e-5)
@@ -228,7 +228,7 @@ def test_sparse_losses_and_metrics(settings):
 )
 def test_losses_and_metrics_that_cannot_read_pairs(settings):
     with pytest.raises(ValueError, match="read labels that are pairs"):
-        kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(labels="pair")).compile("sgd", **settings)
+        kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(target=kmix.targets.LabelPairs(9))).compile("sgd", **settings)
 
 
 def compiled(model, mixer=None, loss="categorical_crossentropy", **settings):

@@ -530,7 +530,7 @@ import keras, kmix, numpy as np
 import test_trainer_fit as t
 trainer = keras.saving.load_model({path!r})
 trainer.fit(t.inputs_of({way!r}), t.Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
-np.savez({path!r} + ".npz", *trainer.get_weights(), *trainer.plan(12, 8, (6, 6))[:2], trainer.evaluate(
+np.savez({path!r} + ".npz", *trainer.get_weights(), *trainer.plan(12, 8, spatial_shape=(6, 6))[:2], trainer.evaluate(
     t.inputs_of({way!r}), t.Y, verbose=0))
 """
 
@@ -555,7 +555,7 @@ def test_training_goes_on_in_a_new_process(way, tmp_path):
     trainer.fit(x, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
     run(RESUME.format(tests=os.path.dirname(__file__), path=path, way=way))
     resumed = list(np.load(path + ".npz").values())
-    uninterrupted = [*trainer.get_weights(), *trainer.plan(12, 8, (6, 6))[:2], trainer.evaluate(x, Y, verbose=0)]
+    uninterrupted = [*trainer.get_weights(), *trainer.plan(12, 8, spatial_shape=(6, 6))[:2], trainer.evaluate(x, Y, verbose=0)]
     for a, b in zip(resumed, uninterrupted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     loaded = keras.saving.load_model(path)
