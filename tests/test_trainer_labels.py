@@ -156,7 +156,9 @@ def test_settings_in_the_config(settings):
     trainer = kmix.MixTrainer(many(True), mixer=mixup(), **settings)
     copy = keras.saving.deserialize_keras_object(json.loads(json.dumps(keras.saving.serialize_keras_object(trainer))))
     assert {name: getattr(copy, name) for name in settings} == settings
-    assert copy.get_config() == trainer.get_config()
+    # The config of the model is Keras' own.
+    ours, expected = ({**each.get_config(), "model": None} for each in (copy, trainer))
+    assert ours == expected
 
 
 FLOATS = {

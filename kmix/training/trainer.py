@@ -41,7 +41,8 @@ class MixTrainer(keras.Model):
             classes.
         target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
         within: `"batch"` draws partners from the whole batch, `"shard"` from the part of the batch on the same device
-            under `keras.distribution`, so that mixing moves nothing between devices. Defaults to what the layer pairs within.
+            under `keras.distribution`, so that mixing moves nothing between devices. Defaults to the value
+            of the layer's pairing.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
             shows what a training step did.
         name: Name of the trainer.
