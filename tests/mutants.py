@@ -443,8 +443,8 @@ def functions(tree, names):
     """The functions that a dotted name stands for: a property has one to read and one to set."""
     found = [tree]
     for name in names.split("."):
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        found = [node for outer in found for node in outer.body if isinstance(node, kinds) and node.name == name]
+        scopes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        found = [node for outer in found for node in outer.body if isinstance(node, scopes) and node.name == name]
     return found
 
 

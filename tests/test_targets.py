@@ -118,14 +118,14 @@ def test_a_choice_has_the_target_of_its_layers():
     )
     x, y = data(), data(shape=(4,), seed=1).round()
     layer = choice(**settings[0])
-    kinds = set()
+    found = set()
     for step in range(4):
         plan = plan_of(layer, step)
         union = np.maximum(y, y[plan.permutation])
         expected = np.where(oracle.rows(plan.lam == 1, y), y, union)
         assert_near(layer.at_step(step, (x, y)), (mixed_inputs(x, plan), expected))
-        kinds.add(plan.box is None)
-    assert kinds == {True, False}
+        found.add(plan.box is None)
+    assert found == {True, False}
 
 
 KEPT = {
@@ -233,11 +233,11 @@ def partner(y, plan):
 
 @every_layer_and_path
 def test_a_function_gets_tensors_of_the_batch_and_the_plan(make, path):
-    x, y, seen = data(), data(shape=(3,), seed=1) * 9, []
+    x, y, received = data(), data(shape=(3,), seed=1) * 9, []
 
     def mix(y, plan):
-        seen.append({framework(array) for array in (y, plan.lam, plan.permutation)})
-        seen[-1] |= set() if plan.box is None else {framework(plan.box)}
+        received.append({framework(array) for array in (y, plan.lam, plan.permutation)})
+        received[-1] |= set() if plan.box is None else {framework(plan.box)}
         lam = plan.lam[:, None]
         return lam * y - (1 - lam) * partner(y, plan)
 
@@ -248,8 +248,8 @@ def test_a_function_gets_tensors_of_the_batch_and_the_plan(make, path):
     expected = oracle.rows(lam, y) * y - oracle.rows(1 - lam, y) * y[plan.permutation]
     assert_near(at_step(path, layer, 0, (x, y)), (mixed_inputs(x, plan), expected))
     wanted = {"numpy": "numpy", "native": BACKEND, "tfdata": "tensorflow"}[path]
-    assert all(kinds == {wanted} for kinds in seen)
-    assert seen
+    assert all(found == {wanted} for found in received)
+    assert received
 
 
 @every_path

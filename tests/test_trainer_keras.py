@@ -44,7 +44,7 @@ def test_the_step_as_a_number():
 @pytest.mark.parametrize("stops", ["early", "at the end"])
 def test_early_stopping_restores_the_model_and_not_the_step(stops):
     x, y = data(12, (5,)), ids(12)
-    seen = []
+    weights = []
     trainer = trainer_of(rate=1.0)
 
     class Worse(keras.callbacks.Callback):
@@ -52,7 +52,7 @@ def test_early_stopping_restores_the_model_and_not_the_step(stops):
 
         def on_epoch_end(self, epoch, logs=None):
             logs["score"] = -abs(epoch - 1)
-            seen.append(self.model.get_weights())
+            weights.append(self.model.get_weights())
             trainer.alpha = 0.9 - epoch / 10
 
     stopping = keras.callbacks.EarlyStopping(
@@ -64,7 +64,7 @@ def test_early_stopping_restores_the_model_and_not_the_step(stops):
     epochs = len(logs.history["score"])
     assert int(trainer.step) == 3 * epochs
     assert trainer.alpha == pytest.approx(0.9 - (epochs - 1) / 10)
-    for a, b in zip(trainer.model.get_weights(), seen[1], strict=True):
+    for a, b in zip(trainer.model.get_weights(), weights[1], strict=True):
         np.testing.assert_array_equal(a, b)
     fit(trainer, x, y, batch_size=4)
     assert int(trainer.step) == 3 * epochs + 3

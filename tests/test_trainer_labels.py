@@ -370,7 +370,7 @@ def test_losses_with_settings_under_a_choice(kind):
     mixer = kmix.RandomChoice([mixup(), kmix.CutMix(seed=2, data_format="channels_last")], seed=5)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.1) if smooth else "binary_crossentropy"
     trainer = trainer_of(model, loss, mixer=mixer)
-    kinds = set()
+    blends = set()
     for step in range(6):
         logged, plan = fit(trainer, x, y)["loss"], trainer.plan(step, 12, spatial_shape=(4, 4))
         blended = plan.box is None
@@ -379,5 +379,5 @@ def test_losses_with_settings_under_a_choice(kind):
         smoothed = labels * 0.9 + 0.1 / CLASSES
         expected = oracle.crossentropy(smoothed, p) if smooth else oracle.binary_crossentropy(labels, p)
         assert logged == pytest.approx(expected.mean(), rel=1e-4)
-        kinds.add(blended)
-    assert kinds == {True, False}
+        blends.add(blended)
+    assert blends == {True, False}
