@@ -6,6 +6,8 @@ from kmix import _backend, _checks, prng
 from kmix._settings import Settings
 from kmix.plan import streams
 
+__all__ = ["Pairing", "RandomPairs", "SimilarLabels"]
+
 tree = keras.tree
 
 
