@@ -83,10 +83,14 @@ class Numbering(keras.callbacks.Callback):
         self._length, self._indexed = 0, False
         # The last iteration of an iterable, whether it came to its end, and the first number that Keras took of it
         # before its callbacks heard of `fit`.
-        self._iteration, self._finished, self._peeked = 0, True, None
+        self._iteration, self._finished = 0, True
+        self._peeked: int | None = None
         # Whether `fit` began and did not come to its end (it may have been broken off), its thread, its model, whether
         # its next epoch is the first, and whether each of its batches has one number.
-        self._fitting, self._thread, self._model_before, self._begins, self._one_to_one = False, None, None, False, True
+        self._fitting, self._begins, self._one_to_one = False, False, True
+        self._thread: int | None = None
+        self._model_before: Any = None
+        # Whether a state was loaded, and no epoch has begun since.
         self._loaded = False
 
     def __call__(self, loader: Any) -> Any:
