@@ -167,7 +167,7 @@ def test_a_loader_that_is_left_makes_room_for_another():
     assert next(iter(numbering(LOADERS["list"]())))[0] == 3
 
 
-@pytest.mark.parametrize("loader", [5, "abc", {"a": 1}, None])
+@pytest.mark.parametrize("loader", [5, "abc", {"a": 1}, None, list])
 def test_what_is_no_loader(loader):
     with pytest.raises(TypeError, match="iterable"):
         kmix.data.Numbering()(loader)

@@ -320,7 +320,7 @@ INSTANCES = [
     kmix.losses.SoftLabelCrossentropy(True, 0.1, True, True, reduction="sum", name="loss"),
     kmix.metrics.SoftLabelAccuracy(name="acc"),
     kmix.metrics.ExpectedCalibrationError(7, from_logits=True, name="ece"),
-    kmix.schedules.Polynomial(0.1, 0.2, 3, 4, 5.0),
+    kmix.schedules.Polynomial(0.1, 0.2, 3, transition_begin=4, power=5.0),
 ]
 
 
