@@ -380,9 +380,15 @@ def test_labels_that_would_have_to_be_pasted_are_refused_though_losses_are_mixed
 
 def test_boxes_are_boxes_though_losses_are_mixed():
     x = GENERATOR.random((N, 4, 4, 1)).astype("float32")
+    inputs = keras.Input((4, 4, 1))
+    hidden = keras.layers.Dense(10)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, {"boxes": ops.reshape(hidden[:, :8], (-1, 2, 4)), "labels": hidden[:, 8:]})
     boxes = {"boxes": np.ones((N, 2, 4), "float32"), "labels": np.zeros((N, 2), "float32")}
-    with pytest.raises(ValueError, match="bounding_box_format"):
-        step(image_trainer(), x, boxes)
+    mixer = kmix.CutMix(data_format="channels_last", seed=1, bounding_box_format="xyxy")
+    trainer = kmix.MixTrainer(model, mixer, mix_losses=True)
+    trainer.compile("sgd", "mae", **PLAIN)
+    with pytest.raises(ValueError, match='target="bounding_boxes"'):
+        step(trainer, x, boxes)
 
 
 def test_values_of_many_axes_that_look_unlike_labels_are_refused_though_losses_are_mixed():

@@ -98,7 +98,7 @@ def linear(shape):
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize(
-    "mixer",
+    "mix",
     [
         kmix.MixUp(0.7, seed=3),
         kmix.MixUp(0.7, per="batch", rate=0.5, seed=4),

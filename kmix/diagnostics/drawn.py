@@ -11,7 +11,7 @@ from kmix.diagnostics.seen import parts
 from kmix.layers import RandomChoice
 from kmix.layers.batch_layer import BatchLayer
 from kmix.layers.mix_layer import MixLayer
-from kmix.training.placement import placed_layers
+from kmix.training.manifold import placed_layers
 from kmix.training.trainer import MixTrainer
 
 tree = keras.tree
@@ -57,7 +57,7 @@ class Mixer:
         self.mixer, self.start, self.layer = mixer, 0, mixer
         if isinstance(mixer, MixTrainer):
             self.start = int(_backend.values(mixer.step))
-            self.layer = mixer.mix if mixer.mix is not None else placed_layers(mixer.model)[0]
+            self.layer = mixer.mixer if mixer.mixer is not None else placed_layers(mixer.model)[0]
 
     def mix(self, step, batch):
         """The batch mixed as in a step, and what was `Drawn` for it."""
@@ -80,12 +80,12 @@ class Mixer:
     def _train(self, batch, plan, inputs, sizes):
         """The batch of a training step. Hidden layers mix the inputs later."""
         trainer = self.mixer
-        classes = trainer.num_classes
+        settings = trainer._step_mixer.settings
+        classes = settings.num_classes
         if classes is None and not tree.is_nested(trainer.model.output_shape[-1]):
             classes = trainer.model.output_shape[-1]
-        settings = self.layer.settings._replace(target=trainer.target, num_classes=classes, labels=trainer.labels)
-        early = trainer.mix is not None and not trainer.at
-        read = Batch.read(batch, settings, self.layer.inputs if early else None)
+        early = trainer.mixer is not None and not trainer.places
+        read = Batch.read(batch, settings._replace(num_classes=classes), self.layer.inputs if early else None)
         values = read.encode(_backend.NUMPY, read.check(_backend.NUMPY))
         return read.write(read.mix(_backend.NUMPY, values, plan, inputs if early else None, sizes))
 

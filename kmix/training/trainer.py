@@ -97,7 +97,7 @@ class MixTrainer(keras.Model):
         self.places = None if places is None else _checks.names(places, "places")
         if isinstance(model, MixTrainer):
             _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
-        placed = placement.placed_layers(model)
+        placed = manifold.placed_layers(model)
         placement.check_ways(model, mixer, self.places, placed)
         self.model, self.mixer, self.mix_losses = model, mixer, mix_losses
         self.num_classes, self.target, self.within = num_classes, target, within
@@ -345,21 +345,13 @@ class MixTrainer(keras.Model):
         super().load_own_variables(store)
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "name": self.name,
-            "model": serialize(self.model),
-            "mixer": serialize(self.mixer),
-            "places": None if self.places is None else list(self.places),
-            "mix_losses": self.mix_losses,
-            "num_classes": self.num_classes,
-            "target": serialize(self.target),
-            "within": self.within,
-            "seed": self.seed,
-        }
+        arguments = {name: getattr(self, name) for name in _ARGUMENTS}
+        arguments["places"] = None if self.places is None else list(self.places)
+        return {name: keras.saving.serialize_keras_object(value) for name, value in arguments.items()}
 
     @classmethod
     def from_config(cls, config):
-        deserialize = keras.saving.deserialize_keras_object
-        objects = {name: deserialize(config[name]) for name in ("model", "mixer", "target")}
-        return cls(**{**config, **objects})
+        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+
+
+_ARGUMENTS = ("name", "model", "mixer", "places", "mix_losses", "num_classes", "target", "within", "seed")

@@ -35,9 +35,12 @@ class StepMixer:
         self.planner, self.mix_losses, self.seed = layers[0], _checks.boolean(mix_losses, "mix_losses"), seed
         self._mixes_inputs, self._places = inputs, places or ()
         self._within = within if within is None else _checks.one_of(within, "within", ("batch", "shard"))
-        self.settings = self.planner.settings._replace(
-            num_classes=agreed("num_classes", check_num_classes(num_classes), layers),
+        self.settings = Settings(
             target=agreed("target", check_target(target), layers),
+            num_classes=agreed("num_classes", check_num_classes(num_classes), layers),
+            labels=agreed("labels", None, layers),
+            class_weight=agreed("class_weight", None, layers),
+            arguments=agreed("target_arguments", None, layers),
         )
         check_form(self.settings.labels, self.settings.num_classes)
         gaps = self.settings.arguments.get("missing") is not None
@@ -135,7 +138,14 @@ class StepMixer:
 
     def _mix_for_losses(self, x, y, sample_weight, step, alphas):
         """Mix all but the labels, which the losses compare one by one."""
-        target = explicit(self.settings.target, y)
+        target = self.settings.target
+        if explicit(target, y) != target:
+            # Their losses have been taken for those of labels.
+            _checks.fail(
+                "With `mix_losses=True`, the losses of what is no label must be known when they are compiled.",
+                "labels that hold boxes",
+                'Write `MixTrainer(..., target="bounding_boxes")`, or a structure that matches the labels.',
+            )
         first = ops.convert_to_tensor(tree.flatten(y)[0])
         xp = _backend.namespace(first)
         paired_loss.check_labels(xp, y, target, self.planner.inputs.pasted(x) if self._mixes_inputs else None)
