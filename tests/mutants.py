@@ -245,12 +245,12 @@ MUTANTS = {
         "counts",
         short=True,
     ),
-    "step: `at` ignored": step(
+    "step: `places` ignored": step(
         "test_steps_of_manifold_mixup", "training.trainer:MixTrainer.call", "training and self._network", "False"
     ),
     "step: the first place always": step(
         "test_steps_of_manifold_mixup",
-        "training.step_mixer:StepMixer._sample_plan",
+        "training.training_step:StepMixer._sample_plan",
         "sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp)",
         "0 * sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp)",
     ),
@@ -306,18 +306,18 @@ MUTANTS = {
     ),
     "step: soft labels in metrics that threshold them": step(
         "test_hard_labels_in_a_step_and_only_there",
-        "training.hard_labels:HardLabels.update_state",
+        "training.hard_label_metrics:HardLabels.update_state",
         "step is not None",
         "False",
-        file="test_hard_labels",
+        file="test_hard_label_metrics",
         short=True,
     ),
     "a pair of losses with one partner": step(
         "test_a_sparse_loss_trains_as_the_soft_loss",
-        "training.interpolated:_Pair.call",
-        "self.xp.take(y, self.plan.permutation)",
+        "training.paired_loss:PairedLoss.__call__",
+        "xp.take(y, plan.permutation)",
         "y",
-        file="test_interpolate",
+        file="test_mix_losses",
     ),
     "boxes that show nothing stay": Mutant(
         "test_boxes::test_a_thousand_scenes|test_every_road_shows",

@@ -80,7 +80,7 @@ class Mixer:
     def _train(self, batch, plan, inputs, sizes):
         """The batch of a training step. Hidden layers mix the inputs later."""
         trainer = self.mixer
-        settings = trainer._step_mixer.settings
+        settings = trainer.step_mixer.settings
         classes = settings.num_classes
         if classes is None and not tree.is_nested(trainer.model.output_shape[-1]):
             classes = trainer.model.output_shape[-1]

@@ -52,14 +52,13 @@ class OutputLabels:
 
     Args:
         model: The bare model, whose outputs show what the labels are.
-        target, num_classes: Those of the trainer or of its mixing layers.
-        form: The form of mixed labels, `"dense"` or `"pair"`.
-        gaps: Whether NaN stands for a value that is not known.
+        settings: The `kmix.batch.Settings` of the trainer and its mixing layers.
     """
 
-    def __init__(self, model, target, num_classes, form, gaps):
-        self._model, self._target, self._num_classes = model, target, num_classes
-        self._form, self._gaps = form, gaps
+    def __init__(self, model, settings):
+        self._model, self._target, self._num_classes = model, settings.target, settings.num_classes
+        # The form of mixed labels, and whether NaN stands for a value that is not known.
+        self._form, self._gaps = settings.labels, settings.arguments.get("missing") is not None
 
     def of(self, y, loss):
         """A `Label` for each array of labels, in the order of `keras.tree.flatten(y)`.

@@ -12,7 +12,7 @@ from kmix.layers.step import run
 from kmix.plan import MixPlan
 from kmix.training import manifold, placement
 from kmix.training.state import HeldWeights, State, is_trainer_file
-from kmix.training.training_step import StepMixer, require_labels
+from kmix.training.training_step import StepMixer
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -22,10 +22,7 @@ class MixTrainer(keras.Model):
     Each training step draws one plan and mixes the labels and sample weights with it. It mixes the inputs with a
     `mixer`, or in the mixing layers inside the model, or with the `mixer` after one of the layers named in `places`,
     drawn for each step (Manifold Mixup). `evaluate`, `predict` and `export` are those of the bare model. Its weights
-    are trained in place.
-
-    What the labels are, how partners are chosen, and whether clean samples are kept, say the arguments of the mixing
-    layers.
+    are trained in place. All else that shapes the mixing is an argument of the mixing layers.
 
     Args:
         model: A Keras model. Mixing layers inside it (`MixUp`, `EmbeddingMixup`) all mix with the plan of the step.
@@ -34,11 +31,10 @@ class MixTrainer(keras.Model):
             inputs, `"backbone/conv2"` for a layer of a nested model. `mixer` must then be a `MixUp` or an
             `EmbeddingMixup`.
         mix_losses: Whether to mix the losses of the two labels in place of the labels, sample by sample,
-            `lam * loss(y_i, p) + (1 - lam) * loss(y_j, p)`: for any loss that gives one value a sample, also of class
-            ids and codes. Metrics then see the label with the larger share.
-        num_classes: Number of classes of integer labels, or a structure of numbers that matches the labels. Defaults
-            to the value of the mixing layer, then to the number of output columns, if the loss shows that they are
-            classes.
+            `lam * loss(y_i, p) + (1 - lam) * loss(y_j, p)`: for any loss that gives one value a sample, also of ids and
+            codes. Metrics then see the label with the larger share.
+        num_classes: Number of classes of integer labels, or a structure that matches the labels. Defaults to the value
+            of the mixing layer, then to the number of output columns, if the loss shows that they are classes.
         target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
         within: `"batch"` draws partners from the whole batch, `"shard"` from the part of the batch on the same device
             under `keras.distribution`, so that mixing moves nothing between devices. Defaults to the whole batch.
@@ -49,16 +45,15 @@ class MixTrainer(keras.Model):
     Attributes:
         model: The bare model, for use after training.
         step: Number of the next training step: a weight, initially 0, saved with the others. Plans repeat after
-            `2**32` steps. To read it as a number, write `int(keras.ops.convert_to_numpy(trainer.step))`.
+            `2**32` steps. As a number: `int(keras.ops.convert_to_numpy(trainer.step))`.
         alpha: Alpha of the mixing layers: a weight in training, so that a compiled step sees it change.
 
     Raises:
-        ValueError: if nothing mixes, or more than one of the three ways is used; if `places` does not name layers; if
-            the mixing layers of a model disagree, follow each other, or cannot be used inside a model; if the model
-            reads blended inputs as ids; at compile, if a loss or metric accepts only class ids; in `fit`, if labels are
-            missing, if it is not clear what they are, or if the model does not call its mixing layers.
-        TypeError: if `model` is not a Keras model, or overrides part of the training loop; if `mixer` is not a mixing
-            layer.
+        ValueError: if not exactly one of the three ways is used; if `places` does not name layers; if the mixing layers
+            of a model disagree, follow each other, or cannot be used there; if the model reads blended inputs as ids;
+            at compile, if a loss or metric reads only class ids; in `fit`, if labels are missing, if it is not clear
+            what they are, or if the model does not call its mixing layers.
+        TypeError: if `model` is no Keras model, or overrides part of the training loop; if `mixer` is no mixing layer.
 
     Warns:
         UserWarning: if the outputs also depend on tensors that bypass one of the `places`, or all mixing layers of the
@@ -101,17 +96,7 @@ class MixTrainer(keras.Model):
         placement.check_ways(model, mixer, self.places, placed)
         self.model, self.mixer, self.mix_losses = model, mixer, mix_losses
         self.num_classes, self.target, self.within = num_classes, target, within
-        self._step_mixer = StepMixer(
-            model,
-            placed if mixer is None else [mixer],
-            mixer is not None and not self.places,
-            places=self.places,
-            mix_losses=mix_losses,
-            num_classes=num_classes,
-            target=target,
-            within=within,
-            seed=self.seed,
-        )
+        self.step_mixer = StepMixer(self, placed if mixer is None else [mixer])
         # As a function, so that Keras does not track the layers twice.
         graph = manifold.with_places(model, self.places) if self.places else placement.check_sequence(model, placed)
         self._network = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
@@ -131,61 +116,34 @@ class MixTrainer(keras.Model):
             self.model.build(input_shape)
         self.built = True
 
-    @property
-    def layers(self) -> list[keras.layers.Layer]:
-        """The layers of the model, which `get_layer` finds."""
-        return self.model.layers
-
-    @property
-    def inputs(self) -> list[keras.KerasTensor]:
-        """The inputs of the model."""
-        return self.model.inputs
-
-    @property
-    def outputs(self) -> list[keras.KerasTensor]:
-        """The outputs of the model."""
-        return self.model.outputs
-
-    @property
-    def output_names(self) -> list[str] | None:
-        """Names of the outputs of the model, possible keys of losses, metrics and labels."""
-        return getattr(self.model, "output_names", None)
+    layers = property(lambda self: self.model.layers)
+    inputs = property(lambda self: self.model.inputs)
+    outputs = property(lambda self: self.model.outputs)
+    output_names = property(lambda self: getattr(self.model, "output_names", None))
 
     def get_weights(self):
-        """The weights of the bare model."""
         return self.model.get_weights()
 
     def set_weights(self, weights):
-        """Set the weights of the bare model; step and alpha stay unchanged."""
         self.model.set_weights(weights)
 
     def export(self, *args, **kwargs):
-        """Export the bare model, see `keras.Model.export`."""
         return self.model.export(*args, **kwargs)
 
-    # Step and alpha.
+    # Step, alpha and plan.
 
-    @property
-    def step(self) -> keras.Variable:
-        """Number of the next training step: a weight."""
-        return self._state.step
+    step = property(lambda self: self._state.step)
 
     @property
     def alpha(self):
-        """Alpha of the mixing layers: a float, or the schedule that they were given.
-
-        Setting it changes all of them, and takes effect with the next training step.
-        """
+        """Alpha of the mixing layers: a float, or the schedule that they were given. Set it for the next step."""
         # A mixer without alpha says so.
         alphas = {layer.name: layer.alpha for layer in self._mixers or (self.mixer,)}
-        values = list(alphas.values())
-        if any(value != values[0] for value in values):
-            _checks.fail(
-                "The mixing layers have different alphas.",
-                f"{alphas}",
-                "Read the alpha of a layer: `choice.layers[0].alpha`.",
-            )
-        return values[0]
+        first, *others = alphas.values()
+        if any(value != first for value in others):
+            hint = "Read the alpha of a layer: `choice.layers[0].alpha`."
+            _checks.fail("The mixing layers have different alphas.", f"{alphas}", hint)
+        return first
 
     @alpha.setter
     def alpha(self, value):
@@ -211,13 +169,7 @@ class MixTrainer(keras.Model):
             self.jax_state_sync()
 
     def plan(
-        self,
-        step: int,
-        batch_size: int,
-        spatial_shape: Sequence[int] | None = None,
-        replica: int = 0,
-        *,
-        labels: Any = None,
+        self, step: int, batch_size: int, spatial_shape: Any = None, replica: int = 0, *, labels: Any = None
     ) -> MixPlan:
         """The plan of one training step as NumPy arrays: what its batch is, or was, mixed with.
 
@@ -229,8 +181,7 @@ class MixTrainer(keras.Model):
             labels: The labels of the batch, if partners are chosen by them.
 
         Returns:
-            A `kmix.MixPlan` for the current alpha of the trainer. With `places`, its `place` is the index in `places`
-            of the layer that was drawn.
+            A `kmix.MixPlan` for the current alpha. Its `place` is the index in `places` of the layer that was drawn.
 
         Example:
             >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden")])
@@ -238,13 +189,13 @@ class MixTrainer(keras.Model):
             >>> int(trainer.plan(step=0, batch_size=4).place)
             1
         """
-        return self._step_mixer.plan(step, batch_size, spatial_shape, replica, labels)
+        return self.step_mixer.plan(step, batch_size, spatial_shape, replica, labels)
 
     # Training.
 
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
         self._given_loss = loss
-        loss, metrics, weighted_metrics = self._step_mixer.compiled(loss, metrics, weighted_metrics)
+        loss, metrics, weighted_metrics = self.step_mixer.compiled(loss, metrics, weighted_metrics)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
     def get_compile_config(self):
@@ -295,7 +246,7 @@ class MixTrainer(keras.Model):
             raise
 
     def _mix(self, data):
-        mixed = self._step_mixer.mix(data, self.loss, *self._state.read())
+        mixed = self.step_mixer.mix(data, self.loss, *self._state.read())
         self._state.advance()
         return mixed
 
@@ -304,13 +255,11 @@ class MixTrainer(keras.Model):
         return network(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if self.loss is not None:
-            require_labels(y)
-        y = self._step_mixer.for_loss(y, y_pred, self.loss)
+        y = self.step_mixer.for_loss(y, y_pred, self.loss)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        y, sample_weight = self._step_mixer.for_metrics(y, sample_weight, self.loss)
+        y, sample_weight = self.step_mixer.for_metrics(y, sample_weight, self.loss)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     # Files.
@@ -324,12 +273,10 @@ class MixTrainer(keras.Model):
         """Load a file of a trainer, or of the bare model. The latter leaves step and alpha unchanged.
 
         Raises:
-            ValueError: if the file was damaged; in `fit`, where training is to go on from it, if it is one of the bare
-                model.
+            ValueError: if the file was damaged; in `fit`, which is to go on from it, if it is one of the bare model.
 
         Warns:
-            UserWarning: if the file changes alpha and was saved by a trainer built with another alpha; as Keras, if the
-                state of the optimizer does not fit.
+            UserWarning: if it changes alpha and was saved by a trainer built with another; if the optimizer differs.
         """
         settings = {"skip_mismatch": skip_mismatch, **kwargs}
         # For the state of the optimizer in the file.
@@ -345,13 +292,10 @@ class MixTrainer(keras.Model):
         super().load_own_variables(store)
 
     def get_config(self):
-        arguments = {name: getattr(self, name) for name in _ARGUMENTS}
-        arguments["places"] = None if self.places is None else list(self.places)
-        return {name: keras.saving.serialize_keras_object(value) for name, value in arguments.items()}
+        names = ("name", "model", "mixer", "mix_losses", "num_classes", "target", "within", "seed")
+        config = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+        return {**config, "places": None if self.places is None else list(self.places)}
 
     @classmethod
     def from_config(cls, config):
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
-
-
-_ARGUMENTS = ("name", "model", "mixer", "places", "mix_losses", "num_classes", "target", "within", "seed")

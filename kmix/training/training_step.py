@@ -25,34 +25,32 @@ class StepMixer:
     """Mixes the batches of training steps, and prepares what is compiled for mixed labels.
 
     Args:
-        model: The bare model. Its outputs show what the labels are.
+        trainer: A `MixTrainer`, for its arguments. The outputs of its model show what the labels are.
         layers: The layer that mixes the inputs or at the places, or the mixing layers of the model. The first draws.
-        inputs: Whether the first layer mixes the inputs.
-        places, mix_losses, num_classes, target, within, seed: The arguments of the trainer.
     """
 
-    def __init__(self, model, layers, inputs, *, places, mix_losses, num_classes, target, within, seed):
-        self.planner, self.mix_losses, self.seed = layers[0], _checks.boolean(mix_losses, "mix_losses"), seed
-        self._mixes_inputs, self._places = inputs, places or ()
-        self._within = within if within is None else _checks.one_of(within, "within", ("batch", "shard"))
+    def __init__(self, trainer, layers):
+        self.planner, self.mix_losses = layers[0], _checks.boolean(trainer.mix_losses, "mix_losses")
+        self._within = _checks.one_of(trainer.within, "within", (None, "batch", "shard"))
+        self._seed, self._places = trainer.seed, trainer.places or ()
+        self._mixes_inputs = trainer.mixer is not None and not self._places
         self.settings = Settings(
-            target=agreed("target", check_target(target), layers),
-            num_classes=agreed("num_classes", check_num_classes(num_classes), layers),
+            target=agreed("target", check_target(trainer.target), layers),
+            num_classes=agreed("num_classes", check_num_classes(trainer.num_classes), layers),
             labels=agreed("labels", None, layers),
             class_weight=agreed("class_weight", None, layers),
             arguments=agreed("target_arguments", None, layers),
         )
         check_form(self.settings.labels, self.settings.num_classes)
-        gaps = self.settings.arguments.get("missing") is not None
         self._several = self.planner.inputs.images_shown > 2
-        self._labels = OutputLabels(model, self.settings.target, self.settings.num_classes, self.settings.labels, gaps)
+        self._labels = OutputLabels(trainer.model, self.settings)
         refused = {
             'labels="pair"': self.settings.labels == "pair",
             f"a {type(self.planner).__name__} of several partners": self._several,
             "`keep_clean=True`": self.planner.keep_clean,
         }
         for received, holds in refused.items():
-            if mix_losses and holds:
+            if self.mix_losses and holds:
                 _checks.fail(
                     "`mix_losses=True` compares the prediction of each mixed sample with the labels of two.",
                     received,
@@ -73,6 +71,8 @@ class StepMixer:
 
     def for_loss(self, y, y_pred, loss):
         """Labels as a loss compares with them."""
+        if loss is not None:
+            require_labels(y)
         if self.mix_losses:
             return y
         # Pass class ids to a loss that reads them, as the bare model does: one-hot labels may round differently.
@@ -105,7 +105,7 @@ class StepMixer:
         return plan._replace(permutation=_backend.NUMPY.rows(plan.permutation).astype("int32"))
 
     def _key(self, step, replica, alphas=None):
-        return StepKey(step, replica, self.seed, shards(self._within), alphas or {})
+        return StepKey(step, replica, self._seed, shards(self._within), alphas or {})
 
     def _sample_plan(self, xp, key, batch_size, spatial_shape=None):
         plan = self.planner.sample_plan(xp, key, batch_size, spatial_shape)
