@@ -383,6 +383,9 @@ def test_labels_that_would_have_to_be_pasted_are_refused_though_losses_are_mixed
 
 def test_boxes_are_boxes_though_losses_are_mixed():
     x = GENERATOR.random((N, 4, 4, 1)).astype("float32")
+    inputs = keras.Input((4, 4, 1))
+    hidden = keras.layers.Dense(10)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, {"boxes": ops.reshape(hidden[:, :8], (-1, 2, 4)), "labels": hidden[:, 8:]})
     boxes = {"boxes": np.ones((N, 2, 4), "float32"), "labels": np.zeros((N, 2), "float32")}
     with pytest.raises(ValueError, match="target=|structure"):
         step(image_trainer(), x, boxes)

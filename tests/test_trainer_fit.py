@@ -265,15 +265,12 @@ def test_kinds_of_labels(y, loss):
 
 @pytest.mark.fast("layer-")
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, 24, dtype="float32")], ids=["", "weighted"])
-@pytest.mark.parametrize("where", ["trainer", "layer"])
-def test_pairs_train_as_dense_labels_do(where, weights):
+def test_pairs_train_as_dense_labels_do(weights):
     models = [linear(X.shape[1:]) for _ in range(2)]
     models[1].set_weights(models[0].get_weights())
-    settings = {"labels": "pair"}
-    on_layer, on_trainer = (settings, {}) if where == "layer" else ({}, settings)
     trainers = [
         compiled(kmix.MixTrainer(models[0], mixer=mixup()), metrics=[kmix.metrics.SoftLabelAccuracy("accuracy")]),
-        compiled(kmix.MixTrainer(models[1], mixer=mixup(**on_layer), **on_trainer), metrics=["accuracy"]),
+        compiled(kmix.MixTrainer(models[1], mixer=mixup(labels="pair")), metrics=["accuracy"]),
     ]
     logs = [
         trainer.fit(X, Y, sample_weight=weights, batch_size=8, validation_data=(X, Y), verbose=0).history
