@@ -180,7 +180,7 @@ class Join(Schedule):
 
         value = evaluate(self.schedules[0], step)
         for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
-            value = xp.where(step < boundary, value, evaluate(schedule, step - boundary))
+            value = xp.where(step < boundary, value, evaluate(schedule, _since(xp, boundary, step)))
         return value
 
     def get_config(self):
@@ -228,6 +228,9 @@ def _progress(xp, step, begin, steps):
     """The progress of `step` from `begin` to `begin + steps`, in [0, 1]."""
     if not hasattr(step, "dtype"):
         return min(max((step - begin) / steps, 0.0), 1.0)
-    # Subtract as signed integers: an unsigned step before `begin` would wrap.
-    progress = xp.cast(xp.cast(step, "int32") - begin, "float32") / steps
-    return xp.math.minimum(xp.math.maximum(progress, 0.0), 1.0)
+    return xp.math.minimum(xp.cast(_since(xp, begin, step), "float32") / float(steps), 1.0)
+
+
+def _since(xp, begin, step):
+    """The steps since `begin`, 0 before it: an unsigned step would wrap."""
+    return xp.math.maximum(step, begin) - begin

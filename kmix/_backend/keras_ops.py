@@ -93,10 +93,9 @@ class KerasOps(Namespace):
 
     def evaluate_symbol(self, schedule, step):
         # Signed as long as it can be, since an unsigned step less a larger number wraps.
-        value = schedule(keras.ops.cast(step, self.integer))
-        if dtype(step) != "uint32":
-            return value
-        return keras.ops.where(step < 2**31, value, schedule(step))
+        signed = keras.ops.cast(step, self.integer)
+        value = schedule(signed)
+        return keras.ops.where(signed >= 0, value, schedule(step)) if dtype(step) == "uint32" else value
 
     def run(self, bound, arrays):
         program = None
