@@ -140,7 +140,7 @@ class Batch(NamedTuple):
             target.check(value, known)
             if index is not None:
                 _check_weight_shape(_backend.static_shape(weights[index]), target._weight_shape(value, known))
-            entries.append(Entry(target, known, _key(path), index))
+            entries.append(Entry(target, known, _key(path) if path else LABELS, index))
         structure = sample_weight if tree.is_nested(sample_weight) else None
 
         def write(batch):
@@ -284,7 +284,10 @@ class Batch(NamedTuple):
         inputs, sizes = self.inputs, None
         if input_mixing is not None:
             sizes, followed = input_mixing.sizes(xp, inputs), plan_for(input_mixing)
-            inputs = _map(lambda leaf: input_mixing.mix(xp, leaf, followed), inputs)
+            if hasattr(inputs, "dtype"):
+                inputs = input_mixing.mix(xp, inputs, followed)
+            else:
+                inputs = tree.map_structure(lambda leaf: input_mixing.mix(xp, leaf, followed), inputs)
             if include_clean:
                 clean = _map(lambda leaf: xp.cast(leaf, input_mixing.dtype(leaf)), self.inputs)
                 inputs = tree.map_structure(lambda first, second: join_rows(xp, first, second, shards), clean, inputs)
