@@ -127,7 +127,7 @@ class MixLayer(keras.layers.Layer):
         self._pairing: Pairing = to_pairing(pairing)
         self._alpha: Any = Alpha(alpha) if self._has_alpha else None
         self._counter = _backend.Counter()
-        # Whether it was called on the symbols of a model.
+        # Whether a model is known to call it.
         self._in_model = False
 
     def _keep(self, **arguments):
@@ -392,7 +392,7 @@ class MixLayer(keras.layers.Layer):
     def _check_inference(self, x, training):
         """Return inputs without labels as they are, or raise unless a model calls the layer in inference."""
         leaves = tree.flatten(x)
-        in_model = self._in_model or self._is_nested()
+        in_model = self._in_model = self._in_model or self._is_nested() or _is_stateless()
         symbolic = any(_backend.kind(leaf)[:2] == ("tensorflow", True) for leaf in leaves)
         pipeline = symbolic and keras.backend.backend() != "tensorflow"
         if not training and in_model and not pipeline:
@@ -606,6 +606,15 @@ def _rebuild(cls, arguments, count, memory=None, process=None):
     if memory is not None:
         layer._alpha = Alpha(memory.value, memory)
     return layer
+
+
+def _is_stateless():
+    """Whether Keras runs a model as a function, as it does to learn what a loaded one returns: it makes no variables."""
+    try:
+        keras.Variable(0.0)
+    except ValueError:
+        return True
+    return False
 
 
 def _as_given(x, y=None, sample_weight=None):
