@@ -192,7 +192,7 @@ class MixLayer(keras.layers.Layer):
                 "Write `layer.at_step(step, (x, y))` and make the step an argument of the function.",
             )
         with _backend.device_of(leaf), _backend.fusing(self.jit_compile):
-            given = given._replace(xp=xp).check_values()
+            given = given._replace(xp=xp, uniform=given.uniform and xp is given.xp).check_values()
             self._check_pairing(given)
             if key is not None:
                 return self._mix_step(key, given, leaf)
