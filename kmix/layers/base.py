@@ -128,7 +128,7 @@ class MixLayer(keras.layers.Layer):
         self._pairs_by_targets = self._pairing.needs_targets
         self._alpha: Any = Alpha(alpha) if self._has_alpha else None
         self._counter = _backend.Counter()
-        # Whether it was called on the symbols of a model.
+        # Whether a model is known to call it.
         self._in_model = False
 
     def _keep(self, **arguments):
@@ -193,7 +193,7 @@ class MixLayer(keras.layers.Layer):
                 "Write `layer.at_step(step, (x, y))` and make the step an argument of the function.",
             )
         with _backend.device_of(leaf), _backend.fusing(self.jit_compile):
-            given = given._replace(xp=xp).check_values()
+            given = given._replace(xp=xp, uniform=given.uniform and xp is given.xp).check_values()
             self._check_pairing(given)
             if key is not None:
                 return self._mix_step(key, given, leaf)
@@ -395,7 +395,7 @@ class MixLayer(keras.layers.Layer):
     def _check_inference(self, x, training):
         """Return inputs without labels as they are, or raise unless a model calls the layer in inference."""
         leaves = tree.flatten(x)
-        in_model = self._in_model or self._is_nested()
+        in_model = self._in_model = self._in_model or self._is_nested() or _is_stateless()
         symbolic = any(_backend.kind(leaf)[:2] == ("tensorflow", True) for leaf in leaves)
         pipeline = symbolic and keras.backend.backend() != "tensorflow"
         if not training and in_model and not pipeline:
@@ -609,6 +609,15 @@ def _rebuild(cls, arguments, count, memory=None, process=None):
     if memory is not None:
         layer._alpha = Alpha(memory.value, memory)
     return layer
+
+
+def _is_stateless():
+    """Whether Keras runs a model as a function, as it does to learn what a loaded one returns: it makes no variables."""
+    try:
+        keras.Variable(0.0)
+    except ValueError:
+        return True
+    return False
 
 
 def _as_given(x, y=None, sample_weight=None):
