@@ -94,7 +94,7 @@ FORMS = {
     "a list": lambda x, y: [x, y],
     "a named tuple": lambda x, y: Batch(x, y),
     "a dictionary without labels": lambda x, y: {"images": x, "size": y},
-    "a nested structure": lambda x, y: {"a": (x, [y])},
+    "a nested structure": lambda x, y: [(x, {"labels": y})],
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -184,7 +184,7 @@ def test_what_a_call_does_not_take(convert):
     with pytest.raises(TypeError, match="weights"):
         layer(x, y, weights=w)
     for unknown in ({"images": x, "labels": y, "id": w}, {"images": x, "label": y}):
-        with pytest.raises(ValueError, match="'id': |'labels'"):
+        with pytest.raises(ValueError, match=r"'id': |'labels'"):
             layer(unknown)
     np.testing.assert_array_equal(layer(X, Y)[0], layer.at_step(0, (X, Y))[0])
 
@@ -281,6 +281,46 @@ def test_a_layer_in_a_model_is_the_identity_until_it_trains(kind, index, tmp_pat
             model.fit(X, Y, verbose=0)
 
 
+@keras.saving.register_keras_serializable(package="calls")
+class Own(keras.Model):
+    """Makes its own mixing layer, of two inputs."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.mixing, self.top = kmix.MixUp(0.5, seed=1), keras.layers.Dense(3)
+
+    def call(self, x, training=None):
+        first, second = self.mixing((x, x + 1), training=training)
+        return self.top(first + second)
+
+
+def test_a_subclassed_model_that_makes_its_layer_is_saved_and_loaded(tmp_path):
+    """Keras then calls the `call` of the model, outside of the model, to learn what it returns."""
+    model, x = Own(), to_native(X[:, 0, 0])
+    expected = to_numpy(model(x))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(to_numpy(loaded(x)), expected)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="without labels"):
+        loaded(x, training=True)
+    with pytest.raises(ValueError, match="without labels"):
+        tf.data.Dataset.from_tensors(X).map(kmix.MixUp())
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@every_layer
+def test_a_layer_may_mix_batches_before_it_enters_a_model(kind, index):
+    layer = layers()[index]
+    layer(X, Y), layer(*to_native((X, Y)))
+    layer(to_native(X))
+    model = MODELS[kind](layer)
+    expected = to_numpy(model(to_native(X)))
+    agree(model, expected)
+    # It still mixes batches, and goes on counting.
+    assert_near(layer(*to_native((X, Y))), layers()[index].at_step(2, (X, Y)))
+
+
 @pytest.mark.parametrize(
     "pack", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))], ids=["tuple", "list", "dictionary"]
 )
@@ -327,13 +367,7 @@ def test_inputs_in_a_training_step_are_mixed_with_its_plan(training):
     plan = layer.plan(4, 6)
     x, other = to_native((X, X[::-1].copy()))
     expected = layer.at_step(4, (X, Y))[0], layer.at_step(4, (X[::-1].copy(), Y))[0]
-    for pack in (
-        tuple,
-        list,
-        lambda pair: Batch(*pair),
-        lambda pair: dict(zip(("images", "labels"), pair, strict=True)),
-    ):
-        given = pack((x, other))
+    for given in ((x, other), [x, other], Batch(x, other), {"images": x, "labels": other}):
         with run_step(TrainingStep(plan)):
             mixed = layer(given, training=training)
         keras.tree.assert_same_structure(mixed, given)
