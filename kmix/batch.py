@@ -361,8 +361,11 @@ def double_spec(structure):
     return tree.map_structure(doubled, structure)
 
 
-def to_target(given):
-    """The `Target` that an argument `target` stands for, None, or a structure of these; or raise."""
+def to_target(given, inner=False):
+    """The `Target` that an argument `target` stands for, None, or a structure of these; or raise.
+
+    `inner`: whether it is a part of a structure, which must name each.
+    """
     from kmix import targets
 
     named = {
@@ -371,12 +374,12 @@ def to_target(given):
         "keep": targets.Keep,
         "segmentation_masks": targets.SegmentationMasks,
     }
-    if given is None or isinstance(given, Target):
+    if (given is None and not inner) or isinstance(given, Target):
         return given
     if isinstance(given, dict):
-        return {key: to_target(part) for key, part in given.items()}
+        return {key: to_target(part, inner=True) for key, part in given.items()}
     if isinstance(given, (list, tuple)) and given:
-        return [to_target(part) for part in given]
+        return [to_target(part, inner=True) for part in given]
     if isinstance(given, str) and given in named:
         return named[given]()
     if isinstance(given, type):
@@ -496,6 +499,13 @@ def _flatten(target, y, path, found, kept):
         return len(found) - 1
     elif not y:
         _checks.fail("A batch must hold labels.", f"an empty {type(y).__name__}", "Leave it out.")
+    elif isinstance(target, Labels) and isinstance(y, dict) and "boxes" in y:
+        _checks.fail(
+            "To mix bounding boxes, their format must be known.",
+            f"labels with keys {sorted(map(str, y))}",
+            'For example, write `target=kmix.targets.BoundingBoxes("xyxy")`. To blend numbers of that name, name every '
+            'key: `target={"boxes": kmix.targets.Labels(), ...}`.',
+        )
 
     def part(key):
         return _flatten(target[key] if isinstance(target, (dict, list)) else target, y[key], (*path, key), found, kept)

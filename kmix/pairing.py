@@ -6,6 +6,8 @@ from kmix import _backend, _checks, prng
 from kmix._settings import Settings
 from kmix.plan import streams
 
+__all__ = ["Pairing", "RandomPairs", "SimilarLabels"]
+
 tree = keras.tree
 
 
@@ -41,6 +43,8 @@ class Pairing(Settings):
 
     def __init__(self, *, within: str = "batch", allow_self: bool = True) -> None:
         self.within = _checks.one_of(within, "within", ("batch", "shard"))
+        if within == "shard":
+            self.check_shards()
         self.allow_self = _checks.boolean(allow_self, "allow_self")
 
     @property
@@ -65,12 +69,6 @@ class Pairing(Settings):
                 f"With `pairing={type(self).__name__}(...)`, a plan depends on the targets of the batch.",
                 "a plan without targets",
                 "Write `layer.plan(step, batch_size, targets=y)`.",
-            )
-        if key.shards > 1:
-            _checks.fail(
-                "A rule with a score compares all samples of a batch.",
-                f'`within="shard"` for {type(self).__name__} on {key.shards} devices',
-                'Write `within="batch"`.',
             )
         arrays = [leaf for leaf in tree.flatten(targets) if hasattr(leaf, "dtype")]
         if xp is _backend.NUMPY and all(map(_backend.on_host, arrays)):
@@ -103,6 +101,15 @@ class Pairing(Settings):
             Float `(B, B)`. `-inf` is no candidate. A sample without a candidate is its own partner, so it is not mixed.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `partners` or `score`.")
+
+    def check_shards(self):
+        """Raise unless the rule can draw partners from a part of the batch."""
+        if self.needs_targets:
+            _checks.fail(
+                "A rule with a score draws partners from the whole batch.",
+                f'`within="shard"` for {type(self).__name__}',
+                'Write `within="batch"`.',
+            )
 
     def check_targets(self, targets):
         """Raise unless the rule can read the targets, from their static shapes and dtypes, and values on the host."""

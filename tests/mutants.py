@@ -1,13 +1,13 @@
-"""Break kmix on purpose and see that a test notices, on each road and each backend.
+"""Break kmix on purpose and see that a test notices, on each code path and each backend.
 
     python tests/mutants.py
     python tests/mutants.py --short --backends jax
     python tests/mutants.py --backends jax --only "weights unmixed"
 
 Each mutant is a copy of kmix in which one expression of one function is another. It must make its tests fail, on every
-road where they have one; where it does not, the table says SURVIVED and the exit code is 1. A mutant finds its place by
-what the code says, whatever its layout: a module, the name of a function or method, and an expression (or a statement)
-in it. Where that has moved the script says so and stops; a test of test_project.py tells at once.
+code path where they have one; where it does not, the table says SURVIVED and the exit code is 1. A mutant finds its
+place by what the code says, whatever its layout: a module, the name of a function or method, and an expression (or a
+statement) in it. Where that has moved the script says so and stops; a test of test_project.py tells at once.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parent.parent
-ROADS = ("numpy", "native", "tfdata")
+PATHS = ("numpy", "native", "tfdata")
 
 
 class Mutant(NamedTuple):
@@ -36,7 +36,7 @@ class Mutant(NamedTuple):
         place: `module:function` or `module:Class.method`, the module within kmix.
         old: An expression or statement that the function holds once.
         new: What stands there instead.
-        roads: The roads on which a test must fail; none where tests have no road.
+        paths: The code paths on which a test must fail; none where tests do not tell them.
         short: Whether it belongs to the short form.
     """
 
@@ -44,23 +44,24 @@ class Mutant(NamedTuple):
     place: str
     old: str
     new: str
-    roads: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     short: bool = False
 
 
 def pipeline(test, place, old, new, file="test_roads", short=False):
-    """A mutant that tests on every road must notice."""
-    return Mutant(f"{file}::{test}", place, old, new, ROADS, short)
+    """A mutant that tests on every code path must notice."""
+    return Mutant(f"{file}::{test}", place, old, new, PATHS, short)
 
 
 def step(test, place, old, new, file="test_trainer", short=False):
-    """A mutant of the training step, where `fit` is the only road."""
+    """A mutant of the training step, where `fit` is the only way."""
     return Mutant(f"{file}::{test}", place, old, new, (), short)
 
 
-_SHARES = "targets.sample_weights:label_shares"
-_PAIRS, _SHARE = "targets.forms:Pairs.mix", "xp.where(keep, 1.0, share)"
-_PASTE = "paste(xp, x, plan.permutation, {}, axes=spatial_axes(len(x.shape), data_format))"
+_SHARES = "targets.sample_weights:pair_shares"
+_PAIRS, _SHARE = "targets.labels:LabelPairs.mix", "xp.where(keep, 1.0, share)"
+_MIX_LABELS = "targets.sample_weights:mix_labels", "combine(xp, keep, own, partner, y, plan.permutation)"
+_PASTE = "paste(xp, x, plan.permutation, {}, axes=axes)"
 
 MUTANTS = {
     "lam and 1-lam swapped in the labels": pipeline(
@@ -72,19 +73,18 @@ MUTANTS = {
     ),
     "labels not permuted": pipeline(
         "test_mixup_is_the_formula",
-        "targets.forms:Dense.mix",
-        "plan.permutation",
-        "xp.arange(xp.size(y, 0))",
+        *_MIX_LABELS,
+        "combine(xp, keep, own, partner, y, xp.arange(xp.size(y, 0)))",
     ),
     "label weight off by one pixel": pipeline(
         "test_mean_of_painted_images_is_the_mixed_label",
-        "plan.regions:boxes",
+        "plan.samplers:_boxes",
         "xp.cast(stops[-1] - starts[-1], 'float32')",
         "xp.cast(stops[-1] - starts[-1] + 1, 'float32')",
     ),
     "box axes swapped in the plan": pipeline(
         "test_mean_of_painted_images_is_the_mixed_label",
-        "plan.regions:boxes",
+        "plan.samplers:_boxes",
         "starts + stops",
         "starts[::-1] + stops[::-1]",
     ),
@@ -97,36 +97,36 @@ MUTANTS = {
     ),
     "alpha frozen after tracing": pipeline(
         "test_alpha_takes_effect_on_the_next_batch",
-        "layers.mix_layer:MixLayer.alpha",
-        "self._alpha.assign(value)",
+        "layers.alpha:Alpha.set",
+        "self._cell.assign(value)",
         "None",
     ),
     "at_step ignores the step": pipeline(
-        "test_every_step_has_its_own_plan", "layers.stepped:Stepped._at_step", "check_number(step, 'step')", "0"
+        "test_every_step_has_its_own_plan", "layers.base:MixLayer._at_step", "_check_number(step, 'step')", "0"
     ),
     "at_step takes the step modulo 256": pipeline(
         "test_every_step_has_its_own_plan",
-        "layers.stepped:Stepped._at_step",
-        "check_number(step, 'step')",
-        "check_number(step % 256, 'step')",
+        "layers.base:MixLayer._at_step",
+        "_check_number(step, 'step')",
+        "_check_number(step % 256, 'step')",
     ),
     "replicas draw alike": pipeline(
         "test_replicas_draw_different_plans",
-        "layers.stepped:Stepped._at_step",
-        "check_number(replica, 'replica', REPLICAS)",
+        "layers.base:MixLayer._at_step",
+        "_check_number(replica, 'replica', REPLICAS)",
         "0",
         file="test_numbering",
     ),
     "a numbering begins again": Mutant(
         "test_numbering::test_a_loop_goes_on_across_epochs|test_generators_and_lengths",
-        "data.numbering:Numbering.take",
-        "self._next - 1",
-        "self._next - 1 - self._first",
+        "data.numbering:Numbering._begin",
+        "max(self._next, self._used)",
+        "self.start",
     ),
     "a worker keeps alpha": Mutant(
         "test_numbering::test_alpha_reaches_persistent_workers|test_a_pickled_layer_keeps_its_alpha",
-        "layers.mix_layer:MixLayer.check_alpha",
-        "self._alpha.check(value)",
+        "layers.alpha:Alpha.check",
+        "self._cell.check(value)",
         "None",
     ),
     "a kernel is compiled at every call": Mutant(
@@ -138,8 +138,8 @@ MUTANTS = {
     "weights unmixed": pipeline(
         "test_weighted_pair_of_losses",
         "batch:Batch.mix",
-        "target.mix_weights(xp, flat[index], plan_for(target))",
-        "xp.cast(flat[index], 'float32')",
+        "mix_weight(xp, weight, plan)",
+        "xp.cast(weight, 'float32')",
         short=True,
     ),
     "labels ignore the weights": pipeline("test_weighted_pair_of_losses", _SHARES, "weight is None", "True"),
@@ -163,10 +163,10 @@ MUTANTS = {
         "test_random_choice_takes_every_branch", "plan.samplers:sample_choice", "return index", "return index * 0"
     ),
     "rate ignored": pipeline(
-        "test_rate_is_the_share_of_mixed_samples", "plan.lam:sample_numbers", "u[_RATE] < rate", "u[_RATE] < 1.0"
+        "test_rate_is_the_share_of_mixed_samples", "plan.samplers:_sample_lam", "u[_RATE] < rate", "u[_RATE] < 1.0"
     ),
-    "per ignored": pipeline("test_per_batch_shares_one_lam", "plan.lam:sample_numbers", "per == 'batch'", "False"),
-    "seed ignored": pipeline("test_seed_decides", "plan.lam:sample_numbers", "_checks.seed(seed)", "5"),
+    "per ignored": pipeline("test_per_batch_shares_one_lam", "plan.samplers:_sample_lam", "per == 'batch'", "False"),
+    "seed ignored": pipeline("test_seed_decides", "plan.samplers:_sample_lam", "_checks.seed(seed)", "5"),
     "label_smoothing ignored": pipeline(
         "test_loss_settings_matter",
         "losses:SoftLabelCrossentropy.__init__",
@@ -180,37 +180,37 @@ MUTANTS = {
         "False",
     ),
     "class_weight ignored": pipeline(
-        "test_class_weights_of_pairs",
-        "targets.sample_weights:multiply",
-        "return factor",
-        "return factor * 0.0 + 1.0",
+        "test_class_weights_become_weights_of_the_pair",
+        "targets.labels:Labels.encode",
+        "y * _table(xp, self.class_weight, y.shape[1])",
+        "y",
         file="test_class_weight",
     ),
     "class_weight does not multiply": pipeline(
         "test_class_weights_multiply_into_the_weights_that_there_are",
-        "targets.sample_weights:multiply",
-        "w * xp.along(factor, w)",
-        "w",
+        "targets.labels:_times",
+        "weight * xp.along(factor, weight)",
+        "weight",
         file="test_class_weight",
     ),
-    "keep takes the partner's": pipeline(
+    "what is kept changes places": pipeline(
         "test_keep_leaves_labels_as_they_are",
-        "targets.keep:Keep.mix",
-        "return y",
-        "return xp.take(y, xp.asarray(plan.permutation))",
+        "batch:_fill",
+        "kept[template.key]",
+        "tree.map_structure(lambda leaf: leaf[::-1], kept[template.key])",
         file="test_targets",
         short=True,
     ),
     "tags of a partner without a share": pipeline(
         "test_union_is_the_larger_of_those_that_are_there",
-        "targets.union:Union.mix",
-        "xp.where(lam < 1, partners, 0.0)",
-        "partners",
+        "targets.labels:LabelUnion.mix",
+        "xp.along(part.share, y) > 0",
+        "xp.along(part.share, y) >= 0",
         file="test_union",
     ),
     "masks not united": pipeline(
         "test_boolean_masks_are_united",
-        "targets.padding_masks:mix_masks",
+        "mixing.padding_masks:mix_masks",
         "xp.take(counts, xp.asarray(plan.permutation))",
         "counts",
         file="test_padding_masks",
@@ -221,36 +221,36 @@ MUTANTS = {
         "own == partner",
         "own != own",
         file="test_padding_masks",
-    )._replace(roads=("tfdata",)),
+    )._replace(paths=("tfdata",)),
     "float ids are taken for values": pipeline(
         "test_float",
-        "targets.labels:_recognise_float",
-        "classes is not None",
-        "False",
+        "targets.labels:Labels._check_floats",
+        "self.num_classes is None or shape is None",
+        "True",
         file="test_num_classes",
-    )._replace(roads=()),
+    )._replace(paths=()),
     "step: inputs unmixed": step(
-        "test_steps_on_mixed_inputs", "batch:Batch.mix", "inputs is not None", "False", short=True
+        "test_steps_on_mixed_inputs", "batch:Batch.mix", "input_mixing is not None", "False", short=True
     ),
     "step: layers in the model mix nothing": step(
         "test_steps_on_mixed_embeddings",
-        "layers.batch_layer:BatchLayer._mix_inputs_alone",
-        "tree.map_structure(lambda leaf: self.inputs.mix(leaf, plan), x)",
+        "layers.base:MixLayer._mix_inputs_alone",
+        "tree.map_structure(lambda leaf: self.input_mixing.mix(_backend.namespace(leaf), leaf, plan), x)",
         "x",
     ),
     "step: masks not united": step(
         "test_steps_on_mixed_embeddings",
-        "targets.padding_masks:mix_masks",
+        "mixing.padding_masks:mix_masks",
         "xp.take(counts, xp.asarray(plan.permutation))",
         "counts",
         short=True,
     ),
-    "step: `at` ignored": step(
+    "step: `places` ignored": step(
         "test_steps_of_manifold_mixup", "training.trainer:MixTrainer.call", "training and self._network", "False"
     ),
     "step: the first place always": step(
         "test_steps_of_manifold_mixup",
-        "training.step_mixer:StepMixer._sample_plan",
+        "training.training_step:StepMixer._with_place",
         "sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp)",
         "0 * sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp)",
     ),
@@ -266,15 +266,14 @@ MUTANTS = {
     ),
     "step: labels unmixed": step(
         "test_steps_on_mixed_inputs",
-        "targets.forms:Dense.mix",
-        "combine(xp, keep, a, b, y, plan.permutation)",
+        *_MIX_LABELS,
         "xp.cast(y, 'float32')",
     ),
     "step: weights unmixed": step(
         "test_steps_on_mixed_inputs",
         "batch:Batch.mix",
-        "target.mix_weights(xp, flat[index], plan_for(target))",
-        "xp.cast(flat[index], 'float32')",
+        "mix_weight(xp, weight, plan)",
+        "xp.cast(weight, 'float32')",
     ),
     "step: labels ignore the weights": step("test_steps_on_mixed_inputs", _SHARES, "weight is None", "True"),
     "step: does not move": step(
@@ -292,9 +291,9 @@ MUTANTS = {
     ),
     "step: one place of several is enough": step(
         "test_a_step_misses_places",
-        "layers.step:Step.has_mixed",
-        "self._noted >= set(range(self.places))",
-        "bool(self._noted)",
+        "layers.training_step:TrainingStep.has_mixed",
+        "self._mixed_at >= set(range(self.places))",
+        "bool(self._mixed_at)",
         file="test_contract",
     ),
     "step: a mask counts as mixed": step(
@@ -306,40 +305,40 @@ MUTANTS = {
     ),
     "step: soft labels in metrics that threshold them": step(
         "test_hard_labels_in_a_step_and_only_there",
-        "training.hard_labels:HardLabels.update_state",
+        "training.hard_label_metrics:HardLabels.update_state",
         "step is not None",
         "False",
-        file="test_hard_labels",
+        file="test_hard_label_metrics",
         short=True,
     ),
     "a pair of losses with one partner": step(
         "test_a_sparse_loss_trains_as_the_soft_loss",
-        "training.interpolated:_Pair.call",
-        "self.xp.take(y, self.plan.permutation)",
+        "training.paired_loss:PairedLoss.__call__",
+        "xp.take(y, plan.permutation)",
         "y",
-        file="test_interpolate",
+        file="test_mix_losses",
     ),
     "boxes that show nothing stay": Mutant(
         "test_boxes::test_a_thousand_scenes|test_every_road_shows",
-        "targets.bounding_boxes:BoundingBoxes._part",
-        "untouched | remains",
+        "targets.bounding_boxes:BoundingBoxes._group",
+        "unchanged | remains",
         "True",
     ),
     "masks blended with the ignored class": Mutant(
         "test_masks::test_a_blend_is_that_of_one_hot_labels",
-        "targets.segmentation_masks:_Mask.encode",
+        "targets.segmentation_masks:SegmentationMasks.encode",
         "self.ignore_class is not None",
         "False",
     ),
     "the quadrants of a mosaic change places": Mutant(
-        "test_mosaic::test_every_pixel|test_the_views",
-        "mixing.mosaic:Quadrants.sources",
-        "range(3)",
-        "(1, 0, 2)",
+        "test_mosaic::test_every_pixel|test_the_parts",
+        "mixing:mix_inputs",
+        "[part.source for part in plan.parts()]",
+        "[plan.parts()[i].source for i in (0, 2, 1, 3)]",
     ),
     "a share that is 1 only nearly": Mutant(
         "test_mosaic::test_a_sample_that_is_not_mixed_keeps",
-        "plan.regions:portion",
+        "plan.samplers:_portion",
         "part == whole",
         "part == whole + 1",
     ),
@@ -351,9 +350,9 @@ MUTANTS = {
     ),
     "boxes cut off after mixing": Mutant(
         "test_boxes::test_padded_batches_of_several_widths",
-        "targets.bounding_boxes:BoundingBoxes.crop",
-        "self.images_shown * self._number",
-        "self._number",
+        "targets.bounding_boxes:BoundingBoxes._crop",
+        "info.partners + 1",
+        "1",
     ),
     "repeats that go unnoticed": Mutant(
         "test_inspect::test_a_fault_is_named",
@@ -374,43 +373,62 @@ MUTANTS = {
         "round(step)",
     ),
     "differences that are not paired": Mutant(
-        "test_compare",
+        "test_compare::test_differences_are_paired_and_have_t_intervals",
         "diagnostics.comparison:Comparison._to_reference",
         "base[metric]",
         "base[metric][::-1]",
     ),
     "a sample is its own partner": Mutant(
-        "test_partners::test_deranged_partners_form_one_cycle",
-        "plan.pairing:derange",
+        "test_pairing::test_other_partners_form_one_cycle",
+        "pairing:RandomPairs.partners",
         "xp.argsort(permutation) + 1",
         "xp.argsort(permutation)",
     ),
     "a wider bandwidth": Mutant(
-        "test_partners::test_the_frequencies_of_partners_are_gaussian",
-        "plan.pairing:by_label",
-        "0.5 * distance",
-        "0.4 * distance",
+        "test_pairing::test_the_frequencies_of_partners_are_gaussian",
+        "pairing:SimilarLabels.score",
+        "-0.5",
+        "-0.4",
     ),
     "partners from the batch itself": pipeline(
         "test_partners_from_a_second_batch",
-        "layers.partners:draw",
-        "plan.permutation + n",
-        "plan.permutation",
-        file="test_partners",
+        "plan.plan:MixPlan.with_second_batch",
+        "self.permutation + xp.size(own, 0)",
+        "self.permutation",
+        file="test_pairing",
     ),
     "mixed samples before the clean ones": step(
         "test_clean_samples_in_tf_data",
-        "layers.partners:mix",
-        "both(xp, clean, mixed, key.shards)",
-        "both(xp, mixed, clean, key.shards)",
-        file="test_partners",
+        "batch:Batch.mix",
+        "join_rows(xp, first, second, shards)",
+        "join_rows(xp, second, first, shards)",
+        file="test_pairing",
     ),
     "clean samples that are mixed in the model": step(
         "test_clean_samples_beside_the_mixed_ones",
-        "layers.partners:with_clean",
-        "both(xp, kept, plan.lam, shards)",
-        "both(xp, plan.lam, kept, shards)",
+        "plan.plan:MixPlan.with_clean",
+        "doubled(identity, self.lam)",
+        "doubled(self.lam, identity)",
         file="test_partners_training",
+    ),
+    "a sample that is its own partner is mixed": Mutant(
+        "test_boxes::test_a_sample_that_is_its_own_partner",
+        "plan.plan:MixPlan.without_own_partners",
+        "xp.where(own, xp.cast(1.0, 'float32'), self.lam)",
+        "self.lam",
+    ),
+    "labels of three axes need no target": Mutant(
+        "test_spatial_targets::test_labels_of_three_axes",
+        "targets.labels:Labels.check",
+        "len(shape) > 2 and not self.any_shape",
+        "False",
+    ),
+    "a weight created for one label alone": pipeline(
+        "test_each_of_several_labels_has_its_own_weights",
+        "batch:Batch.encode",
+        "[ones if weight is None else weight for weight in encoded]",
+        "[encoded[0] if weight is None else weight for weight in encoded]",
+        file="test_class_weight",
     ),
 }
 
@@ -425,8 +443,8 @@ def functions(tree, names):
     """The functions that a dotted name stands for: a property has one to read and one to set."""
     found = [tree]
     for name in names.split("."):
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        found = [node for outer in found for node in outer.body if isinstance(node, kinds) and node.name == name]
+        scopes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        found = [node for outer in found for node in outer.body if isinstance(node, scopes) and node.name == name]
     return found
 
 
@@ -496,10 +514,10 @@ def fail_anyway(tests, backend):
 
 
 def verdicts(mutant, failed):
-    """For each road, or for the only one, whether a test of it failed."""
-    if not mutant.roads:
+    """For each code path, or for the only one, whether a test of it failed."""
+    if not mutant.paths:
         return {"fit" if mutant.place.startswith("training") else "tests": bool(failed)}
-    return {road: any(road in line.partition("[")[2] for line in failed) for road in mutant.roads}
+    return {path: any(path in line.partition("[")[2] for line in failed) for path in mutant.paths}
 
 
 def lost():
@@ -535,7 +553,7 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
         for (name, backend), noticed in zip(cases, pool.map(judge, cases), strict=True):
             survived |= not all(noticed.values())
-            words = [f"{road}: {'noticed' if seen else 'SURVIVED'}" for road, seen in noticed.items()]
+            words = [f"{path}: {'noticed' if found else 'SURVIVED'}" for path, found in noticed.items()]
             print(f"{name:48s} {backend:11s} {'  '.join(words):50s} {MUTANTS[name].tests}", flush=True)
     sys.exit(survived)
 

@@ -80,7 +80,7 @@ def test_no_sample_leaves_its_device_with_shards(way):
 @pytest.mark.parametrize("within", ["batch", "shard"])
 @pytest.mark.parametrize("way", steps.WAYS)
 def test_clean_samples_beside_the_mixed_ones(way, within):
-    trainer, (x, y, w) = steps.trainer_of(way, within=within, keep_clean=True), steps.batch(N)
+    trainer, (x, y, w) = steps.trainer_of(way, within=within, include_clean=True), steps.batch(N)
     expected = steps.weights_of(trainer)
     steps.fit(trainer, x, y, w)
     twice = np.tile(x, (2, 1)), np.tile(y, 2), np.tile(w, 2)
@@ -91,7 +91,7 @@ def test_clean_samples_beside_the_mixed_ones(way, within):
 
 @pytest.mark.parametrize("way", steps.WAYS)
 def test_no_clean_sample_leaves_its_device_with_shards(way):
-    sent = moves(steps.trainer_of(way, within="shard", keep_clean=True))
+    sent = moves(steps.trainer_of(way, within="shard", include_clean=True))
     assert {kind for _, kind in sent} == {"all-reduce"}
     assert not any(f"[{N}" in shape or f"[{2 * N}" in shape for shape, _ in sent)
 

@@ -39,7 +39,7 @@ DICTIONARIES = {
 @pytest.mark.parametrize("name", DICTIONARIES)
 def test_a_dictionary_without_images_or_labels_is_refused(name):
     found = [rf"\b{key}\b" for key in DICTIONARIES[name]]
-    refused_by_all({}, DICTIONARIES[name], "passthrough=", *found, r"\bimages\b", r"\blabels\b", good=SOFT)
+    refused_by_all({}, DICTIONARIES[name], "inputs_key=", *found, r"\bimages\b", r"\blabels\b", good=SOFT)
 
 
 @every_layer
@@ -63,10 +63,17 @@ def test_inputs_alone_in_a_map_are_refused(make, batch):
 
 
 @every_layer
-def test_inputs_alone_are_the_identity_where_no_data_set_is_mapped(make):
+def test_inputs_alone_are_refused_but_for_a_tensor_of_the_backend(make):
+    """A model may call a layer on such a tensor in inference."""
     x, y, layer = data(), one_hot(ids()), make()
-    for batch in (x, to_native(x), tf.constant(x)):
-        np.testing.assert_array_equal(to_numpy(layer(batch)), x)
+    for batch in (x, tf.constant(x), to_native(x)):
+        if keras.ops.is_tensor(batch):
+            np.testing.assert_array_equal(to_numpy(layer(batch)), x)
+        else:
+            raises(lambda batch=batch: layer(batch), "together with their labels", errors=ValueError)
+        np.testing.assert_array_equal(to_numpy(layer(batch, training=False)), x)
+    for batch in ((x, y), [x, y], {"a": x}, to_native((x, y))):
+        raises(lambda batch=batch: layer(batch), r"labels", errors=ValueError)
     np.testing.assert_array_equal(layer(x, y)[0], layer.at_step(0, (x, y))[0])
 
 
@@ -104,6 +111,7 @@ def test_an_array_of_waves_is_no_batch(make):
 def test_a_data_set_that_was_not_batched_is_told_so():
     ds = tf.data.Dataset.from_tensor_slices((data(), one_hot(ids())))
     raises(lambda: ds.map(mixup()), "batched")
+    raises(lambda: mixup().at_step(0, next(iter(ds))), "batched")
 
 
 @pytest.mark.parametrize("make", [mixup, cutmix, choice], ids=["MixUp", "CutMix", "RandomChoice"])

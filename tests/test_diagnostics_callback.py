@@ -25,7 +25,7 @@ def network(shape=(6, 6, 1)):
 
 
 def trainer(**settings):
-    model = kmix.MixTrainer(network(), **{"mix": kmix.MixUp(0.4, seed=1), **settings})
+    model = kmix.MixTrainer(network(), **{"mixer": kmix.MixUp(0.4, seed=1), **settings})
     model.compile(keras.optimizers.SGD(0.5), kmix.losses.SoftLabelCrossentropy())
     return model
 
@@ -102,11 +102,15 @@ def test_a_layer_in_a_pipeline_and_a_plain_model():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"mix": kmix.CutMix(seed=1, data_format="channels_last")},
-        {"mix": kmix.RandomChoice([kmix.MixUp(0.4, seed=1), kmix.CutMix(seed=1, data_format="channels_last")], seed=2)},
-        {"mix": kmix.EmbeddingMixup(0.4, seed=1), "at": ["hidden"]},
-        {"mix": kmix.MixUp(0.4, seed=1), "keep_clean": True},
-        {"mix": kmix.MixUp(0.4, seed=1), "interpolate": "loss"},
+        {"mixer": kmix.CutMix(seed=1, data_format="channels_last")},
+        {
+            "mixer": kmix.RandomChoice(
+                [kmix.MixUp(0.4, seed=1), kmix.CutMix(seed=1, data_format="channels_last")], seed=2
+            )
+        },
+        {"mixer": kmix.EmbeddingMixup(0.4, seed=1), "places": ["hidden"]},
+        {"mixer": kmix.MixUp(0.4, include_clean=True, seed=1)},
+        {"mixer": kmix.MixUp(0.4, seed=1), "mix_losses": True},
     ],
 )
 def test_every_way_to_mix(settings):

@@ -11,8 +11,8 @@ import pytest
 from keras import ops
 
 import kmix
-from kmix.layers.step import Step, run, running
-from kmix.targets.padding_masks import mix_masks
+from kmix.layers.training_step import TrainingStep, current_step, run_step
+from kmix.mixing.padding_masks import mix_masks
 from kmix.training import graph, manifold, placement
 
 # Padding on both sides and in between, so that the union has more positions than each mask.
@@ -87,7 +87,7 @@ FORMS = [keyword, position, integers, floats, by_hand, twice, nested, nested_mas
 
 def trained(trainer, inputs, plan):
     """What the model computes in a training step with this plan."""
-    with run(Step(plan, places=len(trainer.places or ()))):
+    with run_step(TrainingStep(plan, places=len(trainer.places or ()))):
         return ops.convert_to_numpy(trainer(inputs, training=True))
 
 
@@ -137,7 +137,7 @@ def test_a_placed_layer_unites_masks_in_fit():
 
 
 def rebuilt(model):
-    return placement.check_sequence(model, placement.placed_layers(model))
+    return placement.check_sequence(model, manifold.placed_layers(model))
 
 
 def test_masks_that_keras_carries_are_united_once():
@@ -209,8 +209,8 @@ def test_a_mask_is_united_once_for_all_layers_and_does_not_count_as_mixed():
         (manifold.Place([0]), MASK, False),
         (manifold.Place([0]), MASK.astype("float32"), True),
     ):
-        with contextlib.suppress(ValueError), run(Step(plan, places=1)):
-            step = running()
+        with contextlib.suppress(ValueError), run_step(TrainingStep(plan, places=1)):
+            step = current_step()
             place(ops.convert_to_tensor(x), training=True)
         assert step.has_mixed() == counts
 
@@ -421,4 +421,4 @@ def test_what_a_call_gives_to_the_inputs_of_a_model():
 def test_names():
     body = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")], name="body")
     model = keras.Sequential([keras.Input((4,), name="x"), body, keras.layers.Dense(2, name="top")])
-    assert list(graph.names(model)) == ["input", "x", "body", "body/hidden", "top"]
+    assert [name for name, _ in graph.named_layers(model)] == ["x", "body", "body/hidden", "top"]

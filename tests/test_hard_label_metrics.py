@@ -9,7 +9,7 @@ import pytest
 from oracle import mixup
 
 import kmix
-from kmix.layers.step import Step, run
+from kmix.layers.training_step import TrainingStep, run_step
 from kmix.training.hard_label_metrics import HardLabels, in_training
 
 # Keras' BinaryIoU requests int64 from JAX.
@@ -53,7 +53,7 @@ def test_hard_labels_in_a_step_and_only_there(build):
     assert isinstance(wrapped, HardLabels)
     assert wrapped.name == hard.name
     assert wrapped.dtype == hard.dtype
-    with run(Step()):
+    with run_step(TrainingStep()):
         wrapped.update_state(y, p, sample_weight=w)
     hard.update_state((y >= 0.5).astype("float32"), p, sample_weight=w)
     soft.update_state(y, p, sample_weight=w)

@@ -13,6 +13,8 @@ from scipy import stats
 import kmix
 from kmix.diagnostics import inspect
 from kmix.diagnostics.plan_replay import BatchPlan, p_value_of_lam
+from kmix.pairing import RandomPairs
+from kmix.targets import BoundingBoxes, LabelPairs
 
 once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same NumPy code on every backend")
 
@@ -39,7 +41,7 @@ class Epochs:
 
 
 def mixup(alpha=1.0, **settings):
-    return kmix.MixUp(alpha, num_classes=CLASSES, seed=1, **settings)
+    return kmix.MixUp(alpha, seed=1, **({} if "target" in settings else {"num_classes": CLASSES}), **settings)
 
 
 def numbered(layer, data):
@@ -69,7 +71,7 @@ def test_the_figures_of_labels():
 def test_the_figures_of_plans(layer):
     data = batches(20)
     found = inspect(data, mixer=layer).to_dict()
-    plans = [layer.plan(step, 32, (8, 8)) for step in range(20)]
+    plans = [layer.plan(step, 32, spatial_shape=(8, 8)) for step in range(20)]
     lam = np.concatenate([plan.lam for plan in plans]).astype("float64")
     own = np.concatenate([plan.permutation == np.arange(32) for plan in plans]) & (lam < 1)
     np.testing.assert_allclose(found["lam_mean"], lam.mean(), atol=1e-6)
@@ -79,7 +81,9 @@ def test_the_figures_of_plans(layer):
     np.testing.assert_allclose(found["label_mass"], labels.sum(axis=1).mean(), atol=1e-6)
     assert found["warnings"] == []
     # Nothing was counted.
-    assert layer.plan(0, 4, (8, 8)).lam.tolist() == plans[0].lam[:4].tolist() or layer.name.startswith("cut")
+    assert layer.plan(0, 4, spatial_shape=(8, 8)).lam.tolist() == plans[0].lam[:4].tolist() or layer.name.startswith(
+        "cut"
+    )
 
 
 def test_labels_that_are_smoothed_or_pairs_show_the_same_shares():
@@ -94,7 +98,7 @@ def test_labels_that_are_smoothed_or_pairs_show_the_same_shares():
         [plain[name] for name in ("mixed_share", "lam_mean")],
         atol=1e-5,
     )
-    pairs = inspect(numbered(mixup(1.0, labels="pair"), data)).to_dict()
+    pairs = inspect(numbered(mixup(1.0, target=LabelPairs(CLASSES)), data)).to_dict()
     np.testing.assert_allclose(pairs["mixed_share"], plain["mixed_share"], atol=1e-6)
     np.testing.assert_allclose(pairs["label_entropy"], plain["label_entropy"], atol=1e-6)
 
@@ -140,11 +144,11 @@ def test_a_trainer_that_mixes_hidden_states_or_keeps_clean_samples():
         keras.layers.Dense(CLASSES, activation="softmax"),
     ]
     model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-    trainer = kmix.MixTrainer(model, kmix.EmbeddingMixup(1.0), at=["hidden"], seed=4)
+    trainer = kmix.MixTrainer(model, kmix.EmbeddingMixup(1.0), places=["hidden"], seed=4)
     report = inspect(data, mixer=trainer)
     assert report.to_dict()["mixed_share"] == 1.0
     assert report.warnings == []
-    found = inspect(data, mixer=mixup(1.0, keep_clean=True)).to_dict()
+    found = inspect(data, mixer=mixup(1.0, include_clean=True)).to_dict()
     assert found["samples"] == 2 * 6 * 32
     np.testing.assert_allclose(found["mixed_share"], 0.5, atol=0.01)
 
@@ -233,7 +237,7 @@ def test_boxes_alone():
     assert report.to_dict()["samples"] == 12
     assert row(report, "mixed") == row(report, "label entropy (nats)") == "not shown"
     assert len(report.plot().axes) == 2
-    layer = kmix.CutMix(1.0, bounding_box_format="xyxy", data_format="channels_last", seed=1)
+    layer = kmix.CutMix(1.0, target={"bounding_boxes": BoundingBoxes("xyxy")}, data_format="channels_last", seed=1)
     assert inspect(data, mixer=layer).to_dict()["mixed_share"] > 0.5
 
 
@@ -258,7 +262,8 @@ def clean(seed):
     def both(y):
         return list(zip(x, y, strict=True))
 
-    kind = seed % 12
+    binary = [(y > 6).astype("float32") for _, y in data]
+    two = [(y > 6).astype(int) for _, y in data]
     tags = [(generator.random((size, 7)) < 0.3).astype("int32") for _ in data]
     soft = [generator.dirichlet(np.ones(5), size).astype("float32") for _ in data]
     numbers = [generator.normal(20, 9, size).astype("float32") for _ in data]
@@ -270,12 +275,12 @@ def clean(seed):
         kmix.MixUp(alpha, num_classes=CLASSES, **common),
         kmix.CutMix(alpha, num_classes=CLASSES, **common, **where),
     )
-    return [
+    ways = [
         lambda: numbered(mix, data),
         lambda: numbered(cut, data),
         lambda: numbered(kmix.RandomChoice([mix, cut], seed=seed), data),
         lambda: numbered(kmix.Mosaic(num_classes=CLASSES, seed=seed, **where), data),
-        lambda: numbered(kmix.MixUp(alpha, num_classes=CLASSES, labels="pair", **common), data),
+        lambda: numbered(kmix.MixUp(alpha, target=LabelPairs(CLASSES), **common), data),
         lambda: numbered(kmix.MixUp(alpha, target="union", **common), both(tags)),
         lambda: numbered(kmix.MixUp(alpha, **common), both(tags)),
         lambda: numbered(kmix.MixUp(alpha, **common), both(soft)),
@@ -283,30 +288,44 @@ def clean(seed):
         lambda: numbered(kmix.CutMix(alpha, target="segmentation_masks", **common, **where), both(masks)),
         lambda: numbered(mix, [(*batch, weight) for batch, weight in zip(data, weights, strict=True)]),
         lambda: numbered(
-            kmix.CutMix(alpha, num_classes=CLASSES, bounding_box_format="xyxy", **common, **where),
+            kmix.CutMix(
+                alpha, num_classes=CLASSES, target={"bounding_boxes": BoundingBoxes("xyxy")}, **common, **where
+            ),
             [
                 {"images": a, "labels": b, "bounding_boxes": c, "segmentation_masks": d}
                 for (a, b), c, d in zip(data, boxes, masks, strict=True)
             ],
         ),
-    ][kind]()
+        lambda: numbered(kmix.MixUp(alpha, **common), both(binary)),
+        lambda: numbered(kmix.MixUp(alpha, num_classes=2, **common), both(two)),
+        lambda: numbered(kmix.MixUp(alpha, target="keep", **common), both(tags)),
+        lambda: numbered(
+            kmix.CutMix(alpha, bounding_box_format="xyxy", **common, **where),
+            [{"images": image, "bounding_boxes": box} for image, box in zip(x, boxes, strict=True)],
+        ),
+    ]
+    return ways[seed % len(ways)]()
 
 
 @once
-@pytest.mark.parametrize("seed", range(108))
+@pytest.mark.parametrize("seed", range(112))
 def test_nothing_is_said_of_data_without_a_fault(seed):
     assert inspect(clean(seed)).warnings == []
 
 
 @once
 @pytest.mark.parametrize("alpha", [0.05, 0.4, 8.0])
-@pytest.mark.parametrize("settings", [{}, {"per": "batch"}, {"rate": 0.5}, {"dominant": True}, {"derange": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"per": "batch"}, {"rate": 0.5}, {"lam_at_least_half": True}, {"pairing": RandomPairs(allow_self=False)}],
+    ids=str,
+)
 def test_nothing_is_said_of_layers_without_a_fault(alpha, settings):
     for seed in range(5):
         layer = kmix.MixUp(alpha, num_classes=CLASSES, seed=seed, **settings)
         report = inspect(batches(30), mixer=layer)
         assert report.warnings == []
-        assert report.to_dict()["self_pair_share"] < (0.01 if "derange" in settings else 0.1)
+        assert report.to_dict()["self_pair_share"] < (0.01 if "pairing" in settings else 0.1)
 
 
 # Faults.

@@ -12,8 +12,8 @@ import loaders
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import to_numpy
 from loaders import BATCHES, SIZE
-from roads import to_numpy
 
 import kmix
 
@@ -61,7 +61,7 @@ LINES = {
 def mixer(**settings):
     """Blends some batches and pastes others."""
     ramp = kmix.schedules.Linear(0.2, 1.0, 10)
-    settings["num_classes"] = 3
+    settings = {"num_classes": 3, **settings}
     layers = [kmix.MixUp(ramp, seed=5, **settings), kmix.CutMix(1.0, seed=6, **settings)]
     return kmix.RandomChoice(layers, seed=7)
 
@@ -77,7 +77,7 @@ def assert_same_bytes(batches, steps=range(BATCHES), expected=None):
     batches = list(batches)
     assert len(batches) == len(steps)
     layer = mixer()
-    assert {layer.plan(step, SIZE, (8, 8)).choice.item() for step in steps} == {0, 1}
+    assert {layer.plan(step, SIZE, spatial_shape=(8, 8)).choice.item() for step in steps} == {0, 1}
     for step, batch in zip(steps, batches, strict=True):
         wanted = layer.at_step(step, loaders.images(step % BATCHES)) if expected is None else expected[step]
         for ours, other in zip(parts(batch), wanted, strict=True):
@@ -194,13 +194,16 @@ def test_hugging_face_with_format(hugging_face):
     numbering = kmix.data.Numbering()
     epochs = [list(run("Hugging Face `datasets`", hf=images, numbering=numbering)) for _ in range(2)]
     assert_same_bytes(epochs[0] + epochs[1], range(2 * BATCHES))
-    # Its columns are often called otherwise, and a tuple can have them by any name.
+    # Its columns are often called otherwise.
     other = images.rename_columns({"images": "image", "labels": "label"}).with_format("numpy")
-    with pytest.raises(ValueError, match=r"images.*labels.*Rename"):
+    with pytest.raises(ValueError, match=r"images.*labels.*inputs_key"):
         mixer().at_step(0, next(other.iter(SIZE)))
     assert_same_bytes(
         mixer().at_step(step, (batch["image"], batch["label"])) for step, batch in enumerate(other.iter(SIZE))
     )
+    named = mixer(num_classes=None, inputs_key="image", target={"label": kmix.targets.Labels(3)})
+    by_name = (named.at_step(step, batch) for step, batch in enumerate(other.iter(SIZE)))
+    assert_same_bytes((batch["image"], batch["label"]) for batch in by_name)
 
 
 @pytest.mark.parametrize("in_place", [True, False], ids=["set_transform", "with_transform"])
@@ -228,7 +231,7 @@ def test_hugging_face_in_pytorch(hugging_face, workers):
 
 def test_hugging_face_map(hugging_face):
     """Mixed once, and stored."""
-    layer = mixer(passthrough=["step"])
+    layer = mixer(target={"step": "keep"})
     mix = lambda batch, rows: layer.at_step(rows[0] // SIZE, batch)
     mapped = hugging_face.with_format("numpy").map(mix, batched=True, batch_size=SIZE, with_indices=True)
     assert_same_bytes(mapped.iter(SIZE))
@@ -302,10 +305,10 @@ def test_ray(ray):
         for i, (x, y) in enumerate(zip(loaders.IMAGES, loaders.Y, strict=True))
     ]
     dataset = ray.data.from_items(rows)
-    mixed = run("Ray Data", ray_dataset=dataset, mixup=mixer(passthrough=["step"]))
+    mixed = run("Ray Data", ray_dataset=dataset, mixup=mixer(target={"step": "keep"}))
     batches = {int(batch["step"][0]): batch for batch in mixed.iter_batches(batch_size=SIZE)}
     assert_same_bytes([batches[step] for step in range(BATCHES)])
-    layer = kmix.MixUp(0.5, num_classes=3, passthrough=["step"])
+    layer = kmix.MixUp(0.5, num_classes=3, target={"step": "keep"})
     with pytest.raises(ray.exceptions.RayTaskError, match="worker process"):
         list(dataset.map_batches(lambda batch: layer(batch), batch_size=SIZE).iter_batches(batch_size=SIZE))
 

@@ -66,7 +66,7 @@ WAYS = {
 }
 
 
-@pytest.mark.fast("at-True", "choice-False")
+@pytest.mark.fast("places-True", "choice-False")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_sparse_loss_trains_as_the_soft_loss_on_mixed_labels(way, weighted):
@@ -248,7 +248,7 @@ def test_partners_by_label():
     y, results = np.linspace(-1, 1, N).astype("float32")[:, None], {}
     for mix_losses in (False, True):
         model = network(1, None)
-        trainer = kmix.MixTrainer(model, mixer=mixup(pairing="label", bandwidth=0.4), mix_losses=mix_losses)
+        trainer = kmix.MixTrainer(model, mixer=mixup(pairing=kmix.pairing.SimilarLabels(0.4)), mix_losses=mix_losses)
         trainer.compile(keras.optimizers.SGD(0.5), "mse")
         step(trainer, X, y)
         results[mix_losses] = model.get_weights()[0]
@@ -257,7 +257,7 @@ def test_partners_by_label():
 
 def test_class_weights_weigh_the_pair():
     model = network()
-    trainer = kmix.MixTrainer(model, mixer=mixup(num_classes=CLASSES, class_weight={1: 3.0}), mix_losses=True)
+    trainer = kmix.MixTrainer(model, mixer=mixup(target=kmix.targets.Labels(CLASSES, class_weight={1: 3.0})), mix_losses=True)
     trainer.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
     plan, x = mixed_by_hand()
     weights = np.where(IDS == 1, 3.0, 1.0)
@@ -283,7 +283,7 @@ def compiled(loss, **settings):
 
 
 REFUSED = {
-    "pairs": (lambda: compiled("mse", mixer=mixup(labels="pair", num_classes=9)), 'labels="pair"'),
+    "pairs": (lambda: compiled("mse", mixer=mixup(target=kmix.targets.LabelPairs(9))), "LabelPairs"),
     "a scalar": (
         lambda: step(compiled(lambda y, p: ops.mean(ops.square(y - p))), X, np.eye(CLASSES, dtype="float32")[IDS]),
         "axis=",
@@ -292,7 +292,7 @@ REFUSED = {
         lambda: compiled(keras.losses.SparseCategoricalCrossentropy(ignore_class=0)),
         "ignore_class",
     ),
-    "clean samples": (lambda: compiled("mse", mixer=mixup(keep_clean=True)), "keep_clean"),
+    "clean samples": (lambda: compiled("mse", mixer=mixup(include_clean=True)), "include_clean"),
     "another word": (lambda: compiled("mse", mix_losses="losses"), "mix_losses"),
     "a Mosaic": (lambda: compiled("mse", mixer=kmix.Mosaic()), "Mosaic"),
 }
@@ -383,14 +383,19 @@ def test_labels_that_would_have_to_be_pasted_are_refused_though_losses_are_mixed
 
 def test_boxes_are_boxes_though_losses_are_mixed():
     x = GENERATOR.random((N, 4, 4, 1)).astype("float32")
+    inputs = keras.Input((4, 4, 1))
+    hidden = keras.layers.Dense(10)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, {"boxes": ops.reshape(hidden[:, :8], (-1, 2, 4)), "labels": hidden[:, 8:]})
     boxes = {"boxes": np.ones((N, 2, 4), "float32"), "labels": np.zeros((N, 2), "float32")}
-    with pytest.raises(ValueError, match="bounding_box_format"):
-        step(image_trainer(), x, boxes)
+    trainer = kmix.MixTrainer(model, kmix.CutMix(data_format="channels_last", seed=1), mix_losses=True)
+    trainer.compile("sgd", "mae", **PLAIN)
+    with pytest.raises(ValueError, match="target="):
+        step(trainer, x, boxes)
 
 
 def test_values_of_many_axes_that_look_unlike_labels_are_refused_though_losses_are_mixed():
     model = keras.Sequential([keras.Input((4, FEATURES)), keras.layers.Dense(2)])
-    for settings in ({}, {"target": "labels"}):
+    for settings in ({}, {"target": kmix.targets.Labels(any_shape=True)}):
         trainer = kmix.MixTrainer(model, mixup(), mix_losses=True, **settings)
         trainer.compile("sgd", "mae", run_eagerly=True)
         x, y = np.ones((N, 4, FEATURES), "float32"), np.full((N, 4, 2), 7.0, "float32")

@@ -1,4 +1,4 @@
-"""`num_classes`: one for each output, ids of no class, binary labels, and class ids that came as floats."""
+"""The number of classes: one for each output, ids of no class, binary labels, and class ids that came as floats."""
 
 import itertools
 import json
@@ -31,6 +31,7 @@ from helpers import (
 )
 
 import kmix
+from kmix.targets import LabelPairs, Labels
 
 SOFT = data(), one_hot(ids())
 
@@ -40,18 +41,27 @@ STRUCTURES = {
     "another order": ({"vowel": 3, "root": 7}, OrderedDict(vowel=ids(14, 3), root=ids(14, 7))),
     "tuple": ((7, 3), (ids(14, 7), ids(14, 3)[:, None])),
     "nested": ({"a": {"b": 7}, "c": 3}, {"a": {"b": ids(14, 7).astype("uint8")}, "c": ids(14, 3)}),
-    "a value to regress": ({"root": 7}, {"root": ids(14, 7), "size": data(14, (1,)) * 9}),
-    "None": ({"root": 7, "size": None}, {"root": ids(14, 7), "size": data(14, ()) * 9}),
-    "soft labels": ({"root": 7}, {"root": ids(14, 7), "soft": one_hot(ids(14))}),
+    "a column to regress": ({"root": 7, "size": None}, {"root": ids(14, 7), "size": data(14, (1,)) * 9}),
+    "a value to regress": ({"root": 7, "size": None}, {"root": ids(14, 7), "size": data(14, ()) * 9}),
+    "soft labels": ({"root": 7, "soft": None}, {"root": ids(14, 7), "soft": one_hot(ids(14))}),
     "equal numbers": ({"left": 3, "right": 3}, {"left": ids(14, 3), "right": ids(14, 3, 2)}),
     "one output": ({"root": 7}, {"root": ids(14, 7)}),
 }
 
 
+def target_of(num_classes, kind=Labels):
+    """The targets for a structure of numbers of classes."""
+    if isinstance(num_classes, dict):
+        return {name: target_of(number, kind) for name, number in num_classes.items()}
+    if isinstance(num_classes, tuple):
+        return tuple(target_of(number, kind) for number in num_classes)
+    return kind(num_classes)
+
+
 def encoded(y, num_classes):
     """Class ids, one-hot encoded with a separate number of classes for each leaf."""
     if isinstance(y, dict):
-        return {name: encoded(y[name], num_classes.get(name) if num_classes else None) for name in y}
+        return {name: encoded(y[name], num_classes[name]) for name in y}
     if isinstance(y, tuple):
         return tuple(itertools.starmap(encoded, zip(y, num_classes, strict=True)))
     return y if num_classes is None else oracle.one_hot(y, num_classes)
@@ -65,7 +75,7 @@ def test_a_number_of_classes_for_each_output(name, path):
     (num_classes, y), x = STRUCTURES[name], data(14, (4, 4, 1))
     turn = list(LAYERS)[(list(STRUCTURES).index(name) + CODE_PATHS.index(path)) % len(LAYERS)]
     for make in dict.fromkeys([mixup, LAYERS[turn]]) if path == "numpy" else [LAYERS[turn]]:
-        layer = make(num_classes=num_classes)
+        layer = make(target=target_of(num_classes))
         plan = plan_of(layer, n=14, spatial=(4, 4))
         expected = tree.map_structure(lambda y, plan=plan: oracle.mixup(y, *plan[:2]), encoded(y, num_classes))
         ours = at_step(path, layer, 0, (x, y))[1]
@@ -78,11 +88,14 @@ def test_a_number_of_classes_for_each_output(name, path):
 def test_several_numbers_with_weights_and_in_a_dictionary(path):
     num_classes, y = STRUCTURES["dictionary"]
     x, w = data(14, (4,)), np.linspace(0.5, 2, 14, dtype="float32")
-    layer = mixup(num_classes=num_classes)
+    layer = mixup(target=target_of(num_classes))
     plan = plan_of(layer, n=14)
     expected = {name: oracle.weighted(oracle.one_hot(y[name], num_classes[name]), w, *plan[:2])[0] for name in y}
     assert_near(at_step(path, layer, 0, (x, y, w))[1], expected)
-    mixed = at_step(path, layer, 0, {"images": x, "labels": y, "sample_weight": w})
+    mixed = at_step(path, layer, 0, {"images": x, **y, "sample_weight": w})
+    assert_near({name: mixed[name] for name in y}, expected)
+    nested = mixup(target={"labels": target_of(num_classes)})
+    mixed = at_step(path, nested, 0, {"images": x, "labels": y, "sample_weight": w})
     assert_near(mixed["labels"], expected)
 
 
@@ -90,7 +103,7 @@ def test_several_numbers_with_weights_and_in_a_dictionary(path):
 def test_pairs_of_many_outputs(path):
     num_classes = {"root": 7, "vowel": 5}
     x, y = data(14, (4,)), {"root": ids(14, 7), "vowel": ids(14, 5)}
-    layer = mixup(num_classes=num_classes, labels="pair")
+    layer = mixup(target=target_of(num_classes, LabelPairs))
     plan = plan_of(layer, n=14)
     for name, pairs in at_step(path, layer, 0, (x, y))[1].items():
         assert pairs.shape == (14, 3)
@@ -107,33 +120,38 @@ def test_keys_and_structures_that_the_labels_lack():
         ((7, 3), y, ()),
         ({"root": 7, "vowel": 3}, tuple(y.values()), ()),
     ):
-        refused_by_all({"num_classes": num_classes}, (x, labels), "num_classes", *words)
+        refused_by_all({"target": target_of(num_classes)}, (x, labels), "target", *words)
 
 
 def test_ids_are_checked_by_their_own_number():
     x, y = data(14), STRUCTURES["dictionary"][1]
     wrong = {"root": y["root"], "vowel": y["root"]}
-    refused_by_all({"num_classes": {"root": 7, "vowel": 3}}, (x, wrong), "num_classes=3", good=(x, y))
-    refused_by_all({"num_classes": {"root": 7}}, (x, y), "num_classes")
+    refused_by_all({"target": target_of({"root": 7, "vowel": 3})}, (x, wrong), "num_classes=3", good=(x, y))
+    refused_by_all({"target": {"root": Labels(7), "vowel": "labels"}}, (x, y), "num_classes", "vowel")
 
 
-@pytest.mark.parametrize("num_classes", [{"a": 0}, {"a": 2.5}, {"a": "3"}, {"a": True}, [3, -1]], ids=repr)
+@pytest.mark.parametrize("num_classes", [0, 2.5, "3", True, -1, {"a": 3}, [3, 2]], ids=repr)
 def test_numbers_that_are_none(num_classes):
-    for layer in (kmix.MixUp, kmix.CutMix, kmix.EmbeddingMixup):
-        raises(lambda layer=layer: layer(num_classes=num_classes), "num_classes", errors=(TypeError, ValueError))
+    for takes in (kmix.MixUp, kmix.CutMix, kmix.EmbeddingMixup, Labels, LabelPairs):
+        raises(lambda takes=takes: takes(num_classes=num_classes), "num_classes", errors=(TypeError, ValueError))
+
+
+def test_the_number_is_given_once():
+    for target in (Labels(3), "labels", "keep", {"labels": "union"}):
+        raises(lambda target=target: mixup(num_classes=3, target=target), "num_classes", errors=ValueError)
 
 
 def test_choices_agree_on_the_number():
     for name in ("dictionary", "nested"):
         num_classes, y = STRUCTURES[name]
-        layer, x = choice(num_classes=num_classes), data(14)
+        layer, x = choice(target=target_of(num_classes)), data(14)
         copy = keras.saving.deserialize_keras_object(json.loads(json.dumps(keras.saving.serialize_keras_object(layer))))
         for step in range(3):
             assert_near(copy.at_step(step, (x, y)), layer.at_step(step, (x, y)), atol=0)
     raises(
-        lambda: kmix.RandomChoice([mixup(num_classes={"a": 7}), cutmix(num_classes={"a": 3})]),
+        lambda: kmix.RandomChoice([mixup(target={"a": Labels(7)}), cutmix(target={"a": Labels(3)})]),
         "agree",
-        "num_classes",
+        "target",
         errors=ValueError,
     )
 
@@ -146,7 +164,7 @@ def test_two_outputs_in_fit(make):
     flat = keras.layers.Flatten()(inputs)
     model = keras.Model(inputs, {n: keras.layers.Dense(c, "softmax", name=n)(flat) for n, c in num_classes.items()})
     model.compile(keras.optimizers.SGD(0.0), dict.fromkeys(num_classes, "categorical_crossentropy"))
-    layer = make(num_classes=num_classes)
+    layer = make(target=target_of(num_classes))
     logged = model.fit(tf.data.Dataset.from_tensors((x, y)).enumerate().map(layer.at_step), verbose=0).history["loss"][
         0
     ]
@@ -165,7 +183,7 @@ def test_ids_of_no_class_are_refused(dtype, value):
     y, w = ids().astype(dtype), np.ones(6, "float32")
     y[[1, 4]], w[[1, 4]] = value, 0
     for batch in ((data(), y, w), (data(), y), (data(), y[:, None])):
-        refused_by_all({"num_classes": 3}, batch, "num_classes=3", "ignore", good=(data(), ids()))
+        refused_by_all({"num_classes": 3}, batch, "num_classes=3", "sample weight of 0", good=(data(), ids()))
 
 
 def test_rows_of_zeros_have_no_class():
@@ -214,13 +232,13 @@ def test_float_ids_are_refused_in_every_form_of_a_batch():
     y, two = FLOAT_IDS["binary"], {"num_classes": 2}
     refused_by_all(two, {"images": data(), "labels": y}, "num_classes", "float")
     refused_by_all(two, (data(), y, np.ones(6, "float32")), "num_classes", "float")
-    refused_by_all({"num_classes": {"a": 2}}, (data(), {"a": y, "b": y}), "num_classes", "float")
+    refused_by_all({"target": {"a": Labels(2), "b": Labels()}}, (data(), {"a": y, "b": y}), "num_classes", "float")
 
 
 @every_path
 def test_floats_of_an_output_without_classes_are_mixed(path):
     y = {"a": ids(), "b": ids(6, 2).astype("float32"), "c": data(6, (1,)) * 9}
-    layer = mixup(num_classes={"a": 3})
+    layer = mixup(target={"a": Labels(3), "b": Labels(), "c": Labels()})
     plan = plan_of(layer)
     expected = {n: oracle.mixup(oracle.one_hot(v, 3) if n == "a" else v, *plan[:2]) for n, v in y.items()}
     assert_near(at_step(path, layer, 0, (data(), y))[1], expected)

@@ -51,30 +51,30 @@ def pooled(embed, plan):
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_a_mask_is_united_at_a_step(rate):
     embed, pool = text_layers()
-    for mix in (embedding(num_classes=3, rate=rate), kmix.EmbeddingMixup(1.0, per="batch", num_classes=3, seed=8)):
+    for mixer in (embedding(num_classes=3, rate=rate), kmix.EmbeddingMixup(1.0, per="batch", num_classes=3, seed=8)):
         for step in (0, 3):
-            x, y = mix.at_step(step, (embed(to_native(TOKENS)), to_native(ids())))
-            plan = mix.plan(step, 6)
+            x, y = mixer.at_step(step, (embed(to_native(TOKENS)), to_native(ids())))
+            plan = mixer.plan(step, 6)
             assert_near((pool(x), y), (pooled(embed, plan), oracle.mixup(oracle.one_hot(ids(), 3), *plan[:2])))
 
 
 def test_a_mask_is_united_in_an_eager_call():
     embed, pool = text_layers()
-    mix = embedding(num_classes=3)
+    mixer = embedding(num_classes=3)
     for step in range(2):
-        x, _ = mix(embed(to_native(TOKENS)), to_native(ids()))
-        assert_near(pool(x), pooled(embed, mix.plan(step, 6)))
+        x, _ = mixer(embed(to_native(TOKENS)), to_native(ids()))
+        assert_near(pool(x), pooled(embed, mixer.plan(step, 6)))
 
 
 def test_masks_with_weights_dictionaries_and_several_inputs():
     embed, pool = text_layers()
-    mix, w = embedding(num_classes=3), to_native(np.ones(6, "float32"))
+    mixer, w = embedding(num_classes=3), to_native(np.ones(6, "float32"))
     tokens, y, plan = to_native(TOKENS), to_native(ids()), embedding().plan(1, 6)
-    assert_near(pool(mix.at_step(1, (embed(tokens), y, w))[0]), pooled(embed, plan))
-    assert_near(pool(mix.at_step(1, {"images": embed(tokens), "labels": y})["images"]), pooled(embed, plan))
+    assert_near(pool(mixer.at_step(1, (embed(tokens), y, w))[0]), pooled(embed, plan))
+    assert_near(pool(mixer.at_step(1, {"images": embed(tokens), "labels": y})["images"]), pooled(embed, plan))
     other = text_layers()[0]
     vectors = to_native(data(6, (3,)))
-    mixed = mix.at_step(1, ({"a": embed(tokens), "b": other(tokens), "c": vectors}, y))[0]
+    mixed = mixer.at_step(1, ({"a": embed(tokens), "b": other(tokens), "c": vectors}, y))[0]
     assert_near(pool(mixed["a"]), pooled(embed, plan))
     assert_near(pool(mixed["b"]), pooled(other, plan))
     assert_near(mixed["c"], oracle.mixup(data(6, (3,)), *plan[:2]))
@@ -85,15 +85,15 @@ def test_a_mask_is_united_under_jit():
     import jax
 
     embed, pool = text_layers()
-    mix = embedding(num_classes=3)
+    mixer = embedding(num_classes=3)
 
     @jax.jit
     def run(step, tokens, y):
-        x, y = mix.at_step(step, (embed(tokens), y))
+        x, y = mixer.at_step(step, (embed(tokens), y))
         return pool(x), y
 
     for step in (0, 3):
-        plan = mix.plan(step, 6)
+        plan = mixer.plan(step, 6)
         expected = pooled(embed, plan), oracle.mixup(oracle.one_hot(ids(), 3), *plan[:2])
         assert_near(run(step, TOKENS, ids()), expected)
 
@@ -103,16 +103,16 @@ def test_a_mask_is_united_under_jit():
 def test_a_mask_is_united_in_a_graph():
     embed, pool = text_layers()
     for counted in (True, False):
-        mix = embedding(num_classes=3)
+        mixer = embedding(num_classes=3)
 
-        def run(step, batch, mix=mix, counted=counted):
+        def run(step, batch, mixer=mixer, counted=counted):
             tokens, y = batch
-            x, y = mix(embed(tokens), y) if counted else mix.at_step(step, (embed(tokens), y))
+            x, y = mixer(embed(tokens), y) if counted else mixer.at_step(step, (embed(tokens), y))
             return pool(x), y
 
         ds = tf.data.Dataset.from_tensors((TOKENS, ids())).repeat(3)
         for step, ours in enumerate(ds.enumerate().map(run)):
-            plan = mix.plan(step, 6)
+            plan = mixer.plan(step, 6)
             assert_near(ours, (pooled(embed, plan), oracle.mixup(oracle.one_hot(ids(), 3), *plan[:2])))
 
 
@@ -122,20 +122,20 @@ def test_a_mask_is_united_in_a_training_step_of_ones_own():
         def __init__(self):
             super().__init__()
             self.embed, self.pool = text_layers()
-            self.mix = embedding(num_classes=3)
+            self.mixer = embedding(num_classes=3)
 
         def call(self, tokens):
             return self.pool(self.embed(tokens))
 
         def train_step(self, data):
             tokens, y = data
-            x, _ = self.mix(self.embed(tokens), y)
+            x, _ = self.mixer(self.embed(tokens), y)
             return {"sum": tf.reduce_sum(self.pool(x) ** 2)}
 
     model = Own()
     model.compile("sgd")
     logs = model.fit(tf.data.Dataset.from_tensors((TOKENS, ids())).repeat(2), verbose=0).history
-    assert logs["sum"][0] == pytest.approx(np.sum(pooled(model.embed, model.mix.plan(1, 6)) ** 2), rel=1e-4)
+    assert logs["sum"][0] == pytest.approx(np.sum(pooled(model.embed, model.mixer.plan(1, 6)) ** 2), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -222,16 +222,16 @@ def test_masks_of_the_user_in_a_trainer(form):
     if refusal is None:
         assert logged == pytest.approx(united_loss(trainer, y), rel=1e-4)
     else:
-        assert "at=" in refusal
+        assert "places=" in refusal
 
 
 @pytest.mark.fast("padding")
 @pytest.mark.parametrize("form", ["padding", "integer", "input"])
 def test_masks_of_the_user_at_a_place(form):
-    """The same with `at=`. An integer mask is read as `mask != 0`."""
+    """The same with `places=`. An integer mask is read as `mask != 0`."""
     y = ids()
     x = [TOKENS, TOKENS != 0] if form == "input" else TOKENS
-    trainer = trainer_of(with_own_mask(form, lambda tensor: tensor), mix=embedding(), at=["embed"])
+    trainer = trainer_of(with_own_mask(form, lambda tensor: tensor), mixer=embedding(), places=["embed"])
     assert fit(trainer, x, y)["loss"] == pytest.approx(united_loss(trainer, y), rel=1e-4)
 
 

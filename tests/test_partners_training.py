@@ -18,7 +18,7 @@ every_way = pytest.mark.parametrize("way", steps.WAYS)
 @every_way
 @pytest.mark.parametrize("weighted", [False, True])
 def test_clean_samples_beside_the_mixed_ones(way, weighted):
-    trainer, (x, y, w) = steps.trainer_of(way, keep_clean=True), steps.batch(N)
+    trainer, (x, y, w) = steps.trainer_of(way, include_clean=True), steps.batch(N)
     w = w if weighted else None
     expected = steps.weights_of(trainer)
     history = steps.fit(trainer, x, y, w)
@@ -61,9 +61,11 @@ def losses_of(trainer, x, y, w, plan, clean=False):
 @every_way
 @pytest.mark.parametrize("clean", [False, True])
 def test_partners_by_label(way, clean):
-    trainer = regression(way, derange=True, pairing="label", bandwidth=0.3, keep_clean=clean)
+    trainer = regression(
+        way, pairing=kmix.pairing.SimilarLabels(0.3, allow_self=False), include_clean=clean
+    )
     x, y, w = numbers(16, 5), numbers(16, 1, seed=1), np.linspace(0.5, 2, 16, dtype="float32")
-    plans = [trainer.plan(step, 16, labels=y) for step in range(2)]
+    plans = [trainer.plan(step, 16, targets=y) for step in range(2)]
     assert all(len(set(plan.permutation)) < 16 and (plan.permutation != np.arange(16)).all() for plan in plans)
     assert not np.array_equal(plans[0].permutation, plans[1].permutation)
     logged = trainer.fit(x, y, sample_weight=w, batch_size=16, epochs=2, shuffle=False, verbose=0).history["loss"]
@@ -73,12 +75,12 @@ def test_partners_by_label(way, clean):
 def test_one_of_several_labels_counts():
     inputs = keras.Input((5,))
     outputs = {name: keras.layers.Dense(size, name=name)(inputs) for name, size in (("age", 1), ("grade", 2))}
-    mixer = kmix.MixUp(seed=1, pairing="label", pairing_by="age")
+    mixer = kmix.MixUp(seed=1, pairing=kmix.pairing.SimilarLabels(label="age"))
     trainer = kmix.MixTrainer(keras.Model(inputs, outputs), mixer)
     trainer.compile(keras.optimizers.SGD(0.0), {"age": "mse", "grade": "mse"})
     x, y = numbers(16, 5), {"age": numbers(16, 1, seed=1), "grade": numbers(16, 2, seed=2)}
     logged = trainer.fit(x, y, batch_size=16, shuffle=False, verbose=0).history["loss"][0]
-    plan = trainer.plan(0, 16, labels=y)
+    plan = trainer.plan(0, 16, targets=y)
     predicted = trainer.model.predict(oracle.mixup(x, *plan[:2]).astype("float32"), verbose=0)
     expected = sum(np.mean(np.square(oracle.mixup(y[name], *plan[:2]) - predicted[name])) for name in y)
     assert logged == pytest.approx(expected, rel=1e-4)
@@ -95,10 +97,10 @@ def test_within_is_saved_and_one_device_is_one_shard(within, tmp_path):
 
 def test_settings_that_are_refused():
     raises(lambda: regression("mixer", trainer_settings={"within": "device"}), "`within`", "'batch', 'shard'")
-    raises(lambda: regression("mixer", pairing="label", trainer_settings={"within": "shard"}), "whole batch", "shard")
+    raises(lambda: regression("mixer", pairing="similar_labels", trainer_settings={"within": "shard"}), "whole batch", "shard")
     for gone in ("pairing", "bandwidth", "pairing_by", "keep_clean", "labels", "mix", "at", "interpolate", "dtype"):
         raises(lambda gone=gone: regression("mixer", trainer_settings={gone: None}), gone, errors=TypeError)
-    layers = [kmix.EmbeddingMixup(derange=True), kmix.EmbeddingMixup()]
+    layers = [kmix.EmbeddingMixup(rate=0.5), kmix.EmbeddingMixup()]
     inputs = [keras.Input((4,)), keras.Input((4,))]
     model = keras.Model(inputs, keras.layers.Add()([layer(x) for layer, x in zip(layers, inputs, strict=True)]))
-    raises(lambda: kmix.MixTrainer(model), "agree on `derange`")
+    raises(lambda: kmix.MixTrainer(model), "agree on `rate`")

@@ -8,6 +8,8 @@ from scipy import stats
 
 import kmix
 from kmix import plots
+from kmix.pairing import RandomPairs
+from kmix.targets import BoundingBoxes, SegmentationMasks
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="plots draw NumPy arrays")
 
@@ -67,9 +69,8 @@ def test_shares_of_masks_and_weights_of_boxes_after_mixing():
         "segmentation_masks": masks,
         "bounding_boxes": {"boxes": boxes, "labels": np.zeros((4, 1))},
     }
-    layer = kmix.MixUp(
-        1.0, num_mask_classes=2, bounding_box_format="xyxy", bounding_box_weights=True, derange=True, seed=1
-    )
+    targets = {"segmentation_masks": SegmentationMasks(2), "bounding_boxes": BoundingBoxes("xyxy", weights=True)}
+    layer = kmix.MixUp(1.0, target=targets, pairing=RandomPairs(allow_self=False), seed=1)
     mixed = layer.at_step(0, batch)
     figure = plots.mixed_batch(mixed, bounding_box_format="xyxy")
     for i, ax in enumerate(figure.axes):

@@ -1,4 +1,4 @@
-"""Labels with the axes of the inputs, boxes without a format, and values that are no probabilities."""
+"""Labels of more axes than two need a target: masks, frames, boxes, probabilities of positions."""
 
 import numpy as np
 import oracle
@@ -24,6 +24,8 @@ from helpers import (
     refused_by_all,
     tree,
 )
+
+from kmix.targets import Labels
 
 SOFT = data(), one_hot(ids())
 
@@ -77,10 +79,10 @@ def test_a_mask_of_unknown_sizes_is_refused():
 
 @pytest.mark.fast("*numpy", "*native")
 @every_path
-def test_labels_with_other_axes_are_mixed_by_the_kept_share(path):
+def test_labels_of_any_shape_are_mixed_by_the_kept_share(path):
     x = data()
-    for y in (one_hot(ids())[:, None], data(shape=(5, 3), seed=1), data(shape=(2, 5, 3), seed=1)):
-        layer = cutmix()
+    for y in (one_hot(ids())[:, None], data(shape=(5, 3), seed=1), data(shape=(2, 5, 3), seed=1), SPATIAL["mask"][1]):
+        layer = cutmix(target=Labels(any_shape=True))
         plan = plan_of(layer)
         ours = at_step(path, layer, 0, (x, y))
         assert_near(ours[1], oracle.mixup(y, oracle.kept_share(plan.box, (8, 8)), plan.permutation))
@@ -106,8 +108,9 @@ def test_a_target_that_is_named_is_taken(path, name):
 @every_path
 def test_a_blend_mixes_soft_masks_as_labels(path):
     x, y = SPATIAL["soft mask"]
-    plan = plan_of(mixup())
-    assert_near(at_step(path, mixup(), 0, (x, y))[1], oracle.mixup(y, plan.lam, plan.permutation))
+    layer = mixup(target=Labels(any_shape=True))
+    plan = plan_of(layer)
+    assert_near(at_step(path, layer, 0, (x, y))[1], oracle.mixup(y, plan.lam, plan.permutation))
 
 
 @blending
@@ -119,7 +122,7 @@ def test_integer_masks_are_refused_by_a_blend_too(make):
 def test_one_hot_labels_with_an_axis_more(make, path):
     """One-hot `(B, 1, C)`, as some data sets have them."""
     x, y = data(), one_hot(ids())[:, None]
-    layer = make()
+    layer = make(target=Labels(any_shape=True))
     plan = plan_of(layer)
     assert_near(at_step(path, layer, 0, (x, y)), (mixed_inputs(x, plan), oracle.mixup(y, *plan[:2])))
 
@@ -158,43 +161,63 @@ def test_boxes_may_be_kept(path, target):
         np.testing.assert_array_equal(ours[1][name], array)
 
 
-@pytest.mark.fast("2.0-shape0-float32", "-1.0-shape1-float32")
-@pytest.mark.parametrize(
-    ("value", "shape", "dtype"),
-    [
-        (2.0, (5, 3), "float32"),
-        (-1.0, (2, 2, 4), "float32"),
-        (255.0, (7, 1), "float16"),
-        (-0.5, (5, 3), "float64"),
-        (1e6, (1, 1), "float32"),
-    ],
-)
-def test_values_that_are_no_probabilities_are_refused(value, shape, dtype):
-    y = data(6, shape, seed=1).astype(dtype)
-    y[(3,) + (0,) * len(shape)] = value
-    refused(mixup(), (data(shape=(4,)), y), 'target="labels"', good=(data(shape=(4,)), one_hot(ids())))
+HIGHER = {
+    "probabilities of tokens": data(6, (5, 3), seed=1),
+    "edges": data(6, (5, 3), seed=1).round(),
+    "values": data(6, (5, 3), seed=1) * 9 - 4,
+    "one column": data(6, (7, 1), seed=1).astype("float16"),
+    "rank 4": data(6, (2, 2, 4), seed=1).astype("float64"),
+    "integers": ids(18).reshape(6, 3, 1),
+}
 
 
-def test_such_values_are_refused_by_every_layer_and_within_structures():
-    y = data(6, (5, 3), seed=1) * 3
-    for labels in (y, {"a": one_hot(ids()), "b": y}, (y, one_hot(ids()))):
-        refused_by_all({}, (data(), labels), 'target="labels"')
+@pytest.mark.parametrize("name", HIGHER)
+def test_labels_of_three_axes_need_a_target_whatever_their_values(name):
+    refused_by_all({}, (data(), HIGHER[name]), "target=", "any_shape", good=SOFT)
+
+
+def test_labels_of_three_axes_need_a_target_within_structures():
+    y = HIGHER["edges"]
+    for labels in ({"a": one_hot(ids()), "b": y}, (y, one_hot(ids()))):
+        refused_by_all({}, (data(), labels), "target=")
+    refused_by_all({"target": "labels"}, (data(), y), "target=")
 
 
 @every_layer_and_path
-@pytest.mark.parametrize("target", ["labels", {"a": "labels", "b": "labels"}], ids=["whole", "leaves"])
-def test_values_of_any_size_with_target_labels(make, path, target):
-    x, y = data(), {"a": data(6, (5, 3), seed=1) * 9 - 4, "b": one_hot(ids())}
-    y = y["a"] if target == "labels" else y
-    layer = make(target=target)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "leaves"])
+def test_values_of_any_size_with_any_shape(make, path, whole):
+    x, y = data(), {"a": HIGHER["values"], "b": one_hot(ids())}
+    y = y["a"] if whole else y
+    layer = make(target=Labels(any_shape=True) if whole else {"a": Labels(any_shape=True), "b": "labels"})
     plan = plan_of(layer)
     expected = mixed_inputs(x, plan), tree.map_structure(lambda y: oracle.mixup(y, *plan[:2]), y)
     assert_near(at_step(path, layer, 0, (x, y)), expected)
 
 
 @every_path
-def test_probabilities_and_columns_to_regress_need_no_target(path):
+def test_columns_to_regress_need_no_target(path):
     x, plan = data(shape=(4,)), plan_of(mixup())
-    edges = data(6, (5, 3), seed=1).round()
-    for y in (edges, edges[..., 0] * 99 - 3, edges[:, 0, :1] * -7, data(6, (2, 3, 4), seed=1)):
+    for y in (data(6, (5,), seed=1) * 99 - 3, data(6, (1,), seed=1) * -7, data(6, (), seed=1)):
         assert_near(at_step(path, mixup(), 0, (x, y))[1], oracle.mixup(y, plan.lam, plan.permutation))
+
+
+POSITIONS = {
+    "series": (data(shape=(7, 2)), data(shape=(7,), seed=1)),
+    "flattened mask": (data(), data(shape=(64,), seed=1).round()),
+    "multi-hot": (data(shape=(7, 2)), data(shape=(7,), seed=1).round().astype("int32")),
+    "dictionary": (data(), {"kind": one_hot(ids()), "mask": data(shape=(64,), seed=1)}),
+}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_a_column_for_each_position_needs_a_target_under_a_paste(name):
+    refused(cutmix(), POSITIONS[name], "target=", "position", good=SOFT)
+    refused(choice(), POSITIONS[name], "target=", good=SOFT, every_way=False)
+
+
+@every_path
+def test_the_number_of_classes_tells_columns_from_positions(path):
+    x, y = POSITIONS["series"]
+    for layer in (cutmix(num_classes=7), cutmix(target=Labels(any_shape=True)), mixup()):
+        plan = plan_of(layer, spatial=(7,))
+        assert_near(at_step(path, layer, 0, (x, y)), (mixed_inputs(x, plan), oracle.mixup(y, *plan[:2])))

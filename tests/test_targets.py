@@ -30,6 +30,7 @@ from helpers import (
 from keras import ops
 
 import kmix
+from kmix.targets import Labels
 
 SOFT = data(), one_hot(ids())
 
@@ -38,15 +39,20 @@ NAMES = "labels", "keep", "union"
 
 
 @every_layer
-@pytest.mark.parametrize("target", ["mask", "Labels", "", {"a": "labels", "b": "boxes"}, ["keep", "ignore"]], ids=repr)
+@pytest.mark.parametrize(
+    "target",
+    ["mask", "Labels", "", "bounding_boxes", {"a": "labels", "b": "boxes"}, ["keep", "ignore"]],
+    ids=repr,
+)
 def test_an_unknown_name_is_refused(make, target):
-    raises(lambda: make(target=target), "target", *NAMES, errors=ValueError)
+    words = ["BoundingBoxes", "format"] if target == "bounding_boxes" else NAMES
+    raises(lambda: make(target=target), "target", *words, errors=ValueError)
 
 
 @every_layer
-@pytest.mark.parametrize("target", [3, 0.5, {"a": 1}], ids=repr)
+@pytest.mark.parametrize("target", [3, 0.5, {"a": 1}, Labels, {"a": Labels}, {"a": None}], ids=repr)
 def test_another_type_is_refused(make, target):
-    raises(lambda: make(target=target), "target", errors=(TypeError, ValueError))
+    raises(lambda: make(target=target), "target", errors=TypeError)
 
 
 Y = {"a": one_hot(ids()), "b": data(shape=(2,), seed=1)}
@@ -74,8 +80,8 @@ def test_another_structure_than_that_of_the_labels_is_refused(target, y):
 def test_each_leaf_has_its_target(make, path):
     x = data()
     y = {"ids": ids(), "code": ids(9)[:6], "tags": data(shape=(4,), seed=1).round(), "size": data(shape=(1,)) * 9}
-    target = {"ids": "labels", "code": "keep", "tags": "union", "size": None}
-    layer = make(target=target, num_classes={"ids": 3})
+    target = {"ids": Labels(3), "code": "keep", "tags": "union", "size": "labels"}
+    layer = make(target=target)
     plan = plan_of(layer)
     lam, permutation = plan[:2]
     union = np.maximum(y["tags"], y["tags"][permutation])
@@ -112,14 +118,14 @@ def test_a_choice_has_the_target_of_its_layers():
     )
     x, y = data(), data(shape=(4,), seed=1).round()
     layer = choice(**settings[0])
-    kinds = set()
+    found = set()
     for step in range(4):
         plan = plan_of(layer, step)
         union = np.maximum(y, y[plan.permutation])
         expected = np.where(oracle.rows(plan.lam == 1, y), y, union)
         assert_near(layer.at_step(step, (x, y)), (mixed_inputs(x, plan), expected))
-        kinds.add(plan.box is None)
-    assert kinds == {True, False}
+        found.add(plan.box is None)
+    assert found == {True, False}
 
 
 KEPT = {
@@ -181,13 +187,19 @@ def test_keep_mixes_the_weights_of_the_leaf(make, path):
     assert_near(mixed, expected["a"])
 
 
-def test_keep_of_another_number_of_samples_is_refused():
-    refused_by_all({"target": "keep"}, (data(), ids()[:4]), "same batch size", good=(data(), ids()))
+@every_layer
+def test_keep_takes_what_has_no_batch_axis(make):
+    """Only to double it, it must have one."""
+    x, target = data(), {"label": "labels", "step": "keep", "names": "keep"}
+    y = {"label": one_hot(ids()), "step": 7, "names": ["cat", "dog"]}
+    ours = make(target=target).at_step(0, (x, y))[1]
+    assert (ours["step"], ours["names"]) == (7, ["cat", "dog"])
+    raises(lambda: make(target=target, include_clean=True).at_step(0, (x, y)), "step", "batch axis")
 
 
 def test_keep_of_a_whole_branch():
     x, y = data(), {"kind": ids(), "objects": boxes()}
-    layer = mixup(target={"kind": "labels", "objects": "keep"}, num_classes={"kind": 3})
+    layer = mixup(target={"kind": Labels(3), "objects": "keep"})
     plan = plan_of(layer)
     ours = layer.at_step(0, (x, y))[1]
     assert_near(ours["kind"], oracle.mixup(oracle.one_hot(y["kind"], 3), *plan[:2]))
@@ -221,21 +233,23 @@ def partner(y, plan):
 
 @every_layer_and_path
 def test_a_function_gets_tensors_of_the_batch_and_the_plan(make, path):
-    x, y, seen = data(), data(shape=(3,), seed=1) * 9, []
+    x, y, received = data(), data(shape=(3,), seed=1) * 9, []
 
     def mix(y, plan):
-        seen.append({framework(array) for array in (y, plan.lam, plan.permutation)})
-        seen[-1] |= set() if plan.box is None else {framework(plan.box)}
+        received.append({framework(array) for array in (y, plan.lam, plan.permutation)})
+        received[-1] |= set() if plan.box is None else {framework(plan.box)}
         lam = plan.lam[:, None]
         return lam * y - (1 - lam) * partner(y, plan)
 
     layer = make(target=mix)
     plan = plan_of(layer)
-    expected = oracle.rows(plan.lam, y) * y - oracle.rows(1 - plan.lam, y) * y[plan.permutation]
+    # A sample that is its own partner is not mixed.
+    lam = np.where(plan.permutation == np.arange(6), 1, plan.lam)
+    expected = oracle.rows(lam, y) * y - oracle.rows(1 - lam, y) * y[plan.permutation]
     assert_near(at_step(path, layer, 0, (x, y)), (mixed_inputs(x, plan), expected))
     wanted = {"numpy": "numpy", "native": BACKEND, "tfdata": "tensorflow"}[path]
-    assert all(kinds == {wanted} for kinds in seen)
-    assert seen
+    assert all(found == {wanted} for found in received)
+    assert received
 
 
 @every_path

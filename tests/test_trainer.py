@@ -9,7 +9,8 @@ from steps import CLASSES, RATE, compiled, mixing_matrix, numbers, output_gradie
 from test_losses_metrics import gradient
 
 import kmix
-from kmix.layers.step import Step, run
+from kmix import _backend
+from kmix.layers.training_step import TrainingStep, run_step
 from kmix.mixing import mix_inputs
 from kmix.plan import sample_cutmix
 
@@ -55,7 +56,10 @@ def test_a_box_is_pasted_within_the_shard(spatial):
         pytest.skip("partners stay in a part of the batch on JAX alone")
     import jax
 
-    plan, x = sample_cutmix(1, 3, 1.0, 64, spatial, shards=4), numbers(64, *spatial, 3)
+    def pair(words):
+        return kmix.pairing.RandomPairs().partners(_backend.NUMPY, words, kmix.plan.PlanKey(3, shards=4), {})
+
+    plan, x = sample_cutmix(1, 3, 1.0, 64, spatial, pair=pair), numbers(64, *spatial, 3)
     permutation = np.concatenate([16 * shard + rows for shard, rows in enumerate(plan.permutation)])
     mixed = jax.jit(lambda x: mix_inputs(x, plan, data_format="channels_last"))(x)
     np.testing.assert_array_equal(mixed, oracle.cutmix(x, plan.box, permutation))
@@ -69,7 +73,7 @@ def linear(shape):
 @pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-", "MixUp-sample-weighted", "EmbeddingMixup-sample-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize(
-    "mixer",
+    "mix",
     [
         kmix.MixUp(0.7, seed=3),
         kmix.MixUp(0.7, per="batch", rate=0.5, seed=4),
@@ -116,7 +120,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
     assert choices == {0, 1}
 
 
-@pytest.mark.fast("tokens-at-weighted", "sentences-placed-", "tokens-sequential-", "sentences-at-")
+@pytest.mark.fast("tokens-places-weighted", "sentences-placed-", "tokens-sequential-", "sentences-places-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize("way", ["placed", "sequential", "places"])
 @pytest.mark.parametrize("pooled", [False, True], ids=["tokens", "sentences"])
@@ -225,7 +229,7 @@ def test_masks_from_before_a_place_with_several_outputs_are_united(way):
         pooled = MeanOverMask()(states, mask=mask) if way == "keyword" else MeanOverMask()(states, mask)
     trainer = kmix.MixTrainer(keras.Model(inputs, [pooled, last]), mixer=kmix.EmbeddingMixup(1.0), places=["lstm"])
     plan = kmix.EmbeddingMixup(1.0, seed=1).plan(0, 8)._replace(place=0)
-    with run(Step(plan, places=1)):
+    with run_step(TrainingStep(plan, places=1)):
         mixed = [ops.convert_to_numpy(output) for output in trainer(tokens, training=True)]
     states, last = keras.Model(inputs, [states, last]).predict(tokens, verbose=0)
     united = ((tokens > 0) | (tokens > 0)[plan.permutation])[..., None]

@@ -44,7 +44,7 @@ def test_the_step_as_a_number():
 @pytest.mark.parametrize("stops", ["early", "at the end"])
 def test_early_stopping_restores_the_model_and_not_the_step(stops):
     x, y = data(12, (5,)), ids(12)
-    seen = []
+    weights = []
     trainer = trainer_of(rate=1.0)
 
     class Worse(keras.callbacks.Callback):
@@ -52,7 +52,7 @@ def test_early_stopping_restores_the_model_and_not_the_step(stops):
 
         def on_epoch_end(self, epoch, logs=None):
             logs["score"] = -abs(epoch - 1)
-            seen.append(self.model.get_weights())
+            weights.append(self.model.get_weights())
             trainer.alpha = 0.9 - epoch / 10
 
     stopping = keras.callbacks.EarlyStopping(
@@ -64,7 +64,7 @@ def test_early_stopping_restores_the_model_and_not_the_step(stops):
     epochs = len(logs.history["score"])
     assert int(trainer.step) == 3 * epochs
     assert trainer.alpha == pytest.approx(0.9 - (epochs - 1) / 10)
-    for a, b in zip(trainer.model.get_weights(), seen[1], strict=True):
+    for a, b in zip(trainer.model.get_weights(), weights[1], strict=True):
         np.testing.assert_array_equal(a, b)
     fit(trainer, x, y, batch_size=4)
     assert int(trainer.step) == 3 * epochs + 3
@@ -83,8 +83,8 @@ def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
         model = keras.Sequential(
             [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES, "softmax")]
         )
-        mix = kmix.RandomChoice([mixup(), kmix.CutMix(seed=2, data_format="channels_last")], seed=5)
-        trainer = kmix.MixTrainer(model, mix=mix)
+        mixer = kmix.RandomChoice([mixup(), kmix.CutMix(seed=2, data_format="channels_last")], seed=5)
+        trainer = kmix.MixTrainer(model, mixer=mixer)
         trainer.compile(keras.optimizers.Adam(0.01), kmix.losses.SoftLabelCrossentropy())
 
         class Stop(keras.callbacks.Callback):
@@ -92,7 +92,7 @@ def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
                 if epoch == stop_at:
                     raise Interrupted
 
-        schedule = kmix.callbacks.AlphaScheduler(mix.layers, lambda epoch: 0.2 + 0.3 * epoch)
+        schedule = kmix.callbacks.AlphaScheduler(mixer.layers, lambda epoch: 0.2 + 0.3 * epoch)
         callbacks = [keras.callbacks.BackupAndRestore(str(tmp_path / directory)), schedule, Stop()]
         trainer.fit(x, y, batch_size=4, epochs=5, shuffle=False, verbose=0, callbacks=callbacks)
         return trainer

@@ -46,7 +46,7 @@ def test_a_functional_model_with_a_step_or_loss_of_its_own_is_refused(name):
     # Keras turns a class that is called with inputs and outputs into a functional model.
     child = type("Child", (overriding(name),), {})
     for model in (functional_of(overriding(name)), functional_of(child)):
-        raises(lambda model=model: kmix.MixTrainer(model, mix=mixup()), rf"\b{name}\b", r"ds\.map", errors=TypeError)
+        raises(lambda model=model: kmix.MixTrainer(model, mixer=mixup()), rf"\b{name}\b", r"ds\.map", errors=TypeError)
 
 
 def test_each_way_to_mix_refuses_it():
@@ -54,10 +54,10 @@ def test_each_way_to_mix_refuses_it():
     placed = cls(inputs, keras.layers.Dense(CLASSES)(mixup()(inputs)))
     for make in (
         lambda: kmix.MixTrainer(placed),
-        lambda: kmix.MixTrainer(functional_of(cls), mix=embedding(), at=["top"]),
-        lambda: kmix.MixTrainer(functional_of(cls), mix=kmix.RandomChoice([mixup()])),
+        lambda: kmix.MixTrainer(functional_of(cls), mixer=embedding(), places=["top"]),
+        lambda: kmix.MixTrainer(functional_of(cls), mixer=kmix.RandomChoice([mixup()])),
         lambda: kmix.MixTrainer(
-            overriding("fit", base=keras.Sequential)([keras.Input((5,)), keras.layers.Dense(3)]), mix=mixup()
+            overriding("fit", base=keras.Sequential)([keras.Input((5,)), keras.layers.Dense(3)]), mixer=mixup()
         ),
     ):
         raises(make, r"compute_loss|\bfit\b", errors=TypeError)
@@ -65,7 +65,7 @@ def test_each_way_to_mix_refuses_it():
 
 def test_all_methods_are_named():
     model = functional_of(overriding("compute_loss", "test_step"))
-    raises(lambda: kmix.MixTrainer(model, mix=mixup()), "compute_loss", "test_step", errors=TypeError)
+    raises(lambda: kmix.MixTrainer(model, mixer=mixup()), "compute_loss", "test_step", errors=TypeError)
 
 
 def test_what_keras_has_of_its_own_and_other_methods_are_welcome():
@@ -130,7 +130,7 @@ def test_a_task_of_keras_hub():
     )
     rescale = keras.layers.Rescaling(1 / 255)
     model = hub.models.ImageClassifier(backbone, num_classes=CLASSES, preprocessor=rescale, activation="softmax")
-    raises(lambda: kmix.MixTrainer(model, mix=mixup()), r"\bfit\b", r"ds\.map", errors=TypeError)
+    raises(lambda: kmix.MixTrainer(model, mixer=mixup()), r"\bfit\b", r"ds\.map", errors=TypeError)
     model = hub.models.ImageClassifier(backbone, num_classes=CLASSES, preprocessor=None, activation="softmax")
     trainer = trainer_of(model)
     assert np.isfinite(fit(trainer, data(6, (16, 16, 3)), ids())["loss"])
@@ -166,6 +166,6 @@ def test_to_build_a_placed_layer_and_a_sub_classed_model():
         def call(self, x):
             return self.top(x)
 
-    trainer = kmix.MixTrainer(Own(), mix=mixup(num_classes=CLASSES))
+    trainer = kmix.MixTrainer(Own(), mixer=mixup(num_classes=CLASSES))
     trainer.build((None, 5))
     assert len(trainer.model.weights) == 2

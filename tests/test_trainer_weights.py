@@ -57,7 +57,7 @@ MODELS = {
     "nested": nested,
     "sub-classed": subclassed,
     "placed": placed_model,
-    "at": deep,
+    "places": deep,
     "choice": deep,
 }
 
@@ -66,15 +66,15 @@ def of_kind(kind):
     settings = {
         "sub-classed": {"num_classes": CLASSES},
         "placed": {"placed": True},
-        "at": {"mix": embedding(), "at": ["input", "hidden_1"]},
-        "choice": {"mix": kmix.RandomChoice([mixup(), mixup(alpha=0.2, seed=8)], seed=1)},
+        "places": {"mixer": embedding(), "places": ["input", "hidden_1"]},
+        "choice": {"mixer": kmix.RandomChoice([mixup(), mixup(alpha=0.2, seed=8)], seed=1)},
     }
     return trainer_of(MODELS[kind](), rate=0.5, **settings.get(kind, {}))
 
 
 def mixers(trainer):
-    if trainer.mix is not None:
-        return getattr(trainer.mix, "layers", [trainer.mix])
+    if trainer.mixer is not None:
+        return getattr(trainer.mixer, "layers", [trainer.mixer])
     return [layer for layer in trainer.model.layers if isinstance(layer, kmix.EmbeddingMixup)]
 
 
@@ -97,7 +97,7 @@ def test_weights_of_the_trainer_load_into_the_bare_model(kind, tmp_path):
     assert_same_weights(bare, trainer.model)
 
 
-@pytest.mark.fast("functional", "nested", "placed", "at")
+@pytest.mark.fast("functional", "nested", "placed", "places")
 @pytest.mark.parametrize("kind", MODELS)
 def test_weights_of_the_bare_model_load_into_the_trainer(kind, tmp_path):
     trainer, path, bare = of_kind(kind), str(tmp_path / "bare.weights.h5"), MODELS[kind]()
@@ -146,13 +146,13 @@ def test_what_a_model_file_keeps(tmp_path):
     x, y = data(12, (5,)), ids(12)
     trainer = of_kind("choice")
     fit(trainer, x, y, batch_size=4)
-    trainer.mix.layers[0].alpha = 0.7
+    trainer.mixer.layers[0].alpha = 0.7
     trainer.save(tmp_path / "trainer.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         loaded = keras.saving.load_model(tmp_path / "trainer.keras")
     assert int(loaded.step) == 3
-    assert [layer.alpha for layer in loaded.mix.layers] == pytest.approx([0.7, 0.2])
+    assert [layer.alpha for layer in loaded.mixer.layers] == pytest.approx([0.7, 0.2])
     for each in (trainer, loaded):
         fit(each, x, y, batch_size=4, epochs=2)
     assert_same_weights(trainer.model, loaded.model)
@@ -168,7 +168,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
 
 def loaded_with(alpha, path):
     """A trainer built with an alpha, after it has loaded a file, and the warnings it gave."""
-    trainer = trainer_of(deep(), mix=mixup(alpha=alpha))
+    trainer = trainer_of(deep(), mixer=mixup(alpha=alpha))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.load_weights(path)
@@ -177,7 +177,7 @@ def loaded_with(alpha, path):
 
 def test_a_file_that_changes_the_alpha_of_the_constructor_warns(tmp_path):
     path = str(tmp_path / "trainer.weights.h5")
-    trainer_of(deep(), mix=mixup(alpha=0.4)).save_weights(path)
+    trainer_of(deep(), mixer=mixup(alpha=0.4)).save_weights(path)
     trainer, texts = loaded_with(0.0, path)
     assert trainer.alpha == pytest.approx(0.4)
     assert len(texts) == 1
@@ -187,7 +187,7 @@ def test_a_file_that_changes_the_alpha_of_the_constructor_warns(tmp_path):
 
 def test_a_file_of_the_same_training_does_not_warn(tmp_path):
     path = str(tmp_path / "trainer.weights.h5")
-    first = trainer_of(deep(), mix=mixup(alpha=0.4))
+    first = trainer_of(deep(), mixer=mixup(alpha=0.4))
     for alpha in (0.4, 0.1):  # set during training, for example by a schedule
         first.alpha = alpha
         first.save_weights(path)

@@ -229,7 +229,7 @@ class PasteImages(Paste):
     """Images `(B, H, W, C)`, of which several show in a mixed one.
 
     Args:
-        data_format: See `Paste`.
+        data_format, confirmed, axes: See `Paste`.
 
     Raises:
         ValueError: in `check`, if an array has other than two spatial axes.

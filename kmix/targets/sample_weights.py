@@ -1,11 +1,7 @@
 """Sample weights, and the shares that they give to the partners in the labels."""
 
-import keras
-
-from kmix import _backend, _checks
+from kmix import _backend
 from kmix.mixing import combine
-
-tree = keras.tree
 
 
 def mix_weight(xp, weight, plan):
@@ -80,60 +76,3 @@ def _total(xp, y, sources, shares):
         # A sample without a share adds nothing, even where it is NaN.
         total = total + xp.where(share > 0, share * xp.take(y, source), 0.0)
     return total
-
-
-def match(targets, sample_weight):
-    """For each array of a structure of targets, the index of its sample weights in the flattened sample weights.
-
-    Returns:
-        A structure like `targets` of indices, with None where there are no sample weights.
-
-    Raises:
-        ValueError: unless the sample weights are one array, or one for each array of the targets in their structure.
-    """
-    flat = tree.flatten(sample_weight)
-    numbered = tree.pack_sequence_as(sample_weight, list(range(len(flat)))) if tree.is_nested(sample_weight) else 0
-
-    def each(target, numbered):
-        if not isinstance(numbered, (dict, list, tuple)):
-            index = None if numbered is None or flat[numbered] is None else numbered
-            return tree.map_structure(lambda _: index, target)
-        if isinstance(target, dict) and isinstance(numbered, dict) and set(numbered) <= set(target):
-            return {key: each(part, numbered.get(key)) for key, part in target.items()}
-        if isinstance(target, (list, tuple)) and isinstance(numbered, (list, tuple)) and len(target) == len(numbered):
-            return list(map(each, target, numbered))
-        return _checks.fail(
-            "Sample weights must be one tensor, or one for each tensor of the labels in the same structure.",
-            f"{outline(sample_weight)} for labels {outline(targets)}",
-        )
-
-    return each(targets, numbered)
-
-
-def check_shape(weight, label):
-    """Raise unless sample weights of static shape `weight` match labels of static shape `label`."""
-    if weight is None:
-        _checks.fail(
-            "The rank of sample weights must be known.", "sample_weight of unknown rank", "Call `w.set_shape([None])`."
-        )
-    if label is None:
-        _checks.fail(
-            "With sample weights, the rank of the labels must be known.",
-            "labels of unknown rank",
-            "Call `y.set_shape`.",
-        )
-    column = len(weight) == len(label) + 1 and weight[-1] == 1
-    if column or (
-        len(weight) <= len(label)
-        and all(w in (1, None) or size in (w, None) for w, size in zip(weight, label, strict=False))
-    ):
-        return
-    _checks.fail(
-        "Sample weights must have the shape (B,), or the leading axes of the labels.",
-        f"sample_weight of shape {tuple(weight)} with labels of shape {tuple(label)}",
-    )
-
-
-def outline(structure):
-    """A structure in words, with dots for its arrays."""
-    return str(tree.map_structure(lambda _: ..., structure)).replace("Ellipsis", "...")

@@ -1,7 +1,7 @@
 """MixTrainer: mix inside the training step, on the accelerator, with plain `fit`."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -36,12 +36,13 @@ class MixTrainer(keras.Model):
         mix_losses: Whether to mix the losses of the two labels in place of the labels, sample by sample,
             `lam * loss(y_i, p) + (1 - lam) * loss(y_j, p)`: for any loss that gives one value a sample, also of class
             ids and codes. Metrics then see the label with the larger share.
-        num_classes: Number of classes of integer labels, or a structure of numbers that matches the labels. Defaults
+        num_classes: Number of classes of integer labels. Defaults
             to the value of the mixing layer, then to the number of output columns, if the loss shows that they are
             classes.
         target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
         within: `"batch"` draws partners from the whole batch, `"shard"` from the part of the batch on the same device
-            under `keras.distribution`, so that mixing moves nothing between devices. Defaults to the whole batch.
+            under `keras.distribution`, so that mixing moves nothing between devices. Defaults to the value
+            of the layer's pairing.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
             shows what a training step did.
         name: Name of the trainer.
@@ -86,7 +87,7 @@ class MixTrainer(keras.Model):
         *,
         places: Sequence[str] | None = None,
         mix_losses: bool = False,
-        num_classes: int | Mapping[str, Any] | Sequence[Any] | None = None,
+        num_classes: int | None = None,
         target: Any = None,
         within: Literal["batch", "shard"] | None = None,
         seed: int | None = None,
@@ -97,7 +98,7 @@ class MixTrainer(keras.Model):
         self.places = None if places is None else _checks.names(places, "places")
         if isinstance(model, MixTrainer):
             _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
-        placed = placement.placed_layers(model)
+        placed = manifold.placed_layers(model)
         placement.check_ways(model, mixer, self.places, placed)
         self.model, self.mixer, self.mix_losses = model, mixer, mix_losses
         self.num_classes, self.target, self.within = num_classes, target, within

@@ -12,10 +12,9 @@ from kmix.plan import MixPlan, PlanKey, sample_choice, streams
 from kmix.plan.plan import join_rows
 from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
 from kmix.targets.base import Function
-from kmix.training import paired_loss
+from kmix.training import paired_loss, placement
 from kmix.training.hard_label_metrics import in_training
 from kmix.training.output_labels import OutputLabels, by_target
-from kmix.training.placement import agreed_target
 from kmix.training.state import shards
 
 tree = keras.tree
@@ -36,7 +35,9 @@ class StepMixer:
         self._mixes_inputs, self._places = inputs, places or ()
         given = within if within is None else _checks.one_of(within, "within", ("batch", "shard"))
         self._within = self.planner._within if given is None else given
-        self.target = agreed_target(num_classes, target, layers)
+        for layer in placement.leaves(self.planner) if given == "shard" else ():
+            layer._pairing.check_shards()
+        self.target = placement.agreed_target(num_classes, target, layers)
         self._several = self.planner._partners > 1
         self._labels = OutputLabels(model, self.target)
         refused = {
