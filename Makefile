@@ -6,11 +6,11 @@
 # make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem
 # make speed     measure throughput in tf.data next to Keras, KerasCV, and the formulas of torchvision and timm, and the
 #                cost of labels for very many classes; write both to RESULTS.md
-# make roads     measure every road by which a batch reaches a layer, on the three backends and in two loaders, next to one
+# make roads     measure every code path of a batch to a layer, on the three backends and in two loaders, next to one
 #                pass over the memory and the formulas of torchvision and timm; write the times and the memory to RESULTS.md
 # make targets   measure masks, boxes and Mosaic in tf.data next to CutMix of images alone; write them to RESULTS.md
 # make in-step   measure the cost of mixing in the training step, on the three backends
-# make mutants   break kmix on purpose and check that a test notices, on every road and backend
+# make mutants   break kmix on purpose and check that a test notices, on every code path and backend
 # make mutants-short  some of these mutants, on one backend
 
 PYTHON ?= python3

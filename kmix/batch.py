@@ -131,7 +131,9 @@ class Batch(NamedTuple):
             mixing.check(x)
             sizes = mixing.spatial_shape(x) if mixing.pastes else None
             info = (mixing.shapes(x), sizes, mixing.data_format, mixing.pastes, mixing.blends, reading.partners)
-        indices = _match_weights(template, sample_weight, flat_weights, found) if weights else [None] * len(found)
+        indices, kept_indices = [None] * len(found), {}
+        if weights:
+            indices, kept_indices = _match_weights(template, sample_weight, flat_weights, found)
         entries = []
         for (target, value, path), index in zip(found, indices, strict=True):
             known = BatchInfo(*info, path)
@@ -144,7 +146,8 @@ class Batch(NamedTuple):
         def write(batch):
             y = _fill(template, batch.targets, batch.kept)
             if batch.weights_by_entry:
-                w = _fill(template, batch.weights, {key: _ones_like(batch, kept) for key, kept in batch.kept.items()})
+                of_kept = {key: _weights_of_kept(batch, key, kept_indices.get(key)) for key in batch.kept}
+                w = _fill(template, batch.weights, of_kept)
             elif structure is None:
                 w = batch.weights[0] if batch.weights else None
             else:
@@ -212,9 +215,10 @@ class Batch(NamedTuple):
                 return xp.concat([leaf, other])
 
         try:
-            arrays = tree.map_structure(joined, self.arrays, partner.arrays)
-        except (TypeError, KeyError) as error:
+            tree.assert_same_structure(self.arrays, partner.arrays)
+        except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{_ALIKE} Received: another structure.") from error
+        arrays = tree.map_structure(joined, self.arrays, partner.arrays)
         return self.with_arrays(arrays)._replace(xp=xp, second=True)
 
     def check_values(self):
@@ -253,6 +257,8 @@ class Batch(NamedTuple):
         # Keras refuses gaps: where nothing was given, every sample counts.
         ones = self.xp.cast(self.xp.arange(self.size()) * 0 + 1, "float32")
         weights = [ones if weight is None else weight for weight in encoded]
+        # What is kept looks its own up behind those of the entries.
+        weights += [ones, *self.weights] if self.kept else []
         entries = [entry._replace(weight=index) for index, entry in enumerate(self.entries)]
         return self._replace(targets=targets, weights=weights, entries=entries, weights_by_entry=True)
 
@@ -328,11 +334,13 @@ class Batch(NamedTuple):
             entry.target.spec(value, weight, entry.info)
             for entry, value, weight in zip(self.entries, self.targets, given, strict=True)
         ]
-        created = any(weight is not None and old is None for (_, weight), old in zip(specs, given, strict=True))
-        weights = [tensor(weight, "float32") for weight in self.weights]
+        created = any(weight is not old for (_, weight), old in zip(specs, given, strict=True))
+        weights = self.weights
         if created:
-            size = self.leaves()[0].shape[0]
-            weights = [keras.KerasTensor((size,), dtype="float32") if weight is None else weight for _, weight in specs]
+            ones = keras.KerasTensor((self.leaf().shape[0],), dtype="float32")
+            weights = [ones if weight is None else weight for _, weight in specs]
+            weights += [ones, *self.weights] if self.kept else []
+        weights = [tensor(weight, "float32") for weight in weights]
         inputs = tree.map_structure(lambda leaf: tensor(leaf, input_mixing.dtype(leaf)), self.inputs)
         kept = tree.map_structure(lambda leaf: tensor(leaf, leaf.dtype), self.kept)
         spec = self._replace(
@@ -550,19 +558,23 @@ def _check_match(target, y, path):
 
 
 def _match_weights(template, sample_weight, flat, found):
-    """For each entry, the index of its sample weights among those given, or None."""
+    """For each entry, the index of its sample weights among those given, or None; and the same for what is kept."""
     indices: list[int | None] = [None] * len(found)
+    kept_indices: dict[Any, Any] = {}
     order = {position: index for index, position in enumerate(i for i, leaf in enumerate(flat) if leaf is not None)}
     nested = tree.is_nested(sample_weight)
     numbered = tree.pack_sequence_as(sample_weight, list(range(len(flat)))) if nested else 0 if flat else None
 
     def each(template, numbered):
-        if isinstance(template, _Kept) or numbered is None:
+        if numbered is None:
             return
-        if isinstance(numbered, int):
-            for entry in [template] if isinstance(template, int) else tree.flatten(template):
-                if isinstance(entry, int):
-                    indices[entry] = order.get(numbered)
+        if isinstance(template, _Kept):
+            kept_indices[template.key] = tree.map_structure(order.get, numbered)
+        elif isinstance(template, int) and isinstance(numbered, int):
+            indices[template] = order.get(numbered)
+        elif isinstance(numbered, int):
+            for part in template.values() if isinstance(template, dict) else template:
+                each(part, numbered)
         elif isinstance(template, int) and isinstance(found[template][1], (dict, list, tuple)):
             # A callable took several arrays at once: their sample weights follow the labels.
             return
@@ -583,7 +595,7 @@ def _match_weights(template, sample_weight, flat, found):
             )
 
     each(template, numbered)
-    return indices
+    return indices, kept_indices
 
 
 def _check_weight_shape(weight, label):
@@ -618,9 +630,16 @@ def _map(function, structure):
     return function(structure) if hasattr(structure, "dtype") else tree.map_structure(function, structure)
 
 
-def _ones_like(batch, kept):
-    ones = batch.xp.cast(batch.xp.arange(batch.size()) * 0 + 1, "float32")
-    return tree.map_structure(lambda _: ones, kept)
+def _weights_of_kept(batch, key, indices):
+    """The sample weights of what is kept: ones, unless some were given. See `Batch.encode`."""
+    ones, *given = batch.weights[len(batch.entries) :]
+
+    def weight(index):
+        return ones if index is None else given[index]
+
+    if tree.is_nested(indices):
+        return tree.map_structure(weight, indices)
+    return tree.map_structure(lambda _: weight(indices), batch.kept[key])
 
 
 def _doubled(key, value):

@@ -3,11 +3,17 @@
 Arguments are named as in optax. Pass a schedule as `alpha` of a layer, which evaluates it for each batch
 inside the data pipeline, or pass it to `kmix.callbacks.AlphaScheduler`. Both also accept Keras' own
 `LearningRateSchedule`s and plain functions of the step.
+
+Steps are counted from 0. The schedules are right up to step 2**32 - 1, in tensors, too.
 """
 
+import bisect
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from kmix import _backend, _checks
 
@@ -19,10 +25,15 @@ class Schedule:
 
     _arguments: tuple[str, ...] = ()
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         """The value at `step`: a float for a Python number, else a float32 tensor of the step's framework."""
-        value = self._value(_backend.namespace(step), step)
-        return value if hasattr(step, "dtype") else float(value)
+        xp = _backend.namespace(step)
+        if not hasattr(step, "dtype"):
+            return float(self._value(xp, step))
+        if "int" in _backend.dtype(step):
+            # JAX has no integers of 64 bits.
+            step = xp.cast(step, "uint32" if xp.integer == "int32" else "int64")
+        return self._value(xp, step)
 
     def _value(self, xp, step):
         raise NotImplementedError
@@ -56,7 +67,7 @@ class Constant(Schedule):
 
     _arguments = ("value",)
 
-    def __init__(self, value):
+    def __init__(self, value: float):
         self.value = _checks.real(value, "value")
 
     def _value(self, xp, step):
@@ -84,7 +95,15 @@ class Polynomial(Schedule):
 
     _arguments: tuple[str, ...] = ("init_value", "end_value", "transition_steps", "transition_begin", "power")
 
-    def __init__(self, init_value, end_value, transition_steps, transition_begin=0, power=1.0):
+    def __init__(
+        self,
+        init_value: float,
+        end_value: float,
+        transition_steps: int,
+        *,
+        transition_begin: int = 0,
+        power: float = 1.0,
+    ):
         self.init_value = _checks.real(init_value, "init_value")
         self.end_value = _checks.real(end_value, "end_value")
         self.transition_steps = _checks.integer(transition_steps, "transition_steps", 1)
@@ -118,8 +137,8 @@ class Linear(Polynomial):
 
     _arguments = ("init_value", "end_value", "transition_steps", "transition_begin")
 
-    def __init__(self, init_value, end_value, transition_steps, transition_begin=0):
-        super().__init__(init_value, end_value, transition_steps, transition_begin)
+    def __init__(self, init_value: float, end_value: float, transition_steps: int, *, transition_begin: int = 0):
+        super().__init__(init_value, end_value, transition_steps, transition_begin=transition_begin)
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -165,7 +184,7 @@ class Join(Schedule):
 
     _arguments = ("schedules", "boundaries")
 
-    def __init__(self, schedules, boundaries):
+    def __init__(self, schedules: Sequence[float | Callable[[Any], Any]], boundaries: Sequence[int]):
         self.schedules = [schedule if callable(schedule) else Constant(schedule) for schedule in schedules]
         self.boundaries = [_checks.integer(boundary, "boundaries", 1) for boundary in boundaries]
         if len(self.boundaries) != len(self.schedules) - 1 or self.boundaries != sorted(set(self.boundaries)):
@@ -175,12 +194,16 @@ class Join(Schedule):
             )
 
     def _value(self, xp, step):
-        def evaluate(schedule, step):
-            return xp.evaluate(schedule, step) if hasattr(step, "dtype") else _backend.values(schedule(step)).item()
-
-        value = evaluate(self.schedules[0], step)
-        for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
-            value = xp.where(step < boundary, value, evaluate(schedule, step - boundary))
+        starts = [0, *self.boundaries]
+        if not hasattr(step, "dtype"):
+            due = bisect.bisect(self.boundaries, step)
+            value = self.schedules[due](step - starts[due])
+            return _checks.real(_backend.values(value) if hasattr(value, "dtype") else value, "value")
+        value = None
+        for start, schedule in zip(starts, self.schedules, strict=True):
+            elapsed = _elapsed(xp, step, start)
+            later = schedule._value(xp, elapsed) if isinstance(schedule, Schedule) else xp.evaluate(schedule, elapsed)
+            value = later if value is None else xp.where(step > _constant(xp, start - 1, step), later, value)
         return value
 
     def get_config(self):
@@ -212,7 +235,7 @@ class Piecewise(Join):
 
     _arguments = ("values", "boundaries")
 
-    def __init__(self, values, boundaries):
+    def __init__(self, values: Sequence[float], boundaries: Sequence[int]):
         self.values = [_checks.real(value, "values") for value in values]
         super().__init__(self.values, boundaries)
 
@@ -226,8 +249,21 @@ class Piecewise(Join):
 
 def _progress(xp, step, begin, steps):
     """The progress of `step` from `begin` to `begin + steps`, in [0, 1]."""
+    elapsed = _elapsed(xp, step, begin)
     if not hasattr(step, "dtype"):
-        return min(max((step - begin) / steps, 0.0), 1.0)
-    # Subtract as signed integers: an unsigned step before `begin` would wrap.
-    progress = xp.cast(xp.cast(step, "int32") - begin, "float32") / steps
-    return xp.math.minimum(xp.math.maximum(progress, 0.0), 1.0)
+        return min(elapsed / steps, 1.0)
+    return xp.cast(xp.math.minimum(elapsed, _constant(xp, steps, step)), "float32") / float(steps)
+
+
+def _elapsed(xp, step, begin):
+    """Steps since `begin`, or 0 before: subtracted in integers, which floats round, and without a sign, which wraps."""
+    if not hasattr(step, "dtype"):
+        return max(step - begin, 0)
+    begin = _constant(xp, begin, step)
+    return xp.math.maximum(step, begin) - begin
+
+
+def _constant(xp, number, step):
+    """A number as a tensor of the dtype of `step`. One that no step reaches becomes the largest."""
+    dtype = _backend.dtype(step)
+    return xp.cast(np.array(min(number, np.iinfo(dtype).max) if "int" in dtype else number), dtype)

@@ -1,6 +1,6 @@
 """What the tests share: small batches and layers, the code paths of a batch, what a refusal is, and small trainers.
 
-A change of the way to call a layer, or to mix with plain operations, is a change of `call` or of `plain` alone.
+Where the way to call a layer changes, `send` changes; where that to mix with plain operations does, `plain`.
 """
 
 import contextlib

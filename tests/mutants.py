@@ -119,9 +119,9 @@ MUTANTS = {
     ),
     "a numbering begins again": Mutant(
         "test_numbering::test_a_loop_goes_on_across_epochs|test_generators_and_lengths",
-        "data.numbering:Numbering._take",
-        "return number",
-        "return number - self._first",
+        "data.numbering:Numbering._begin",
+        "max(self._next, self._used)",
+        "self.start",
     ),
     "a worker keeps alpha": Mutant(
         "test_numbering::test_alpha_reaches_persistent_workers|test_a_pickled_layer_keeps_its_alpha",
@@ -373,7 +373,7 @@ MUTANTS = {
         "round(step)",
     ),
     "differences that are not paired": Mutant(
-        "test_compare",
+        "test_compare::test_differences_are_paired_and_have_t_intervals",
         "diagnostics.comparison:Comparison._to_reference",
         "base[metric]",
         "base[metric][::-1]",

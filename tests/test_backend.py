@@ -286,6 +286,84 @@ def test_tensorflow_takes_tensors_of_every_framework():
         np.testing.assert_array_equal(result, X)
 
 
+EXACT_STEPS = [3, 2**24 + 1, 2**31 - 1, 2**31 + 5, 2**32 - 1]
+SCHEDULES = {
+    "arithmetic": lambda s: 0.4 * (s % 2) + 0.1,
+    "before a step": lambda s: 0.25 * ((s - 1000) // 2**22 % 7),
+    "keras.ops": lambda s: keras.ops.where(s < 2**24, s % 3, 0.3),
+    "linear": kmix.schedules.Linear(0.0, 0.4, 2**31, transition_begin=2**24),
+    "cosine": kmix.schedules.Cosine(0.4, 0.1, 1000),
+    "joined": kmix.schedules.Join([0.1, lambda s: 0.2 * (s % 2), kmix.schedules.Linear(0, 1, 9)], [5, 2**31 - 9]),
+    "a constant": lambda s: 0.3,
+}
+
+
+def evaluations(name, step):
+    """The value of a schedule at a step on every code path."""
+    schedule = SCHEDULES[name]
+    yield NUMPY.evaluate(schedule, step)
+    if BACKEND == "tensorflow" or "keras" not in name:
+        graph = tf.function(lambda s: TENSORFLOW.evaluate(schedule, s), autograph=False)
+        yield graph(tf.constant(step, "int64"))
+        yield graph(tf.constant(step, "uint32"))
+    if BACKEND == "jax":
+        import jax
+
+        for dtype in ("uint32", "int32") if step < 2**31 else ("uint32",):
+            yield jax.jit(lambda s: KERAS.evaluate(schedule, s))(np.asarray(step, dtype))
+    if BACKEND == "torch":
+        import torch
+
+        yield KERAS.evaluate(schedule, torch.tensor(step))
+
+
+@pytest.mark.parametrize("step", EXACT_STEPS)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_see_the_step_exactly(name, step):
+    expected = float(_backend.values(SCHEDULES[name](step)))
+    for value in evaluations(name, step):
+        assert _backend.dtype(value) == "float32"
+        np.testing.assert_allclose(to_numpy(value), expected, rtol=2e-7, atol=1e-7)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow refuses to mix float32 and float64")
+def test_a_schedule_of_single_precision_in_a_graph():
+    schedule = lambda s: keras.ops.where(s < 100, 0.1, 0.3) * keras.ops.minimum(s / 2**10, 1.0)
+    evaluate = tf.function(lambda s: TENSORFLOW.evaluate(schedule, s), autograph=False)
+    values = [float(evaluate(tf.constant(step, "int64"))) for step in (99, 512, 2**24 - 1, 2**24)]
+    np.testing.assert_allclose(values, [0.1 * 99 / 1024, 0.15, 0.3, np.nan], rtol=1e-6)
+
+
+WRONG = {"None": None, "NaN": float("nan"), "negative": -0.1, "infinite": float("inf"), "two": np.ones(2), "a": "a"}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_value_that_a_schedule_must_not_have(wrong):
+    for make in (lambda x: x, tf.constant, keras.ops.convert_to_tensor):
+        if make is not keras.ops.convert_to_tensor or wrong != "a":
+            value = WRONG[wrong] if WRONG[wrong] is None else make(WRONG[wrong])
+            for xp in (NUMPY, TENSORFLOW):
+                with pytest.raises(ValueError, match="schedule must return one finite number"):
+                    xp.evaluate(lambda step, value=value: value, 3)
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "negative", "infinite"])
+def test_it_is_nan_where_it_cannot_be_read(wrong):
+    add = lambda step: WRONG[wrong] + 0.0 * step
+    values = [tf.function(lambda s: TENSORFLOW.evaluate(add, s), autograph=False)(tf.constant(3))]
+    if BACKEND == "jax":
+        import jax
+
+        values.append(jax.jit(lambda s: KERAS.evaluate(add, s))(3))
+    assert np.isnan(values).all()
+
+
+def test_two_numbers_are_too_many_for_a_schedule_in_a_graph():
+    evaluate = lambda step: TENSORFLOW.evaluate(lambda s: s * tf.ones(2, s.dtype), step)
+    with pytest.raises(ValueError, match="one finite number"):
+        tf.function(evaluate, autograph=False)(tf.constant(3))
+
+
 def test_a_schedule_of_keras_runs_in_a_graph():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 2, 0.25)
     for twin in ("numpy", "tensorflow", "tensorflow graph"):

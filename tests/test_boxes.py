@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from contract import PROMISES
-from roads import ROADS, at_step, to_native, to_numpy
+from helpers import at_step, every_path, to_native, to_numpy
 
 import kmix
 from kmix._backend import xla
@@ -204,15 +204,15 @@ def test_a_thousand_scenes_show_what_their_pixels_show(kind):
 
 
 @pytest.mark.fast("Mosaic-numpy", "CutMix-numpy", "CutMix-native", "Mosaic-native")
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("kind", ["CutMix", "Mosaic"])
-def test_every_road_shows_the_same_boxes(kind, road):
+def test_every_path_shows_the_same_boxes(kind, path):
     for step, name, _, _, _, _ in batches(9):
         corners, labels = scene(np.random.default_rng(step), 20, 30)
         mixer = layer(kind, name)
         plan = applied(mixer.plan(step, N, spatial_shape=(20, 30)))
         batch = np.zeros((N, 20, 30, 1), "uint8"), {"boxes": written(corners, name, 20, 30), "classes": labels}
-        mixed = at_step(road, mixer, step, (batch[0], {**batch[1], "classes": labels.astype("int32")}))[1]
+        mixed = at_step(path, mixer, step, (batch[0], {**batch[1], "classes": labels.astype("int32")}))[1]
         assert mixed["classes"].dtype == np.int32
         assert_shown(mixed, shown(corners, labels, plan, 20, 30), name, 20, 30, "classes")
 
@@ -223,17 +223,17 @@ def test_a_thousand_blends_have_the_boxes_of_both():
         assert_blended("numpy", step, name, height, width, corners, labels)
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_a_blend_has_the_boxes_of_both(road):
+@every_path
+def test_a_blend_has_the_boxes_of_both(path):
     for step, name in enumerate(FORMATS[::3]):
-        assert_blended(road, step, name, 20, 30, *scene(np.random.default_rng(3), 20, 30))
+        assert_blended(path, step, name, 20, 30, *scene(np.random.default_rng(3), 20, 30))
 
 
-def assert_blended(road, step, name, height, width, corners, labels):
+def assert_blended(path, step, name, height, width, corners, labels):
     boxes = written(corners, name, height, width)
     mixer = layer("MixUp", name, alpha=0.2, weights=True, rate=0.7)
     batch = np.zeros((N, height, width, 1), "float32"), {"boxes": boxes, "labels": labels.astype("float32")}
-    mixed = at_step(road, mixer, step, batch)[1]
+    mixed = at_step(path, mixer, step, batch)[1]
     plan = applied(mixer.plan(step, N))
     for i, (lam, j) in enumerate(zip(plan.lam, plan.permutation, strict=True)):
         own, partner = (labels[i] >= 0) & (lam > 0), (labels[j] >= 0) & (lam < 1)
@@ -343,20 +343,20 @@ def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
 
 
 @pytest.mark.fast("numpy", "native")
-@pytest.mark.parametrize("road", ROADS)
-def test_padding_may_hold_anything_and_there_may_be_no_boxes(road):
+@every_path
+def test_padding_may_hold_anything_and_there_may_be_no_boxes(path):
     x = np.zeros((N, 20, 30, 1), "float32")
     boxes = np.full((N, 2, 4), np.nan, "float32")
     boxes[:, 1] = 2, 3, 9, 8
     labels = np.array([[-1, 4]] * N, "int32")
     for kind in ("CutMix", "MixUp", "Mosaic"):
-        mixed = at_step(road, layer(kind, max_boxes=11), 0, (x, {"boxes": boxes, "labels": labels}))[1]
+        mixed = at_step(path, layer(kind, max_boxes=11), 0, (x, {"boxes": boxes, "labels": labels}))[1]
         assert np.isfinite(mixed["boxes"]).all()
         assert {*mixed["labels"].ravel()} == {-1, 4}
         none = {"boxes": boxes[:, :0], "labels": labels[:, :0]}
-        mixed = at_step(road, layer(kind, max_boxes=3), 0, (x, none))[1]
+        mixed = at_step(path, layer(kind, max_boxes=3), 0, (x, none))[1]
         np.testing.assert_array_equal(mixed["boxes"], np.full((N, 3, 4), -1))
-        assert at_step(road, layer(kind), 0, (x, none))[1]["labels"].shape == (N, 0)
+        assert at_step(path, layer(kind), 0, (x, none))[1]["labels"].shape == (N, 0)
 
 
 @pytest.mark.slow
@@ -407,13 +407,13 @@ def test_a_dictionary_with_boxes_keeps_the_promises(name):
             promise(BATCHES[name](), detection_batch())
 
 
-@pytest.mark.parametrize("road", ["numpy", "native"])
-def test_boxes_of_a_second_batch(road):
+@pytest.mark.parametrize("path", ["numpy", "native"])
+def test_boxes_of_a_second_batch(path):
     corners, labels = scene(np.random.default_rng(3), 20, 30)
     x = np.zeros((N, 20, 30, 1), "float32")
     given = [{"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("int32")}]
     given.append({"boxes": given[0]["boxes"] + 1, "labels": np.where(labels < 0, labels, labels + 9).astype("int32")})
-    mixer, to = layer("MixUp"), to_native if road == "native" else lambda batch: batch
+    mixer, to = layer("MixUp"), to_native if path == "native" else lambda batch: batch
     mixed = to_numpy(mixer.at_step(0, to((x, given[0])), partner=to((x, given[1]))))[1]
     for i, j in enumerate(mixer.plan(0, N).permutation):
         real = [boxes["labels"][k] >= 0 for boxes, k in zip(given, (i, j), strict=True)]
@@ -566,15 +566,15 @@ def own_partners(kind, n):
 
 
 @pytest.mark.fast("*numpy", "1-CutMix-native")
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("kind", ["MixUp", "CutMix"])
 @pytest.mark.parametrize("n", [1, N])
-def test_a_sample_that_is_its_own_partner_keeps_its_boxes(n, kind, road):
+def test_a_sample_that_is_its_own_partner_keeps_its_boxes(n, kind, path):
     corners, labels = scene(np.random.default_rng(3), 20, 30)
     y = {"boxes": written(corners, "xyxy", 20, 30)[:n], "labels": labels[:n].astype("int32")}
     x = np.random.default_rng(1).random((n, 20, 30, 3)).astype("float32")
     mixer, step, own = own_partners(kind, n)
-    mixed_x, mixed = at_step(road, mixer, step, (x, y))
+    mixed_x, mixed = at_step(path, mixer, step, (x, y))
     for i in np.flatnonzero(own):
         real = y["labels"][i] >= 0
         np.testing.assert_array_equal(mixed["boxes"][i, : real.sum()], y["boxes"][i][real])
@@ -657,14 +657,14 @@ KINDS = ("MixUp", "CutMix", "Mosaic", "RandomChoice")
 
 
 @pytest.mark.fast("*numpy", "CutMix-native", "RandomChoice-tfdata")
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("kind", KINDS)
-def test_entries_move_with_their_box(kind, road):
+def test_entries_move_with_their_box(kind, path):
     corners, labels = scene(np.random.default_rng(6), 20, 30)
     y = {"boxes": written(corners, "xyxy", 20, 30), "labels": labels.astype("int32"), **tracks(labels)}
     x = np.zeros((N, 20, 30, 1), "float32")
     for step in range(2):
-        mixed = at_step(road, tracked(kind), step, (x, y))[1]
+        mixed = at_step(path, tracked(kind), step, (x, y))[1]
         assert_moved(mixed, labels)
 
 

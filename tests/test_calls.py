@@ -94,7 +94,7 @@ FORMS = {
     "a list": lambda x, y: [x, y],
     "a named tuple": lambda x, y: Batch(x, y),
     "a dictionary without labels": lambda x, y: {"images": x, "size": y},
-    "a nested structure": lambda x, y: {"a": (x, [y])},
+    "a nested structure": lambda x, y: [(x, {"labels": y})],
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -184,7 +184,7 @@ def test_what_a_call_does_not_take(convert):
     with pytest.raises(TypeError, match="weights"):
         layer(x, y, weights=w)
     for unknown in ({"images": x, "labels": y, "id": w}, {"images": x, "label": y}):
-        with pytest.raises(ValueError, match="'id': |'labels'"):
+        with pytest.raises(ValueError, match=r"'id': |'labels'"):
             layer(unknown)
     np.testing.assert_array_equal(layer(X, Y)[0], layer.at_step(0, (X, Y))[0])
 
@@ -327,13 +327,7 @@ def test_inputs_in_a_training_step_are_mixed_with_its_plan(training):
     plan = layer.plan(4, 6)
     x, other = to_native((X, X[::-1].copy()))
     expected = layer.at_step(4, (X, Y))[0], layer.at_step(4, (X[::-1].copy(), Y))[0]
-    for pack in (
-        tuple,
-        list,
-        lambda pair: Batch(*pair),
-        lambda pair: dict(zip(("images", "labels"), pair, strict=True)),
-    ):
-        given = pack((x, other))
+    for given in ((x, other), [x, other], Batch(x, other), {"images": x, "labels": other}):
         with run_step(TrainingStep(plan)):
             mixed = layer(given, training=training)
         keras.tree.assert_same_structure(mixed, given)

@@ -62,7 +62,7 @@ def oracle(y, p, out=None, bins=15):
     return scores
 
 
-def drawn(classes, size=200, ties=False):
+def random_probabilities(classes, size=200, ties=False):
     p = softmax(RNG.normal(size=(size, classes)) * 2)
     if ties:
         p = np.round(p * 4) / 4
@@ -72,21 +72,21 @@ def drawn(classes, size=200, ties=False):
 
 
 CASES = {
-    "binary": (RNG.integers(0, 2, 200), drawn(2), drawn(2)),
-    "many classes": (RNG.integers(0, 20, 200), drawn(20), drawn(20)),
-    "ids (B, 1)": (RNG.integers(0, 4, (200, 1)), drawn(4), drawn(4)),
-    "one-hot": (np.eye(5)[RNG.integers(0, 5, 200)], drawn(5), drawn(5)),
-    "soft": (RNG.dirichlet(np.ones(4), 200), drawn(4), drawn(4)),
-    "ties": (RNG.integers(0, 4, 200), drawn(4, ties=True), drawn(4, ties=True)),
-    "a class without samples": (RNG.integers(0, 3, 200), drawn(6), drawn(6)),
-    "certain": (RNG.integers(0, 3, 200), np.eye(3)[RNG.integers(0, 3, 200)], drawn(3)),
+    "binary": (RNG.integers(0, 2, 200), random_probabilities(2), random_probabilities(2)),
+    "many classes": (RNG.integers(0, 20, 200), random_probabilities(20), random_probabilities(20)),
+    "ids (B, 1)": (RNG.integers(0, 4, (200, 1)), random_probabilities(4), random_probabilities(4)),
+    "one-hot": (np.eye(5)[RNG.integers(0, 5, 200)], random_probabilities(5), random_probabilities(5)),
+    "soft": (RNG.dirichlet(np.ones(4), 200), random_probabilities(4), random_probabilities(4)),
+    "ties": (RNG.integers(0, 4, 200), random_probabilities(4, ties=True), random_probabilities(4, ties=True)),
+    "a class without samples": (RNG.integers(0, 3, 200), random_probabilities(6), random_probabilities(6)),
+    "certain": (RNG.integers(0, 3, 200), np.eye(3)[RNG.integers(0, 3, 200)], random_probabilities(3)),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_scores_are_those_of_the_formulas(case):
     y, a, b = CASES[case]
-    out = [drawn(a.shape[1], 50, ties=case == "ties") for _ in range(2)]
+    out = [random_probabilities(a.shape[1], 50, ties=case == "ties") for _ in range(2)]
     found = compare({"a": a, "b": b}, y=y, x_out={"a": out[0], "b": out[1]}).to_dict()
     for name, p, outside in (("a", a, out[0]), ("b", b, out[1])):
         expected = oracle(y, p, outside)
@@ -395,7 +395,7 @@ def test_all_kinds_of_models_and_inputs_agree():
 @pytest.mark.parametrize("case", ["binary", "many classes", "soft"])
 def test_weights_count_samples_several_times(case):
     y, a, b = CASES[case]
-    out, weights = drawn(a.shape[1], 50), RNG.integers(0, 4, 200)
+    out, weights = random_probabilities(a.shape[1], 50), RNG.integers(0, 4, 200)
     again = np.repeat(np.arange(200), weights)
     settings = {"x_out": {"a": [out] * 2, "b": [out] * 2}}
     found = compare({"a": [a, b], "b": [b, b]}, y=y, sample_weight=weights, **settings).to_dict()
@@ -411,6 +411,7 @@ def test_weights_in_the_interval_over_the_samples():
     plain = difference_of_errors(gained, missed)
     np.testing.assert_allclose(difference_of_errors(gained, missed, np.full(300, 7.0))[:3], plain[:3])
     half = np.arange(300) < 150
+    assert compare({"hard": hard, "easy": easy}, y=y, sample_weight=half.tolist()).seeds == 4
     np.testing.assert_allclose(
         difference_of_errors(gained, missed, half.astype("float64"))[:3],
         difference_of_errors(gained[half], missed[half])[:3],
@@ -452,7 +453,7 @@ def slices(*parts):
         ((lambda: slices(X, {"a": Y, "b": Y}).batch(4),), "labels ['a', 'b']"),
         ((lambda: iter([{"images": X, "labels": Y, "tags": Y}]),), "labels ['labels', 'tags']"),
         ((lambda: iter([{"x": X, "y": Y}]),), "labelled batches"),
-        ((lambda: iter([(X, Y[:5])]),), "one size. Received: {12, 5}"),
+        ((lambda: iter([(X, Y[:5])]),), "one size. Received: [5, 12]"),
         ((lambda: iter([(X, Y), (X[:, :1], Y)]),), "but for the first axis"),
         ((lambda: iter([(X, Y), (X, Y, Y)]),), "the same arrays"),
         ((lambda: X, {"a": Y, "b": Y}), "2 arrays in a dict"),
@@ -463,7 +464,7 @@ def slices(*parts):
 )
 def test_what_cannot_be_read_is_refused_before_a_model_is_asked(arguments, match, monkeypatch):
     monkeypatch.setattr("kmix.diagnostics.data.MOST_SAMPLES", 100)
-    data, y, settings = (*arguments, None, {})[:3] if len(arguments) < 3 else arguments
+    data, y, settings = arguments + (None, {})[len(arguments) - 1 :]
 
     def model(x):
         raise AssertionError("The model was asked.")
@@ -579,7 +580,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path):
 
 def test_the_plot_shows_what_was_found():
     y, hard, easy = seeded()
-    out = [[drawn(3, 40) for _ in range(4)] for _ in range(2)]
+    out = [[random_probabilities(3, 40) for _ in range(4)] for _ in range(2)]
     result = compare({"hard": hard, "easy": easy}, y=y, x_out={"hard": out[0], "easy": out[1]})
     figure = result.plot()
     reliability, confidence, *panels = figure.axes
@@ -610,7 +611,7 @@ def test_a_plot_of_one_seed_has_one_interval():
 
 # Errors.
 
-P = drawn(3, 12)
+P = random_probabilities(3, 12)
 MODEL = linear(3)[0]
 LOGITS = linear(3, scale=3, last="logits")[0]
 
@@ -635,10 +636,13 @@ LOGITS = linear(3, scale=3, last="logits")[0]
         (({"a": MODEL, "b": MODEL}, iter([X]), None), "must give labelled batches"),
         (({"a": MODEL, "b": MODEL}, iter([(X, Y)]), Y), "brings its own labels"),
         (({"a": P[:0], "b": P[:0]}, None, Y), "Predictions must have the shape (B, C)"),
-        (({"a": P, "b": P}, None, Y[:0]), "no labels"),
+        (({"a": P, "b": P}, None, Y[:0]), "y of shape (0,)"),
         (({"a": P[:, 0], "b": P}, None, Y), "an array of shape (12,) and dtype float64 for 'a'"),
         (({"a": P, "b": P * np.nan}, None, Y), "NaN or infinite predictions for 'b'"),
-        (({"a": P, "b": drawn(4, 12)}, None, Y), "of one shape (B, C). Received: 'a': (12, 3), 'b': (12, 4)"),
+        (
+            ({"a": P, "b": random_probabilities(4, 12)}, None, Y),
+            "of one shape (B, C). Received: 'a': (12, 3), 'b': (12, 4)",
+        ),
         (({"a": P, "b": P * 2}, None, Y), "sums of rows from 2 to 2, for 'b'. If they are logits"),
         (({"a": P, "b": P - 1}, None, Y), "write `from_logits=True`"),
         (({"a": LOGITS, "b": LOGITS}, X, Y), "write `from_logits=True`"),

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 from contract import PROMISES, check_mixer
+from helpers import at_step, every_path, to_numpy
 from oracle import mixup
-from roads import ROADS, at_step, to_numpy
 
 import kmix
 from kmix.targets import SegmentationMasks
@@ -61,13 +61,13 @@ def cut_by_hand(x, plan, spatial, axes):
 
 
 @pytest.mark.fast("*numpy", "*native", "two axes apart-tfdata")
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("name", CASES)
-def test_only_the_named_axes_are_cut(name, road):
+def test_only_the_named_axes_are_cut(name, path):
     shape, axes, spatial, data_format = CASES[name]
     x, mixer = data(*shape), layer(axes, data_format=data_format)
     plan = mixer.plan(2, N, spatial_shape=tuple(x.shape[axis] for axis in spatial))
-    mixed, y, w = at_step(road, mixer, 2, (x, IDS, WEIGHTS))
+    mixed, y, w = at_step(path, mixer, 2, (x, IDS, WEIGHTS))
     expected, share = cut_by_hand(x, plan, spatial, axes if isinstance(axes, tuple) else (axes,))
     np.testing.assert_array_equal(mixed, expected)
     np.testing.assert_allclose(plan.lam, share, atol=1e-6)
@@ -147,12 +147,12 @@ def shares_of_tokens(ids, plan):
 
 
 @pytest.mark.fast("*numpy", "*native")
-@pytest.mark.parametrize("road", ROADS)
-def test_the_share_counts_real_tokens(road):
+@every_path
+def test_the_share_counts_real_tokens(path):
     ids, mixer = tokens(), layer(1, padding_id=0, rate=0.8)
     for step in range(3):
         plan = mixer.plan(step, N, spatial_shape=(20,))
-        mixed, y, w = at_step(road, mixer, step, (ids, IDS, WEIGHTS))
+        mixed, y, w = at_step(path, mixer, step, (ids, IDS, WEIGHTS))
         expected, _ = cut_by_hand(ids, plan, (1,), (1,))
         np.testing.assert_array_equal(mixed, expected)
         share = shares_of_tokens(ids, plan)

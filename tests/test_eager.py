@@ -11,8 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import data, ids
-from roads import to_native, to_numpy
+from helpers import data, ids, to_native, to_numpy
 
 import kmix
 from kmix import _backend
@@ -38,7 +37,8 @@ def cutmix(**settings):
 
 
 def choice(**settings):
-    return kmix.RandomChoice([mixup(**settings), cutmix(**settings)], seed=7)
+    jit_compile = settings.get("jit_compile", True)
+    return kmix.RandomChoice([mixup(**settings), cutmix(**settings)], seed=7, jit_compile=jit_compile)
 
 
 every_layer = pytest.mark.parametrize("make", [mixup, cutmix, choice])
@@ -78,8 +78,7 @@ def tensors(framework):
 @every_layer
 def test_every_call_with_a_shape_gives_what_numpy_gives(make, dtype, framework):
     """JAX mixes the first at once, compiles for the second, and calls the program for the third."""
-    layer, plain = make(), make()
-    plain.fuse = False
+    layer, plain = make(), make(jit_compile=False)
     given = tensors(framework)(batch(dtype))
     for step in range(4):
         expected = make().at_step(step, batch(dtype))
@@ -136,8 +135,7 @@ def test_a_shape_is_compiled_once_and_by_jax_for_its_second_batch(framework, com
 
 @pytest.mark.parametrize("framework", ["native", "tensorflow"])
 def test_neither_small_batches_nor_plain_layers_compile(framework, compiled):
-    plain = mixup()
-    plain.fuse = False
+    plain = mixup(jit_compile=False)
     for step in range(4):
         mixup().at_step(step, tensors(framework)((data(8, (4,)), ids(8))))
         plain.at_step(step, tensors(framework)(batch()))
@@ -145,9 +143,8 @@ def test_neither_small_batches_nor_plain_layers_compile(framework, compiled):
 
 
 @on("jax", "PyTorch compiles nothing")
-def test_a_choice_follows_the_fuse_of_its_own(compiled):
-    layer = choice()
-    layer.fuse = False
+def test_a_choice_follows_its_own_jit_compile(compiled):
+    layer = kmix.RandomChoice([mixup(), cutmix()], seed=7, jit_compile=False)
     for step in range(6):
         layer.at_step(step, to_native(batch()))
     assert compiled == []
@@ -189,7 +186,7 @@ def gradient(layer, x, y):
 @pytest.mark.parametrize("make", [mixup, cutmix])
 def test_gradients_pass_through_eager_batches(make):
     layer, weights = make(), data(N, SHAPE, 3)
-    plan = layer.plan(1, N, SHAPE[:2])
+    plan = layer.plan(1, N, spatial_shape=SHAPE[:2])
     share = np.empty((N, *SHAPE))
     share[:] = plan.lam[:, None, None, None]
     if make is cutmix:
@@ -244,9 +241,8 @@ def pools(monkeypatch):
 
 
 def test_threads_can_be_set_and_turned_off(monkeypatch):
-    asked, plain = pools(monkeypatch), mixup()
-    plain.fuse = False
-    plain(*batch())
+    asked = pools(monkeypatch)
+    mixup(jit_compile=False)(*batch())
     kmix.mixing.set_num_threads(1)
     mixup()(*batch())
     assert asked == []

@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import to_numpy
+from helpers import to_numpy
 
 import kmix
 from kmix._backend import TENSORFLOW, xla
 from kmix._backend.execution import Programs
-from kmix.batch import Batch
-from kmix.layers.training_step import StepKey
+from kmix.pairing import RandomPairs
+from kmix.plan import PlanKey
+from kmix.targets import Labels
 
 pytestmark = pytest.mark.xla("everywhere")
 # TensorFlow's graph is the same whatever backend Keras runs on, and XLA takes its time.
@@ -25,12 +26,12 @@ SIZE, CLASSES = 6, 3
 KINDS = ("mixup", "cutmix", "choice")
 
 
-def make(kind, fuse=True, num_classes=CLASSES, alpha=0.5):
-    mixup = kmix.MixUp(alpha, num_classes=num_classes, seed=1)
-    cutmix = kmix.CutMix(num_classes=num_classes, seed=2, data_format="channels_last")
-    layer = {"mixup": mixup, "cutmix": cutmix}.get(kind) or kmix.RandomChoice([mixup, cutmix], seed=3)
-    layer.fuse = fuse
-    return layer
+def make(kind, jit_compile=True, alpha=0.5, target=None, **settings):
+    settings = {"target": target or Labels(CLASSES), "jit_compile": jit_compile, **settings}
+    mixup = lambda: kmix.MixUp(alpha, **{"seed": 1, **settings})
+    cutmix = lambda: kmix.CutMix(**{"seed": 2, "data_format": "channels_last", **settings})
+    choice = lambda: kmix.RandomChoice([mixup(), cutmix()], seed=3, jit_compile=jit_compile)
+    return {"mixup": mixup, "cutmix": cutmix, "choice": choice}[kind]()
 
 
 def images(dtype="float32"):
@@ -72,8 +73,8 @@ def assert_close(mixed, expected, tolerance=1e-6):
 def test_both_ways_agree(kind, labels):
     batch = (images() / 255, LABELS[labels], WEIGHTS)
     assert is_compiled(make(kind), *map(tf.constant, batch))
-    assert not is_compiled(make(kind, fuse=False), *map(tf.constant, batch))
-    for mixed, expected in zip(steps(make(kind), batch), steps(make(kind, fuse=False), batch), strict=True):
+    assert not is_compiled(make(kind, jit_compile=False), *map(tf.constant, batch))
+    for mixed, expected in zip(steps(make(kind), batch), steps(make(kind, jit_compile=False), batch), strict=True):
         assert_close(mixed, expected)
 
 
@@ -83,7 +84,7 @@ def test_both_ways_agree(kind, labels):
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_ways_agree_in_every_dtype(kind, dtype):
     batch = (images(dtype), IDS)
-    for mixed, expected in zip(steps(make(kind), batch), steps(make(kind, fuse=False), batch), strict=True):
+    for mixed, expected in zip(steps(make(kind), batch), steps(make(kind, jit_compile=False), batch), strict=True):
         assert_close(mixed, expected)
         # A choice promotes the dtypes of its layers: the dtype of the inputs (CutMix) and of the policy (MixUp).
         wanted = {"cutmix": dtype, "mixup": "float32"}.get(kind) or keras.backend.result_type(dtype, "float32")
@@ -93,14 +94,14 @@ def test_both_ways_agree_in_every_dtype(kind, dtype):
 def test_structures_go_through_as_they_are():
     y = {"kind": IDS, "value": WEIGHTS, "more": (LABELS["soft"],)}
     batch = ({"image": images(), "table": (WEIGHTS[:, None],)}, y, {"kind": WEIGHTS, "value": WEIGHTS, "more": WEIGHTS})
-    settings = {"num_classes": {"kind": CLASSES}}
-    assert_close(steps(make("mixup", **settings), batch), steps(make("mixup", fuse=False, **settings), batch))
+    target = {"kind": Labels(CLASSES), "value": Labels(), "more": [Labels()]}
+    compiled, plain = (steps(make("mixup", jit, target=target), batch) for jit in (True, False))
+    assert_close(compiled, plain)
     keys = {"images": images(), "labels": IDS, "name": np.array(["a"] * SIZE)}
-    layers = [kmix.MixUp(0.5, num_classes=CLASSES, seed=1, passthrough=["name"]) for _ in range(2)]
-    layers[1].fuse = False
-    fused, plain = (steps(layer, keys)[0] for layer in layers)
-    assert (fused.pop("name") == plain.pop("name")).all()
-    assert_close(fused, plain)
+    target = {"labels": Labels(CLASSES), "name": "keep"}
+    compiled, plain = (steps(make("mixup", jit, target=target), keys)[0] for jit in (True, False))
+    assert (compiled.pop("name") == plain.pop("name")).all()
+    assert_close(compiled, plain)
 
 
 def spec(*shape, dtype="float32"):
@@ -133,12 +134,12 @@ def test_the_shape_of_a_batch_stays_known(shape):
         specs = spec(*shape), spec(shape[0], dtype="int64")
         assert is_compiled(make(kind), *specs)
         mapped = [
-            tf.function(make(kind, fuse).at_step, autograph=False).get_concrete_function(tf.constant(0), specs)
-            for fuse in (True, False)
+            tf.function(make(kind, jit_compile).at_step, autograph=False).get_concrete_function(tf.constant(0), specs)
+            for jit_compile in (True, False)
         ]
         assert [tuple(function.structured_outputs[0].shape) for function in mapped] == [shape] * 2
-        fused, plain = (to_numpy(function(tf.constant(0), x, tf.constant(IDS))) for function in mapped)
-        assert_close(fused, plain)
+        compiled, plain = (to_numpy(function(tf.constant(0), x, tf.constant(IDS))) for function in mapped)
+        assert_close(compiled, plain)
 
 
 def test_dtypes_that_xla_does_not_have_take_plain_ops():
@@ -162,9 +163,8 @@ def test_eager_tensors_and_training_steps_are_not_compiled():
 
     def step(x, y):
         layer = make("mixup")
-        batch = Batch.read((x, y), layer.settings, layer.inputs)
-        mixed = layer.mix_values(TENSORFLOW, StepKey(0), batch, batch.encode(TENSORFLOW, batch.check(TENSORFLOW)))
-        return tuple(keras.tree.flatten(tuple(mixed)[:2]))
+        batch, alphas = layer._read((x, y)).check_values().encode(), layer._alphas(TENSORFLOW, 0, x)
+        return tuple(keras.tree.flatten(layer._draw_and_mix(TENSORFLOW, PlanKey(0), alphas, batch, False).arrays))
 
     assert not any("_XlaMustCompile" in op.node_def.attr for op in graph(step, x, y))
 
@@ -172,8 +172,8 @@ def test_eager_tensors_and_training_steps_are_not_compiled():
 @pytest.mark.parametrize("kind", KINDS)
 def test_little_is_left_outside_of_the_program(kind):
     """Every operation outside the program costs microseconds per batch and tenths of a millisecond per epoch."""
-    fused, plain = (graph(make(kind, fuse), images(), tf.constant(IDS)) for fuse in (True, False))
-    assert len(fused) < 45 < 150 < len(plain)
+    compiled, plain = (graph(make(kind, jit_compile), images(), tf.constant(IDS)) for jit_compile in (True, False))
+    assert len(compiled) < 45 < 150 < len(plain)
 
 
 def test_a_schedule_may_be_anybodys_function():
@@ -206,7 +206,7 @@ def test_gradients_flow_through():
 
         return tf.function(run, autograph=False)(x)
 
-    np.testing.assert_allclose(gradient(make("mixup")), gradient(make("mixup", fuse=False)), rtol=1e-5)
+    np.testing.assert_allclose(gradient(make("mixup")), gradient(make("mixup", jit_compile=False)), rtol=1e-5)
 
 
 COMPILATIONS = """
@@ -251,7 +251,7 @@ def traced(monkeypatch):
 @pytest.mark.parametrize("kind", ["mixup", "choice"])
 def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
     made, layer = traced(monkeypatch), make(kind)
-    expected = steps(make(kind, fuse=False), (images(), IDS))
+    expected = steps(make(kind, jit_compile=False), (images(), IDS))
     for _ in range(3):
         for ours, other in zip(steps(layer, (images(), IDS)), expected, strict=True):
             assert_close(ours, other)
@@ -277,20 +277,32 @@ def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
     np.testing.assert_array_equal(steps(layer, batch)[1][0], images())
     layer.alpha = 0.5
     assert len(made) == 1
-    for name, value in (("seed", 9), ("rate", 0.0), ("per", "batch"), ("num_classes", 5)):
-        setattr(layer, name, value)
-        plain = kmix.MixUp.from_config(layer.get_config())
-        plain.fuse = False
-        for ours, other in zip(steps(layer, batch), steps(plain, batch), strict=True):
-            assert_close(ours, other)
+    others = [
+        {"seed": 9},
+        {"rate": 0.0},
+        {"per": "batch"},
+        {"lam_at_least_half": True},
+        {"include_clean": True},
+        {"target": Labels(5)},
+        {"target": Labels(CLASSES, class_weight={0: 2.0})},
+        {"pairing": RandomPairs(allow_self=False)},
+        {"dtype": "float16"},
+    ]
+    for settings in others:
+        for ours, other in zip(
+            steps(make("mixup", **settings), batch), steps(make("mixup", False, **settings), batch), strict=True
+        ):
+            assert_close(ours, other, 2e-3 if "dtype" in settings else 1e-6)
+    made_by_settings = 1 + len(others)
+    assert len(made) == made_by_settings
     replicas = [
         to_numpy(next(iter(tf.data.Dataset.from_tensors(batch).map(lambda x, y, r=r: layer.at_step(0, (x, y), r)))))
         for r in (0, 1, 0)
     ]
     assert_close(replicas[2], replicas[0])
-    layer.rate = 1.0
     steps(layer, batch)
-    assert len(made) == 8
+    # Two replicas, in batches of one.
+    assert len(made) == made_by_settings + 2
 
 
 @pytest.mark.slow

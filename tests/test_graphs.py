@@ -12,7 +12,7 @@ from keras import ops
 
 import kmix
 from kmix.layers.training_step import TrainingStep, current_step, run_step
-from kmix.targets.padding_masks import mix_masks
+from kmix.mixing.padding_masks import mix_masks
 from kmix.training import graph, manifold, placement
 
 # Padding on both sides and in between, so that the union has more positions than each mask.
@@ -137,7 +137,7 @@ def test_a_placed_layer_unites_masks_in_fit():
 
 
 def rebuilt(model):
-    return placement.check_sequence(model, placement.placed_layers(model))
+    return placement.check_sequence(model, manifold.placed_layers(model))
 
 
 def test_masks_that_keras_carries_are_united_once():
@@ -421,4 +421,4 @@ def test_what_a_call_gives_to_the_inputs_of_a_model():
 def test_names():
     body = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")], name="body")
     model = keras.Sequential([keras.Input((4,), name="x"), body, keras.layers.Dense(2, name="top")])
-    assert list(graph.names(model)) == ["input", "x", "body", "body/hidden", "top"]
+    assert [name for name, _ in graph.named_layers(model)] == ["x", "body", "body/hidden", "top"]

@@ -262,7 +262,8 @@ def clean(seed):
     def both(y):
         return list(zip(x, y, strict=True))
 
-    kind = seed % 12
+    binary = [(y > 6).astype("float32") for _, y in data]
+    two = [(y > 6).astype(int) for _, y in data]
     tags = [(generator.random((size, 7)) < 0.3).astype("int32") for _ in data]
     soft = [generator.dirichlet(np.ones(5), size).astype("float32") for _ in data]
     numbers = [generator.normal(20, 9, size).astype("float32") for _ in data]
@@ -274,7 +275,7 @@ def clean(seed):
         kmix.MixUp(alpha, num_classes=CLASSES, **common),
         kmix.CutMix(alpha, num_classes=CLASSES, **common, **where),
     )
-    return [
+    ways = [
         lambda: numbered(mix, data),
         lambda: numbered(cut, data),
         lambda: numbered(kmix.RandomChoice([mix, cut], seed=seed), data),
@@ -295,11 +296,19 @@ def clean(seed):
                 for (a, b), c, d in zip(data, boxes, masks, strict=True)
             ],
         ),
-    ][kind]()
+        lambda: numbered(kmix.MixUp(alpha, **common), both(binary)),
+        lambda: numbered(kmix.MixUp(alpha, num_classes=2, **common), both(two)),
+        lambda: numbered(kmix.MixUp(alpha, target="keep", **common), both(tags)),
+        lambda: numbered(
+            kmix.CutMix(alpha, bounding_box_format="xyxy", **common, **where),
+            [{"images": image, "bounding_boxes": box} for image, box in zip(x, boxes, strict=True)],
+        ),
+    ]
+    return ways[seed % len(ways)]()
 
 
 @once
-@pytest.mark.parametrize("seed", range(108))
+@pytest.mark.parametrize("seed", range(112))
 def test_nothing_is_said_of_data_without_a_fault(seed):
     assert inspect(clean(seed)).warnings == []
 

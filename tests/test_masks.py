@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 from contract import PROMISES
+from helpers import at_step, every_path, to_native, to_numpy
 from oracle import cutmix, mixup, softmax
-from roads import ROADS, at_step, to_native, to_numpy
 
 import kmix
 from kmix.targets import Labels, SegmentationMasks
@@ -47,29 +47,29 @@ def test_a_thousand_masks_are_pasted_like_images_of_their_ids():
 
 
 @pytest.mark.fast("*numpy", "*native", "uint8-tfdata")
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32"])
-def test_a_pasted_mask_keeps_dtype_and_shape(dtype, road):
+def test_a_pasted_mask_keeps_dtype_and_shape(dtype, path):
     for channel in (False, True):
         images, masks = scene(dtype=dtype, channel=channel)
         plan = mixer().plan(3, N, spatial_shape=(9, 12))
-        _, mixed = at_step(road, mixer(), 3, (images, masks))
+        _, mixed = at_step(path, mixer(), 3, (images, masks))
         expected = cutmix(masks.reshape(N, 9, 12, 1), plan.box, plan.permutation)
         assert mixed.dtype == masks.dtype
         np.testing.assert_array_equal(mixed, expected.reshape(masks.shape))
 
 
 @pytest.mark.fast("*numpy", "*native", "255-tfdata")
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("ignore", [None, 255, 0])
-def test_a_blend_is_that_of_one_hot_labels(ignore, road):
+def test_a_blend_is_that_of_one_hot_labels(ignore, path):
     images, masks = scene(ignored=0.3 if ignore else 0.0)
     hot = one_hot(masks) * (masks != ignore)[..., None]
     layer = mixer("MixUp", num_classes=CLASSES, ignore_class=ignore)
     plan, weights = layer.plan(3, N), np.linspace(0.5, 2, N).astype("float32")
-    _, mixed = at_step(road, layer, 3, (images, masks))
+    _, mixed = at_step(path, layer, 3, (images, masks))
     np.testing.assert_allclose(mixed, mixup(hot, plan.lam, plan.permutation), atol=1e-6)
-    _, mixed, w = at_step(road, layer, 3, (images, masks, weights))
+    _, mixed, w = at_step(path, layer, 3, (images, masks, weights))
     total = mixup(weights, plan.lam, plan.permutation)
     weighted = mixup(hot * weights[:, None, None, None], plan.lam, plan.permutation)
     np.testing.assert_allclose(mixed, weighted / total[:, None, None, None], atol=1e-6)
@@ -197,8 +197,8 @@ def test_a_blend_takes_images_of_any_layout(name):
     np.testing.assert_allclose(mixed, mixup(soft, plan.lam, plan.permutation), atol=1e-6)
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_two_masks_with_different_classes(road):
+@every_path
+def test_two_masks_with_different_classes(path):
     images, masks = scene()
     parts = GENERATOR.integers(7, size=masks.shape).astype("int16")
     parts[0, 0] = -1
@@ -206,13 +206,13 @@ def test_two_masks_with_different_classes(road):
         target = form([SegmentationMasks(CLASSES), SegmentationMasks(7, ignore_class=-1)])
         layer = mixer("MixUp", target=target)
         plan = layer.plan(1, N)
-        _, mixed = at_step(road, layer, 1, (images, (masks, parts)))
+        _, mixed = at_step(path, layer, 1, (images, (masks, parts)))
         hot = (parts[..., None] == np.arange(7)).astype("float64")
         np.testing.assert_allclose(mixed[0], mixup(one_hot(masks), plan.lam, plan.permutation), atol=1e-5)
         np.testing.assert_allclose(mixed[1], mixup(hot, plan.lam, plan.permutation), atol=1e-5)
     layer = mixer(target=target)
     plan = layer.plan(1, N, spatial_shape=(9, 12))
-    for ours, given in zip(at_step(road, layer, 1, (images, (masks, parts)))[1], (masks, parts), strict=True):
+    for ours, given in zip(at_step(path, layer, 1, (images, (masks, parts)))[1], (masks, parts), strict=True):
         np.testing.assert_array_equal(ours, cutmix(given[..., None], plan.box, plan.permutation)[..., 0])
 
 

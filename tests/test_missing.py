@@ -2,9 +2,10 @@
 
 import keras
 import numpy as np
+import oracle
 import pytest
-from contract import PROMISES
-from roads import ROADS, at_step, to_numpy
+from contract import PROMISES, check_spec
+from helpers import at_step, every_path, to_numpy
 
 import kmix
 from kmix.targets import Labels
@@ -33,22 +34,22 @@ def by_hand(y, plan, weights=None):
     return np.where(total == 0, 0, mixed / np.where(total == 0, 1, total)), total
 
 
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("weighted", [False, True])
-def test_an_entry_keeps_what_one_partner_knows(weighted, road):
+def test_an_entry_keeps_what_one_partner_knows(weighted, path):
     plan, weights = mixup().plan(1, N), WEIGHTS if weighted else None
-    _, y, w = at_step(road, mixup(), 1, (X, Y, weights) if weighted else (X, Y))
+    _, y, w = at_step(path, mixup(), 1, (X, Y, weights) if weighted else (X, Y))
     expected, total = by_hand(Y, plan, weights)
     np.testing.assert_allclose(y, expected, atol=1e-5)
     np.testing.assert_allclose(w, total, atol=1e-5)
     assert (total == 0).any()
 
 
-@pytest.mark.parametrize("road", ROADS)
-def test_several_labels_get_weights_of_their_own(road):
+@every_path
+def test_several_labels_get_weights_of_their_own(path):
     y = {"age": Y[:, 0], "kind": Y, "size": Y[:, 1:2]}
     plan = mixup().plan(0, N)
-    _, mixed, w = at_step(road, mixup(), 0, (X, y))
+    _, mixed, w = at_step(path, mixup(), 0, (X, y))
     for name, label in y.items():
         expected, total = by_hand(label, plan)
         np.testing.assert_allclose(mixed[name], expected, atol=1e-5)
@@ -56,7 +57,54 @@ def test_several_labels_get_weights_of_their_own(road):
     assert w["size"].shape == (N,)
 
 
-@pytest.mark.parametrize("make", [mixup, lambda: kmix.Mosaic(target=Labels(nan_is_missing=True), data_format="channels_last", seed=1)])
+@pytest.mark.parametrize("weighted", [False, True])
+@every_path
+def test_weights_come_in_the_structure_of_the_labels(path, weighted):
+    """Those that labels create, and ones where nothing was given: Keras refuses gaps."""
+    ids, rare = np.arange(N) % 3, np.arange(N) % 2
+    y = {"age": Y[:, 0], "kind": ids, "rare": (rare,), "id": np.arange(N)}
+    target = {
+        "age": Labels(nan_is_missing=True),
+        "kind": Labels(3),
+        "rare": [Labels(2, class_weight={1: 3.0})],
+        "id": "keep",
+    }
+    layer, given = mixup(target), WEIGHTS if weighted else np.ones(N, "float32")
+    plan, batch = layer.plan(2, N), (X, y, WEIGHTS) if weighted else (X, y)
+    _, mixed, w = at_step(path, layer, 2, batch)
+    expected, total = by_hand(Y[:, 0], plan, given)
+    np.testing.assert_allclose(mixed["age"], expected, atol=1e-5)
+    np.testing.assert_allclose(w["age"], total, atol=1e-5)
+    factor = np.where(rare == 1, 3.0, 1.0) * given
+    for ours, weight, hot, weights in (
+        (mixed["kind"], w["kind"], np.eye(3)[ids], given),
+        (mixed["rare"][0], w["rare"][0], np.eye(2)[rare], factor),
+    ):
+        labels, total = oracle.weighted(hot, weights, *plan[:2])
+        np.testing.assert_allclose(ours, labels, atol=1e-5)
+        np.testing.assert_allclose(weight, total, atol=1e-5)
+    np.testing.assert_array_equal(mixed["id"], y["id"])
+    np.testing.assert_allclose(w["id"], oracle.mixup(given, *plan[:2]), atol=1e-6)
+    if path == "numpy":
+        check_spec(layer, batch)
+
+
+def test_weights_in_a_structure_stay_with_what_is_kept():
+    y, target = {"kind": np.arange(N) % 3, "id": np.arange(N)}, {"kind": Labels(3, class_weight={1: 2.0}), "id": "keep"}
+    layer, weights = mixup(target), {"kind": WEIGHTS, "id": WEIGHTS[::-1].copy()}
+    plan = layer.plan(2, N)
+    _, _, w = layer.at_step(2, (X, y, weights))
+    factor = np.where(y["kind"] == 1, 2.0, 1.0)
+    np.testing.assert_allclose(w["kind"], oracle.mixup(factor * WEIGHTS, *plan[:2]), atol=1e-6)
+    np.testing.assert_allclose(w["id"], oracle.mixup(WEIGHTS[::-1], *plan[:2]), atol=1e-6)
+    check_spec(layer, (X, y, weights))
+
+
+def mosaic():
+    return kmix.Mosaic(target=Labels(nan_is_missing=True), data_format="channels_last", seed=1)
+
+
+@pytest.mark.parametrize("make", [mixup, mosaic])
 def test_the_promises_hold(make):
     batch = (X, Y) if make is mixup else (GENERATOR.random((N, 4, 4, 1)).astype("float32"), Y)
     for promise in PROMISES:

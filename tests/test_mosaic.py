@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from contract import PROMISES
-from roads import ROADS, at_step, to_native, to_numpy
+from helpers import at_step, every_path, to_native, to_numpy
 
 import kmix
 from kmix.mixing import mix_inputs
@@ -89,16 +89,16 @@ def test_the_layer_keeps_the_promises_of_every_mixer(name):
 
 
 @pytest.mark.fast("*numpy", "*native", "channels_last-tfdata")
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-def test_every_pixel_label_and_weight(data_format, road):
+def test_every_pixel_label_and_weight(data_format, path):
     for step, (height, width) in enumerate([(12, 9), (5, 28), (1, 4)]):
         x, mixer = images(height, width), layer(data_format=data_format)
         plan = mixer.plan(step, N, spatial_shape=(height, width))
         expected, share = mosaic(x, plan), shares(plan, height, width)
         if data_format == "channels_first":
             x, expected = (np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (x, expected))
-        mixed, y, w = at_step(road, mixer, step, (x, ids(), WEIGHTS))
+        mixed, y, w = at_step(path, mixer, step, (x, ids(), WEIGHTS))
         np.testing.assert_array_equal(mixed, expected)
         np.testing.assert_allclose(w, share @ WEIGHTS, rtol=1e-5)
         np.testing.assert_allclose(
@@ -162,7 +162,7 @@ def test_a_training_step_is_one_on_the_mixed_batch():
     # The gradient of the crossentropy at equal logits.
     expected = mixed.reshape(N, -1).T @ (y - 1 / CLASSES) / N
     np.testing.assert_allclose(to_numpy(model.layers[-1].kernel.value), expected, atol=1e-5)
-    with pytest.raises(ValueError, match="A Mosaic has no alpha"):
+    with pytest.raises(ValueError, match="Mosaic has no alpha"):
         trainer.alpha = 0.1
     with pytest.raises(AttributeError):
         trainer.alpha  # noqa: B018
@@ -216,9 +216,9 @@ def test_a_target_for_two_partners_is_refused():
 
 
 @pytest.mark.fast("11-numpy", "22-native", "47-numpy", "11-tfdata")
-@pytest.mark.parametrize("road", ROADS)
+@every_path
 @pytest.mark.parametrize("size", [11, 22, 47])
-def test_a_sample_that_is_not_mixed_keeps_its_label_and_boxes_exactly(size, road):
+def test_a_sample_that_is_not_mixed_keeps_its_label_and_boxes_exactly(size, path):
     """Also where XLA multiplies by a reciprocal: 121 times that of 121 is not 1 in float32."""
     x = np.zeros((N, size, size, 1), "float32")
     boxes = {
@@ -226,8 +226,8 @@ def test_a_sample_that_is_not_mixed_keeps_its_label_and_boxes_exactly(size, road
         "boxes": np.tile(np.array([[1.1, 2.2, 7.7, 8.8], [-9.3, -9.1, -2.0, -1.0]], "float32"), (N, 1, 1)),
         "labels": np.zeros((N, 2), "float32"),
     }
-    _, y = at_step(road, layer(rate=0.0), 0, (x, ids()))
+    _, y = at_step(path, layer(rate=0.0), 0, (x, ids()))
     np.testing.assert_array_equal(y, np.eye(CLASSES)[ids()])
-    _, mixed = at_step(road, layer(rate=0.0, target=BoundingBoxes("xyxy")), 0, (x, boxes))
+    _, mixed = at_step(path, layer(rate=0.0, target=BoundingBoxes("xyxy")), 0, (x, boxes))
     np.testing.assert_array_equal(mixed["boxes"][:, :2], boxes["boxes"])
     np.testing.assert_array_equal(mixed["labels"][:, :2], 0)

@@ -1,10 +1,10 @@
-"""kmix beside the layers, models and tuners of Keras, KerasCV, KerasHub and KerasTuner."""
+"""kmix with the layers, models and tuners of Keras, KerasCV, KerasHub and KerasTuner."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import to_native, to_numpy
+from helpers import to_native, to_numpy
 
 import kmix
 
@@ -33,7 +33,7 @@ def assert_mixed(ds, layer=None):
     return given
 
 
-def mixed_beside(ds, layer=None):
+def with_mixed(ds, layer=None):
     """Each batch, and the same mixed, in tf.data."""
     layer = layer or cutmix()
     return ds.map(lambda *batch: (_whole(batch), layer.at_step(0, _whole(batch))))
@@ -63,7 +63,7 @@ AUGMENT = {
 def test_keras_augments_the_inputs_alone(name):
     """The labels never see Keras, and keep their dtype."""
     augment = AUGMENT[name]()
-    given = assert_mixed(mixed_beside(batches().map(lambda x, y: (augment(x), y))))
+    given = assert_mixed(with_mixed(batches().map(lambda x, y: (augment(x), y))))
     assert given[1].dtype == Y.dtype
     assert given[0].shape[1:] == ((12, 12, 3) if name == "RandomCrop" else X.shape[1:])
 
@@ -86,7 +86,7 @@ def test_keras_layers_on_dictionaries(name):
     augment = keras.layers.Pipeline([AUGMENT["RandomFlip"](), AUGMENT["RandomErasing"]()])
     with pytest.raises(ValueError, match=r"cast labels to float.*lambda x, y: \(augment\(x\), y\)"):
         batches().map(dictionary).map(augment).map(cutmix())
-    assert_mixed(mixed_beside(batches().map(before).map(augment).map(after), cutmix(**settings)), cutmix(**settings))
+    assert_mixed(with_mixed(batches().map(before).map(augment).map(after), cutmix(**settings)), cutmix(**settings))
 
 
 def test_keras_layers_after_kmix():
@@ -111,7 +111,7 @@ def test_keras_cv_before_and_after():
     for layer in before:
         soft = soft.map(layer)
     mixer = cutmix(num_classes=None)
-    assert_mixed(mixed_beside(soft, mixer), mixer)
+    assert_mixed(with_mixed(soft, mixer), mixer)
     cutout = layers.RandomCutout(0.5, 0.5)
     out = to_numpy(next(iter(soft.map(mixer).map(cutout))))
     assert out["images"].shape == X.shape
@@ -147,7 +147,7 @@ def assert_trains(model, loss, x=X, y=Y):
     """Assert that the trainer's first loss is that of the batch mixed by hand, and that a pipeline trains, too."""
     mix = cutmix()
     expected = first_loss(model, loss, *mix.at_step(0, (x, y)))
-    trainer = kmix.MixTrainer(model, mix=mix)
+    trainer = kmix.MixTrainer(model, mix)
     trainer.compile("adam", loss, metrics=["accuracy"])
     assert fit_one_batch(trainer, x, y)[0] == pytest.approx(expected, rel=2e-3)
     # KerasHub would add a metric for class ids, unless metrics are given.
@@ -158,7 +158,7 @@ def assert_trains(model, loss, x=X, y=Y):
 def test_keras_applications():
     model = keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=CLASSES)
     x = np.random.default_rng(1).normal(size=(BATCH, 32, 32, 3)).astype("float32")
-    trainer = kmix.MixTrainer(model, mix=kmix.MixUp(0.4), at=["input", "conv_pw_3_relu"])
+    trainer = kmix.MixTrainer(model, kmix.MixUp(0.4), places=["input", "conv_pw_3_relu"])
     trainer.compile("adam", SOFT(), metrics=["accuracy"])
     fit_one_batch(trainer, x, Y, steps=3)
 
@@ -215,7 +215,7 @@ def test_keras_hub_text_classifier(hub, place):
     mask = (np.arange(12) < np.arange(3, 3 + BATCH)[:, None]).astype("int32")
     x = {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": mask}
     place, loss = place.format(backbone.name), SOFT(from_logits=True)
-    trainer = kmix.MixTrainer(model, mix=kmix.EmbeddingMixup(1.0, seed=1), at=[place])
+    trainer = kmix.MixTrainer(model, kmix.EmbeddingMixup(1.0, seed=1), places=[place])
     trainer.compile("adam", loss, metrics=["accuracy"])
     plan = trainer.plan(0, BATCH)
     expected = loss(to_native(blend(plan, np.eye(CLASSES, dtype="float32")[Y])), logits_of_mixed(model, place, plan, x))
@@ -235,13 +235,13 @@ def test_keras_hub_image_segmenter(hub):
     )
     model = hub.DeepLabV3ImageSegmenter(backbone=backbone, num_classes=CLASSES, preprocessor=None)
     mask = np.random.default_rng(1).integers(0, CLASSES, X.shape[:3])
-    masks, loss = {"target": "segmentation_masks", "num_mask_classes": CLASSES}, SOFT(from_logits=True)
-    layer = kmix.MixUp(0.4, seed=1, **masks)
+    masks, loss = kmix.targets.SegmentationMasks(CLASSES), SOFT(from_logits=True)
+    layer = kmix.MixUp(0.4, seed=1, target=masks)
     expected = first_loss(model, loss, *layer.at_step(0, (X / 255, mask)))
-    trainer = kmix.MixTrainer(model, mix=layer)
+    trainer = kmix.MixTrainer(model, layer)
     trainer.compile("adam", loss)
     assert fit_one_batch(trainer, X / 255, mask)[0] == pytest.approx(expected, rel=2e-3)
-    cutmix = kmix.CutMix(1.0, data_format="channels_last", **masks)
+    cutmix = kmix.CutMix(1.0, data_format="channels_last", target=masks)
     assert_fits(model, cutmix, X / 255, mask, loss=loss, metrics=[kmix.metrics.SoftLabelAccuracy()])
 
 
@@ -260,7 +260,7 @@ def test_keras_hub_object_detector(hub):
     images = np.random.default_rng(1).random((2, 32, 32, 3)).astype("float32")
     boxes = np.array([[[2, 2, 20, 20], [5, 5, 30, 30]]] * 2, "float32")
     y = {"boxes": boxes, "labels": np.array([[0, 2]] * 2)}
-    settings = {"bounding_box_format": "xyxy", "seed": 1}
+    settings = {"target": kmix.targets.BoundingBoxes("xyxy"), "seed": 1}
     for layer in (kmix.MixUp(0.4, **settings), kmix.CutMix(1.0, data_format="channels_last", **settings)):
         assert_fits(
             model,
@@ -271,7 +271,7 @@ def test_keras_hub_object_detector(hub):
             classification_loss=keras.losses.BinaryFocalCrossentropy(from_logits=True, reduction="sum"),
         )
     with pytest.raises(TypeError, match=r"overrides.*Mix in the pipeline"):
-        kmix.MixTrainer(model, mix=layer)
+        kmix.MixTrainer(model, layer)
 
 
 # KerasTuner.
@@ -285,7 +285,7 @@ def test_keras_tuner_searches_alpha(tmp_path):
         def build(self, hp):
             layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(CLASSES, activation="softmax")]
             model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers])
-            trainer = kmix.MixTrainer(model, mix=kmix.MixUp(hp.Float("alpha", 0.1, 1.0)))
+            trainer = kmix.MixTrainer(model, kmix.MixUp(hp.Float("alpha", 0.1, 1.0)))
             trainer.compile("adam", SOFT(), metrics=["accuracy"])
             return trainer
 

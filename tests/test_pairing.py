@@ -7,9 +7,8 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from cases import assert_near, data, ids, native, raises, refused
+from helpers import assert_near, at_step, data, every_path, ids, native, pipeline, raises, refused, to_native, to_numpy
 from outside import RowMix
-from roads import ROADS, at_step, pipeline, to_native, to_numpy
 from scipy import stats
 from test_losses_metrics import gradient
 
@@ -21,7 +20,6 @@ from kmix.pairing import RandomPairs, SimilarLabels
 from kmix.plan import PlanKey
 from kmix.targets import LabelPairs, Labels
 
-every_road = pytest.mark.parametrize("road", ROADS)
 NAMESPACES = list(dict.fromkeys([_backend.NUMPY, _backend.TENSORFLOW, _backend.namespace(native(np.zeros(1)))]))
 
 
@@ -97,10 +95,10 @@ def test_partners_stay_within_shards(xp):
         np.testing.assert_array_equal(ours, np.roll(sigma, -1)[np.argsort(sigma)])
 
 
-@every_road
-def test_a_batch_of_one_is_the_identity(road):
+@every_path
+def test_a_batch_of_one_is_the_identity(path):
     x, y = data(1, (4,)), normal(1)
-    assert_near(at_step(road, mixup(pairing=others()), 0, (x, y)), (x, y))
+    assert_near(at_step(path, mixup(pairing=others()), 0, (x, y)), (x, y))
 
 
 # No sample is outweighed by its partner.
@@ -201,29 +199,29 @@ def test_replicas_and_seeds_draw_other_partners():
 
 
 @pytest.mark.fast("*numpy", "*native", "float32-tfdata")
-@every_road
+@every_path
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_batches_paired_by_label(road, dtype):
-    if road == "native" and dtype == "float64":
+def test_batches_paired_by_label(path, dtype):
+    if path == "native" and dtype == "float64":
         dtype = "float32"
     x, y, w = data(32, (4, 4, 1)), normal(32).astype(dtype), data(32, (), 2)
     for layer in (mixup(pairing="similar_labels"), cutmix(pairing=SimilarLabels(0.1))):
         plan = layer.plan(5, 32, spatial_shape=(4, 4), targets=y)
         assert len(set(plan.permutation)) < 32
         assert not plan.bijective
-        mixed_x, mixed_y, mixed_w = at_step(road, layer, 5, (x, y, w))
+        mixed_x, mixed_y, mixed_w = at_step(path, layer, 5, (x, y, w))
         box = plan.box
         expected = oracle.mixup(x, *plan[:2]) if box is None else oracle.cutmix(x, box, plan.permutation)
         labels, weights = oracle.weighted(y, w, *plan[:2])
         assert_near((mixed_x, mixed_y, mixed_w), (expected, labels, weights), atol=1e-4)
 
 
-@every_road
-def test_one_of_several_labels_counts(road):
+@every_path
+def test_one_of_several_labels_counts(path):
     x = data(16, (4,))
     y = {"age": normal(16), "sex": ids(16, 2)}
     layer = mixup(pairing=SimilarLabels(label="age"), target={"age": Labels(), "sex": Labels(2)})
-    _, mixed = at_step(road, layer, 1, (x, y))
+    _, mixed = at_step(path, layer, 1, (x, y))
     plan = layer.plan(1, 16, targets=y)
     alone = mixup(pairing="similar_labels").plan(1, 16, targets=y["age"])
     np.testing.assert_array_equal(plan.permutation, alone.permutation)
@@ -349,29 +347,28 @@ def mixed_with(plan, x, others):
     return oracle.mixup(both, np.concatenate([plan.lam, np.ones(n)]), permutation)[:n]
 
 
-def with_partner(road, layer, step, batch, partner):
-    """`layer.at_step(step, batch, partner=partner)` on a road, as NumPy."""
-    if road == "numpy":
+def with_partner(path, layer, step, batch, partner):
+    """`layer.at_step(step, batch, partner=partner)` on a path, as NumPy."""
+    if path == "numpy":
         return layer.at_step(step, batch, partner=partner)
-    if road == "native":
+    if path == "native":
         return to_numpy(layer.at_step(step, to_native(batch), partner=to_native(partner)))
     mapped = pipeline(lambda step, both: layer.at_step(step, both[0], partner=both[1]), [(batch, partner)], start=step)
     return to_numpy(next(iter(mapped)))
 
 
-@every_road
+@every_path
 @pytest.mark.parametrize("form", ["dense", "pair", "soft"])
 @pytest.mark.parametrize("make", [mixup, cutmix])
-def test_partners_from_a_second_batch(make, form, road):
+def test_partners_from_a_second_batch(make, form, path):
     target = {"dense": Labels(5), "pair": LabelPairs(5), "soft": Labels()}[form]
-    compiled = keras.backend.backend() == "tensorflow" and form == "dense"
-    layer = make(target=target, rate=0.7, jit_compile=compiled)
+    layer = make(target=target, rate=0.7)
     x, others = data(16, (4, 4, 1)), 5 + data(16, (4, 4, 1), seed=1)
     classes, other_classes = ids(16, 5), ids(16, 5, seed=2)
     w, other_w = data(16, (), 3), data(16, (), 4)
     hot, other_hot = (oracle.one_hot(each, 5).astype("float32") for each in (classes, other_classes))
     y, other_y = (hot, other_hot) if form == "soft" else (classes, other_classes)
-    mixed_x, mixed_y, mixed_w = with_partner(road, layer, 2, (x, y, w), (others, other_y, other_w))
+    mixed_x, mixed_y, mixed_w = with_partner(path, layer, 2, (x, y, w), (others, other_y, other_w))
     plan = layer.plan(2, 16, spatial_shape=(4, 4))
     assert (plan.lam == 1).any()
     weight = mixed_with(plan, w, other_w)
@@ -382,8 +379,8 @@ def test_partners_from_a_second_batch(make, form, road):
     assert_near(oracle.dense(mixed_y, 5) if form == "pair" else mixed_y, expected)
 
 
-@every_road
-def test_a_second_batch_of_every_kind_of_target(road):
+@every_path
+def test_a_second_batch_of_every_kind_of_target(path):
     def stronger(y, plan):
         if tf.is_tensor(y):
             return tf.where(plan.lam < 0.5, tf.gather(y, plan.permutation), y)
@@ -399,8 +396,8 @@ def test_a_second_batch_of_every_kind_of_target(road):
         "value": normal(8, seed=seed),
     }
     y, others = make(1), make(2)
-    x, layer = data(8, (4,)), mixup(target=target, jit_compile=False)
-    _, mixed = with_partner(road, layer, 1, (x, y), (x + 1, others))
+    x, layer = data(8, (4,)), mixup(target=target)
+    _, mixed = with_partner(path, layer, 1, (x, y), (x + 1, others))
     plan = layer.plan(1, 8)
     lam, of = plan.lam, lambda name: others[name][plan.permutation]
     assert_near(
@@ -414,18 +411,18 @@ def test_a_second_batch_of_every_kind_of_target(road):
     )
 
 
-@pytest.mark.parametrize("road", ["numpy", "native"])
-def test_a_second_batch_of_a_mixer_from_outside_and_of_a_choice(road):
+@pytest.mark.parametrize("path", ["numpy", "native"])
+def test_a_second_batch_of_a_mixer_from_outside_and_of_a_choice(path):
     x, others, y, other_y = data(8, (4, 4, 1)), 5 + data(8, (4, 4, 1), 1), one_hot(8), one_hot(8)[::-1].copy()
     rows = RowMix(1.0, seed=1)
-    mixed, labels = with_partner(road, rows, 0, (x, y), (others, other_y))
+    mixed, labels = with_partner(path, rows, 0, (x, y), (others, other_y))
     plan = rows.plan(0, 8, spatial_shape=(4, 4))
     kept = np.arange(4)[None, :, None, None] < plan.region.first[:, None, None, None]
     assert_near(mixed, np.where(kept, x, others[plan.permutation]))
     assert_near(labels, mixed_with(plan, y, other_y))
     choice, seen = kmix.RandomChoice([mixup(), cutmix()], seed=2), set()
     for step in range(8):
-        mixed, labels = with_partner(road, choice, step, (x, y), (others, other_y))
+        mixed, labels = with_partner(path, choice, step, (x, y), (others, other_y))
         plan = choice.plan(step, 8, spatial_shape=(4, 4))
         assert_near((mixed, labels), (mixed_with(plan, x, others), mixed_with(plan, y, other_y)))
         seen.add(int(plan.choice))
@@ -437,8 +434,8 @@ def test_a_second_batch_of_half_precision_and_masks():
     mask, other_mask = (np.arange(6) < np.random.default_rng(i).integers(1, 6, (8, 1)) for i in (1, 2))
     layer = embedding(dtype="mixed_bfloat16")
     batch = ({"x": states, "mask": mask}, one_hot(8)), ({"x": others, "mask": other_mask}, one_hot(8))
-    for road in ("numpy", "native"):
-        mixed, _ = with_partner(road, layer, 0, *batch)
+    for path in ("numpy", "native"):
+        mixed, _ = with_partner(path, layer, 0, *batch)
         plan = layer.plan(0, 8)
         assert str(mixed["x"].dtype) == "bfloat16"
         np.testing.assert_allclose(mixed["x"].astype("float64"), mixed_with(plan, states, others), atol=3e-2)
@@ -530,7 +527,7 @@ def test_second_batches_that_differ_are_refused(name):
 
 
 def test_second_batches_of_another_size_are_refused_when_a_graph_runs():
-    layer = mixup(jit_compile=False)
+    layer = mixup()
     whole = lambda n: tf.data.Dataset.from_tensor_slices((data(12, (4,)), one_hot(12))).batch(n)
     mapped = tf.data.Dataset.zip(whole(4), whole(3)).map(lambda batch, other: layer.at_step(0, batch, partner=other))
     raises(lambda: next(iter(mapped)), "batch size")
@@ -587,11 +584,11 @@ def test_static_shapes_in_tf_data(compiled):
         assert {leaf.shape[0] for leaf in spec.values()} <= {size, None}
 
 
-@every_road
-def test_what_is_kept_is_doubled(road):
+@every_path
+def test_what_is_kept_is_doubled(path):
     layer = mixup(target={"labels": Labels(3), "id": "keep", "names": "keep"}, include_clean=True)
     batch = {"images": data(), "labels": ids(), "id": np.arange(6), "names": {"a": np.arange(12).reshape(6, 2)}}
-    mixed = at_step(road, layer, 0, batch)
+    mixed = at_step(path, layer, 0, batch)
     np.testing.assert_array_equal(mixed["id"], np.tile(np.arange(6), 2))
     np.testing.assert_array_equal(mixed["names"]["a"], np.tile(batch["names"]["a"], (2, 1)))
     assert len(mixed["labels"]) == 12
@@ -604,11 +601,11 @@ def test_what_cannot_be_doubled():
     refused(layer, batch, "kept must be arrays with a batch axis", "'id'", every_way=False)
 
 
-@every_road
-def test_clean_samples_before_those_with_a_second_batch(road):
+@every_path
+def test_clean_samples_before_those_with_a_second_batch(path):
     x, others = data(8, (4, 4, 1)), 5 + data(8, (4, 4, 1), 1)
-    layer = cutmix(target=Labels(class_weight={0: 2.0}), include_clean=True, jit_compile=False)
-    mixed = with_partner(road, layer, 1, (x, one_hot(8)), (others, one_hot(8)[::-1].copy()))
+    layer = cutmix(target=Labels(class_weight={0: 2.0}), include_clean=True)
+    mixed = with_partner(path, layer, 1, (x, one_hot(8)), (others, one_hot(8)[::-1].copy()))
     plan, y, other_y = layer.plan(1, 8, spatial_shape=(4, 4)), one_hot(8), one_hot(8)[::-1]
     w, other_w = 1 + y[:, 0], 1 + other_y[:, 0]
     weights = mixed_with(plan, w, other_w)
@@ -648,21 +645,21 @@ SETTINGS = [
 
 
 @pytest.mark.fast("*numpy", "*native", "dense-float32-tfdata")
-@every_road
+@every_path
 @pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16", "float32"])
 @pytest.mark.parametrize("form", ["dense", "pair"])
-def test_each_with_each(form, dtype, road):
+def test_each_with_each(form, dtype, path):
     sides = [(side + data(12, (3, 2), side), ids(12, 5, side), data(12, (), 2 + side)) for side in (0, 1)]
     half = {"float16": 4e-3, "mixed_bfloat16": 3e-2, "float32": 1e-5}[dtype]
-    for given in SETTINGS[2::2] if road == "tfdata" else SETTINGS:
+    for given in SETTINGS[2::2] if path == "tfdata" else SETTINGS:
         settings = {name: value for name, value in given.items() if name != "partner"}
         target = LabelPairs(5) if form == "pair" else Labels(5)
-        layer = mixup(target=target, dtype=dtype, jit_compile=road == "native", **settings)
+        layer = mixup(target=target, dtype=dtype, **settings)
         plan, second = layer.plan(3, 12), sides[1 if "partner" in given else 0]
-        for weighted in (True,) if road == "tfdata" else (True, False):
+        for weighted in (True,) if path == "tfdata" else (True, False):
             batch, other = (side if weighted else side[:2] for side in (sides[0], second))
             mix, given_batches = (with_partner, (batch, other)) if "partner" in given else (at_step, (batch,))
-            mixed = mix(road, layer, 3, *given_batches)
+            mixed = mix(path, layer, 3, *given_batches)
             x, y, w = (*mixed, None)[:3]
             y = oracle.dense(y, 5) if form == "pair" else y
             expected = by_hand(plan, sides[0], second, weighted, "include_clean" in given)

@@ -302,7 +302,7 @@ INSTANCES = [
     kmix.metrics.SoftLabelAccuracy(name="acc", ignore_class=255),
     kmix.metrics.SoftLabelMeanIoU(4, ignore_class=255, name="iou"),
     kmix.metrics.ExpectedCalibrationError(7, from_logits=True, name="ece"),
-    kmix.schedules.Polynomial(0.1, 0.2, 3, 4, 5.0),
+    kmix.schedules.Polynomial(0.1, 0.2, 3, transition_begin=4, power=5.0),
 ]
 
 

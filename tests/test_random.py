@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers import to_numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from roads import to_numpy
 from scipy import stats
 
 from kmix import _backend, plan, prng

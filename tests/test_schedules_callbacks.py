@@ -16,7 +16,7 @@ from kmix.callbacks import AlphaScheduler
 
 POINTS = {
     "constant": (schedules.Constant(0.3), lambda s: 0.3),
-    "linear": (schedules.Linear(0.2, 1.0, 10, 5), lambda s: 0.2 + 0.8 * np.clip((s - 5) / 10, 0, 1)),
+    "linear": (schedules.Linear(0.2, 1.0, 10, transition_begin=5), lambda s: 0.2 + 0.8 * np.clip((s - 5) / 10, 0, 1)),
     "cosine": (
         schedules.Cosine(1.0, 0.1, 10),
         lambda s: 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(s / 10, 1))),
@@ -45,6 +45,72 @@ def test_values_on_numbers_and_tensors(name):
         np.testing.assert_allclose(in_graph(tf.constant(step)), expected(step), atol=1e-6)
 
 
+LATE = (0, 2**24, 2**24 + 1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 2, 2**32 - 1)
+LATE_POINTS = {
+    "linear": (schedules.Linear(0.2, 1.0, 4, transition_begin=2**32 - 4), lambda s: 0.2 + 0.2 * max(s - 2**32 + 4, 0)),
+    "whole": (schedules.Linear(0.0, 1.0, 2**32 - 1), lambda s: s / (2**32 - 1)),
+    "past": (schedules.Linear(0.4, 0.0, 1000), lambda s: 0.4 * (s == 0)),
+    "to come": (schedules.Linear(0.4, 0.0, 2**40, transition_begin=2**33), lambda s: 0.4),
+    "cosine": (
+        schedules.Cosine(1.0, 0.0, 4, transition_begin=2**31 - 1),
+        lambda s: 0.5 * (1 + math.cos(math.pi * min(max(s - 2**31 + 1, 0), 4) / 4)),
+    ),
+    "polynomial": (
+        schedules.Polynomial(1.0, 0.0, 2, transition_begin=2**24, power=2),
+        lambda s: (1 - min(max(s - 2**24, 0), 2) / 2) ** 2,
+    ),
+    "piecewise": (
+        schedules.Piecewise([0.1, 0.2, 0.3, 0.4, 0.5], [2**24 + 1, 2**31 + 1, 2**32 - 1, 2**32]),
+        lambda s: 0.1 if s < 2**24 + 1 else 0.2 if s < 2**31 + 1 else 0.3 if s < 2**32 - 1 else 0.4,
+    ),
+    "join": (
+        schedules.Join([0.5, schedules.Linear(0.0, 0.4, 4)], [2**32 - 4]),
+        lambda s: 0.5 if s < 2**32 - 4 else 0.1 * (s - 2**32 + 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATE_POINTS)
+def test_late_steps_in_every_integer(name):
+    """A float32 is exact up to 2**24, an int32 ends at 2**31."""
+    schedule, expected = LATE_POINTS[name]
+    in_graph = tf.function(schedule)
+    for step in LATE:
+        given = [step, np.int64(step), np.uint32(step), np.array(step), np.float64(step)]
+        given += [tf.constant(step, dtype) for dtype in ("int64", "uint32", "float64")]
+        given += [keras.ops.cast(np.array(step), "uint32" if keras.backend.backend() == "jax" else "int64")]
+        if step < 2**31:
+            given += [np.int32(step), keras.ops.convert_to_tensor(step, "int32")]
+        for one in given:
+            value = schedule(one)
+            assert isinstance(value, float) if one is step else to_numpy(value).dtype == "float32"
+            np.testing.assert_allclose(to_numpy(value), expected(step), rtol=1e-6, atol=1e-7)
+        for dtype in ("int64", "float64"):
+            np.testing.assert_allclose(in_graph(tf.constant(step, dtype)), expected(step), rtol=1e-6, atol=1e-7)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        values = jax.jit(jax.vmap(schedule))(np.array(LATE, "uint32"))
+        np.testing.assert_allclose(values, [expected(step) for step in LATE], rtol=1e-6, atol=1e-7)
+
+
+def test_a_join_evaluates_only_the_schedule_that_is_due():
+    asked = []
+    alpha = schedules.Join([lambda s: asked.append(s) or 0.1, lambda s: asked.append(s) or 0.2, 0.3], [5, 9])
+    assert [alpha(step) for step in (0, 4, 5, 8, 9)] == [0.1, 0.1, 0.2, 0.2, 0.3]
+    assert asked == [0, 4, 0, 3]
+    # In a tensor, no step is before 0.
+    alpha = schedules.Join([0.1, lambda s: keras.ops.sqrt(keras.ops.cast(s, "float32"))], [5])
+    for step, value in ((0, 0.1), (4, 0.1), (5, 0.0), (9, 2.0)):
+        np.testing.assert_allclose(to_numpy(alpha(keras.ops.convert_to_tensor(step))), value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [None, -0.1, float("nan"), "0.1", [0.1, 0.2]])
+def test_a_join_of_what_gives_no_number(bad):
+    with pytest.raises((TypeError, ValueError), match="finite number >= 0"):
+        schedules.Join([lambda step: bad, 0.1], [5])(0)
+
+
 @every_schedule
 def test_schedules_are_serializable(name):
     schedule, _ = POINTS[name]
@@ -67,7 +133,7 @@ def test_warm_up_hold_off_is_one_expression():
         (lambda: schedules.Linear(-1, 0, 5), "init_value"),
         (lambda: schedules.Linear(0, float("nan"), 5), "end_value"),
         (lambda: schedules.Linear(0, 1, 0), "transition_steps"),
-        (lambda: schedules.Cosine(0, 1, 5, -1), "transition_begin"),
+        (lambda: schedules.Cosine(0, 1, 5, transition_begin=-1), "transition_begin"),
         (lambda: schedules.Join([0.1, 0.2], [5, 6]), "boundaries"),
         (lambda: schedules.Join([0.1, 0.2, 0.3], [6, 5]), "boundaries"),
         (lambda: schedules.Piecewise([], []), "boundaries"),
@@ -121,6 +187,89 @@ def test_alpha_per_batch_goes_on_across_epochs():
     assert layers[0].alpha == layers[1].alpha == pytest.approx(0.09)
 
 
+def steps_of_a_schedule():
+    """A schedule that keeps the steps at which it was evaluated."""
+    steps = []
+    return steps, lambda step: steps.append(step) or 0.01 * step
+
+
+def test_alpha_per_batch_goes_on_from_initial_epoch():
+    layer = kmix.MixUp(0.2, num_classes=2)
+    (model, ds), (steps, schedule) = model_and_data(layer), steps_of_a_schedule()
+    fit = lambda scheduler, **settings: model.fit(ds, callbacks=[scheduler], verbose=0, **settings)
+    fit(AlphaScheduler(layer, schedule, unit="batch"), initial_epoch=2, epochs=4)
+    assert steps == list(range(10, 20))
+    # Parts of a training, each of which counts its epochs from 0, follow each other.
+    scheduler = AlphaScheduler(layer, schedule, unit="batch")
+    del steps[:]
+    for _ in range(3):
+        fit(scheduler, epochs=1)
+    fit(scheduler, initial_epoch=1, epochs=2)
+    assert steps == list(range(20))
+
+
+def test_alpha_per_batch_goes_on_from_a_backup(tmp_path):
+    layer = kmix.MixUp(0.2, num_classes=2)
+    (model, ds), (steps, schedule) = model_and_data(layer), steps_of_a_schedule()
+    model.build((None, 6))
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if len(steps) == 8:
+                raise KeyboardInterrupt
+
+    fit = lambda scheduler, *callbacks: model.fit(ds, epochs=3, callbacks=[scheduler, *callbacks], verbose=0)
+    scheduler, backup = AlphaScheduler(layer, schedule, unit="batch"), keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(scheduler, backup, Stop())
+    # Its second epoch was broken off, and begins again: here, and in a new process.
+    resumed = AlphaScheduler(layer, schedule, unit="batch")
+    for again in (scheduler, resumed):
+        del steps[:]
+        model._initial_epoch = None
+        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=again is resumed)
+        fit(again, backup)
+        assert steps == list(range(5 if again is scheduler else 15, 15))
+
+
+@pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
+def test_alpha_per_batch_of_data_of_unknown_length():
+    layer = kmix.MixUp(0.2, num_classes=2)
+    (model, ds), (steps, schedule) = model_and_data(layer), steps_of_a_schedule()
+    ds = ds.filter(lambda x, y: True)
+    scheduler = AlphaScheduler(layer, schedule, unit="batch")
+    model.fit(ds, epochs=2, callbacks=[scheduler], verbose=0)
+    model.fit(ds, initial_epoch=2, epochs=3, callbacks=[scheduler], verbose=0)
+    # Keras begins one batch more, and finds that there is none.
+    assert list(dict.fromkeys(steps)) == list(range(16))
+    with pytest.raises(ValueError, match=r"initial_epoch=3.*steps_per_epoch"):
+        model.fit(ds, initial_epoch=3, epochs=4, callbacks=[AlphaScheduler(layer, schedule, unit="batch")], verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras has no steps_per_execution there")
+def test_alpha_per_batch_with_several_steps_an_execution():
+    layer = kmix.MixUp(0.2, num_classes=2)
+    (model, ds), (steps, schedule) = model_and_data(layer), steps_of_a_schedule()
+    model.compile("sgd", kmix.losses.SoftLabelCrossentropy(), steps_per_execution=2)
+    model.fit(ds, epochs=2, callbacks=[AlphaScheduler(layer, schedule, unit="batch")], verbose=0)
+    assert steps == [0, 2, 4, 5, 7, 9]
+
+
+def test_alphas_of_several_schedulers_have_names_of_their_own():
+    layers = [kmix.MixUp(0.2, num_classes=2, name="blend"), kmix.CutMix(0.5, num_classes=2, name="paste")]
+    model, ds = model_and_data(layers[0])
+    up, down = (AlphaScheduler(layers[i], schedules.Linear(i, 1 - i, 4)) for i in range(2))
+    history = model.fit(ds, epochs=2, callbacks=[up, down], verbose=0).history
+    assert (history["alpha_blend"], history["alpha_paste"]) == ([0.0, 0.25], [1.0, 0.75])
+    assert "alpha" not in history
+    # One alone, or with a copy of itself in another training, says `alpha`.
+    history = model.fit(ds, epochs=1, callbacks=[copy.deepcopy(up)], verbose=0).history
+    assert history["alpha"] == [0.0]
+    history = model.fit(ds, epochs=1, callbacks=[AlphaScheduler(layers, lambda epoch: 0.3)], verbose=0).history
+    assert history["alpha"] == [0.3]
+    assert layers[1].alpha == 0.3
+
+
 @pytest.mark.slow
 def test_epochs_count_from_initial_epoch_and_keras_schedules_are_welcome():
     layer = kmix.MixUp(0.2, num_classes=2)
@@ -149,7 +298,7 @@ def test_a_deep_copy_sets_the_same_targets(in_a_list):
     scheduler.on_train_batch_begin(0)
     twin = copy.deepcopy([scheduler])[0] if in_a_list else copy.deepcopy(scheduler)
     assert twin is not scheduler
-    assert [id(layer) for layer in twin.targets] == [id(layer) for layer in layers]
+    assert [id(layer) for layer in twin.layers] == [id(layer) for layer in layers]
     for batch in range(1, 4):
         twin.on_train_batch_begin(batch)
         assert layers[0].alpha == layers[1].alpha == pytest.approx(0.1 * batch)
@@ -157,8 +306,8 @@ def test_a_deep_copy_sets_the_same_targets(in_a_list):
     scheduler.on_train_batch_begin(1)
     assert layers[0].alpha == pytest.approx(0.1)
     assert (scheduler.schedule.calls, twin.schedule.calls) == (2, 4)
-    twin.targets.append(kmix.CutMix(0.1))
-    assert scheduler.targets == layers
+    twin.layers.append(kmix.CutMix(0.1))
+    assert scheduler.layers == layers
 
 
 @pytest.mark.slow
@@ -191,17 +340,27 @@ def test_bad_schedulers():
         AlphaScheduler(layer, schedules.Constant(0.1), unit="step")
     with pytest.raises(TypeError, match="schedule"):
         AlphaScheduler(layer, 0.1)
-    with pytest.raises(TypeError, match="target"):
+    with pytest.raises(TypeError, match="`layers`"):
         AlphaScheduler(keras.layers.Dense(1), schedules.Constant(0.1))
-    with pytest.raises(ValueError, match="target"):
+    with pytest.raises(TypeError, match="`layers`"):
+        AlphaScheduler(kmix.MixUp, schedules.Constant(0.1))
+    with pytest.raises(ValueError, match="`layers`"):
         AlphaScheduler([], schedules.Constant(0.1))
+    with pytest.raises(TypeError, match="target"):
+        AlphaScheduler(target=layer, schedule=schedules.Constant(0.1))
+    with pytest.raises(TypeError, match="schedule"):
+        AlphaScheduler(layer, schedules.Linear)
     with pytest.raises((ValueError, AttributeError), match="layers"):
         AlphaScheduler(kmix.RandomChoice([layer]), schedules.Constant(0.1))
     with pytest.raises(ValueError, match="schedule"):
         AlphaScheduler(kmix.MixUp(schedules.Constant(0.1)), schedules.Constant(0.1))
-    for bad in (-0.1, float("nan")):
-        with pytest.raises(ValueError, match="alpha"):
+    for bad in (-0.1, float("nan"), float("inf"), None, "0.1", [0.1, 0.2], np.ones(2), tf.ones(2)):
+        with pytest.raises((ValueError, TypeError), match="alpha"):
             AlphaScheduler(layer, lambda epoch, bad=bad: bad).on_epoch_begin(0)
+    for good in (0.5, np.float64(0.5), tf.constant(0.5), keras.ops.convert_to_tensor(0.5), np.array([0.5])[0]):
+        AlphaScheduler(layer, lambda epoch, good=good: good).on_epoch_begin(0)
+        assert layer.alpha == 0.5
+    layer.alpha = 0.2
     assert layer.alpha == 0.2
 
 

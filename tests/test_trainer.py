@@ -9,6 +9,7 @@ from steps import CLASSES, RATE, compiled, mixing_matrix, numbers, output_gradie
 from test_losses_metrics import gradient
 
 import kmix
+from kmix import _backend
 from kmix.layers.training_step import TrainingStep, run_step
 from kmix.mixing import mix_inputs
 from kmix.plan import sample_cutmix
@@ -55,7 +56,10 @@ def test_a_box_is_pasted_within_the_shard(spatial):
         pytest.skip("partners stay in a part of the batch on JAX alone")
     import jax
 
-    plan, x = sample_cutmix(1, 3, 1.0, 64, spatial, shards=4), numbers(64, *spatial, 3)
+    def pair(words):
+        return kmix.pairing.RandomPairs().partners(_backend.NUMPY, words, kmix.plan.PlanKey(3, shards=4), {})
+
+    plan, x = sample_cutmix(1, 3, 1.0, 64, spatial, pair=pair), numbers(64, *spatial, 3)
     permutation = np.concatenate([16 * shard + rows for shard, rows in enumerate(plan.permutation)])
     mixed = jax.jit(lambda x: mix_inputs(x, plan, data_format="channels_last"))(x)
     np.testing.assert_array_equal(mixed, oracle.cutmix(x, plan.box, permutation))

@@ -183,6 +183,7 @@ class InInference(Subclassed):
         return self.top(self.inner[0](x, training=False))
 
 
+@pytest.mark.filterwarnings("ignore:.*unbuilt state")
 @pytest.mark.parametrize("model", [Forgetful, InInference])
 def test_a_model_that_mixes_nothing_is_refused(model):
     trainer = kmix.MixTrainer(model(kmix.MixUp()), num_classes=4)
@@ -193,8 +194,16 @@ def test_a_model_that_mixes_nothing_is_refused(model):
 
 def test_two_branches_may_both_mix():
     a, b = keras.Input((6,)), keras.Input((6,))
-    joined = keras.layers.Concatenate()([kmix.MixUp(seed=1)(a), kmix.EmbeddingMixup(seed=2)(b)])
-    assert kmix.MixTrainer(keras.Model([a, b], joined)).alpha == 0.2
+
+    def trainer(**seeds):
+        first, second = kmix.MixUp(seed=seeds.get("first")), kmix.EmbeddingMixup(seed=seeds.get("second"))
+        return kmix.MixTrainer(keras.Model([a, b], keras.layers.Concatenate()([first(a), second(b)])))
+
+    # Seeds that were drawn are not compared.
+    for seeds in ({}, {"first": 1}, {"first": 1, "second": 1}):
+        assert trainer(**seeds).alpha == 0.2
+    with pytest.raises(ValueError, match="agree on `seed`"):
+        trainer(first=1, second=2)
 
 
 def test_wrong_types():
@@ -227,7 +236,7 @@ def test_sparse_losses_and_metrics(settings):
     "settings", [{"loss": "mse"}, {"loss": None, "metrics": [keras.metrics.CategoricalAccuracy()]}], ids=str
 )
 def test_losses_and_metrics_that_cannot_read_pairs(settings):
-    with pytest.raises(ValueError, match="read labels that are pairs"):
+    with pytest.raises(ValueError, match="read `LabelPairs`"):
         kmix.MixTrainer(PLAIN, mixer=kmix.MixUp(target=kmix.targets.LabelPairs(9))).compile("sgd", **settings)
 
 
@@ -276,7 +285,8 @@ def test_evaluation_refuses_another_number_of_classes_than_the_model_has(make):
 
 def test_the_batch_must_be_the_first_axis_inside_of_the_model():
     fold, unfold = (keras.layers.Lambda(lambda x, s=s: keras.ops.reshape(x, s)) for s in ((-1, 2), (-1, 6, 2)))
-    trainer = kmix.MixTrainer(keras.Sequential([keras.Input((6, 2)), fold, kmix.MixUp(), unfold]))
+    target = kmix.targets.Labels(any_shape=True)
+    trainer = kmix.MixTrainer(keras.Sequential([keras.Input((6, 2)), fold, kmix.MixUp(), unfold]), target=target)
     trainer.compile("sgd", "mse", run_eagerly=True)
     x = np.zeros((8, 6, 2), "float32")
     with pytest.raises(ValueError, match="first axis"):

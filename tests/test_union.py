@@ -5,12 +5,9 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from cases import assert_near, data, raises, refused
-from roads import ROADS, at_step
+from helpers import assert_near, at_step, data, every_path, raises, refused
 
 import kmix
-
-every_road = pytest.mark.parametrize("road", ROADS)
 
 
 def mixup(**settings):
@@ -35,23 +32,23 @@ def union(y, lam, permutation):
 
 
 @pytest.mark.fast("mixup-numpy", "cutmix-numpy", "choice-numpy", "mixup-native", "cutmix-native", "choice-native")
-@every_road
+@every_path
 @every_layer
-def test_union_is_the_larger_of_those_that_are_there(make, road):
+def test_union_is_the_larger_of_those_that_are_there(make, path):
     x, soft, w = data(64, (4, 4, 1)), data(64, (5,), 1), data(64, (), 2)
     y = {"soft": soft, "half": soft.astype("float16"), "bool": soft > 0.5}
     y |= {dtype: soft.round().astype(dtype) for dtype in ("uint8", "int32", "int64")}
     layer, seen = make(), set()
     for step in range(4):
         plan = layer.plan(step, 64, spatial_shape=(4, 4))
-        _, mixed, weights = at_step(road, layer, step, (x, y, w))
+        _, mixed, weights = at_step(path, layer, step, (x, y, w))
         lam = plan.lam if plan.box is None else oracle.kept_share(plan.box, (4, 4))
         lam = np.where(plan.permutation == np.arange(64), 1, lam)
         assert {labels.dtype.name for labels in mixed.values()} == {"float32"}
         assert_near(mixed, {name: np.stack(union(labels, lam, plan.permutation)) for name, labels in y.items()})
         # As bits, with and without weights: the shares have no influence.
         assert set(np.unique(mixed["bool"])) == {0.0, 1.0}
-        np.testing.assert_array_equal(at_step(road, layer, step, (x, y["bool"]))[1], mixed["bool"])
+        np.testing.assert_array_equal(at_step(path, layer, step, (x, y["bool"]))[1], mixed["bool"])
         assert_near(weights, oracle.mixup(w, lam, plan.permutation))
         seen |= set(np.where(lam % 1 > 0, 0.5, lam).tolist())
     assert seen == {0.0, 0.5, 1.0}

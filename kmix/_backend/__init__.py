@@ -31,7 +31,7 @@ from kmix._backend.execution import (
     over_rows,
     replica,
     set_num_threads,
-    without_autograph,
+    untraced,
 )
 from kmix._backend.keras_ops import KERAS, KerasOps
 from kmix._backend.numpy_ops import NUMPY, NumPy, in_memory_order
@@ -40,7 +40,7 @@ from kmix._backend.state import Cell, Counter, Resource
 from kmix._backend.tensorflow_ops import TENSORFLOW, TensorFlow
 
 # Former names.
-NATIVE, as_written, beside_the_plan = KERAS, without_autograph, device_of_plans
+NATIVE, as_written, beside_the_plan = KERAS, untraced, device_of_plans
 
 __all__ = [
     "KERAS",
@@ -79,6 +79,6 @@ __all__ = [
     "replica",
     "set_num_threads",
     "static_shape",
+    "untraced",
     "values",
-    "without_autograph",
 ]

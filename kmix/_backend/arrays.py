@@ -140,7 +140,21 @@ def values(x):
         return None
     if framework == "numpy":
         return np.asarray(x)
-    return x.numpy() if framework == "tensorflow" else np.asarray(keras.ops.convert_to_numpy(x))
+    if framework == "tensorflow":
+        return x.numpy()
+    try:
+        return np.asarray(keras.ops.convert_to_numpy(x))
+    except RuntimeError:
+        if framework != "torch" or within_vmap(x):
+            return None
+        # Within `torch.func.grad`, no tensor can share its memory.
+        return np.asarray(sys.modules["torch"].func.debug_unwrap(x).tolist(), dtype(x))
+
+
+def within_vmap(x):
+    """Whether a tensor of PyTorch is one of many within `torch.func.vmap`, so that its own values cannot be read."""
+    unwrap = getattr(sys.modules["torch"].func, "debug_unwrap", None)
+    return unwrap is not None and unwrap(x).shape != x.shape
 
 
 def on_host(x):
@@ -148,6 +162,8 @@ def on_host(x):
     framework, symbolic, _ = kind(x)
     if symbolic or framework == "numpy":
         return not symbolic
+    if framework == "torch" and within_vmap(x):
+        return False
     device = getattr(x, "device", "cpu")
     return getattr(device, "type", None) == "cpu" or "cpu" in str(device).lower()
 

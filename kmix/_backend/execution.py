@@ -7,6 +7,7 @@ import functools
 import math
 import multiprocessing
 import os
+import sys
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -17,6 +18,10 @@ from kmix import _checks
 from kmix._backend.arrays import is_symbolic, is_tensorflow, kind, tensorflow
 from kmix._backend.numpy_ops import NUMPY
 
+_NOT_COMPILED = (
+    "kmix draws plans and mixes outside of `torch.compile`. Mix before you call the compiled function, or leave out "
+    "`fullgraph=True`."
+)
 _NOTHING = contextlib.nullcontext()
 _FUSES: contextvars.ContextVar[bool] = contextvars.ContextVar("kmix_fuses", default=True)
 
@@ -163,8 +168,12 @@ def num_threads():
     return min(processors, _MOST_THREADS)
 
 
-def without_autograph(function, *args, **kwargs):
-    """Call `function` without AutoGraph, which would rewrite it even though it never branches on tensors."""
+def untraced(function, *args, **kwargs):
+    """Call `function` as it is: AutoGraph would rewrite it, and TorchDynamo cannot follow plans, which NumPy draws."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():
+        torch._dynamo.graph_break(msg=_NOT_COMPILED)
+        return torch.compiler.disable(function)(*args, **kwargs)
     tf = tensorflow()
     if tf is None or tf.executing_eagerly():
         return function(*args, **kwargs)

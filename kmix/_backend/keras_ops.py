@@ -8,7 +8,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from kmix._backend.arrays import NAMESPACES, dtype, is_symbolic
+from kmix._backend.arrays import NAMESPACES, dtype, is_symbolic, within_vmap
 from kmix._backend.execution import program_for
 from kmix._backend.numpy_ops import NUMPY
 from kmix._backend.operations import MASK, Namespace
@@ -93,10 +93,9 @@ class KerasOps(Namespace):
 
     def evaluate_symbol(self, schedule, step):
         # Signed as long as it can be, since an unsigned step less a larger number wraps.
-        value = schedule(keras.ops.cast(step, self.integer))
-        if dtype(step) != "uint32":
-            return value
-        return keras.ops.where(step < 2**31, value, schedule(step))
+        signed = keras.ops.cast(step, self.integer)
+        value = schedule(signed)
+        return keras.ops.where(signed >= 0, value, schedule(step)) if dtype(step) == "uint32" else value
 
     def run(self, bound, arrays):
         program = None
@@ -113,9 +112,9 @@ class KerasOps(Namespace):
 
     def interpolate(self, own, partner, weight):
         torch: Any = sys.modules.get("torch")
-        if keras.backend.backend() != "torch" or (
-            torch.is_grad_enabled() and (own.requires_grad or partner.requires_grad)
-        ):
+        if keras.backend.backend() != "torch" or within_vmap(own):
+            return super().interpolate(own, partner, weight)
+        if torch.is_grad_enabled() and (own.requires_grad or partner.requires_grad):
             return super().interpolate(own, partner, weight)
         # In place: a batch on an accelerator may fill much of its memory.
         equal = own == partner
@@ -128,6 +127,8 @@ def _linear():
     torch: Any = sys.modules["torch"]
 
     class Linear(torch.autograd.Function):
+        generate_vmap_rule = True
+
         @staticmethod
         def forward(functions, x, *others):
             return functions[0](x, *others)
@@ -143,11 +144,6 @@ def _linear():
         @staticmethod
         def jvp(context, _, tangent, *others):
             return context.functions[0](tangent, *context.others)
-
-        @staticmethod
-        def vmap(info, axes, functions, x, *others):
-            # All values of a sample are treated alike, so the mapped axis may be one of theirs.
-            return Linear.apply(functions, x.movedim(axes[1], 1), *others), 1
 
     return Linear
 

@@ -144,9 +144,8 @@ class Namespace(abc.ABC):
     def custom_gradient(self, forward, backward):
         """`forward(x, *others)` as a function whose gradient by `x` is `backward(upstream, *others)`.
 
-        `forward` is linear in `x` `(B, ...)`, treats all values of a sample alike, and returns an array of its shape
-        and framework. `others` are arrays without a gradient; neither function may hold others in a closure, since
-        those of a transformation would be tracers of another.
+        `forward` is linear in `x`. `others` are arrays without a gradient. Neither function may hold an array in a
+        closure: it may be a tracer of another transformation than that which differentiates.
         """
 
     @abc.abstractmethod

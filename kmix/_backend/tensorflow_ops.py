@@ -95,8 +95,12 @@ class TensorFlow(Namespace):
             # Keras' own schedules compute on the backend, which cannot run inside a TensorFlow graph.
             value = self.tf.numpy_function(lambda s: np.float32(values(schedule(int(s)))), [step], "float32")
             return self.tf.ensure_shape(value, ())
-        # As a float, since TensorFlow does not multiply an integer by a float.
-        return schedule(self.tf.cast(step, "float64"))
+        # TensorFlow does not multiply an integer by a float, nor float64 by the float32 of `keras.ops`.
+        try:
+            return schedule(self.tf.cast(step, "float64"))
+        except (TypeError, ValueError):
+            value = self.tf.cast(schedule(self.tf.cast(step, "float32")), "float32")
+            return self.tf.where(step < 2**24, value, math.nan)
 
     def by_rows(self, function, x):
         sizes = () if x.shape.rank is None else tuple(x.shape[1:])

@@ -98,7 +98,8 @@ class Diagnostics(keras.callbacks.Callback):
             self._held_out = data.samples(*(validation_data if is_arrays else (validation_data,)))
         if log_dir is not None:
             _tensorboard()
-        self._steps, self._first, self._found = 0, 0, {}
+        self._steps, self._first = 0, 0
+        self._found: dict[str, float] = {}
 
     def on_train_begin(self, logs=None):
         for part in (self._clean, self._held_out):
@@ -145,10 +146,9 @@ class Diagnostics(keras.callbacks.Callback):
 
     def _predict(self, x):
         # Batch by batch: `predict` draws from the generator that shuffles the data on PyTorch.
-        outputs = [bare(self.model).predict_on_batch(part) for part in batches(x, self.batch_size)]
-        # Several outputs are refused as such.
-        outputs = outputs[0] if tree.is_nested(outputs[0]) else np.concatenate(outputs)
-        return probabilities(outputs, "model", self.from_logits)
+        predict = bare(self.model).predict_on_batch
+        parts = [probabilities(predict(part), "model", self.from_logits) for part in batches(x, self.batch_size)]
+        return np.concatenate(parts)
 
     def _measure_mixer(self, epoch):
         """Figures of the mixer, from plans of the epoch."""

@@ -1,5 +1,9 @@
 """Mixing in the worker processes of a PyTorch loader."""
 
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
 from kmix import _checks
 
 
@@ -10,12 +14,13 @@ class MixedBatches:
     plan of `step`. A numbered batch sampler gives both.
 
     Args:
-        dataset: A PyTorch data set with `__getitem__`, or a sequence of examples.
+        dataset: A PyTorch data set with `__getitem__`, or a sequence of examples. No `IterableDataset`, whose examples
+            have no index.
         function: `function(step, batch)` that mixes, such as `layer.at_step`.
         collate_fn: Makes a batch from a list of examples. `torch.utils.data.default_collate` by default.
 
     Raises:
-        TypeError: if `function` or `collate_fn` cannot be called.
+        TypeError: if `dataset` has no `__getitem__`, or if `function` or `collate_fn` cannot be called.
 
     Example:
     >>> import torch  # doctest: +SKIP
@@ -26,14 +31,29 @@ class MixedBatches:
     >>> loader = DataLoader(mixed, sampler=numbering(batches), batch_size=None, num_workers=2)  # doctest: +SKIP
     """
 
-    def __init__(self, dataset, function, collate_fn=None):
+    def __init__(
+        self,
+        dataset: Any,
+        function: Callable[[int, Any], Any],
+        *,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ):
+        torch_data: Any = sys.modules.get("torch.utils.data")
+        stream = torch_data is not None and isinstance(dataset, torch_data.IterableDataset)
+        if stream or not hasattr(dataset, "__getitem__") or isinstance(dataset, type):
+            _checks.fail(
+                "`MixedBatches` takes examples by their index: a data set with `__getitem__`.",
+                f"{dataset!r}" if isinstance(dataset, type) else f"a {type(dataset).__name__}",
+                "Mix a stream in the main process: `for step, batch in numbering(loader): layer.at_step(step, batch)`.",
+                TypeError,
+            )
         for name, value in (("function", function), ("collate_fn", collate_fn)):
             if not callable(value) and (name == "function" or value is not None):
                 hint = "Write `layer.at_step`." if name == "function" else ""
                 _checks.fail(f"`{name}` must be callable.", f"a {type(value).__name__}", hint, TypeError)
         self.dataset, self.function, self.collate_fn = dataset, function, collate_fn
 
-    def __getitem__(self, numbered):
+    def __getitem__(self, numbered: tuple[int, Iterable[int]]) -> Any:
         if not (isinstance(numbered, tuple) and len(numbered) == 2 and hasattr(numbered[1], "__iter__")):
             _checks.fail(
                 "An item of `MixedBatches` is a batch: `mixed[step, indices]`.",
@@ -48,5 +68,5 @@ class MixedBatches:
             collate = data.default_collate
         return self.function(step, collate([self.dataset[i] for i in indices]))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)

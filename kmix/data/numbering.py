@@ -21,14 +21,23 @@ class Numbering(keras.callbacks.Callback):
 
     It takes any iterable, such as a PyTorch `DataLoader`, and gives an iterable of `(number, batch)`. For a
     `tf.data.Dataset` or a `keras.utils.PyDataset` it gives another of the same kind, with a method `map`, to fit on. It
-    is also a callback: pass it to `fit(callbacks=[...])`, which draws batches before it trains. The callback tells the
-    pipeline where training begins. In your own loop, without the callback, the numbers continue from the last batch
-    produced. If a generator wraps the numbering, make a new one for each `fit`: TensorFlow reads ahead of it.
+    is also a callback: pass it to `fit(callbacks=[...])`, which takes batches before it trains. The callback tells the
+    pipeline where training begins. If a generator wraps the numbering, make a new one for each `fit`: TensorFlow reads
+    ahead of it.
+
+    `fit` and loops of your own go on from the highest number used: `fit` has used a number when it has trained on the
+    batch, a loop when it has taken it. What `fit` has read ahead is numbered anew. Two limits:
+
+    - To build a model, Keras takes a batch of a `tf.data.Dataset` before `fit` begins. What a loop took before it
+      counts for a model that the last `fit` trained, too, and for any model if you ask for the state after the loop.
+    - Where batches are regrouped after they were numbered (`unbatch`, `batch`), all that was handed out counts as used.
+      If the length of the data is not known, this is seen at the end of the first epoch; in a generator that is read
+      with `steps_per_epoch`, never: number the batches that it makes.
 
     Args:
         start: Number of the first batch, an int >= 0. To resume, pass the number of batches trained on
-            so far, or load a state. With `fit(initial_epoch=...)` and data of known length, leave it at 0: the skipped
-            epochs are counted.
+            so far, or load a state. With `fit(initial_epoch=...)` and a `tf.data.Dataset` or `PyDataset` of known
+            length, leave it at 0: the skipped epochs are counted.
 
     Call arguments:
         loader: A batched `tf.data.Dataset`, a `keras.utils.PyDataset`, or any iterable of batches. In a loop, call the
@@ -39,7 +48,8 @@ class Numbering(keras.callbacks.Callback):
 
     Raises:
         TypeError: if `loader` is not iterable.
-        ValueError: if `start` is negative, or if you call the numbering on a second loader while the first is in use.
+        ValueError: if `start` is negative; if you call the numbering on a second loader while the first is in use; in
+            `fit`, if the epochs before `initial_epoch` cannot be counted.
 
     Example: a loop of your own.
 
@@ -67,30 +77,34 @@ class Numbering(keras.callbacks.Callback):
         super().__init__()
         self.start = _checks.integer(start, "start")
         self.async_safe = True
-        # The numbers. Keras calls the hooks in several threads at once, so all have one lock.
-        #   _used      the number after the highest one used: the state. Loops and `on_train_batch_end` raise it.
-        #   _next      the number that an iterable hands out next. Whoever takes it; `fit` may leave it unused.
-        #   _base      the number of batch 0 of a `PyDataset`. Written where `fit` begins the data anew.
-        #   _first     the number of the first batch of this epoch of `fit`, and
-        #   _trained   how many of its batches were trained on.
-        # What a `tf.data.Dataset` hands out is counted in its pipeline.
+        # The numbers. Keras calls the hooks in several threads at once, so one lock guards them.
+        #   _used     after the highest number used: the state. A loop raises it in `_take`, `fit` when a batch ends.
+        #   _next     the next number of an iterable. `_take` raises it, also for `fit`, which may leave the number.
+        #   _base     of batch 0 of a `PyDataset`. Written where `fit` begins the data anew.
+        #   _first    of the first batch of the epoch of `fit`. Written where that begins.
+        #   _trained  how many batches of the epoch `fit` has trained on. Raised when one ends.
+        # The pipeline of a `tf.data.Dataset` counts what it hands out itself.
         self._lock = threading.RLock()
         self._used = self._next = self._base = self._first = self.start
         self._trained = 0
-        # What is numbered: its length is 0 if it is not known.
+        # What is numbered, and its length, or 0 if that is not known.
         self._numbered: Any = None
         self._dataset: DatasetNumbers | None = None
         self._length, self._indexed = 0, False
-        # The last iteration of an iterable, whether it came to its end, and the first number that Keras took of it
-        # before its callbacks heard of `fit`.
-        self._iteration, self._finished, self._peeked = 0, True, None
-        # Whether `fit` began and did not come to its end (it may have been broken off), its thread, its model, whether
-        # its next epoch is the first, and whether each of its batches has one number.
-        self._fitting, self._thread, self._model_before, self._begins, self._one_to_one = False, None, None, False, True
+        # Of an iterable: the last iteration, whether it came to its end, and the first number that Keras took before
+        # its callbacks heard of `fit`.
+        self._iteration, self._finished = 0, True
+        self._peeked: int | None = None
+        # Of `fit`: whether it began and did not end (it may have been broken off), whether its first epoch is to come,
+        # whether each of its batches has one number, its thread and its model.
+        self._fitting, self._begins, self._one_to_one = False, False, True
+        self._thread: int | None = None
+        self._model_before: Any = None
+        # Whether a state was loaded, and no epoch has begun since.
         self._loaded = False
 
     def __call__(self, loader: Any) -> Any:
-        if not hasattr(loader, "__iter__") or isinstance(loader, (str, dict)):
+        if not hasattr(loader, "__iter__") or isinstance(loader, (str, dict, type)):
             _checks.fail(
                 "`Numbering` numbers the batches of a `tf.data.Dataset`, or of any iterable, such as a PyTorch loader.",
                 f"a {type(loader).__name__}",
@@ -117,13 +131,10 @@ class Numbering(keras.callbacks.Callback):
         return self
 
     def state_dict(self) -> dict[str, int]:
-        """The state to save in a checkpoint: the number of the next batch, after the highest number used.
-
-        In `fit`, a number is used when its batch was trained on; in a loop, when it was handed out. Where `fit` takes
-        another number of batches than were numbered, since they were regrouped, all that was handed out is used.
+        """The state to save in a checkpoint.
 
         Returns:
-            A dictionary for `load_state_dict`: `step` is the number of the next batch.
+            A dictionary for `load_state_dict`: `step` is the number of the next batch, after the highest number used.
         """
         with self._lock:
             self._count(loops=not self._in_fit())
@@ -277,7 +288,7 @@ class Numbering(keras.callbacks.Callback):
         # Keras has read the data to their end: everything that was handed out is used.
         with self._lock:
             if self._dataset is not None:
-                self._used = self._dataset.handed_out()[1]
+                self._used = max(self._first, self._dataset.handed_out()[1])
             elif self._finished:
                 self._used = self._next
             self._one_to_one = self._used == self._first + self._trained

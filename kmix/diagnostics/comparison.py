@@ -207,8 +207,8 @@ class Comparison(Reported):
         base = self.scores[self.reference]
         found = {metric: difference(values, base[metric]) for metric, values in self.scores[name].items()}
         if self.interval == "samples":
-            missed = [wrong(self.y, self.probabilities[one][0]) for one in (name, self.reference)]
-            found["error"] = difference_of_errors(*missed, self.sample_weight)
+            own, other = (wrong(self.y, self.probabilities[one][0]) for one in (name, self.reference))
+            found["error"] = difference_of_errors(own, other, self.sample_weight)
         return found
 
     @property
@@ -273,7 +273,8 @@ class Comparison(Reported):
         """One Matplotlib figure: reliability, confidence, and each difference with its interval. Returns the figure."""
         figure = pyplot().figure(figsize=(10.0, 9.0 + 0.5 * len(self.differences)), layout="constrained")
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2, 1.0)).ravel()
-        draw_comparison(self, *above.subplots(1, 2), below, columns=4)
+        left, right = above.subplots(1, 2)
+        draw_comparison(self, left, right, below, columns=4)
         return figure
 
     def save_html(self, path: str | os.PathLike) -> None:

@@ -106,7 +106,8 @@ def labels(y: Any, sample_weight: Any = None, count: int | None = None) -> tuple
         _checks.fail(
             "`y` must hold the labels of one output, in one array.",
             "y=None" if y is None else f"{len(tree.flatten(y))} arrays in a {type(y).__name__}",
-            "Look at several outputs one by one: `keras.Model(model.inputs, model.outputs[0])`.",
+            "Write `x, y`, or a data set of `(x, y)`. Look at several outputs one by one: `keras.Model(model.inputs, "
+            "model.outputs[0])`.",
         )
     y = np.asarray(_backend.values(y))
     if count is not None and y.shape[:1] != (count,):
@@ -114,7 +115,7 @@ def labels(y: Any, sample_weight: Any = None, count: int | None = None) -> tuple
     y = label_shares(y)
     if sample_weight is None:
         return y, None
-    weights = np.asarray(_backend.values(np.nan if tree.is_nested(sample_weight) else sample_weight), "float64")
+    weights = np.asarray(_backend.values(np.nan if isinstance(sample_weight, dict) else sample_weight), "float64")
     if weights.shape != y.shape[:1] or not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
         received = f"weights of shape {weights.shape}, such as {weights.ravel()[:3].tolist()}"
         _checks.fail("`sample_weight` must hold a weight >= 0 for each sample, (B,), and not all 0.", received)
@@ -143,7 +144,9 @@ def _gathered(batches):
         found.append([x, targets[LABELS]] + ([] if weights is None else [weights]))
         sizes = {len(leaf) for leaf in tree.flatten(found[-1])}
         if len(sizes) > 1:
-            _checks.fail("All arrays of a batch must have one size.", f"{sizes}", "Batch the data: `ds.batch(128)`.")
+            _checks.fail(
+                "All arrays of a batch must have one size.", f"{sorted(sizes)}", "Batch the data: `ds.batch(128)`."
+            )
         size += sizes.pop()
         if count is None and size > MOST_SAMPLES:
             expected = "Data that does not tell its length must have an end."

@@ -92,12 +92,12 @@ class Inspection(Reported):
         def mean(values):
             return None if values is None else float(np.mean(values))
 
-        sizes = [batch.size for batch in self._first]
-        timed, plans = sum(sizes[1:]) or sum(sizes), self._plans
+        sizes, lam, plans = [batch.size for batch in self._first], self.lam, self._plans
+        timed = sum(sizes[1:]) or sum(sizes)
         return {
             "samples": sum(sizes),
-            "mixed_share": mean(self.lam < 1 if plans else self._labels.mixed),
-            "lam_mean": mean(self.lam),
+            "mixed_share": mean(lam < 1 if plans and lam is not None else self._labels.mixed),
+            "lam_mean": mean(lam),
             "label_entropy": mean(self._labels.entropy),
             "label_mass": mean(self._labels.mass),
             "self_pair_share": mean(np.concatenate([plan.own_partner for plan in plans]) if plans else None),

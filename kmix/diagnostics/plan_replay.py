@@ -12,7 +12,7 @@ from kmix import _backend, _checks
 from kmix.batch import Batch, Reading
 from kmix.diagnostics.data import read_batch
 from kmix.layers import MixLayer, RandomChoice
-from kmix.training.placement import placed_layers
+from kmix.training.manifold import placed_layers
 from kmix.training.trainer import MixTrainer
 
 tree = keras.tree

@@ -83,12 +83,12 @@ class MixLayer(keras.layers.Layer):
     fits_in_models = False
     # How many partners a sample has, and whether the plan depends on an alpha.
     _partners, _has_alpha = 1, True
-    _parameters: tuple[str, ...] = ()
+    _argument_names: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         # The names of the arguments of the constructor.
-        cls._parameters = tuple(inspect.signature(cls.__init__).parameters)[1:]
+        cls._argument_names = tuple(inspect.signature(cls.__init__).parameters)[1:]
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class MixLayer(keras.layers.Layer):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name, value):
-        if name in self.__dict__ and name in self._parameters:
+        if name in self.__dict__ and name in self._argument_names:
             hint = f"Pass `{name}=` when the layer is built."
             _checks.fail(
                 f"`{name}` of a layer cannot be set after it was built.", f"{name}={value!r}", hint, AttributeError
@@ -568,11 +568,11 @@ class MixLayer(keras.layers.Layer):
 
     def _arguments(self):
         """The arguments of the constructor, as they were given."""
-        return {name: getattr(self, name) for name in self._parameters if name != "dtype"}
+        return {name: getattr(self, name) for name in self._argument_names if name != "dtype"}
 
     def get_config(self):
         config = {name: serialize(value) for name, value in self._arguments().items()}
-        if "dtype" in self._parameters:
+        if "dtype" in self._argument_names:
             config["dtype"] = super().get_config()["dtype"]
         return config
 
@@ -595,7 +595,7 @@ class MixLayer(keras.layers.Layer):
 
     def _copied(self):
         """The arguments of a copy."""
-        policy = {"dtype": self.dtype_policy} if "dtype" in self._parameters else {}
+        policy = {"dtype": self.dtype_policy} if "dtype" in self._argument_names else {}
         return {**self._arguments(), **policy}
 
 

@@ -124,13 +124,15 @@ class Target(Settings):
     def spec(self, y, weight, info):
         """Return the mixed target and its sample weights as `KerasTensor`s. By default with the shapes of both.
 
+        `weight` as it was given stands for sample weights that `encode` returns as they were given.
+
         Args:
             y: The target of the batch as `KerasTensor`s.
             weight: Its sample weights as a `KerasTensor`, or None.
             info: The `BatchInfo`.
         """
         y = tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), y)
-        return y, None if weight is None else keras.KerasTensor(weight.shape, dtype="float32")
+        return y, weight
 
     def takes(self, y):
         """Whether a structure `y` is one value of the target, not a structure of several. By default, an array is."""

@@ -245,7 +245,7 @@ class BoundingBoxes(Target):
         spec = {name: keras.KerasTensor((batch, width, *leaf.shape[2:]), dtype=leaf.dtype) for name, leaf in y.items()}
         if self.weights:
             spec["weights"] = keras.KerasTensor((batch, width), dtype="float32")
-        return spec, None if weight is None else keras.KerasTensor(weight.shape, dtype="float32")
+        return spec, weight
 
     def _weight_shape(self, y, info):
         # Sample weights belong to images.

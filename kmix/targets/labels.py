@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 
@@ -210,14 +209,10 @@ class Labels(Target):
 
     def spec(self, y, weight, info):
         shape = (y.shape[0], self.num_classes) if self._has_ids(y) else tuple(y.shape)
-        weight_shape: Any
         if self.nan_is_missing:
-            weight_shape = shape[:1] if shape[1:] == (1,) else shape
-        elif weight is None and self.class_weight is not None:
-            weight_shape = shape[:1]
-        else:
-            weight_shape = None if weight is None else weight.shape
-        weight = None if weight_shape is None else keras.KerasTensor(weight_shape, dtype="float32")
+            weight = keras.KerasTensor(shape[:1] if shape[1:] == (1,) else shape, dtype="float32")
+        elif self.class_weight is not None:
+            weight = keras.KerasTensor(shape[:1] if weight is None else weight.shape, dtype="float32")
         return keras.KerasTensor(shape, dtype="float32"), weight
 
     def _has_ids(self, y):
@@ -292,7 +287,7 @@ class LabelPairs(Target):
         return xp.stack([xp.cast(column, "float32") for column in pair], axis=1), weight
 
     def spec(self, y, weight, info):
-        return keras.KerasTensor((y.shape[0], 3), dtype="float32"), super().spec(y, weight, info)[1]
+        return keras.KerasTensor((y.shape[0], 3), dtype="float32"), weight
 
     def _weight_shape(self, y, info):
         return _backend.static_shape(y)[:1]
@@ -339,7 +334,7 @@ class LabelUnion(Target):
         return xp.where(xp.along(plan.lam == plan.lam, y), mixed, float("nan")), weight
 
     def spec(self, y, weight, info):
-        return keras.KerasTensor(y.shape, dtype="float32"), super().spec(y, weight, info)[1]
+        return keras.KerasTensor(y.shape, dtype="float32"), weight
 
 
 class _Received:

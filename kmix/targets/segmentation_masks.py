@@ -117,7 +117,6 @@ class SegmentationMasks(Target):
         return _paste(y, plan, self._layout(y, info).channels), weight
 
     def spec(self, y, weight, info):
-        weight = super().spec(y, weight, info)[1]
         if not info.blends:
             return keras.KerasTensor(y.shape, dtype=y.dtype), weight
         layout = self._layout(y, info)

@@ -43,25 +43,18 @@ def graph_of(model):
     return graph
 
 
-def names(model, prefix=""):
-    """The names that `places` accepts, in the order of the layers."""
-    if not prefix:
-        yield INPUT
+def named_layers(model, prefix=""):
+    """The layers of a functional or Sequential model, and of models within, by the names that `places` accepts."""
     for layer in graph_of(model).layers:
         if not (is_input(layer) and prefix):
-            yield prefix + layer.name
+            yield prefix + layer.name, layer
         if isinstance(layer, keras.Model) and functional(layer) is not None:
-            yield from names(layer, f"{prefix}{layer.name}/")
+            yield from named_layers(layer, f"{prefix}{layer.name}/")
 
 
 def is_input(layer):
     """Whether a layer is an input of its model."""
     return isinstance(layer, keras.layers.InputLayer)
-
-
-def new_inputs(graph):
-    """New inputs in the structure of those of a graph, with their names."""
-    return tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input)
 
 
 def walk(model, call, inputs):
@@ -125,6 +118,8 @@ def given_to(graph, inputs):
 class Passed:
     """What the tensors of a graph have passed on some path that leads to them, and on every path.
 
+    And whether a tensor is mixed as it was before: nothing with weights has made something else of it since.
+
     Args:
         everything: Everything that a tensor can pass.
     """
@@ -134,13 +129,17 @@ class Passed:
         # Keyed by the identity of the tensor. The value holds the tensor, so that no other tensor gets its identity.
         self._ways: dict[int, tuple] = {}
 
-    def put(self, tensor, some, every):
-        """Record what a tensor has passed."""
-        self._ways[id(tensor)] = tensor, frozenset(some), frozenset(every)
+    def put(self, tensor, some, every, raw=False):
+        """Record what a tensor has passed, and whether it is `raw`: mixed, and nothing else."""
+        self._ways[id(tensor)] = tensor, frozenset(some), frozenset(every), raw
 
     def some(self, structure):
         """What has been passed on some path to one of the tensors of a structure."""
         return frozenset().union(*(self._ways[id(leaf)][1] for leaf in self._known(structure)))
+
+    def raw(self, structure):
+        """Whether a tensor of a structure is mixed as it was."""
+        return any(self._ways[id(leaf)][3] for leaf in self._known(structure))
 
     def every(self, structure):
         """What has been passed on every path to all tensors of a structure.

@@ -11,20 +11,13 @@ from kmix.layers.training_step import current_step
 from kmix.metrics import confidence_and_accuracy
 
 # They threshold labels or cast them to bool. A mixed label of 0.3 would be "positive": both partners would count.
-THRESHOLDING = (
-    keras.metrics.AUC,
-    keras.metrics.BinaryAccuracy,
-    keras.metrics.BinaryIoU,
-    keras.metrics.FalseNegatives,
-    keras.metrics.FalsePositives,
-    keras.metrics.Precision,
-    keras.metrics.PrecisionAtRecall,
-    keras.metrics.Recall,
-    keras.metrics.RecallAtPrecision,
-    keras.metrics.SensitivityAtSpecificity,
-    keras.metrics.SpecificityAtSensitivity,
-    keras.metrics.TrueNegatives,
-    keras.metrics.TruePositives,
+THRESHOLDING = tuple(
+    getattr(keras.metrics, name)
+    for name in (
+        *("AUC", "BinaryAccuracy", "BinaryIoU", "FalseNegatives", "FalsePositives", "TrueNegatives", "TruePositives"),
+        *("Precision", "PrecisionAtRecall", "Recall", "RecallAtPrecision"),
+        *("SensitivityAtSpecificity", "SpecificityAtSensitivity"),
+    )
 )
 
 

@@ -1,4 +1,4 @@
-"""Manifold Mixup: places between the layers of a model. In each training step, one of them mixes."""
+"""Graphs of models in which mixing reaches every mask, and Manifold Mixup: places between the layers, one a step."""
 
 import difflib
 import functools
@@ -7,7 +7,9 @@ import operator
 import keras
 
 from kmix import _backend, _checks
+from kmix.layers import MixLayer
 from kmix.layers.input_mixing import check_batch_of_plan
+from kmix.layers.keras_masks import MixMask
 from kmix.layers.training_step import current_step
 from kmix.mixing import mix_inputs
 from kmix.mixing.padding_masks import mix_masks
@@ -76,9 +78,15 @@ def with_places(model, names):
     Raises:
         ValueError: if the model is not a built graph of layers; if a name is not in the model, or not a possible place.
     """
-    known = list(graphs.names(model))
+    known = [graphs.INPUT, *(name for name, _ in graphs.named_layers(model))]
     if graphs.INPUT in names and known.count(graphs.INPUT) > 1:
-        _check_input(model)
+        layer = graphs.graph_of(model).get_layer(graphs.INPUT)
+        if not graphs.is_input(layer):
+            _checks.fail(
+                f"In `places`, {graphs.INPUT!r} stands for the inputs of the model.",
+                "a layer with the same name",
+                "Give the layer another name.",
+            )
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:20]
@@ -91,32 +99,29 @@ def with_places(model, names):
     return rebuilt.network
 
 
-def _check_input(model):
-    if not graphs.is_input(graphs.graph_of(model).get_layer(graphs.INPUT)):
-        _checks.fail(
-            f"In `places`, {graphs.INPUT!r} stands for the inputs of the model.",
-            "a layer with the same name",
-            "Give the layer another name.",
-        )
+def placed_layers(model):
+    """The mixing layers inside a model, in the order of its layers, each once."""
+    found: dict[MixLayer, None] = {}
+    for layer in getattr(model, "layers", ()):
+        found.update(dict.fromkeys(mixing_layers(layer)))
+    return list(found)
 
 
-def _check_place(name, dtype):
-    """Raise unless an output of the layer `name`, of dtype `dtype`, can be mixed."""
-    if "float" not in dtype and dtype != "bool":
-        _checks.fail(
-            "`places` mixes float tensors.",
-            f"{name!r} of dtype {dtype}",
-            "Token ids cannot be interpolated: name the Embedding layer, or a layer after it. Cast images to float32.",
-        )
+def mixing_layers(layer):
+    """The mixing layers of a layer: the layer itself, or those inside it."""
+    return [layer] if isinstance(layer, MixLayer) else placed_layers(layer)
 
 
 class Rebuilt:
     """A model rebuilt with the same layers and with places, where each mask is united when its tensor is mixed.
 
+    Without `places`, its own mixing layers mix. Of what a tensor has passed, `some` then holds their names, for
+    errors, and `every` just `LAYER`.
+
     Args:
         model: A functional or Sequential model.
         places: `{name: index}`. A slash separates the name of a nested model from the name of its layer.
-        passed: A `Passed` of places, shared with nested models.
+        passed: A `Passed` of places or of `LAYER`, shared with nested models.
         given: For each input of a nested model, the tensors of the outer model that it gets.
         inputs: The name in `places` that stands for all inputs, not for a layer.
 
@@ -147,10 +152,10 @@ class Rebuilt:
 
     def _begin(self, graph, given, index, name):
         """New inputs, mixed where the inputs are places."""
-        inputs = graphs.new_inputs(graph)
+        inputs = tree.map_structure(lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input)
         leaves = tree.flatten(inputs)
         for leaf, outer in zip(leaves, given or [], strict=given is not None):
-            self.passed.put(leaf, self.passed.some(outer), self.passed.every(outer))
+            self.passed.put(leaf, self.passed.some(outer), self.passed.every(outer), self.passed.raw(outer))
         if index is not None:
             self._replace(leaves, self._put(inputs, name, index))
         for leaf, reference in zip(leaves, graph.inputs, strict=True):
@@ -165,48 +170,80 @@ class Rebuilt:
     def _put(self, tensors, name, index):
         """The tensors after a place."""
         for tensor in tree.flatten(tensors):
-            _check_place(name, tensor.dtype)
+            if "float" not in tensor.dtype and tensor.dtype != "bool":
+                _checks.fail(
+                    "Only float tensors can be blended.",
+                    f"{name!r} of dtype {tensor.dtype}",
+                    f"{_AFTER_EMBEDDING} Cast images to float32, or write `keras.Input(shape)`.",
+                )
         mixed = Place([index])(tensors)
         for old, new in zip(tree.flatten(tensors), tree.flatten(mixed), strict=True):
-            self.passed.put(new, self.passed.some(old) | {index}, self.passed.every(old) | {index})
+            self.passed.put(new, self.passed.some(old) | {index}, self.passed.every(old) | {index}, raw=True)
         self.changed = True
         return mixed
 
     def _call(self, layer, *args, **kwargs):
         """A layer of the model, called in the new graph."""
         args, kwargs = tree.map_structure(lambda leaf: self._instead.get(id(leaf), leaf), (args, kwargs))
-        self._check_once(layer, args, kwargs)
+        self._check(layer, args, kwargs)
         args, kwargs = self._with_united_masks((args, kwargs))
         inner = self._inner(layer, args, kwargs)
         outputs = (inner.network if inner and inner.changed else layer)(*args, **kwargs)
         self._follow(outputs, layer, (args, kwargs), inner)
         return self._put(outputs, layer.name, self._places[layer.name]) if layer.name in self._places else outputs
 
+    def _check(self, layer, args, kwargs):
+        """Raise if a layer mixes what is already mixed, or reads it as ids."""
+        inputs, inside = graphs.inputs_of((args, kwargs)), mixing_layers(layer)
+        own = {index for name, index in self._places.items() if name == layer.name}
+        own.update(self._nested.get(layer.name, {}).values())
+        if own & self.passed.some(inputs):
+            _checks.fail(
+                "A place that is passed twice would mix twice, but the labels are mixed only once.",
+                f"{layer.name!r}, which the model calls on tensors that have already passed it",
+                "Name a layer that the model calls only once.",
+            )
+        earlier = sorted(map(str, self.passed.some((args, kwargs))))
+        # A nested model that can be rebuilt checks by itself which of its inputs reach its mixing layers.
+        if earlier and inside and graphs.functional(layer) is None:
+            _checks.fail(
+                "Two mixing layers in one branch would mix twice, but the labels are mixed only once.",
+                f"{inside[0].name} after {earlier[0]}",
+                "Remove one of them. To mix at one of several places, drawn for each step, write "
+                '`MixTrainer(model, kmix.EmbeddingMixup(2.0), places=["layer1", "layer2"])`.',
+            )
+        if isinstance(layer, keras.layers.Embedding) and self.passed.raw(inputs):
+            _checks.fail("Ids cannot be blended.", f"inputs of the layer {layer.name!r}", _AFTER_EMBEDDING)
+
     def _follow(self, outputs, layer, arguments, inner):
         """Record what the outputs of a layer have passed; for a nested model, output by output."""
+        passed = self.passed
         if inner:
             self.changed = self.changed or inner.changed
-            ways = [(self.passed.some(leaf), self.passed.every(leaf)) for leaf in inner.network.outputs]
+            ways = [(passed.some(leaf), passed.every(leaf), passed.raw(leaf)) for leaf in inner.network.outputs]
         else:
-            some, every = self._added_by(layer)
-            some, every = self.passed.some(arguments) | some, self.passed.every(graphs.inputs_of(arguments)) | every
-            ways = [(some, every)] * len(tree.flatten(outputs))
+            inside = [layer] if isinstance(layer, MixMask) else mixing_layers(layer)
+            inputs = graphs.inputs_of(arguments)
+            some = passed.some(arguments) | {mixing.name for mixing in inside}
+            raw = bool(inside) or (passed.raw(inputs) and not getattr(layer, "weights", ()))
+            ways = [(some, passed.every(inputs) | ({LAYER} if inside else set()), raw)] * len(tree.flatten(outputs))
         of_masks = graphs.made_of_masks(arguments, self._made)
         for index, (leaf, way) in enumerate(zip(tree.flatten(outputs), ways, strict=True)):
-            self.passed.put(leaf, *way)
+            passed.put(leaf, *way)
             if of_masks and not graphs.is_mask(leaf):
                 self._made[id(leaf)] = layer, arguments, index
 
     def _inner(self, layer, args, kwargs):
         """A nested model, rebuilt with what its inputs have passed; None if nothing in it can change."""
         graph = graphs.functional(layer) if isinstance(layer, keras.Model) else None
-        if graph is None or not (self.passed.some((args, kwargs)) or self._mixes_within(layer)):
+        mixes = layer.name in self._nested or mixing_layers(layer)
+        if graph is None or not (mixes or self.passed.some((args, kwargs))):
             return None
         given = graphs.given_to(graph, args[0] if args else kwargs["inputs"])
-        return type(self)(layer, self._nested.get(layer.name, {}), self.passed, given=given)
+        return Rebuilt(layer, self._nested.get(layer.name, {}), self.passed, given=given)
 
     def _with_united_masks(self, arguments):
-        """The arguments of a layer, with masks united that lack places which the tensors have passed."""
+        """The arguments of a layer, with masks united that lack what the tensors have passed."""
         inputs = graphs.inputs_of(arguments)
         through = self.passed.some(inputs)
         # A mask without a batch axis, such as a causal mask, has another first size.
@@ -214,7 +251,9 @@ class Rebuilt:
         return graphs.map_masks(lambda mask: self._unite(mask, through, batches), arguments, self._made)
 
     def _unite(self, mask, through, batches):
-        missing = self._missing(through, mask)
+        missing = tuple(sorted(through - self.passed.some(mask)))
+        if LAYER in self.passed.everything:
+            missing = (LAYER,) if through and not self.passed.some(mask) else ()
         if not missing or mask.shape[:1] not in batches:
             return mask
         if (id(mask), missing) not in self._united:
@@ -229,26 +268,19 @@ class Rebuilt:
             self.changed = True
         return self._united[id(mask), missing]
 
-    # What mixes. Here these are places; `placement.Placed` overrides this for mixing layers.
 
-    def _mixes_within(self, layer):
-        return layer.name in self._nested
+_AFTER_EMBEDDING = (
+    'mix after the Embedding layer: `places=["its name"]`, or place a `kmix.EmbeddingMixup` in the model.'
+)
 
-    def _added_by(self, layer):
-        """What the outputs of a layer have passed because the layer mixes, on some path and on every path."""
-        return frozenset(), frozenset()
 
-    def _missing(self, through, mask):
-        """The places that must unite a mask whose tensors have passed `through`."""
-        return tuple(sorted(through - self.passed.some(mask)))
-
-    def _check_once(self, layer, args, kwargs):
-        """Raise if a layer mixes what is already mixed."""
-        own = {index for name, index in self._places.items() if name == layer.name}
-        own.update(self._nested.get(layer.name, {}).values())
-        if own & self.passed.some(graphs.inputs_of((args, kwargs))):
-            _checks.fail(
-                "A place that is passed twice would mix twice, but the labels are mixed only once.",
-                f"{layer.name!r}, which the model calls on tensors that have already passed it",
-                "Name a layer that the model calls only once.",
-            )
+def check_reads_no_ids(model):
+    """Raise if a model reads its inputs, which are blended, as ids: an average of two is the id of something else."""
+    embeds = lambda layer: isinstance(layer, keras.layers.Embedding)  # noqa: E731
+    graph = graphs.functional(model)
+    if graph is None:
+        # A Sequential model that is not built begins with its first layer.
+        if isinstance(model, keras.Sequential) and any(map(embeds, model.layers[:1])):
+            _checks.fail("Ids cannot be blended.", "a model that begins with an Embedding layer", _AFTER_EMBEDDING)
+    elif any(embeds(layer) for _, layer in graphs.named_layers(model)) or any("int" in t.dtype for t in graph.inputs):
+        Rebuilt(model, {graphs.INPUT: 0}, graphs.Passed([0]), inputs=graphs.INPUT)

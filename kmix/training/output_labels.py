@@ -1,5 +1,6 @@
 """Which labels belong to which output of a model, what they are, and what can read them mixed."""
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -15,17 +16,12 @@ from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
 
 tree = keras.tree
 
-# Losses for which every column of the output is a class.
-_CLASS_LOSSES = (
-    SoftLabelCrossentropy,
-    keras.losses.BinaryCrossentropy,
-    keras.losses.BinaryFocalCrossentropy,
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.CategoricalFocalCrossentropy,
-    keras.losses.CategoricalGeneralizedCrossEntropy,
-    keras.losses.CategoricalHinge,
-    keras.losses.KLDivergence,
-)
+# Losses for which every column of the output is a class; those of Keras and of kmix, and what is named like them.
+_OF_CLASSES = {
+    *("crossentropy", "ce", "softlabelcrossentropy", "binarycrossentropy", "binaryfocalcrossentropy"),
+    *("categoricalcrossentropy", "categoricalfocalcrossentropy", "categoricalgeneralizedcrossentropy"),
+    *("categoricalhinge", "kldivergence"),
+}
 
 
 class Label(NamedTuple):
@@ -124,7 +120,7 @@ class OutputLabels:
         y, classes = _read(label)
         xp, info = _backend.namespace(y), BatchInfo()
         # Labels of any rank were accepted for training, or the loss would tell.
-        target = Labels(classes, any_shape=True) if "float" not in _backend.dtype(y) else Labels(any_shape=True)
+        target = Labels(None if "float" in _backend.dtype(y) else classes, any_shape=True)
         target.check(y, info)
         target.check_values(xp, y, info)
         return y if keep_ids or isinstance(label.target, LabelPairs) else target.encode(xp, y, None, info)[0]
@@ -216,28 +212,26 @@ def _ids_like(shape):
 def _check_integers(shape, dtype, output, loss):
     """Raise unless integer labels can be encoded for an output of the shape `output` (or None) and a loss."""
     received = f"labels of shape {shape} and dtype {dtype}"
-    hint = "Pass `MixTrainer(..., num_classes=...)`, or cast the labels to float if this is regression."
+    way = "Pass `MixTrainer(..., num_classes=...)`, or cast the labels to float if this is regression."
     if output is None:
         _checks.fail(
             "Integer labels are one-hot encoded before mixing, but the outputs of the model do not tell the number of "
             "classes.",
             received,
-            hint,
+            way,
         )
     output, received = tuple(output), f"{received} for an output of shape {tuple(output)}"
-    if not _ids_like(shape) and shape is not None:
-        if tuple(shape[1:]) != output[1:] and None not in (*shape[1:], *output[1:]):
-            codes = len(shape) == 2 and len(output) > 2 and shape[1] != output[1]
-            _checks.fail(
-                "Integer labels with several columns are multi-hot, with one column for each column of the output.",
-                received,
-                "Codes that a loss reads, such as those of CTC, cannot be mixed, but the losses can: "
-                "`MixTrainer(..., mix_losses=True)`."
-                if codes
-                else "One-hot encode labels for each position in the data, as float.",
-            )
-        return
-    if len(output) != 2 or output[-1] in (1, None):
+    several = shape is not None and not _ids_like(shape)
+    if several and tuple(shape[1:]) != output[1:] and None not in (*shape[1:], *output[1:]):
+        hint = "One-hot encode labels for each position in the data, as float."
+        if len(shape) == 2 and len(output) > 2 and shape[1] != output[1]:
+            hint = "Codes for a loss such as CTC cannot be mixed, but losses can: `MixTrainer(..., mix_losses=True)`."
+        _checks.fail(
+            "Integer labels with several columns are multi-hot, with one column for each column of the output.",
+            received,
+            hint,
+        )
+    if not several and (len(output) != 2 or output[-1] in (1, None)):
         _checks.fail(
             "Integer labels are class ids and are one-hot encoded before mixing, which needs an output (B, C) with C "
             "> 1.",
@@ -245,25 +239,25 @@ def _check_integers(shape, dtype, output, loss):
             "Cast the labels to float: for a single column they are probabilities of the positive class, or values to "
             "regress. One-hot encode labels for each position in the data.",
         )
-    if loss is not None and not _tells_classes(loss):
+    if not several and loss is not None and _OF_CLASSES.isdisjoint(_names(loss)):
         _checks.fail(
             "Integer labels stand for classes, but the loss does not show that the columns of the output are classes.",
             f"{received} and loss {getattr(loss, 'name', loss)!r}",
-            hint,
+            way,
         )
 
 
-def _tells_classes(loss):
-    """Whether a loss shows that the columns of the output are classes."""
-    if isinstance(loss, str):
-        try:
-            loss = keras.losses.get(loss)
-        except ValueError:
-            return loss in ("crossentropy", "ce")
-    functions = [kind.__name__.lower() for kind in _CLASS_LOSSES]
-    name = getattr(loss, "__name__", "").replace("_", "").lower()
-    own = getattr(loss, "__module__", "").startswith("keras")
-    return isinstance(loss, _CLASS_LOSSES) or (own and name in functions)
+def _names(item):
+    """The names of a loss or metric, of its function and of its classes, in small letters without underscores."""
+    names = [item] if isinstance(item, str) else []
+    if isinstance(item, str):
+        with contextlib.suppress(ValueError):
+            item = keras.losses.get(item)
+    while isinstance(item, functools.partial):
+        item = item.func
+    cls = item if isinstance(item, type) else type(item)
+    names += [getattr(item, "__name__", ""), *(base.__name__ for base in cls.__mro__)]
+    return [name.replace("_", "").lower() for name in names]
 
 
 def by_target(function, compiled, target):
@@ -280,24 +274,16 @@ def _check_reads_mixed(item, target):
     targets = tree.flatten(target)
     if item is None or not any(isinstance(each, (Labels, LabelPairs)) for each in targets):
         return
-    while isinstance(item, functools.partial):
-        item = item.func
-    cls = item if isinstance(item, type) else type(item)
-    name = item if isinstance(item, str) else getattr(item, "__name__", cls.__name__)
     hint = (
         "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which accept all forms of "
-        'labels{}, or "accuracy".'
+        'labels, or "accuracy".'
     )
-    if any(
-        code in word.lower() for code in ("sparse", "ctc") for word in (name, *(base.__name__ for base in cls.__mro__))
-    ):
+    if any(code in name for name in _names(item) for code in ("sparse", "ctc")):
         _checks.fail(
-            "Mixed labels are shares of classes. A loss or metric that reads codes cannot take them.",
-            name,
-            hint.format(', "categorical_crossentropy"') + " Or mix the losses, which leaves the codes as they are: "
-            "`MixTrainer(..., mix_losses=True)`.",
+            "Mixed labels are shares of classes, which a loss or metric that reads codes cannot take.",
+            getattr(item, "name", item),
+            f"{hint} Or mix the losses, which leaves codes as they are: `MixTrainer(..., mix_losses=True)`.",
         )
-    module = item.__module__ if hasattr(item, "__name__") else cls.__module__
-    foreign = item not in ("accuracy", "acc") if isinstance(item, str) else module.startswith("keras")
+    foreign = item.lower() not in ("accuracy", "acc") if isinstance(item, str) else item.__module__.startswith("keras")
     if foreign and any(isinstance(each, LabelPairs) for each in targets):
-        _checks.fail("Only losses and metrics of kmix read `LabelPairs`.", name, hint.format(""))
+        _checks.fail("Only losses and metrics of kmix read `LabelPairs`.", item, hint)

@@ -6,12 +6,9 @@ from kmix import _checks
 from kmix.batch import to_target
 from kmix.layers import MixLayer
 from kmix.layers.base import check_target
-from kmix.layers.keras_masks import MixMask
 from kmix.targets import Labels
 from kmix.training import graph as graphs
-from kmix.training.manifold import LAYER, Rebuilt
-
-tree = keras.tree
+from kmix.training.manifold import LAYER, Rebuilt, check_reads_no_ids
 
 # The methods of the training loop. A KerasHub task overrides `PREPROCESSING` to preprocess the data first.
 PREPROCESSING = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
@@ -25,15 +22,6 @@ def leaves(layer):
         yield layer
     for inner in getattr(layer, "layers", ()):
         yield from leaves(inner)
-
-
-def placed_layers(model):
-    """The mixing layers inside a model, in the order of its layers, each once."""
-    found: dict[MixLayer, None] = {}
-    for layer in getattr(model, "layers", ()):
-        inner = [layer] if isinstance(layer, MixLayer) else placed_layers(layer)
-        found.update(dict.fromkeys(inner))
-    return list(found)
 
 
 def check_ways(model, mixer, places, placed):
@@ -81,8 +69,8 @@ def check_ways(model, mixer, places, placed):
                 ", ".join(f"{layer.name}: {getattr(layer, setting)!r}" for layer in inside),
                 "Give them the same settings.",
             )
-    if mixer is None or mixer.input_mixing.blends:
-        _check_reads_no_ids(model, mixer is not None, places)
+    if mixer is not None and mixer.input_mixing.blends and places is None:
+        check_reads_no_ids(model)
 
 
 # What shapes a plan.
@@ -102,70 +90,6 @@ def agreed_target(num_classes, target, layers):
     if any(each != given[0] for each in given):
         _checks.fail("The trainer and its mixing layers must agree on `num_classes` and `target`.", f"{given}")
     return given[0] if given else Labels()
-
-
-def _check_reads_no_ids(model, inputs, places):
-    """Raise if a model reads something blended as ids: an average of two ids is the id of something else.
-
-    Args:
-        model: The model.
-        inputs: Whether its inputs are blended: all, unless `places` are given. Else only its mixing layers blend.
-        places: Names of layers, or None.
-    """
-    hint = "Mix after the Embedding layer: `places=[{!r}]`, or place a `kmix.EmbeddingMixup` in the model."
-    graph = graphs.functional(model)
-    if graph is None:
-        first = model.layers[0] if isinstance(model, keras.Sequential) and model.layers else None
-        if inputs and isinstance(first, keras.layers.Embedding):
-            _checks.fail(_IDS, f"inputs of the Embedding layer {first.name!r}", hint.format(first.name))
-        return
-    blended = [inputs and (places is None or not {graphs.INPUT, each.name}.isdisjoint(places)) for each in graph.inputs]
-    for tensor in graph.inputs if inputs and places is None else ():
-        if "int" in tensor.dtype:
-            _checks.fail(
-                "Keras casts blended inputs back to the dtype of the model's input.",
-                f"{tensor.name!r} of dtype {tensor.dtype}",
-                f"Images: write `keras.Input(shape)`, of float32. Ids: {hint.format('embedding')}",
-            )
-    if _holds_embedding(graph):
-        _follow_ids(graph, blended, hint)
-
-
-_IDS = "Ids cannot be blended, of whatever dtype."
-
-
-def _holds_embedding(graph):
-    inner = [graphs.functional(layer) for layer in graph.layers if isinstance(layer, keras.Model)]
-    return any(isinstance(layer, keras.layers.Embedding) for layer in graph.layers) or any(
-        map(_holds_embedding, filter(None, inner))
-    )
-
-
-def _follow_ids(graph, blended, hint):
-    """Whether each output of a graph is blended and may still hold ids, if these of its inputs are; raises if an
-    Embedding reads it.
-    """
-    held = {}  # By identity, with the tensors, so that no other gets theirs.
-
-    def call(layer, *args, **kwargs):
-        reads = any(id(tensor) in held for tensor in graphs.inputs_of((args, kwargs)))
-        if reads and isinstance(layer, keras.layers.Embedding):
-            _checks.fail(_IDS, f"inputs of the Embedding layer {layer.name!r}", hint.format(layer.name))
-        outputs = layer(*args, **kwargs)
-        inner = graphs.functional(layer) if isinstance(layer, keras.Model) else None
-        # What has weights computes something else than ids.
-        flags = [isinstance(layer, MixLayer) or (reads and not getattr(layer, "weights", ()))] * len(
-            tree.flatten(outputs)
-        )
-        if inner is not None:
-            outer = graphs.given_to(inner, args[0] if args else kwargs["inputs"])
-            flags = _follow_ids(inner, [id(tensor) in held for tensor in outer], hint)
-        held.update({id(leaf): leaf for leaf, flag in zip(tree.flatten(outputs), flags, strict=True) if flag})
-        return outputs
-
-    inputs = graphs.new_inputs(graph)
-    held.update({id(leaf): leaf for leaf, flag in zip(tree.flatten(inputs), blended, strict=True) if flag})
-    return [id(tensor) in held for tensor in graphs.walk(graph, call, inputs).outputs]
 
 
 def check_loop(model):
@@ -208,40 +132,7 @@ def check_sequence(model, placed):
     """
     if not placed or graphs.functional(model) is None:
         return None
-    rebuilt = Placed(model, {}, graphs.Passed([LAYER]))
+    rebuilt = Rebuilt(model, {}, graphs.Passed([LAYER]))
     if not rebuilt.every():
         graphs.warn_of_other_ways([layer.name for layer in placed])
     return rebuilt.network if rebuilt.changed else None
-
-
-def _mixing(layer):
-    """The mixing layers of a layer: the layer itself, or those inside it."""
-    return [layer] if isinstance(layer, MixLayer) else placed_layers(layer)
-
-
-class Placed(Rebuilt):
-    """A model with mixing layers, rebuilt with each mask united after them.
-
-    `some` holds the names of the mixing layers that a tensor has passed, for errors; `every` holds just `LAYER`.
-    """
-
-    def _mixes_within(self, layer):
-        return bool(_mixing(layer))
-
-    def _added_by(self, layer):
-        inside = [layer] if isinstance(layer, MixMask) else _mixing(layer)
-        return frozenset(inner.name for inner in inside), frozenset([LAYER] if inside else ())
-
-    def _missing(self, through, mask):
-        return (LAYER,) if through and not self.passed.some(mask) else ()
-
-    def _check_once(self, layer, args, kwargs):
-        earlier, inside = sorted(self.passed.some((args, kwargs))), _mixing(layer)
-        # A nested model that can be rebuilt checks by itself which of its inputs reach its mixing layers.
-        if earlier and inside and graphs.functional(layer) is None:
-            _checks.fail(
-                "Two mixing layers in one branch would mix twice, but the labels are mixed only once.",
-                f"{inside[0].name} after {earlier[0]}",
-                "Remove one of them. To mix at one of several places, drawn for each step, write "
-                '`MixTrainer(model, kmix.EmbeddingMixup(2.0), places=["layer1", "layer2"])`.',
-            )

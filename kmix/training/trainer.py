@@ -98,7 +98,7 @@ class MixTrainer(keras.Model):
         self.places = None if places is None else _checks.names(places, "places")
         if isinstance(model, MixTrainer):
             _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
-        placed = placement.placed_layers(model)
+        placed = manifold.placed_layers(model)
         placement.check_ways(model, mixer, self.places, placed)
         self.model, self.mixer, self.mix_losses = model, mixer, mix_losses
         self.num_classes, self.target, self.within = num_classes, target, within
