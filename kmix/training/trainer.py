@@ -51,8 +51,8 @@ class MixTrainer(keras.Model):
     Raises:
         ValueError: if not exactly one of the three ways is used; if `places` does not name layers; if the mixing layers
             of a model disagree, follow each other, or cannot be used there; if the model reads blended inputs as ids;
-            at compile, if a loss or metric reads only class ids; in `fit`, if labels are missing, if it is not clear
-            what they are, or if the model does not call its mixing layers.
+            at compile, if a loss or metric reads only ids; in `fit`, if it is not clear what the labels are, or if the
+            model does not call its mixing layers.
         TypeError: if `model` is no Keras model, or overrides part of the training loop; if `mixer` is no mixing layer.
 
     Warns:
@@ -108,8 +108,7 @@ class MixTrainer(keras.Model):
             self.build(model.input_shape)
         self.built = model.built
 
-    # What is that of the bare model.
-
+    # As of the bare model.
     def build(self, input_shape=None):
         # A sub-classed model that does not override `build` builds its layers when it is first called.
         if type(self.model).build is not keras.Model.build and not self.model.built:
@@ -171,7 +170,7 @@ class MixTrainer(keras.Model):
     def plan(
         self, step: int, batch_size: int, spatial_shape: Any = None, replica: int = 0, *, labels: Any = None
     ) -> MixPlan:
-        """The plan of one training step as NumPy arrays: what its batch is, or was, mixed with.
+        """The plan of one training step as NumPy arrays: what its batch is mixed with.
 
         Args:
             step: Number of the training step, an int >= 0.
@@ -181,7 +180,7 @@ class MixTrainer(keras.Model):
             labels: The labels of the batch, if partners are chosen by them.
 
         Returns:
-            A `kmix.MixPlan` for the current alpha. Its `place` is the index in `places` of the layer that was drawn.
+            A `kmix.MixPlan` for the current alpha. Its `place` is the index in `places` of the layer that mixes.
 
         Example:
             >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden")])
