@@ -1,5 +1,7 @@
 """The three ways to mix in a training step, and what the layers of a model must agree on."""
 
+from typing import Any
+
 import keras
 
 from kmix import _checks
@@ -53,7 +55,7 @@ def check_ways(model, mixer, places, placed):
         )
     if places is not None and (len(places) == 0 or len(set(places)) < len(places)):
         _checks.fail("`places` must hold names of layers, each once.", f"places={list(places)}")
-    inside = placed if places is None else [mixer]
+    inside: list[Any] = placed if places is None else [mixer]
     for layer in inside:
         if not layer.fits_in_models:
             _checks.fail(
