@@ -322,7 +322,8 @@ class MixLayer(keras.layers.Layer):
             _checks.fail("`training` must be True or False.", f"training={kwargs['training']!r}", error=TypeError)
         values = {**dict(zip(("x", "y", "sample_weight"), args, strict=False)), **kwargs}
         training = values.pop("training", None)
-        batch, arrays, found = self._labelled(**values), [], set()
+        batch, found = self._labelled(**values), set()
+        arrays: list[Any] = []
         for value in values.values():
             arrays += [value] if hasattr(value, "dtype") else filter(_is_array, tree.flatten(value))
         for leaf in arrays:
@@ -612,7 +613,7 @@ def _rebuild(cls, arguments, count, memory=None, process=None):
 
 
 def _is_stateless():
-    """Whether Keras runs a model as a function, as it does to learn what a loaded one returns: it makes no variables."""
+    """Whether Keras runs a model as a function, as it does to learn what a loaded one returns."""
     try:
         keras.Variable(0.0)
     except ValueError:

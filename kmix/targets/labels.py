@@ -117,7 +117,8 @@ class Labels(Target):
         if self.num_classes is None or shape is None:
             return
         if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
-            _checks.fail("With `num_classes`, labels (B,) and (B, 1) must be integer class ids.", received(), _FLOAT_IDS)
+            expected = "With `num_classes`, labels (B,) and (B, 1) must be integer class ids."
+            _checks.fail(expected, received(), _FLOAT_IDS)
         self._check_columns(shape, received)
 
     def _check_columns(self, shape, received):

@@ -64,8 +64,8 @@ def check_ways(model, mixer, places, placed):
                 f"Mix the inputs with it: `MixTrainer(model, kmix.{type(layer).__name__}(...))`.",
             )
     for setting in _ONE_PLAN:
-        given = [layer for layer in inside if setting != "seed" or layer._seed_given]
-        if len({repr(layer.get_config()[setting]) for layer in given}) > 1:
+        compared = [layer for layer in inside if setting != "seed" or layer._seed_given]
+        if len({repr(layer.get_config()[setting]) for layer in compared}) > 1:
             _checks.fail(
                 f"All mixing layers of a model mix with one plan, so they must agree on `{setting}`.",
                 ", ".join(f"{layer.name}: {getattr(layer, setting)!r}" for layer in inside),
