@@ -9,7 +9,7 @@ from helpers import at_step
 from test_losses_metrics import gradient
 
 import kmix
-from kmix._backend import kernels
+from kmix._backend import execution
 from kmix.layers.training_step import TrainingStep, current_step, run_step
 from kmix.mixing import mix_inputs
 from kmix.pairing import RandomPairs, SimilarLabels
@@ -339,7 +339,7 @@ class UnlikePaths(kmix.MixUp):
 @keras.saving.register_keras_serializable(package="contract")
 class UnlikeFused(kmix.MixUp):
     def sample(self, seed, *args, **settings):
-        return super().sample(seed if kernels.fuses() else 99, *args, **settings)
+        return super().sample(seed if execution._FUSES.get() else 99, *args, **settings)
 
 
 @keras.saving.register_keras_serializable(package="contract")

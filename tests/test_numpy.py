@@ -15,8 +15,8 @@ from oracle import cutmix, mixup
 import kmix
 from kmix import _backend, mixing, plan
 from kmix._backend import NUMPY
-from kmix.targets.labels import Labels
-from kmix.targets.sample_weights import mix_weights
+from kmix.targets import BatchInfo, LabelPairs, Labels
+from kmix.targets.sample_weights import mix_weight
 
 SHAPES = [(9, 40, 40, 3), (300, 32, 32, 3), (3, 200, 200, 3), (9, 0, 4, 3), (0, 8, 8, 3), (1, 8, 8, 1)]
 
@@ -30,7 +30,7 @@ def plans(size, spatial=(32, 32)):
 
 
 def mix_labels(y, drawn):
-    return Labels(y).mix(NUMPY, y, drawn, [None])
+    return Labels().mix(NUMPY, y, None, drawn, BatchInfo())[0]
 
 
 def beyond_the_result(function):
@@ -119,7 +119,7 @@ def test_one_number_for_each_sample(size):
     scale = np.abs(x).max()
     np.testing.assert_allclose(mixing.mix_inputs(x, drawn), expected, rtol=1e-5, atol=1e-6 * scale)
     np.testing.assert_allclose(mix_labels(x, drawn), expected, rtol=1e-5)
-    np.testing.assert_allclose(mix_weights(NUMPY, x, drawn), expected, rtol=1e-5)
+    np.testing.assert_allclose(mix_weight(NUMPY, x, drawn), expected, rtol=1e-5)
 
 
 def test_kept_samples_are_kept_beside_mixed_ones():
@@ -143,8 +143,8 @@ def test_partners_within_shards():
     np.testing.assert_allclose(mixing.mix_inputs(x, blend), mixup(x, lam, whole), rtol=1e-5)
     np.testing.assert_array_equal(mixing.mix_inputs(x, blend._replace(box=box)), cutmix(x, box, whole))
     ids = np.arange(12)
-    target = Labels(ids, num_classes=12, labels="pair")
-    np.testing.assert_array_equal(target.mix(NUMPY, ids, blend, [None])[:, 1], whole)
+    pairs, _ = LabelPairs(12).mix(NUMPY, ids, None, blend, BatchInfo())
+    np.testing.assert_array_equal(pairs[:, 1], whole)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "U3", "complex64"])

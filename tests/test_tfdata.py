@@ -153,6 +153,15 @@ def test_class_ids_that_keras_layers_cast_to_float_are_refused():
         ids.map(after)
 
 
+def test_batches_of_four_parts_are_refused():
+    four = data(1).map(lambda x, y: (x, y, tf.ones(tf.shape(y)), y))
+    for function in (layers()["mixup"], lambda *batch: layers()["cutmix"](*batch)):
+        with pytest.raises(ValueError, match="4 parts"):
+            four.map(function)
+    with pytest.raises(ValueError, match="4 parts"):
+        four.enumerate().map(layers()["choice"].at_step)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
 def test_between_keras_cv_layers(kind):
@@ -176,7 +185,7 @@ def test_sequential_as_an_augmenter(kind):
 def test_the_layer_of_a_trainer():
     """Its alpha is a weight of the trainer, which the graph of a data set cannot read."""
     layer, ds = layers()["mixup"], data(2)
-    trainer = kmix.MixTrainer(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), mix=layer)
+    trainer = kmix.MixTrainer(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), mixer=layer)
     trainer.alpha = 0.0
     mixed = ds.enumerate().map(layer.at_step)
     for (x, _), (given, _) in zip(content(mixed), content(ds), strict=True):
