@@ -140,7 +140,7 @@ class Batch(NamedTuple):
             target.check(value, known)
             if index is not None:
                 _check_weight_shape(_backend.static_shape(weights[index]), target._weight_shape(value, known))
-            entries.append(Entry(target, known, _key(path), index))
+            entries.append(Entry(target, known, _key(path) if path else LABELS, index))
         structure = sample_weight if tree.is_nested(sample_weight) else None
 
         def write(batch):
@@ -284,7 +284,10 @@ class Batch(NamedTuple):
         inputs, sizes = self.inputs, None
         if input_mixing is not None:
             sizes, followed = input_mixing.sizes(xp, inputs), plan_for(input_mixing)
-            inputs = _map(lambda leaf: input_mixing.mix(xp, leaf, followed), inputs)
+            if hasattr(inputs, "dtype"):
+                inputs = input_mixing.mix(xp, inputs, followed)
+            else:
+                inputs = tree.map_structure(lambda leaf: input_mixing.mix(xp, leaf, followed), inputs)
             if include_clean:
                 clean = _map(lambda leaf: xp.cast(leaf, input_mixing.dtype(leaf)), self.inputs)
                 inputs = tree.map_structure(lambda first, second: join_rows(xp, first, second, shards), clean, inputs)
@@ -659,7 +662,7 @@ def _doubled(key, value):
 
 def _check_arrays(arrays, x):
     """The array namespace of dense arrays with one batch axis, and whether it serves all of them; or raise."""
-    found, sizes, has_axis = set(), set(), True
+    found, sizes, has_axis, foreign = set(), set(), True, False
     for leaf in arrays:
         framework, _, xp = _backend.kind(leaf)
         if framework is None or (framework != "numpy" and _backend.irregular(leaf)) or leaf.dtype == "object":
@@ -669,6 +672,8 @@ def _check_arrays(arrays, x):
             has_axis = has_axis and len(shape) > 0
         sizes.add(shape[0] if shape else None)
         found.add(xp)
+        # NumPy serves tensors of other frameworks as well.
+        foreign = foreign or (xp is _backend.NUMPY and framework != "numpy")
     if not has_axis or len(sizes - {None}) > 1:
         shapes = [shape for shape in map(_backend.static_shape, arrays) if shape is not None]
         received = f"tensors of shapes {', '.join(map(str, shapes[:8]))}" + (", ..." if len(shapes) > 8 else "")
@@ -678,7 +683,7 @@ def _check_arrays(arrays, x):
         own = {shape[0] for shape in map(_backend.static_shape, tree.flatten(x)) if shape}
         several = isinstance(x, (list, tuple)) and len(own) > 1
         _checks.fail(_BATCH_SIZES, received, _UNEQUAL if several else _BATCH_FIRST)
-    uniform = len(found) == 1 and None not in sizes
+    uniform = len(found) == 1 and None not in sizes and not foreign
     return (found.pop() if uniform else _backend.namespace(*arrays)), uniform
 
 

@@ -54,7 +54,7 @@ def bits(xp, key, first, streams, n, replica=0):
 
     Within a stream, all words differ (position -> word is a bijection), so sorting them never ties.
     """
-    k0, k1 = (xp.word(word) for word in key)
+    k0, k1 = xp.word(key[0]), xp.word(key[1])
     stream = xp.words(streams) + (xp.word(first) + xp.word(replica) * xp.word(_REPLICA))
     salt = xp.hash(stream * xp.word(_GOLDEN) + k1)
     position = xp.hash(xp.words(n) + k0)

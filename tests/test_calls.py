@@ -466,6 +466,40 @@ def _third(step):
     return 0.3
 
 
+@pytest.mark.parametrize("mixer", [kmix.MixUp, kmix.CutMix, kmix.EmbeddingMixup, kmix.Mosaic])
+def test_copies_keep_every_setting(mixer):
+    target = {"labels": Labels(3, class_weight={1: 2.0}), "id": "keep"}
+    pairing = kmix.pairing.RandomPairs(within="shard", allow_self=mixer is kmix.Mosaic)
+    layer = mixer(target=target, pairing=pairing, jit_compile=False, inputs_key=["a", "b"], seed=1, dtype="float16")
+    copies = {
+        "copy": copy.copy(layer),
+        "deepcopy": copy.deepcopy(layer),
+        "pickle": pickle.loads(pickle.dumps(layer)),
+        "config": mixer.from_config(json.loads(json.dumps(layer.get_config()))),
+        "choice": copy.deepcopy(kmix.RandomChoice([layer])).layers[0],
+    }
+    for name, duplicate in copies.items():
+        assert duplicate.jit_compile is False, name
+        assert duplicate.target == target if name != "config" else duplicate.target["id"] == "keep", name
+        assert duplicate.target["labels"] == target["labels"], name
+        assert duplicate.pairing == pairing, name
+        assert tuple(duplicate.inputs_key) == ("a", "b"), name
+        assert duplicate.dtype_policy.name == "float16", name
+        assert duplicate.get_config() == layer.get_config(), name
+    choice = kmix.RandomChoice([layer], jit_compile=False)
+    assert pickle.loads(pickle.dumps(choice)).jit_compile is False
+
+
+def test_a_copy_gives_the_warnings_of_the_layer():
+    """The data format as it was given: a copy did not confirm it."""
+    frames = np.zeros((6, 8, 9), "float32")
+    layer = kmix.CutMix(num_classes=3, seed=1)
+    for duplicate in (layer, kmix.CutMix.from_config(layer.get_config()), copy.deepcopy(layer)):
+        assert duplicate.data_format is None
+        with pytest.warns(UserWarning, match="data_format"):
+            duplicate(frames, Y)
+
+
 def test_copies_go_on_counting_and_keep_functions():
     layer = kmix.RandomChoice([kmix.MixUp(_third, num_classes=3, seed=1)], seed=1)
     layer(X, Y)
@@ -473,6 +507,52 @@ def test_copies_go_on_counting_and_keep_functions():
         assert duplicate.layers[0].alpha is _third
         np.testing.assert_array_equal(duplicate(X, Y)[0], layer.at_step(1, (X, Y))[0])
     assert copy.deepcopy(kmix.MixUp(lambda step: 0.3)).alpha(0) == 0.3
+
+
+def _fails_at_two(step):
+    return 0.5 if step != 2 else None
+
+
+class Failing(kmix.targets.Target):
+    """Fails where the labels are negative."""
+
+    def mix(self, xp, y, weight, plan, info):
+        if float(to_numpy(y).min()) < 0:
+            raise RuntimeError("own target")
+        return y, weight
+
+
+class NoPartners(kmix.pairing.Pairing):
+    """Fails where the labels are negative."""
+
+    needs_targets = True
+
+    def partners(self, xp, words, key, targets):
+        if float(to_numpy(targets["labels"]).min()) < 0:
+            raise RuntimeError("own rule")
+        return xp.argsort(words)
+
+
+def _own(y, plan):
+    return y if float(to_numpy(y).min()) >= 0 else None
+
+
+@pytest.mark.parametrize("convert", [unchanged, to_native, to_tensorflow], ids=["numpy", "native", "tensorflow"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"alpha": _fails_at_two}, {"target": _own}, {"target": Failing()}, {"pairing": NoPartners()}],
+    ids=["schedule", "callable", "target", "pairing"],
+)
+def test_a_call_that_raises_is_not_counted(settings, convert):
+    layer = kmix.MixUp(**{"alpha": 0.5, "seed": 1, **settings})
+    good, bad = convert((X, Y.astype("float32"))), convert((X, Y.astype("float32") - (settings.keys() != {"alpha"})))
+    for step in range(2):
+        assert_near(layer(*good), to_numpy(layer.at_step(step, (X, Y.astype("float32")))))
+    for _ in range(2):
+        with pytest.raises((ValueError, RuntimeError), match=r"one finite number|must return|own"):
+            layer(*bad)
+    if "alpha" not in settings:
+        assert_near(layer(*good), to_numpy(layer.at_step(2, (X, Y.astype("float32")))))
 
 
 def test_choices_among_choices_with_one_seed():

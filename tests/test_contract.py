@@ -193,25 +193,25 @@ def test_xla_mixes_alike(name):
 class LabelsTwice(kmix.MixUp):
     """Mixes the labels a second time, with the same plan."""
 
-    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
-        once = super()._draw_and_mix(key, alphas, batch, include_clean)
-        return super()._draw_and_mix(key, alphas, once, include_clean)._replace(inputs=once.inputs)
+    def _draw_and_mix(self, plan_xp, key, alphas, batch, *args):
+        once = super()._draw_and_mix(plan_xp, key, alphas, batch, *args)
+        return super()._draw_and_mix(plan_xp, key, alphas, once, *args)._replace(inputs=once.inputs)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class InputsTwice(kmix.MixUp):
-    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
-        once = super()._draw_and_mix(key, alphas, batch, include_clean)
-        return once._replace(inputs=super()._draw_and_mix(key, alphas, once, include_clean).inputs)
+    def _draw_and_mix(self, plan_xp, key, alphas, batch, *args):
+        once = super()._draw_and_mix(plan_xp, key, alphas, batch, *args)
+        return once._replace(inputs=super()._draw_and_mix(plan_xp, key, alphas, once, *args).inputs)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class LabelsOfOthers(kmix.MixUp):
     """Labels by a plan of their own."""
 
-    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
-        other = super()._draw_and_mix(key._replace(seed=99), alphas, batch, include_clean)
-        return other._replace(inputs=super()._draw_and_mix(key, alphas, batch, include_clean).inputs)
+    def _draw_and_mix(self, plan_xp, key, alphas, batch, *args):
+        other = super()._draw_and_mix(plan_xp, key._replace(seed=99), alphas, batch, *args)
+        return other._replace(inputs=super()._draw_and_mix(plan_xp, key, alphas, batch, *args).inputs)
 
 
 @keras.saving.register_keras_serializable(package="contract")
@@ -330,9 +330,10 @@ class SameSteps(kmix.MixUp):
 class UnlikePaths(kmix.MixUp):
     """Another plan on tensors than on NumPy arrays."""
 
-    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
+    def _draw_and_mix(self, plan_xp, key, alphas, batch, *args):
         on_numpy = isinstance(batch.inputs, np.ndarray)
-        return super()._draw_and_mix(key if on_numpy else key._replace(seed=99), alphas, batch, include_clean)
+        key = key if on_numpy else key._replace(seed=99)
+        return super()._draw_and_mix(plan_xp, key, alphas, batch, *args)
 
 
 @keras.saving.register_keras_serializable(package="contract")
@@ -354,16 +355,17 @@ class WrongShare(kmix.CutMix):
 class OtherPlan(kmix.MixUp):
     """Mixes with partners from a second batch by another plan."""
 
-    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
-        return super()._draw_and_mix(key._replace(step=key.step + int(batch.second)), alphas, batch, include_clean)
+    def _draw_and_mix(self, plan_xp, key, alphas, batch, *args):
+        key = key._replace(step=key.step + int(batch.second))
+        return super()._draw_and_mix(plan_xp, key, alphas, batch, *args)
 
 
 @keras.saving.register_keras_serializable(package="contract")
 class CleanLast(kmix.MixUp):
     """The clean samples come behind the mixed ones."""
 
-    def _draw_and_mix(self, key, alphas, batch, include_clean=None):
-        mixed = super()._draw_and_mix(key, alphas, batch, include_clean)
+    def _draw_and_mix(self, plan_xp, key, alphas, batch, *args):
+        mixed = super()._draw_and_mix(plan_xp, key, alphas, batch, *args)
         n = batch.size() * self.include_clean
         swapped = keras.tree.map_structure(lambda leaf: batch.xp.concat([leaf[n:], leaf[:n]]), mixed.arrays)
         return mixed.with_arrays(swapped)

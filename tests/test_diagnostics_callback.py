@@ -109,6 +109,7 @@ def test_a_layer_in_a_pipeline_and_a_plain_model():
             )
         },
         {"mixer": kmix.EmbeddingMixup(0.4, seed=1), "places": ["hidden"]},
+        {"mixer": kmix.EmbeddingMixup(0.4, include_clean=True, seed=1), "places": ["hidden"]},
         {"mixer": kmix.MixUp(0.4, include_clean=True, seed=1)},
         {"mixer": kmix.MixUp(0.4, seed=1), "mix_losses": True},
     ],

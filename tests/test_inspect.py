@@ -300,7 +300,7 @@ def clean(seed):
         lambda: numbered(kmix.MixUp(alpha, num_classes=2, **common), both(two)),
         lambda: numbered(kmix.MixUp(alpha, target="keep", **common), both(tags)),
         lambda: numbered(
-            kmix.CutMix(alpha, bounding_box_format="xyxy", **common, **where),
+            kmix.CutMix(alpha, target={"bounding_boxes": BoundingBoxes("xyxy")}, **common, **where),
             [{"images": image, "bounding_boxes": box} for image, box in zip(x, boxes, strict=True)],
         ),
     ]

@@ -257,7 +257,9 @@ def test_partners_by_label():
 
 def test_class_weights_weigh_the_pair():
     model = network()
-    trainer = kmix.MixTrainer(model, mixer=mixup(target=kmix.targets.Labels(CLASSES, class_weight={1: 3.0})), mix_losses=True)
+    trainer = kmix.MixTrainer(
+        model, mixer=mixup(target=kmix.targets.Labels(CLASSES, class_weight={1: 3.0})), mix_losses=True
+    )
     trainer.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
     plan, x = mixed_by_hand()
     weights = np.where(IDS == 1, 3.0, 1.0)

@@ -469,6 +469,17 @@ def test_a_loop_after_a_fit_that_was_broken_off_counts(kind, asked):
     assert run.step == trained[-1] + 1
 
 
+@ended
+def test_a_second_generator_after_a_fit_that_was_broken_off():
+    run = Run("generator")
+    with pytest.raises(KeyboardInterrupt):
+        run.fit(Stop())
+    numbers = run.fit()
+    assert numbers == list(range(numbers[0], numbers[0] + BATCHES))
+    assert numbers[0] >= 2
+    assert run.step == numbers[-1] + 1
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="tf.data may still read ahead of the generator")
 def test_a_second_fit_on_one_generator():
     numbering, numbers, model = kmix.data.Numbering(), [], Pairs()

@@ -17,6 +17,8 @@ CLASSES = 3
 PLAIN = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
 SGD = keras.optimizers.SGD
 
+GAPS = kmix.targets.Labels(nan_is_missing=True)
+
 
 def mixup(**settings):
     return kmix.MixUp(**{"alpha": 1.0, "seed": 3, **settings})
@@ -58,14 +60,14 @@ PICTURES = {
         data(6, (4, 4, 2)),
         ids(96).reshape(6, 4, 4),
         network(shape=(4, 4, 2)),
-        "sparse_categorical_crossentropy",
+        kmix.losses.SoftLabelCrossentropy(),
         cutmix(target="segmentation_masks"),
     ),
     "masks with an axis": lambda: (
         data(6, (4, 4, 2)),
         ids(96).reshape(6, 4, 4, 1),
         network(shape=(4, 4, 2)),
-        "sparse_categorical_crossentropy",
+        kmix.losses.SoftLabelCrossentropy(),
         cutmix(target="segmentation_masks"),
     ),
     "ids that are kept": lambda: (
@@ -119,6 +121,7 @@ def two_outputs(columns=CLASSES):
     return keras.Model(inputs, outputs)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")  # for an output without a loss
 @pytest.mark.parametrize("way", ["kept", "without a loss", "without a loss or classes"])
 def test_ids_of_an_output_that_no_mixed_label_meets_are_those_of_the_model(way):
     x, model = data(6, (5,)), two_outputs(1 if way.endswith("classes") else CLASSES)
@@ -230,7 +233,7 @@ def gaps(n):
 @pytest.mark.parametrize("loss", ["mse", keras.losses.MeanAbsoluteError(), kmix.losses.SoftLabelCrossentropy()])
 def test_gaps_in_several_columns_are_refused_where_only_samples_have_weights(loss):
     raises(
-        lambda: trainer_of(network(activation=None), mixup(target=kmix.targets.Labels(nan_is_missing=True)), loss),
+        lambda: trainer_of(network(activation=None), mixup(target=GAPS), loss),
         "weights",
         "one output",
         "multi_label=True",
@@ -240,7 +243,7 @@ def test_gaps_in_several_columns_are_refused_where_only_samples_have_weights(los
 
 def test_gaps_of_a_model_without_known_outputs_are_refused_in_the_first_step():
     model = keras.Sequential([keras.layers.Dense(CLASSES)])
-    trainer = trainer_of(model, mixup(target=kmix.targets.Labels(nan_is_missing=True)), "mse")
+    trainer = trainer_of(model, mixup(target=GAPS), "mse")
     # With as many samples as classes, Keras would find no error.
     raises(lambda: trainer.train_on_batch(data(CLASSES, (5,)), gaps(CLASSES)), "multi_label=True", errors=ValueError)
 
@@ -249,7 +252,7 @@ def test_gaps_meet_the_loss_that_weighs_classes():
     x, model = data(6, (5,)), network(activation="sigmoid")
     y = np.where(np.isnan(gaps(6)), np.nan, oracle.one_hot(ids(), CLASSES)).astype("float32")
     loss = kmix.losses.SoftLabelCrossentropy(multi_label=True)
-    trainer = trainer_of(model, mixup(target=kmix.targets.Labels(nan_is_missing=True)), loss)
+    trainer = trainer_of(model, mixup(target=GAPS), loss)
     logged, plan = trainer.train_on_batch(x, y), trainer.plan(0, 6)
     p = to_numpy(model(oracle.mixup(x, *plan[:2]).astype("float32"))).astype("float64")
     lam, partner = plan.lam[:, None], y[plan.permutation]
@@ -259,11 +262,11 @@ def test_gaps_meet_the_loss_that_weighs_classes():
     ]
     assert logged == pytest.approx(np.mean(lam * terms[0] + (1 - lam) * terms[1]), rel=1e-4)
     raises(
-        lambda: trainer_of(model, mixup(target=kmix.targets.Labels(nan_is_missing=True)), loss, weighted_metrics=["mae"]),
+        lambda: trainer_of(model, mixup(target=GAPS), loss, weighted_metrics=["mae"]),
         "multi_label",
         errors=ValueError,
     )
-    trainer_of(network(1, None), mixup(target=kmix.targets.Labels(nan_is_missing=True)), "mse", weighted_metrics=["mae"])
+    trainer_of(network(1, None), mixup(target=GAPS), "mse", weighted_metrics=["mae"])
 
 
 # As of the model.

@@ -61,9 +61,7 @@ def losses_of(trainer, x, y, w, plan, clean=False):
 @every_way
 @pytest.mark.parametrize("clean", [False, True])
 def test_partners_by_label(way, clean):
-    trainer = regression(
-        way, pairing=kmix.pairing.SimilarLabels(0.3, allow_self=False), include_clean=clean
-    )
+    trainer = regression(way, pairing=kmix.pairing.SimilarLabels(0.3, allow_self=False), include_clean=clean)
     x, y, w = numbers(16, 5), numbers(16, 1, seed=1), np.linspace(0.5, 2, 16, dtype="float32")
     plans = [trainer.plan(step, 16, targets=y) for step in range(2)]
     assert all(len(set(plan.permutation)) < 16 and (plan.permutation != np.arange(16)).all() for plan in plans)
@@ -97,7 +95,11 @@ def test_within_is_saved_and_one_device_is_one_shard(within, tmp_path):
 
 def test_settings_that_are_refused():
     raises(lambda: regression("mixer", trainer_settings={"within": "device"}), "`within`", "'batch', 'shard'")
-    raises(lambda: regression("mixer", pairing="similar_labels", trainer_settings={"within": "shard"}), "whole batch", "shard")
+    raises(
+        lambda: regression("mixer", pairing="similar_labels", trainer_settings={"within": "shard"}),
+        "whole batch",
+        "shard",
+    )
     for gone in ("pairing", "bandwidth", "pairing_by", "keep_clean", "labels", "mix", "at", "interpolate", "dtype"):
         raises(lambda gone=gone: regression("mixer", trainer_settings={gone: None}), gone, errors=TypeError)
     layers = [kmix.EmbeddingMixup(rate=0.5), kmix.EmbeddingMixup()]

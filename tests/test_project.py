@@ -92,6 +92,13 @@ def test_no_module_imports_itself_by_way_of_others():
     graphlib.TopologicalSorter(found).prepare()
 
 
+def test_every_module_is_imported():
+    found = dict(modules())
+    imported = {name for tree in found.values() for name in imports(tree)}
+    packages = {module.rpartition(".")[0] for module in found}
+    assert set(found) - imported - packages == set()
+
+
 def test_an_import_that_points_up_is_noticed():
     tree = ast.parse("def late():\n    from kmix.layers import mixup\nfrom kmix import _checks")
     assert pointing_up({"kmix.plan": tree}) == ["kmix.plan imports kmix.layers.mixup"]
@@ -128,8 +135,9 @@ def test_long_files_and_functions_are_noticed():
     assert too_long("m", 'def f():\n    """A.\n\n' + "    B.\n" * 60 + '    """\n' + "    x = 1\n" * 49) == []
 
 
-# A named tuple's methods; Python's own; by `_direction` Keras' callbacks tell whether more of a metric is better.
-OPEN_NAMES = {"_replace", "_asdict", "_fields", "_make", "_getframe", "_direction"}
+# A named tuple's methods; Python's own; by `_direction` Keras' callbacks tell whether more of a metric is better; where
+# PyTorch documents how to break a graph.
+OPEN_NAMES = {"_replace", "_asdict", "_fields", "_make", "_getframe", "_direction", "_dynamo"}
 
 
 def private(name):

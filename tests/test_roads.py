@@ -8,6 +8,7 @@ from helpers import CODE_PATHS, at_step, at_steps, call, pipeline, to_native, to
 from oracle import crossentropy, cutmix, dense, kept_share, mixup, one_hot, softmax, weighted
 
 import kmix
+from kmix.targets import LabelPairs, Labels
 
 pytestmark = pytest.mark.parametrize("path", CODE_PATHS)
 
@@ -49,7 +50,7 @@ def test_mixup_is_the_formula(path, step):
 def test_cutmix_is_the_formula(path, step, spatial):
     x, y = batch((9, *spatial, 3))
     layer = cutmix_layer()
-    plan = layer.plan(step, len(x), spatial)
+    plan = layer.plan(step, len(x), spatial_shape=spatial)
     mixed_x, mixed_y = at_step(path, layer, step, (x, y))
     np.testing.assert_array_equal(mixed_x, cutmix(x, plan.box, plan.permutation))
     share = kept_share(plan.box, spatial)
@@ -85,7 +86,7 @@ def test_weighted_pair_of_losses(path, layer):
     (x, y), w = batch(), rng.uniform(0, 3, 9).astype("float32")
     w[2] = 0
     layer = layer()
-    plan = layer.plan(3, 9, (7, 6))
+    plan = layer.plan(3, 9, spatial_shape=(7, 6))
     _, mixed_y, mixed_w = at_step(path, layer, 3, (x, y, w))
     p = rng.dirichlet(np.ones(CLASSES), 9)
     pair = -(plan.lam * w * np.log(p[np.arange(9), y]))
@@ -104,8 +105,8 @@ def test_pairs_are_the_dense_labels(path, layer, with_weights):
     rng = np.random.default_rng(1)
     (x, y), w = batch(), rng.uniform(0, 3, 9).astype("float32")
     w[[2, 4]] = 0
-    layer = kmix.RandomChoice([layer(labels="pair", num_classes=90)], seed=1)
-    plan = layer.plan(3, 9, (7, 6))
+    layer = kmix.RandomChoice([layer(target=LabelPairs(90), num_classes=None)], seed=1)
+    plan = layer.plan(3, 9, spatial_shape=(7, 6))
     mixed = at_step(path, layer, 3, (x, y + 60, w) if with_weights else (x, y[:, None] + 60))
     assert mixed[1].shape == (9, 3)
     assert mixed[1].dtype == "float32"
@@ -124,7 +125,7 @@ def test_pairs_that_are_off_are_the_class_alone(path):
     x, y = batch()
     w = np.ones(9, "float32")
     w[4], w[5] = 0, np.nan
-    pairs = at_step(path, mixup_layer(labels="pair", rate=0.0), 0, (x, y, w))[1]
+    pairs = at_step(path, mixup_layer(target=LabelPairs(CLASSES), num_classes=None, rate=0.0), 0, (x, y, w))[1]
     np.testing.assert_array_equal(pairs, np.stack([y, y, np.ones(9)], axis=1))
 
 
@@ -204,7 +205,7 @@ def test_random_choice_takes_every_branch(path):
     choice = kmix.RandomChoice([mixup_layer(), cutmix_layer()], seed=4)
     taken = set()
     for step, (mixed_x, mixed_y) in enumerate(at_steps(path, choice, 8, (x, y))):
-        plan = choice.plan(step, 9, (8, 8))
+        plan = choice.plan(step, 9, spatial_shape=(8, 8))
         expected = mixup(x, plan.lam, plan.permutation) if plan.box is None else cutmix(x, plan.box, plan.permutation)
         np.testing.assert_allclose(mixed_x, expected, atol=1e-5)
         np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), plan.lam, plan.permutation), atol=1e-5)
@@ -274,7 +275,7 @@ def test_nested_inputs_and_labels_share_one_plan(path):
     table = np.random.default_rng(2).normal(size=(9, 4)).astype("float32")
     targets = {"kind": y, "value": table[:, 0], "tags": (table > 0).astype("int32")}
     weights = {"kind": np.ones(9, "float32"), "value": np.arange(9.0), "tags": np.ones(9)}
-    layer = mixup_layer(num_classes={"kind": CLASSES})
+    layer = mixup_layer(target={"kind": Labels(CLASSES), "value": "labels", "tags": "labels"}, num_classes=None)
     plan = layer.plan(2, 9)
     x, mixed, w = at_step(path, layer, 2, ({"image": image, "table": (table,)}, targets, weights))
     mix = lambda values: mixup(values, plan.lam, plan.permutation)
@@ -317,7 +318,7 @@ def test_the_input_is_not_changed(path):
 def test_dictionaries(path):
     x, y = batch((9, 8, 8, 3))
     data = {"images": x, "labels": y, "sample_weight": np.arange(9.0, dtype="float32"), "id": np.arange(9)}
-    layer = mixup_layer(passthrough=["id"])
+    layer = mixup_layer(target={"id": "keep"})
     mixed = at_step(path, layer, 1, data)
     expected = at_step(path, mixup_layer(), 1, (x, y, data["sample_weight"]))
     assert list(mixed) == list(data)
@@ -346,6 +347,19 @@ def test_keras_schedule_as_alpha(path):
     first = at_step(path, layer, 0, (x, y))[0]
     np.testing.assert_allclose(first, at_step(path, mixup_layer(), 0, (x, y))[0], atol=1e-5)
     np.testing.assert_array_equal(at_step(path, layer, 5, (x, y))[0], x)
+
+
+@pytest.mark.parametrize("step", [3, 2**24 + 1, 2**31 + 3, 2**32 - 1])
+def test_a_schedule_sees_the_exact_step(path, step):
+    """Every odd step mixes as the first does; a ramp that has ended stays where it is."""
+    x, y = batch()
+    odd = kmix.MixUp(lambda step: 0.7 * (step % 2), num_classes=CLASSES, seed=11)
+    ramp = kmix.MixUp(kmix.schedules.Linear(0.0, 0.7, 3), num_classes=CLASSES, seed=11)
+    expected = mixup_layer().at_step(step, (x, y))
+    for layer in (odd, ramp):
+        for ours, other in zip(at_step(path, layer, step, (x, y)), expected, strict=True):
+            np.testing.assert_allclose(ours, other, atol=1e-4)
+    np.testing.assert_array_equal(at_step(path, odd, step - 1, (x, y))[0], x)
 
 
 @pytest.mark.fast("*numpy", "*native")

@@ -552,7 +552,11 @@ def test_training_goes_on_in_a_new_process(way, tmp_path):
     trainer.fit(x, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
     run(RESUME.format(tests=os.path.dirname(__file__), path=path, way=way))
     resumed = list(np.load(path + ".npz").values())
-    uninterrupted = [*trainer.get_weights(), *trainer.plan(12, 8, spatial_shape=(6, 6))[:2], trainer.evaluate(x, Y, verbose=0)]
+    uninterrupted = [
+        *trainer.get_weights(),
+        *trainer.plan(12, 8, spatial_shape=(6, 6))[:2],
+        trainer.evaluate(x, Y, verbose=0),
+    ]
     for a, b in zip(resumed, uninterrupted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     loaded = keras.saving.load_model(path)

@@ -8,7 +8,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from kmix._backend.arrays import NAMESPACES, dtype, within_vmap, is_symbolic
+from kmix._backend.arrays import NAMESPACES, dtype, is_symbolic, within_vmap
 from kmix._backend.execution import program_for
 from kmix._backend.numpy_ops import NUMPY
 from kmix._backend.operations import MASK, Namespace

@@ -63,6 +63,13 @@ class NumPy(Namespace):
     def argsort(self, x):
         return np.argsort(x, kind="stable").astype("int32")
 
+    def rows(self, indices):
+        return indices if indices.ndim == 1 else super().rows(indices)
+
+    def require(self, condition, message):
+        if not condition.all():
+            raise ValueError(message)
+
     def take(self, x, indices):
         return x[self.rows(indices)]
 

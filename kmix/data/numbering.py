@@ -28,10 +28,10 @@ class Numbering(keras.callbacks.Callback):
     `fit` and loops of your own go on from the highest number used: `fit` has used a number when it has trained on the
     batch, a loop when it has taken it. What `fit` has read ahead is numbered anew. Two limits:
 
-    - To build a model, Keras takes a batch of a `tf.data.Dataset` before `fit` begins. What a loop took before it counts
-      for a model that the last `fit` trained, too, and for any model if you ask for the state after the loop.
+    - To build a model, Keras takes a batch of a `tf.data.Dataset` before `fit` begins. What a loop took before counts
+      if the model is that of the last `fit`, and for any model if you ask for the state after the loop.
     - Where batches are regrouped after they were numbered (`unbatch`, `batch`), all that was handed out counts as used.
-      If the length of the data is not known, this is seen at the end of the first epoch; in a generator that is read
+      If the length of the data is not known, this is found at the end of the first epoch; in a generator that is read
       with `steps_per_epoch`, never: number the batches that it makes.
 
     Args:
@@ -91,8 +91,8 @@ class Numbering(keras.callbacks.Callback):
         self._numbered: Any = None
         self._dataset: DatasetNumbers | None = None
         self._length, self._indexed = 0, False
-        # Of an iterable: the last iteration, whether it came to its end, and the first number that Keras took before its
-        # callbacks heard of `fit`.
+        # Of an iterable: the last iteration, whether it came to its end, and the first number that Keras took before
+        # its callbacks heard of `fit`.
         self._iteration, self._finished = 0, True
         self._peeked: int | None = None
         # Of `fit`: whether it began and did not end (it may have been broken off), whether its first epoch is to come,

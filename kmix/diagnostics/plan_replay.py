@@ -92,12 +92,17 @@ class PlanReplay:
         """The batch of a training step. Hidden layers mix the inputs later."""
         trainer, step_mixer = self.mixer, self.mixer._step_mixer
         x, y, sample_weight = (*batch, None)[:3]
-        loss = trainer.loss if trainer.compiled else None
+        # Where losses are mixed, any loss may compare with class ids.
+        loss = trainer.loss if trainer.compiled and not trainer.mix_losses else None
         y, target = step_mixer._labels.read(y, loss)
         y = tree.map_structure(_backend.values, y)
         early = layer.input_mixing if trainer.mixer is not None and not trainer.places else None
         read = Batch.read((x, y, sample_weight), Reading(target, input_mixing=early, partners=layer._partners))
-        return read.check_values().encode().mix(plan, early, layer.include_clean).write(layer.include_clean)
+        mixed = read.check_values().encode().mix(plan, early, layer.include_clean).write(layer.include_clean)
+        if early is not None:
+            return mixed
+        copies = 2 if layer.include_clean else 1
+        return tree.map_structure(lambda leaf: np.concatenate([_backend.values(leaf)] * copies), x), *mixed[1:]
 
 
 def _alpha_of(layer, step):

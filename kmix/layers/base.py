@@ -125,6 +125,7 @@ class MixLayer(keras.layers.Layer):
             _seed_given=seed is not None,
         )
         self._pairing: Pairing = to_pairing(pairing)
+        self._pairs_by_targets = self._pairing.needs_targets
         self._alpha: Any = Alpha(alpha) if self._has_alpha else None
         self._counter = _backend.Counter()
         # Whether a model is known to call it.
@@ -192,7 +193,7 @@ class MixLayer(keras.layers.Layer):
                 "Write `layer.at_step(step, (x, y))` and make the step an argument of the function.",
             )
         with _backend.device_of(leaf), _backend.fusing(self.jit_compile):
-            given = given._replace(xp=xp).check_values()
+            given = given._replace(xp=xp, uniform=given.uniform and xp is given.xp).check_values()
             self._check_pairing(given)
             if key is not None:
                 return self._mix_step(key, given, leaf)
@@ -205,7 +206,9 @@ class MixLayer(keras.layers.Layer):
 
     def _mix_step(self, key, given, leaf):
         """Mix a checked batch, of which `leaf` is an array, with the `PlanKey` of a step."""
-        plan_xp, step = _backend.plan_namespace(given.xp, key.step, leaf)
+        plan_xp, step = _backend.NUMPY, key.step
+        if given.xp is not plan_xp:
+            plan_xp, step = _backend.plan_namespace(given.xp, step, leaf)
         # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
         alphas = self._alphas(plan_xp, step, leaf)
 
@@ -243,7 +246,7 @@ class MixLayer(keras.layers.Layer):
         """
         key = key._replace(seed=self.seed if key.seed is None else key.seed)
         pairing = self._pairing
-        known = targets() if pairing.needs_targets else {}
+        known = targets() if self._pairs_by_targets else {}
         plan = self.sample(
             key.seed,
             key.step,
@@ -272,7 +275,7 @@ class MixLayer(keras.layers.Layer):
             return []
         if given and self in given:
             return [given[self]]
-        framework, symbolic, _ = _backend.kind(leaf)
+        framework, symbolic = (None, False) if xp is _backend.NUMPY else _backend.kind(leaf)[:2]
         return [self._alpha.at(xp, step, symbolic, symbolic and framework == "jax")]
 
     def _reading(self):
@@ -289,7 +292,7 @@ class MixLayer(keras.layers.Layer):
 
     def _check_pairing(self, batch):
         """Raise unless partners can be chosen for a batch."""
-        if self._pairing.needs_targets:
+        if self._pairs_by_targets:
             self._pairing.check_targets(batch.by_key())
 
     def _constants(self):
@@ -319,9 +322,10 @@ class MixLayer(keras.layers.Layer):
             _checks.fail("`training` must be True or False.", f"training={kwargs['training']!r}", error=TypeError)
         values = {**dict(zip(("x", "y", "sample_weight"), args, strict=False)), **kwargs}
         training = values.pop("training", None)
-        batch, arrays, found = self._labelled(**values), [], set()
+        batch, found = self._labelled(**values), set()
+        arrays: list[Any] = []
         for value in values.values():
-            arrays += _arrays(value)
+            arrays += [value] if hasattr(value, "dtype") else filter(_is_array, tree.flatten(value))
         for leaf in arrays:
             found.add(_backend.kind(leaf)[:2])
         if ("keras", True) in found:
@@ -609,7 +613,7 @@ def _rebuild(cls, arguments, count, memory=None, process=None):
 
 
 def _is_stateless():
-    """Whether Keras runs a model as a function, as it does to learn what a loaded one returns: it makes no variables."""
+    """Whether Keras runs a model as a function, as it does to learn what a loaded one returns."""
     try:
         keras.Variable(0.0)
     except ValueError:
@@ -624,9 +628,8 @@ def _as_given(x, y=None, sample_weight=None):
     return x if y is None else (x, y)
 
 
-def _arrays(value):
-    """The arrays of a structure."""
-    return [value] if hasattr(value, "dtype") else [leaf for leaf in tree.flatten(value) if hasattr(leaf, "dtype")]
+def _is_array(leaf):
+    return hasattr(leaf, "dtype")
 
 
 def _plain(target):

@@ -44,12 +44,14 @@ def reserve(owner, first, count=16):
 
 def check(first, count):
     """Raise unless the `count` streams from `first` on are reserved for one owner."""
-    if not any(taken.start <= first and first + count <= taken.stop for taken in _RESERVED.values()):
-        _checks.fail(
-            "A plan must be drawn from reserved streams.",
-            f"streams {first} to {first + count - 1}",
-            "Write `stream = kmix.plan.reserve(name, first, count)` and pass that.",
-        )
+    for taken in _RESERVED.values():
+        if taken.start <= first and first + count <= taken.stop:
+            return
+    _checks.fail(
+        "A plan must be drawn from reserved streams.",
+        f"streams {first} to {first + count - 1}",
+        "Write `stream = kmix.plan.reserve(name, first, count)` and pass that.",
+    )
 
 
 MIXUP = reserve("MixUp", 0)

@@ -63,20 +63,21 @@ class Labels(Target):
 
     def check(self, y, info):
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)
-        received = _Received(y, info)
+        # Only an error needs the words.
+        received = functools.partial(_received, y, info)
         if "float" in dtype:
             self._check_floats(shape, received)
         elif "int" in dtype or dtype == "bool":
             self._check_integers(shape, received)
         else:
-            _checks.fail("Labels must be float or integer.", received, "Turn strings into class ids.")
+            _checks.fail("Labels must be float or integer.", received(), "Turn strings into class ids.")
         if shape is None or (len(shape) < 3 and not info.pastes):
             return
         if len(shape) > 2 and not self.any_shape:
             pasted = " An input mixer that pastes would have to paste a target with its spatial axes." * info.pastes
             _checks.fail(
                 f"Labels have the shape (B,), (B, 1) or (B, C).{pasted}",
-                received,
+                received(),
                 "Say what this is with `target=`: `SegmentationMasks(...)`, `BoundingBoxes(...)`, `Keep()`, a callable "
                 "`(y, plan) -> y`, or `Labels(any_shape=True)` for probabilities of each position, which are blended.",
             )
@@ -89,7 +90,7 @@ class Labels(Target):
             _checks.fail(
                 "This mixer pastes parts of the inputs, and labels with one column for each position of the inputs may "
                 "have to be pasted as well.",
-                f"{received} for inputs with {shape[1]} positions",
+                f"{received()} for inputs with {shape[1]} positions",
                 f"If the columns are classes, pass `num_classes={shape[1]}`. Else say what they are with `target=`: "
                 "`Labels(any_shape=True)` weighs them by the shares, `Keep()` leaves them unchanged, and a callable "
                 "`(y, plan) -> y` mixes them your way.",
@@ -102,13 +103,13 @@ class Labels(Target):
         if self.nan_is_missing and (shape is None or len(shape) > 2):
             _checks.fail(
                 "`nan_is_missing` reads float labels (B,), (B, 1) or (B, C).",
-                received,
+                received(),
                 "One-hot encode class ids as float, with rows of NaN where the class is not known.",
             )
         if self.class_weight is not None and (shape is None or len(shape) != 2 or shape[1] in (1, None)):
             _checks.fail(
                 "`class_weight` needs class ids, or soft labels (B, C).",
-                received,
+                received(),
                 "Leave it out, or pass sample weights.",
             )
         if self.class_weight is not None:
@@ -116,37 +117,38 @@ class Labels(Target):
         if self.num_classes is None or shape is None:
             return
         if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
-            _checks.fail("With `num_classes`, labels (B,) and (B, 1) must be integer class ids.", received, _FLOAT_IDS)
+            expected = "With `num_classes`, labels (B,) and (B, 1) must be integer class ids."
+            _checks.fail(expected, received(), _FLOAT_IDS)
         self._check_columns(shape, received)
 
     def _check_columns(self, shape, received):
         if self.num_classes is not None and len(shape) > 1 and shape[-1] not in (self.num_classes, None):
             _checks.fail(
                 f"With `num_classes={self.num_classes}`, labels (B, C) have {self.num_classes} columns.",
-                received,
+                received(),
                 "Pass the number of their columns, or leave out `num_classes`.",
             )
 
     def _check_integers(self, shape, received):
         if self.nan_is_missing:
-            _checks.fail("`nan_is_missing` reads float labels.", received, "One-hot encode class ids as float.")
+            _checks.fail("`nan_is_missing` reads float labels.", received(), "One-hot encode class ids as float.")
         if shape is None:
             _checks.fail(
                 "The rank of integer labels must be known, to tell class ids from multi-hot labels.",
-                received,
+                received(),
                 "First call `y.set_shape([None])` on them.",
             )
         if len(shape) > 2:
             _checks.fail(
                 "Integer labels must be class ids (B,) or (B, 1), or multi-hot (B, C).",
-                received,
+                received(),
                 "Say what this is with `target=`: `SegmentationMasks(...)`, `Keep()`, a callable `(y, plan) -> y`; or "
                 "one-hot encode labels of each position as float, and write `Labels(any_shape=True)`.",
             )
         if len(shape) == 2 and shape[1] is None:
             _checks.fail(
                 "The last dimension of integer labels must be known, to tell class ids (B, 1) from multi-hot (B, C).",
-                received,
+                received(),
                 "First call `y.set_shape([None, 1])` on them.",
             )
         if len(shape) == 2 and shape[1] != 1:
@@ -155,7 +157,7 @@ class Labels(Target):
         elif self.num_classes is None:
             _checks.fail(
                 "Integer labels are class ids and are one-hot encoded before mixing, which needs `num_classes`.",
-                f"{received} without `num_classes`",
+                f"{received()} without `num_classes`",
                 "Pass `num_classes=`. For regression, or for binary labels 0 and 1 with a single sigmoid output, cast "
                 "the labels to float.",
             )
@@ -337,14 +339,8 @@ class LabelUnion(Target):
         return keras.KerasTensor(y.shape, dtype="float32"), weight
 
 
-class _Received:
-    """What labels are, in words: only an error needs them."""
-
-    def __init__(self, y, info):
-        self._y, self._info = y, info
-
-    def __str__(self):
-        return f"{self._info.name} of shape {_backend.static_shape(self._y)} and dtype {_backend.dtype(self._y)}"
+def _received(y, info):
+    return f"{info.name} of shape {_backend.static_shape(y)} and dtype {_backend.dtype(y)}"
 
 
 def one_hot(xp, ids, num_classes):

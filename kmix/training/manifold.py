@@ -8,10 +8,10 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.layers import MixLayer
+from kmix.layers.input_mixing import check_batch_of_plan
 from kmix.layers.keras_masks import MixMask
 from kmix.layers.training_step import current_step
 from kmix.mixing import mix_inputs
-from kmix.layers.input_mixing import check_batch_of_plan
 from kmix.mixing.padding_masks import mix_masks
 from kmix.training import graph as graphs
 

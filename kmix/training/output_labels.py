@@ -8,10 +8,10 @@ import keras
 from keras import ops
 
 from kmix import _backend, _checks
-from kmix.layers.training_step import current_step
-from kmix.losses import SoftLabelCrossentropy
 from kmix.batch import targets_of
 from kmix.label_forms import resolve
+from kmix.layers.training_step import current_step
+from kmix.losses import SoftLabelCrossentropy
 from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
 
 tree = keras.tree

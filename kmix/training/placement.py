@@ -1,5 +1,7 @@
 """The three ways to mix in a training step, and what the layers of a model must agree on."""
 
+from typing import Any
+
 import keras
 
 from kmix import _checks
@@ -53,7 +55,7 @@ def check_ways(model, mixer, places, placed):
         )
     if places is not None and (len(places) == 0 or len(set(places)) < len(places)):
         _checks.fail("`places` must hold names of layers, each once.", f"places={list(places)}")
-    inside = placed if places is None else [mixer]
+    inside: list[Any] = placed if places is None else [mixer]
     for layer in inside:
         if not layer.fits_in_models:
             _checks.fail(
@@ -62,8 +64,8 @@ def check_ways(model, mixer, places, placed):
                 f"Mix the inputs with it: `MixTrainer(model, kmix.{type(layer).__name__}(...))`.",
             )
     for setting in _ONE_PLAN:
-        given = [layer for layer in inside if setting != "seed" or layer._seed_given]
-        if len({repr(layer.get_config()[setting]) for layer in given}) > 1:
+        compared = [layer for layer in inside if setting != "seed" or layer._seed_given]
+        if len({repr(layer.get_config()[setting]) for layer in compared}) > 1:
             _checks.fail(
                 f"All mixing layers of a model mix with one plan, so they must agree on `{setting}`.",
                 ", ".join(f"{layer.name}: {getattr(layer, setting)!r}" for layer in inside),

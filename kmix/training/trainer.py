@@ -124,8 +124,7 @@ class MixTrainer(keras.Model):
             self.build(model.input_shape)
         self.built = model.built
 
-    # What is that of the bare model.
-
+    # As of the bare model.
     def build(self, input_shape=None):
         # A sub-classed model that does not override `build` builds its layers when it is first called.
         if type(self.model).build is not keras.Model.build and not self.model.built:
@@ -220,7 +219,7 @@ class MixTrainer(keras.Model):
         spatial_shape: Sequence[int] | None = None,
         targets: Any = None,
     ) -> MixPlan:
-        """The plan of one training step as NumPy arrays: what its batch is, or was, mixed with.
+        """The plan of one training step as NumPy arrays: what its batch is mixed with.
 
         Args:
             step: Number of the training step, an int >= 0.

@@ -162,7 +162,8 @@ class StepMixer:
         _, y, sample_weight = mixed.write(planner.include_clean)
         if planner.include_clean:
             plan = plan.with_clean(key.shards)
-            x = tree.map_structure(lambda leaf: join_rows(batch.xp, *[batch.xp.asarray(leaf)] * 2, key.shards), x)
+            x = tree.map_structure(batch.xp.asarray, x)
+            x = tree.map_structure(lambda leaf: join_rows(batch.xp, leaf, leaf, key.shards), x)
         return plan.without_own_partners(), (x, y, sample_weight)
 
 
