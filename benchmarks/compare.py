@@ -1,4 +1,4 @@
-"""Where mixup silently goes wrong: `keras.layers.MixUp` / `CutMix` beside kmix, measured in one table.
+"""Where mixup silently goes wrong: `keras.layers.MixUp` / `CutMix` and kmix, measured in one table.
 
     KERAS_BACKEND=jax python benchmarks/compare.py
     python benchmarks/compare.py --all-backends
@@ -155,7 +155,7 @@ def segmentation_masks():
 
         return {f"{type(layer).__name__}, {dtype}": attempt(mixed, layer, dtype) for layer in layers for dtype in cases}
 
-    ours = outcomes([kmix.MixUp(num_mask_classes=5), kmix.CutMix()])
+    ours = outcomes([kmix.MixUp(target={"segmentation_masks": kmix.targets.SegmentationMasks(5)}), kmix.CutMix()])
     pasted = [ours[f"CutMix, {dtype}"] for dtype in cases]
     blended, refused = (ours[f"MixUp, {dtype}"] for dtype in cases)
     ok = all(np.shape(m) == masks.shape and np.isin(m, masks).all() for m in pasted)
@@ -172,14 +172,12 @@ def bounding_boxes():
         mixed = eager(layer, keras_batch(bounding_boxes=boxes))["bounding_boxes"]
         return {"boxes": mixed["boxes"].shape, "labels": mixed["labels"].shape}
 
-    def outcomes(library):
-        return {
-            name: attempt(lambda n: shapes(getattr(library, n)(bounding_box_format="xyxy")), name) for name in NAMES
-        }
+    def outcomes(library, **settings):
+        return {name: attempt(lambda n: shapes(getattr(library, n)(**settings)), name) for name in NAMES}
 
-    ours = outcomes(kmix)
+    ours = outcomes(kmix, target={"bounding_boxes": kmix.targets.BoundingBoxes("xyxy")})
     ok = all(isinstance(pair, dict) and pair["boxes"] == (*pair["labels"], 4) for pair in ours.values())
-    return show_all(outcomes(keras.layers)), show_all(ours), ok
+    return show_all(outcomes(keras.layers, bounding_box_format="xyxy")), show_all(ours), ok
 
 
 def cutmix_labels():

@@ -1,4 +1,4 @@
-"""What mixing inside the training step costs: a step of `kmix.MixTrainer` beside one of the bare model.
+"""What mixing inside the training step costs: a step of `kmix.MixTrainer` and one of the bare model.
 
     KERAS_BACKEND=jax python benchmarks/in_step.py
     python benchmarks/in_step.py --all-backends
@@ -74,9 +74,9 @@ def ways_to_train(options):
     trainers = {
         BASELINE: lambda model: model,
         CONTROL: lambda model: model,
-        "MixUp": lambda model: kmix.MixTrainer(model, mix=kmix.MixUp(0.2)),
-        "CutMix": lambda model: kmix.MixTrainer(model, mix=kmix.CutMix(1.0)),
-        "Manifold, 3 places": lambda model: kmix.MixTrainer(model, mix=kmix.MixUp(2.0), at=places),
+        "MixUp": lambda model: kmix.MixTrainer(model, kmix.MixUp(0.2)),
+        "CutMix": lambda model: kmix.MixTrainer(model, kmix.CutMix(1.0)),
+        "Manifold, 3 places": lambda model: kmix.MixTrainer(model, kmix.MixUp(2.0), places=places),
     }
     models = {name: wrap(build(options.size, options.classes)) for name, wrap in trainers.items()}
     for model in models.values():

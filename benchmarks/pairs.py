@@ -1,4 +1,4 @@
-"""Time and memory of labels as pairs beside dense labels, for very many classes.
+"""Time and memory of labels as pairs and of dense labels, for very many classes.
 
     python benchmarks/pairs.py
     KERAS_BACKEND=jax python benchmarks/pairs.py --classes 1000 100000 --save
@@ -34,7 +34,8 @@ def mixed_batches(form, batch, classes):
     # Each batch is mixed when it is requested, so that all mixing is timed.
     options.autotune.enabled = options.experimental_optimization.inject_prefetch = False
     ids = np.random.default_rng(0).integers(classes, size=batch)
-    layer = kmix.MixUp(1.0, num_classes=classes, labels=form, seed=1)
+    target = (kmix.targets.LabelPairs if form == PAIR else kmix.targets.Labels)(classes)
+    layer = kmix.MixUp(1.0, target=target, seed=1)
     source = tf.data.Dataset.from_tensors((np.zeros((batch, 1), "float32"), ids)).repeat()
     return iter(source.enumerate().map(layer.at_step).with_options(options))
 

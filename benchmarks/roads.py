@@ -59,14 +59,13 @@ class Child:
 
         import kmix
 
-        def make():
-            return getattr(kmix, kind)(ALPHAS[kind], seed=1, **CHANNELS.get(kind, {}))
+        def make(**settings):
+            return getattr(kmix, kind)(ALPHAS[kind], seed=1, **CHANNELS.get(kind, {}), **settings)
 
         x, y = self.batch(case)
         tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, (x, y))
-        layer, plain = make(), make()
-        plain.fuse = False
-        eager = {"eager": lambda: layer(*tensors), "eager, `fuse = False`": lambda: plain(*tensors)}
+        layer, plain = make(), make(jit_compile=False)
+        eager = {"eager": lambda: layer(*tensors), "eager, `jit_compile=False`": lambda: plain(*tensors)}
         if self.backend == "jax":
             import jax
 

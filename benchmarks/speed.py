@@ -89,11 +89,10 @@ def make_batch(shape, classes, dtype):
     return ((images * 255).astype("uint8") if dtype == "uint8" else images), labels
 
 
-def make_layer(library, kind):
+def make_layer(library, kind, **settings):
     """A mixing layer of a library."""
-    return getattr({KMIX: kmix, KERAS: keras.layers, KERAS_CV: getattr(keras_cv, "layers", None)}[library], kind)(
-        ALPHAS[kind]
-    )
+    layers = {KMIX: kmix, KERAS: keras.layers, KERAS_CV: getattr(keras_cv, "layers", None)}[library]
+    return getattr(layers, kind)(ALPHAS[kind], **settings)
 
 
 def memory_pass(kind, images):
@@ -214,7 +213,7 @@ def fixed_costs(rounds):
             def plans(layer=layer, count=count, size=size):
                 start = time.perf_counter()
                 for step in range(count):
-                    layer.plan(step, size, (224, 224))
+                    layer.plan(step, size, spatial_shape=(224, 224))
                 return 1e3 * (time.perf_counter() - start) / count
 
             row += [cell([plans() for _ in range(rounds)]), cell([run_pipeline(dataset, count) for _ in range(rounds)])]
@@ -235,9 +234,8 @@ def starts(rounds):
             for library in (KMIX, "plain ops", KERAS, *([KERAS_CV] if keras_cv else [])):
                 first, again = [], []
                 for _ in range(rounds):
-                    layer = make_layer(KMIX if library == "plain ops" else library, kind)
-                    if library == "plain ops":
-                        layer.fuse = False
+                    plain = {"jit_compile": False} if library == "plain ops" else {}
+                    layer = make_layer(KMIX if plain else library, kind, **plain)
                     data = source(batch, KMIX if library == "plain ops" else library)
                     start = time.perf_counter()
                     dataset = data.map(layer, 2)
@@ -248,7 +246,7 @@ def starts(rounds):
                     again.append(1e3 * (time.perf_counter() - start))
                 row.append(f"{statistics.median(first):.0f}, {statistics.median(again):.0f}")
             rows.append(row)
-    return results.table(["batch", KMIX, "kmix, `fuse = False`", KERAS, KERAS_CV][: len(rows[0])], rows)
+    return results.table(["batch", KMIX, "kmix, `jit_compile=False`", KERAS, KERAS_CV][: len(rows[0])], rows)
 
 
 def main():

@@ -1,11 +1,11 @@
-"""What masks and boxes cost in a tf.data pipeline, and a Mosaic, beside CutMix of the images alone.
+"""What masks and boxes cost in a tf.data pipeline, and a Mosaic, next to CutMix of the images alone.
 
     python benchmarks/targets.py            # only printed
     python benchmarks/targets.py --save     # written to RESULTS.md
 
 Batches of 128 x 224 x 224 x 3 float32 images in memory, with class ids; with uint8 masks of one channel; with 20
 boxes a picture. The rounds are interleaved, as in `speed.py`, whose memory limit is the first row. KerasCV stands
-beside kmix where it can do the same.
+next to kmix where it can do the same.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def make_batch(kind):
 def layer(kind):
     """The mixer of a row."""
     name = kind.split(",")[0]
-    settings = {"num_classes": CLASSES, "bounding_box_format": "xyxy"}
+    settings = {"num_classes": CLASSES, "target": {"bounding_boxes": kmix.targets.BoundingBoxes("xyxy")}}
     return getattr(kmix, name)(data_format="channels_last", **settings)
 
 

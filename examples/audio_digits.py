@@ -213,7 +213,7 @@ def near_half(layer, frames):
     """The step that gives the first of two recordings a weight near 1/2, and a box, if any, well inside."""
 
     def distance(step):
-        plan = layer.plan(step, 2, (MELS, frames))
+        plan = layer.plan(step, 2, spatial_shape=(MELS, frames))
         inside = plan.box is None or (plan.box[0, 1] > frames // 5 and plan.box[0, 3] < frames - frames // 5)
         return abs(float(plan.lam[0]) - 0.5) + (not inside)
 
@@ -228,7 +228,7 @@ def draw_mixed(figure, panels, data):
     pictures = {f"{name}: “{digit}”": image for name, digit, image in zip("ab", PAIR, spectrograms, strict=True)}
     frames = spectrograms.shape[2]
     for method in list(METHODS)[1:]:
-        layer = mixing_of(method, derange=True)
+        layer = mixing_of(method, pairing=kmix.pairing.RandomPairs(allow_self=False))
         step, are_waves = near_half(layer, frames), method == "MixUp, waves"
         mixed, y = layer.at_step(step, (waves[pair] if are_waves else spectrograms, digits[pair]))
         title = f"{method}\n{y[0, PAIR[0]]:.2f} a + {y[0, PAIR[1]]:.2f} b"
@@ -238,7 +238,7 @@ def draw_mixed(figure, panels, data):
         extent = (0, seconds, 0, MELS)
         image = ax.imshow(20 * picture, "gray_r", origin="lower", aspect="auto", extent=extent, vmin=-30, vmax=35)
         ax.set(title=title, xlabel="seconds")
-    for edge in layer.plan(step, 2, (MELS, frames)).box[0, 1::2]:  # of the last method, the one that cuts
+    for edge in layer.plan(step, 2, spatial_shape=(MELS, frames)).box[0, 1::2]:  # of the last method, the one that cuts
         panels[-1].axvline(edge / frames * seconds, color=METHODS["CutMix, time"], linestyle="--", lw=2)
     panels[0].set_ylabel("mel bin")
     figure.colorbar(image, ax=panels, label="dB")

@@ -55,7 +55,8 @@ def split_scenes(seed):
 
 def mixing_of(method):
     """The mixing layer of a method."""
-    settings = {"bounding_box_format": "xyxy", "bounding_box_weights": True, "seed": 0}
+    boxes = kmix.targets.BoundingBoxes("xyxy", weights=True)
+    settings = {"target": {"bounding_boxes": boxes}, "seed": 0}
     if method == "Mosaic":
         return kmix.Mosaic(**settings)
     if method == "none":

@@ -86,8 +86,8 @@ def trainer_of(method, model, seed):
         return model
     mixup = kmix.MixUp(ALPHAS[method], seed=seed)
     if method == MANIFOLD:
-        return kmix.MixTrainer(model, mix=mixup, at=["input", "stage1", "stage2"])
-    return kmix.MixTrainer(model, mix=kmix.RandomChoice([mixup, kmix.CutMix(ALPHAS[method], seed=seed)], seed=seed))
+        return kmix.MixTrainer(model, mixup, places=["input", "stage1", "stage2"])
+    return kmix.MixTrainer(model, kmix.RandomChoice([mixup, kmix.CutMix(ALPHAS[method], seed=seed)], seed=seed))
 
 
 def alpha_schedule(alpha, epochs):
@@ -171,7 +171,7 @@ def draw_replay(figure, data):
     x, y = (array[:BATCH_SIZE] for array in data)
     trainer = trainer_of(INPUTS, network(x.shape[1:]), seed=0)
     for part, (choice, name) in zip(figure.subfigures(1, 2), enumerate(("MixUp", "CutMix")), strict=True):
-        plans = ((step, trainer.plan(step, BATCH_SIZE, x.shape[1:3])) for step in range(100, 200))
+        plans = ((step, trainer.plan(step, BATCH_SIZE, spatial_shape=x.shape[1:3])) for step in range(100, 200))
         step, plan = next((step, plan) for step, plan in plans if plan.choice == choice)
         one_hot, lam = np.eye(CLASSES)[y], plan.lam[:, None]
         labels = lam * one_hot + (1 - lam) * one_hot[plan.permutation]

@@ -69,7 +69,7 @@ def network():
 
 def mixing_of(method):
     """The mixing layer of a method."""
-    settings = {"target": "segmentation_masks", "num_mask_classes": len(CLASSES), "seed": 0}
+    settings = {"target": kmix.targets.SegmentationMasks(len(CLASSES)), "seed": 0}
     if method == "Mosaic":
         return kmix.Mosaic(**settings)
     return getattr(kmix, method)(ALPHA[method], **settings)

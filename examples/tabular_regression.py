@@ -57,7 +57,7 @@ def mixing_of(method):
     """The mixing layer of a method."""
     if method == "MixUp":
         return kmix.MixUp(ALPHA, seed=0)
-    return kmix.MixUp(ALPHA, pairing="label", bandwidth=BANDWIDTH, seed=0)
+    return kmix.MixUp(ALPHA, pairing=kmix.pairing.SimilarLabels(BANDWIDTH), seed=0)
 
 
 def compiled_trainer(method):
@@ -160,7 +160,7 @@ def draw_partners(ax, method):
     layer, pairs = mixing_of(method), []
     for step in range(12):
         batch = np.random.default_rng(step).permutation(y)[:BATCH_SIZE]
-        partners = layer.plan(step, BATCH_SIZE, labels=batch).permutation
+        partners = layer.plan(step, BATCH_SIZE, targets=batch).permutation
         pairs.append(np.column_stack([batch, batch[partners]])[partners != np.arange(BATCH_SIZE)])
     y_i, y_j = np.concatenate(pairs).T
     ax.plot([-1.7, 2.5], [-1.7, 2.5], color="black", lw=0.8)

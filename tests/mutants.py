@@ -319,7 +319,7 @@ MUTANTS = {
         file="test_mix_losses",
     ),
     "boxes that show nothing stay": Mutant(
-        "test_boxes::test_a_thousand_scenes|test_every_road_shows",
+        "test_boxes::test_a_thousand_scenes|test_every_path_shows",
         "targets.bounding_boxes:BoundingBoxes._group",
         "unchanged | remains",
         "True",

@@ -656,7 +656,7 @@ def tracked(kind, **settings):
 KINDS = ("MixUp", "CutMix", "Mosaic", "RandomChoice")
 
 
-@pytest.mark.fast("*numpy", "CutMix-native", "RandomChoice-tfdata")
+@pytest.mark.fast("*numpy", "RandomChoice-native")
 @every_path
 @pytest.mark.parametrize("kind", KINDS)
 def test_entries_move_with_their_box(kind, path):

@@ -72,7 +72,7 @@ def compiled(layer, x, y):
 def test_labels_of_higher_rank_need_a_target(make, name):
     layer, y = make(), HIGHER_RANK[name]
     for step in (lambda: layer(IMAGES, y), lambda: compiled(layer, IMAGES, y)):
-        with pytest.raises(ValueError, match=r"labels.* of shape .*target="):
+        with pytest.raises(ValueError, match="target="):
             step()
 
 

@@ -253,7 +253,7 @@ REFUSED = {
         lambda: mixer("MixUp")(images_of((N, 8, 12, 3)), np.zeros((N, 4, 6, 2), "float32")),
         "spatial sizes of the inputs",
     ),
-    "classes first beside channels last": (
+    "classes first, channels last": (
         lambda: mixer()(images_of(), np.zeros((N, 4, 9, 12), "float32")),
         "channels_first",
     ),

@@ -4,7 +4,7 @@
     python examples/experiments/few_samples.py --quick    # one seed, few steps: only to check that it runs
 
 Each method trains on 250, 1000 and 4000 images of Fashion-MNIST. The alphas are those of the papers' experiments on
-CIFAR and were not tuned. The network after the last step counts. `MixUp, clean too` trains on the clean batch beside
+CIFAR and were not tuned. The network after the last step counts. `MixUp, clean too` trains on the clean batch and
 the mixed one: on twice as many samples a step.
 """
 
@@ -29,11 +29,11 @@ METHODS = {
     "MixUp": partial(Method, trainer_of=lambda model: kmix.MixTrainer(model, kmix.MixUp(1.0, seed=0))),
     "CutMix": partial(Method, trainer_of=lambda model: kmix.MixTrainer(model, kmix.CutMix(1.0, seed=0))),
     "Manifold": partial(
-        Method, trainer_of=lambda model: kmix.MixTrainer(model, kmix.EmbeddingMixup(2.0, seed=0), at=PLACES)
+        Method, trainer_of=lambda model: kmix.MixTrainer(model, kmix.EmbeddingMixup(2.0, seed=0), places=PLACES)
     ),
     "MixUp or CutMix": partial(Method, trainer_of=lambda model: kmix.MixTrainer(model, either())),
     "MixUp, clean too": partial(
-        Method, trainer_of=lambda model: kmix.MixTrainer(model, kmix.MixUp(1.0, keep_clean=True, seed=0))
+        Method, trainer_of=lambda model: kmix.MixTrainer(model, kmix.MixUp(1.0, include_clean=True, seed=0))
     ),
 }
 

@@ -59,7 +59,7 @@ def by_case(first):
 
 
 def regularisers(result):
-    """The table of `regularisers.py`: beside the difference to plain training, the one to training without MixUp."""
+    """The table of `regularisers.py`: next to the difference to plain training, the one to training without MixUp."""
     parts = ("minus plain [95 %]", "MixUp adds [95 %]")
     yield "method", *(part for title, *_ in SCORES.values() for part in (title, *parts)), "fits (%)"
     ((name, case),) = result["cases"].items()

@@ -28,7 +28,7 @@ PLACES = {
 
 
 def mixing_at(places):
-    return lambda model: kmix.MixTrainer(model, kmix.EmbeddingMixup(ALPHA, seed=0), at=places)
+    return lambda model: kmix.MixTrainer(model, kmix.EmbeddingMixup(ALPHA, seed=0), places=places)
 
 
 METHODS = {PLAIN: Method} | {name: partial(Method, trainer_of=mixing_at(at)) for name, at in PLACES.items()}
