@@ -114,7 +114,7 @@ def test_each_of_several_labels_has_its_own_weights(make, path):
     for batch, given in (((x, y), np.ones(6)), ((x, y, w), w)):
         a, weights = oracle.weighted(one_hot(y["a"]), given * weights_of(y["a"]), *plan[:2])
         b, others = oracle.weighted(one_hot(y["b"]), given, *plan[:2])
-        expected = {"a": weights, "b": others, "kept": np.ones(6)}
+        expected = {"a": weights, "b": others, "kept": others}
         ours = at_step(path, layer, 0, batch)[1:]
         assert_near(ours, ({"a": a, "b": b, "kept": y["kept"]}, expected))
     one_target = make(target=Labels(3, class_weight=CLASS_WEIGHT))
