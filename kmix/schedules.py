@@ -203,7 +203,10 @@ class Join(Schedule):
         for start, schedule in zip(starts, self.schedules, strict=True):
             elapsed = _elapsed(xp, step, start)
             later = schedule._value(xp, elapsed) if isinstance(schedule, Schedule) else xp.evaluate(schedule, elapsed)
-            value = later if value is None else xp.where(step > _constant(xp, start - 1, step), later, value)
+            if value is None:
+                value = later
+            elif start <= _largest(step):
+                value = xp.where(step < _constant(xp, start, step), value, later)
         return value
 
     def get_config(self):
@@ -252,18 +255,25 @@ def _progress(xp, step, begin, steps):
     elapsed = _elapsed(xp, step, begin)
     if not hasattr(step, "dtype"):
         return min(elapsed / steps, 1.0)
-    return xp.cast(xp.math.minimum(elapsed, _constant(xp, steps, step)), "float32") / float(steps)
+    return xp.math.minimum(xp.cast(elapsed, "float32") / float(steps), 1.0)
 
 
 def _elapsed(xp, step, begin):
-    """Steps since `begin`, or 0 before: subtracted in integers, which floats round, and without a sign, which wraps."""
+    """Steps since `begin`, or 0 before, in integers: floats would round.
+
+    With operators, since `keras.ops.maximum` makes int32 of int64 on PyTorch. A difference without a sign may wrap.
+    """
     if not hasattr(step, "dtype"):
         return max(step - begin, 0)
     begin = _constant(xp, begin, step)
-    return xp.math.maximum(step, begin) - begin
+    return (step - begin) * xp.cast(step > begin, _backend.dtype(step))
 
 
 def _constant(xp, number, step):
-    """A number as a tensor of the dtype of `step`. One that no step reaches becomes the largest."""
-    dtype = _backend.dtype(step)
-    return xp.cast(np.array(min(number, np.iinfo(dtype).max) if "int" in dtype else number), dtype)
+    """A number, or the largest step if that is less, as a tensor of the dtype of `step`."""
+    return xp.cast(np.array(min(number, _largest(step))), _backend.dtype(step))
+
+
+def _largest(step):
+    """The largest step of the dtype of `step`."""
+    return np.iinfo(_backend.dtype(step)).max if "int" in _backend.dtype(step) else math.inf

@@ -99,6 +99,9 @@ def test_a_join_evaluates_only_the_schedule_that_is_due():
     alpha = schedules.Join([lambda s: asked.append(s) or 0.1, lambda s: asked.append(s) or 0.2, 0.3], [5, 9])
     assert [alpha(step) for step in (0, 4, 5, 8, 9)] == [0.1, 0.1, 0.2, 0.2, 0.3]
     assert asked == [0, 4, 0, 3]
+    np.testing.assert_allclose(
+        [to_numpy(schedules.Join([0.1, 0.2], [5])(np.float32(s))) for s in (4.5, 5.5)], [0.1, 0.2]
+    )
     # In a tensor, no step is before 0.
     alpha = schedules.Join([0.1, lambda s: keras.ops.sqrt(keras.ops.cast(s, "float32"))], [5])
     for step, value in ((0, 0.1), (4, 0.1), (5, 0.0), (9, 2.0)):

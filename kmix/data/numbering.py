@@ -28,8 +28,8 @@ class Numbering(keras.callbacks.Callback):
     `fit` and loops of your own go on from the highest number used: `fit` has used a number when it has trained on the
     batch, a loop when it has taken it. What `fit` has read ahead is numbered anew. Two limits:
 
-    - To build a model, Keras takes a batch of a `tf.data.Dataset` before `fit` begins. What a loop took before counts
-      if the model is that of the last `fit`, and for any model if you ask for the state after the loop.
+    - To build a model, Keras takes a batch of a `tf.data.Dataset` before `fit` begins. So what a loop took before it
+      counts for the model of the last `fit`, and for any other if you ask for the state after the loop.
     - Where batches are regrouped after they were numbered (`unbatch`, `batch`), all that was handed out counts as used.
       If the length of the data is not known, this is found at the end of the first epoch; in a generator that is read
       with `steps_per_epoch`, never: number the batches that it makes.
@@ -303,8 +303,6 @@ class Numbering(keras.callbacks.Callback):
 def _fit_is_running():
     """Whether this code runs within a call of Keras' `fit`."""
     frame: Any = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name == "fit" and frame.f_globals.get("__name__", "").startswith("keras."):
-            return True
+    while frame and not (frame.f_code.co_name == "fit" and frame.f_globals.get("__name__", "").startswith("keras.")):
         frame = frame.f_back
-    return False
+    return frame is not None
