@@ -130,7 +130,10 @@ TABLE = [
 NUMBERS = ("size", "word")
 # Operations with separate tests below.
 BY_EFFECT = ("require", "require_equal_sizes")
-OPTIONAL = {"rows", "hash", "evaluate", "evaluate_symbol", "by_rows", "run", "interpolate", "fused", *BY_EFFECT}
+OPTIONAL = {
+    *("size", "unstack", "along", "switch", "apply_if", "rows", "hash", "by_rows", "interpolate"),
+    *("evaluate", "evaluate_symbol", "run", "fused", *BY_EFFECT),
+}
 APART = ("math", "integer", "custom_gradient", "evaluate_symbol", "run", *BY_EFFECT)
 
 

@@ -5,6 +5,8 @@ Keras runs on, so that a layer works inside `tf.data`), `keras.ops` for tensors 
 for everything else. Nothing here imports a framework that is not already in use.
 """
 
+# What the rest of kmix uses.
+# ruff: noqa: F401
 from kmix._backend.arrays import (
     Kind,
     dtype,
@@ -39,46 +41,5 @@ from kmix._backend.operations import Namespace
 from kmix._backend.state import Cell, Counter, Resource
 from kmix._backend.tensorflow_ops import TENSORFLOW, TensorFlow
 
-# Former names.
+# Former names, until nobody uses them.
 NATIVE, as_written, beside_the_plan = KERAS, untraced, device_of_plans
-
-__all__ = [
-    "KERAS",
-    "NATIVE",
-    "NUMPY",
-    "TENSORFLOW",
-    "Cell",
-    "Counter",
-    "KerasOps",
-    "Kind",
-    "Namespace",
-    "NumPy",
-    "Resource",
-    "TensorFlow",
-    "after_checks",
-    "as_written",
-    "beside_the_plan",
-    "device_of",
-    "device_of_plans",
-    "dtype",
-    "fusing",
-    "in_memory_order",
-    "irregular",
-    "is_dataset",
-    "is_foreign",
-    "is_jax_tracer",
-    "is_mapped",
-    "is_symbolic",
-    "is_tensorflow",
-    "kernel",
-    "kind",
-    "namespace",
-    "on_host",
-    "over_rows",
-    "plan_namespace",
-    "replica",
-    "set_num_threads",
-    "static_shape",
-    "untraced",
-    "values",
-]

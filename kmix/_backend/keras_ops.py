@@ -46,15 +46,6 @@ class KerasOps(Namespace):
     def words(self, n):
         return keras.ops.arange(n, dtype=self._word)
 
-    def size(self, x, axis):
-        return x.shape[axis]
-
-    def unstack(self, x):
-        return x
-
-    def along(self, coefficients, like):
-        return coefficients.reshape((*coefficients.shape, *(1,) * (like.ndim - coefficients.ndim)))
-
     def argmax(self, x):
         return keras.ops.cast(keras.ops.argmax(x, axis=-1), "int32")
 
@@ -83,13 +74,13 @@ class KerasOps(Namespace):
         return function
 
     def switch(self, index, branches):
-        return keras.ops.switch(index, branches) if is_symbolic(index) else branches[int(index)]()
+        return keras.ops.switch(index, branches) if is_symbolic(index) else super().switch(index, branches)
 
     def apply_if(self, condition, function, x):
         if is_symbolic(condition):
             # A conditional would keep XLA from fusing the function with its surroundings, and cost more than it saves.
             return keras.ops.where(condition, function(x), x)
-        return function(x) if condition else x
+        return super().apply_if(condition, function, x)
 
     def evaluate_symbol(self, schedule, step):
         # Signed as long as it can be, since an unsigned step less a larger number wraps.

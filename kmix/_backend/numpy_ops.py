@@ -48,15 +48,6 @@ class NumPy(Namespace):
         with np.errstate(over="ignore"):
             return 1 / (1 + np.exp(-x))
 
-    def size(self, x, axis):
-        return x.shape[axis]
-
-    def unstack(self, x):
-        return x
-
-    def along(self, coefficients, like):
-        return coefficients.reshape(coefficients.shape + (1,) * (like.ndim - coefficients.ndim))
-
     def argmax(self, x):
         return np.argmax(x, axis=-1).astype("int32")
 
@@ -78,12 +69,6 @@ class NumPy(Namespace):
 
     def custom_gradient(self, forward, backward):
         return forward
-
-    def switch(self, index, branches):
-        return branches[int(index)]()
-
-    def apply_if(self, condition, function, x):
-        return function(x) if condition else x
 
 
 def in_memory_order(x):

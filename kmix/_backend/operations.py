@@ -19,18 +19,7 @@ class Namespace(abc.ABC):
     """
 
     # What kmix uses of `math`. The first argument of each function is an array.
-    MATH = (
-        "cos",
-        "exp",
-        "expm1",
-        "floor",
-        "log",
-        "maximum",
-        "minimum",
-        "sin",
-        "sqrt",
-        "square",
-    )
+    MATH = ("cos", "exp", "expm1", "floor", "log", "maximum", "minimum", "sin", "sqrt", "square")
 
     # Creating and casting arrays.
 
@@ -99,10 +88,6 @@ class Namespace(abc.ABC):
         """The sum of `x` along an axis."""
 
     @abc.abstractmethod
-    def size(self, x, axis):
-        """The size of an axis: an int if it is known, else a scalar."""
-
-    @abc.abstractmethod
     def reshape(self, x, shape):
         """`x` in this shape. Its sizes may be scalars, and one of them may be -1."""
 
@@ -111,16 +96,8 @@ class Namespace(abc.ABC):
         """Arrays `(...)` of one shape, stacked along a new axis."""
 
     @abc.abstractmethod
-    def unstack(self, x):
-        """The rows of `x` `(n, ...)`, in a form to slice and to index with Python ints."""
-
-    @abc.abstractmethod
     def concat(self, arrays, axis=0):
         """Arrays of one dtype that differ in the size of this axis alone, joined along it."""
-
-    @abc.abstractmethod
-    def along(self, coefficients, like):
-        """`coefficients` `(B, ...)` with axes of size 1 appended, up to the rank of `like` `(B, ..., ...)`."""
 
     @abc.abstractmethod
     def argsort(self, x):
@@ -148,15 +125,27 @@ class Namespace(abc.ABC):
         closure: it may be a tracer of another transformation than that which differentiates.
         """
 
-    @abc.abstractmethod
+    # Optional: these are correct for every framework whose shapes and values are known.
+
+    def size(self, x, axis):
+        """The size of an axis: an int if it is known, else a scalar."""
+        return x.shape[axis]
+
+    def unstack(self, x):
+        """The rows of `x` `(n, ...)`, in a form to slice and to index with Python ints."""
+        return x
+
+    def along(self, coefficients, like):
+        """`coefficients` `(B, ...)` with axes of size 1 appended, up to the rank of `like` `(B, ..., ...)`."""
+        return coefficients.reshape((*coefficients.shape, *(1,) * (like.ndim - coefficients.ndim)))
+
     def switch(self, index, branches):
         """`branches[index]()` for an int or a scalar. All branches return the same shape and dtype."""
+        return branches[int(index)]()
 
-    @abc.abstractmethod
     def apply_if(self, condition, function, x):
         """`function(x)`, of the shape and dtype of `x` `(...)`, if the scalar condition holds, else `x`."""
-
-    # Optional: these are correct for every framework.
+        return function(x) if condition else x
 
     def hash(self, x):
         """Words `(...)` of words, or of their sums and products, `x` `(...)` with at least one axis: "lowbias32".
@@ -219,7 +208,7 @@ class Namespace(abc.ABC):
     def fused(self, function, *structures, key=None, padded=()):
         """`function(*structures)` in one pass over the memory, if the framework does this only on request.
 
-        `key()` is what the function depends on besides its arguments; calls with an equal key share a program.
+        `key()` is what else the function depends on; calls with an equal key share a program.
         The sizes of tensors that are `padded` may not be known.
         """
         return function(*structures)

@@ -1,4 +1,4 @@
-"""State between batches: numbers that traced functions, compiled steps and workers read each time."""
+"""State from batch to batch: numbers that traced functions, compiled steps and workers read each time."""
 
 import contextlib
 import multiprocessing
@@ -68,7 +68,7 @@ class Cell:
         self._weights.append((weight, weakref.WeakMethod(refresh)))
 
     def pickled(self):
-        """What the pickle of a layer holds beside the value: the memory, if a worker process is being started."""
+        """What the pickle of a layer holds with the value: the memory, if a worker process is being started."""
         shared = not isinstance(self._memory, types.SimpleNamespace)
         if shared and multiprocessing.context.get_spawning_popen() is not None:
             return self._memory

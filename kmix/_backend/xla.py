@@ -35,7 +35,7 @@ def fused(tf, function, *structures, key=None, padded=()):
         tf: TensorFlow.
         function: A function of structures of tensors.
         structures: Its arguments.
-        key: Gives what the function depends on besides its arguments: later calls with an equal key share the program.
+        key: Gives what else the function depends on: later calls with an equal key share the program.
             Gives None if that is not known. Only called in a graph.
         padded: The tensors among them that were padded so that their sizes take few values.
     """
@@ -85,6 +85,6 @@ def _before_reshape(leaf):
 
 
 def _compiles(x, padded):
-    """Whether XLA accepts the TensorFlow tensor `x`, and compiles it for few sizes besides that of the batch."""
+    """Whether XLA accepts the TensorFlow tensor `x`, and compiles it for few sizes other than that of the batch."""
     known = x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool or x.dtype.is_complex
     return known and x.shape.rank is not None and (padded or None not in x.shape[1:])
