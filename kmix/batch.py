@@ -1,6 +1,6 @@
 """A batch as a value: read from a tuple or a dictionary, checked, encoded, mixed, and written in the same form.
 
-The way of a batch: `Batch.read` names its parts and checks what is static; `check_values` looks at values;  `encode`
+The way of a batch: `Batch.read` names its parts and checks what is static; `check_values` looks at values; `encode`
 prepares targets and sample weights; `mix` mixes every part with one plan; `write` gives them their form again.
 """
 
@@ -12,7 +12,7 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.plan.plan import join_rows
-from kmix.targets.base import BatchInfo, Function, Keep, Target
+from kmix.targets.base import BatchInfo, Keep, Target
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight
 from kmix.targets.segmentation_masks import SegmentationMasks
@@ -362,48 +362,6 @@ def double_spec(structure):
         return keras.KerasTensor((None if size is None else 2 * size, *shape), dtype=leaf.dtype)
 
     return tree.map_structure(doubled, structure)
-
-
-def to_target(given, inner=False):
-    """The `Target` that an argument `target` stands for, None, or a structure of these; or raise.
-
-    `inner`: whether it is a part of a structure, which must name each.
-    """
-    from kmix import targets
-
-    named = {
-        "labels": targets.Labels,
-        "union": targets.LabelUnion,
-        "keep": targets.Keep,
-        "segmentation_masks": targets.SegmentationMasks,
-    }
-    if (given is None and not inner) or isinstance(given, Target):
-        return given
-    if isinstance(given, dict):
-        return {key: to_target(part, inner=True) for key, part in given.items()}
-    if isinstance(given, (list, tuple)) and given:
-        return [to_target(part, inner=True) for part in given]
-    if isinstance(given, str) and given in named:
-        return named[given]()
-    if isinstance(given, type):
-        _checks.fail(
-            "`target` must be an object.", f"the class {given.__name__}", f"Write `{given.__name__}(...)`.", TypeError
-        )
-    if callable(given):
-        return Function(given)
-    if given == "bounding_boxes":
-        _checks.fail(
-            "To mix bounding boxes, their format must be known.",
-            'target="bounding_boxes"',
-            'For example, write `target=kmix.targets.BoundingBoxes("xyxy")`.',
-        )
-    return _checks.fail(
-        "`target` must be an object of `kmix.targets`, a callable `(y, plan) -> y`, or a structure of these that "
-        "matches the labels.",
-        f"target={given!r}",
-        f"Known names: {', '.join(map(repr, named))}.",
-        ValueError if isinstance(given, (str, list, tuple)) else TypeError,
-    )
 
 
 def targets_of(target, y):

@@ -366,7 +366,7 @@ X, Y = RNG.random((12, 2, 3)).astype("float32"), np.arange(12) % 3
 
 def test_all_kinds_of_models_and_inputs_agree():
     model, kernel, bias = linear(3)
-    trainer = kmix.MixTrainer(model, mix=kmix.MixUp(0.2))
+    trainer = kmix.MixTrainer(model, mixer=kmix.MixUp(0.2))
     function = lambda x: softmax(np.asarray(keras.ops.convert_to_numpy(x)).reshape(len(x), -1) @ kernel + bias)
 
     class Predicts:

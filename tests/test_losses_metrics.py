@@ -303,7 +303,8 @@ def test_one_loss_and_metric_for_pairs_and_integer_validation():
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.layers.Dense(4, activation="softmax")])
         model.compile("adam", SoftLabelCrossentropy(), metrics=[SoftLabelAccuracy(), ExpectedCalibrationError()])
-        mixed = kmix.MixUp(1.0, num_classes=4, labels=labels, seed=1).at_step(0, (x, y, np.ones(60, "float32")))
+        target = (kmix.targets.Labels if labels == "dense" else kmix.targets.LabelPairs)(4)
+        mixed = kmix.MixUp(1.0, target=target, seed=1).at_step(0, (x, y, np.ones(60, "float32")))
         assert mixed[1].shape == (60, 4 if labels == "dense" else 3)
         data = {"x": mixed[0], "y": mixed[1], "sample_weight": mixed[2], "validation_data": (x, y)}
         histories.append(model.fit(**data, epochs=2, batch_size=16, shuffle=False, verbose=0).history)

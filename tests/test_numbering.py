@@ -781,12 +781,12 @@ def test_a_wrong_replica(replica, error):
 def test_a_list_is_a_batch(weights):
     given = [*loaders.batch(0), np.linspace(0.5, 1.5, SIZE, dtype="float32")][: 2 + weights]
     layer, expected = mixup(), mixup().at_step(0, tuple(given))
-    for mixed in (layer.at_step(0, given), layer(given), mixup()(list(map(keras.ops.convert_to_tensor, given)))):
+    for mixed in (layer.at_step(0, given), layer(*given), mixup()(*map(keras.ops.convert_to_tensor, given))):
         assert type(mixed) is tuple
         for ours, other in zip(mixed, expected, strict=True):
             np.testing.assert_allclose(to_numpy(ours), other, atol=1e-6)
     soft = [given[0], np.eye(3, dtype="float32")[given[1]]]
-    assert np.abs(mixup(num_classes=None)(soft)[0] - given[0]).max() > 0.1
+    assert np.abs(mixup(num_classes=None)(*soft)[0] - given[0]).max() > 0.1
 
 
 def test_a_list_is_several_inputs_inside_a_model():

@@ -82,7 +82,7 @@ PICTURES = {
         ids(24, 2).reshape(6, 4, 1).astype("float32"),
         network(1, "sigmoid", (4, 2), padding=True),
         "binary_crossentropy",
-        mixup(target="labels"),
+        mixup(target=kmix.targets.Labels(any_shape=True)),
     ),
     "a column of integers": lambda: (
         data(6, (5,)),
@@ -284,7 +284,12 @@ def test_a_trainer_shows_the_layers_inputs_and_outputs_of_its_model():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"num_classes": {"kind": 3}}, {"target": {"kind": "labels", "group": "keep"}}]
+    "settings",
+    [
+        {},
+        {"target": {"kind": kmix.targets.Labels(3), "group": "keep"}},
+        {"target": {"kind": "labels", "group": "keep"}},
+    ],
 )
 def test_a_trainer_can_be_cloned(settings):
     trainer = kmix.MixTrainer(two_outputs(), mixup(), within="batch", seed=5, **settings)

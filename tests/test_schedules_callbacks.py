@@ -326,7 +326,7 @@ def test_a_deep_copy_trains_as_the_scheduler_does():
     model.fit(ds, callbacks=[scheduler], verbose=0)
     assert copy.deepcopy(scheduler).model is model
     inner = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2, activation="softmax")])
-    trainer = kmix.MixTrainer(inner, mix=kmix.MixUp(0.2, num_classes=2))
+    trainer = kmix.MixTrainer(inner, mixer=kmix.MixUp(0.2, num_classes=2))
     trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy())
     x, y = np.ones((4, 6), "float32"), np.array([0, 1, 1, 0])
     by_trainer = copy.deepcopy(AlphaScheduler(trainer, lambda epoch: trainer.alpha + 0.1))

@@ -199,7 +199,7 @@ def test_a_model_of_keras_applications_unchanged():
 def two_headed(as_dict):
     image, text = keras.Input((6, 6, 2), name="image"), keras.Input((5,), dtype="int32", name="text")
     words = kmix.EmbeddingMixup(0.7, seed=1)(keras.layers.Embedding(9, 4, mask_zero=True, name="table")(text))
-    picture = kmix.MixUp(0.7, seed=2)(image)
+    picture = kmix.MixUp(0.7, seed=1)(image)
     joined = keras.layers.Concatenate()([keras.layers.Flatten()(picture), keras.layers.GlobalAveragePooling1D()(words)])
     kind = keras.layers.Dense(CLASSES, name="kind")(joined)
     size = keras.layers.Dense(1, name="size")(joined)
@@ -449,7 +449,8 @@ def test_masks_of_the_partners_are_united_for_the_losses_of_positions_too():
     for place in (True, False):
         tensor = embedded if place else mix(embedded)
         model = keras.Model(inputs, keras.layers.Dense(3)(tensor))
-        trainer = kmix.MixTrainer(model, mixer=mix, places=["embed"]) if place else kmix.MixTrainer(model)
+        ways = {"mixer": mix, "places": ["embed"]} if place else {}
+        trainer = kmix.MixTrainer(model, target=kmix.targets.Labels(any_shape=True), **ways)
         trainer.compile(keras.optimizers.SGD(0.0), "mse")
         logged = trainer.fit(tokens, targets, batch_size=4, shuffle=False, verbose=0).history["loss"][0]
         plan, (table, kernel, bias) = mix.plan(0, 4), model.get_weights()

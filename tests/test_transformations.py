@@ -16,7 +16,7 @@ torch_only = pytest.mark.skipif(BACKEND != "torch", reason="about transformation
 
 LAYERS = {
     "blend": lambda: kmix.EmbeddingMixup(1.0, num_classes=3, seed=5),
-    "blend with similar labels": lambda: kmix.MixUp(1.0, seed=5, pairing="label"),
+    "blend with similar labels": lambda: kmix.MixUp(1.0, seed=5, pairing="similar_labels"),
     "paste": lambda: kmix.CutMix(1.0, num_classes=3, seed=5, data_format="channels_last"),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
@@ -29,7 +29,9 @@ class Case:
         self.layer, similar = LAYERS[name](), "similar" in name
         x, weights = data(N, SHAPE), data(N, SHAPE, 3)
         y = data(N, ()) if similar else ids(N)
-        plan = self.layer.plan(1, N, SHAPE[:2] if name == "paste" else None, labels=y if similar else None)
+        plan = self.layer.plan(
+            1, N, spatial_shape=SHAPE[:2] if name == "paste" else None, targets=y if similar else None
+        )
         share = np.broadcast_to(plan.lam[:, None, None, None], x.shape).copy()
         if plan.box is not None:
             share[:] = 1

@@ -54,6 +54,14 @@ class NumPy(Namespace):
     def argsort(self, x):
         return np.argsort(x, kind="stable").astype("int32")
 
+    # As in `Namespace`, in this file: a small batch is a matter of calls.
+
+    def size(self, x, axis):
+        return x.shape[axis]
+
+    def unstack(self, x):
+        return x
+
     def rows(self, indices):
         return indices if indices.ndim == 1 else super().rows(indices)
 

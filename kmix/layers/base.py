@@ -13,13 +13,13 @@ import keras
 
 from kmix import _backend, _checks
 from kmix._settings import deserialize, serialize
-from kmix.batch import Batch, Reading, to_target
+from kmix.batch import Batch, Reading
 from kmix.layers.alpha import Alpha
 from kmix.layers.input_mixing import InputMixing, check_batch_of_plan
 from kmix.layers.training_step import current_step
 from kmix.pairing import Pairing, to_pairing
 from kmix.plan import MixPlan, PlanKey
-from kmix.targets.labels import Labels
+from kmix.targets.argument import check_target, to_target
 from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 tree = keras.tree
@@ -637,24 +637,6 @@ def _plain(target):
     if isinstance(target, dict):
         return {key: _plain(part) for key, part in target.items()}
     return [_plain(part) for part in target] if isinstance(target, (list, tuple)) else target
-
-
-def check_target(target, num_classes, partners, mixer):
-    """Return a `Target`, or a structure of targets that a mixer can use, or raise."""
-    if num_classes is not None and target is not None and not (isinstance(target, dict) and "labels" not in target):
-        _checks.fail(
-            "`num_classes=n` stands for `target=Labels(n)`, so one of them is enough.",
-            f"num_classes={num_classes} and a target",
-            "Write `target=kmix.targets.Labels(n)`, or leave out `target`.",
-        )
-    for each in tree.flatten(target):
-        if each is not None and each.max_partners is not None and each.max_partners < partners:
-            _checks.fail(
-                f"{mixer} mixes each sample with {partners} partners.",
-                f"a target {type(each).__name__}, which has room for {each.max_partners + 1} samples",
-                "Use `CutMix` or `MixUp`, or another target.",
-            )
-    return Labels(num_classes) if target is None else target
 
 
 def _check_inputs_key(value):

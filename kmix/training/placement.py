@@ -5,10 +5,9 @@ from typing import Any
 import keras
 
 from kmix import _checks
-from kmix.batch import to_target
 from kmix.layers import MixLayer
-from kmix.layers.base import check_target
 from kmix.targets import Labels
+from kmix.targets.argument import check_target, to_target
 from kmix.training import graph as graphs
 from kmix.training.manifold import LAYER, Rebuilt, check_reads_no_ids
 
@@ -24,6 +23,13 @@ def leaves(layer):
         yield layer
     for inner in getattr(layer, "layers", ()):
         yield from leaves(inner)
+
+
+def build(mixer):
+    """Mark a mixer as built, which nobody calls: Keras would trace a trainer with layers to build in every `fit`."""
+    mixer.build()
+    for inner in getattr(mixer, "layers", ()):
+        build(inner)
 
 
 def check_ways(model, mixer, places, placed):

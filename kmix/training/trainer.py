@@ -101,6 +101,8 @@ class MixTrainer(keras.Model):
         placed = manifold.placed_layers(model)
         placement.check_ways(model, mixer, self.places, placed)
         self.model, self.mixer, self.mix_losses = model, mixer, mix_losses
+        if mixer is not None:
+            placement.build(mixer)
         self.num_classes, self.target, self.within = num_classes, target, within
         self._step_mixer = StepMixer(
             model,
