@@ -14,7 +14,7 @@ from helpers import CODE_PATHS, at_step, call, to_native, to_numpy
 from oracle import cutmix, mixup, one_hot, weighted
 
 import kmix
-from kmix.batch import to_target
+from kmix.targets.argument import to_target
 from kmix.targets.base import Function
 
 tree = keras.tree
