@@ -263,14 +263,14 @@ def test_kinds_of_labels(y, loss):
     assert logged == pytest.approx(float(keras.ops.mean(keras.losses.get(loss)(mixed[1], predicted))), rel=1e-4)
 
 
-@pytest.mark.fast("layer-")
+@pytest.mark.fast("weighted")
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, 24, dtype="float32")], ids=["", "weighted"])
 def test_pairs_train_as_dense_labels_do(weights):
     models = [linear(X.shape[1:]) for _ in range(2)]
     models[1].set_weights(models[0].get_weights())
     trainers = [
         compiled(kmix.MixTrainer(models[0], mixer=mixup()), metrics=[kmix.metrics.SoftLabelAccuracy("accuracy")]),
-        compiled(kmix.MixTrainer(models[1], mixer=mixup(labels="pair")), metrics=["accuracy"]),
+        compiled(kmix.MixTrainer(models[1], mixer=mixup(target=kmix.targets.LabelPairs(CLASSES))), metrics=["accuracy"]),
     ]
     logs = [
         trainer.fit(X, Y, sample_weight=weights, batch_size=8, validation_data=(X, Y), verbose=0).history
@@ -306,7 +306,7 @@ def deep(dropout=0.0):
     return keras.Model(inputs, keras.layers.Dense(CLASSES, name="top")(tensor))
 
 
-@pytest.mark.fast("at")
+@pytest.mark.fast("places")
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -51,7 +51,8 @@ def many(as_dict):
 def test_a_number_of_classes_for_each_output(where, as_dict):
     classes = {"root": 7, "vowel": 3}
     x, y = data(14, (5,)), {"root": ids(14, 7), "vowel": ids(14, 3)}
-    settings = {"target": {name: Labels(number) for name, number in classes.items()}}
+    target = {name: Labels(number) for name, number in classes.items()}
+    settings = {"target": target if as_dict else list(target.values())}
     loss = dict.fromkeys(classes, "categorical_crossentropy")
     trainer = trainer_of(
         many(as_dict),
