@@ -6,7 +6,7 @@
 # make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem
 # make speed     measure throughput in tf.data next to Keras, KerasCV, and the formulas of torchvision and timm, and the
 #                cost of labels for very many classes; write both to RESULTS.md
-# make roads     measure every code path of a batch to a layer, on the three backends and in two loaders, next to one
+# make code-paths     measure every code path of a batch to a layer, on the three backends and in two loaders, next to one
 #                pass over the memory and the formulas of torchvision and timm; write the times and the memory to RESULTS.md
 # make targets   measure masks, boxes and Mosaic in tf.data next to CutMix of images alone; write them to RESULTS.md
 # make in-step   measure the cost of mixing in the training step, on the three backends
@@ -27,7 +27,7 @@ PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
 # Tracing takes a third of the time, so it is left to the fastest runs. Each adds to the coverage of the previous ones.
 COV := --cov --cov-append --cov-report=
 
-.PHONY: demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets roads in-step mutants mutants-short clean
+.PHONY: demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets code-paths in-step mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -74,8 +74,8 @@ speed: .venv/.ready-all
 	$(RUN) benchmarks/speed.py
 	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) benchmarks/pairs.py --save || exit 1; done
 
-roads: .venv/.ready-all
-	$(RUN) benchmarks/roads.py --save
+code-paths: .venv/.ready-all
+	$(RUN) benchmarks/code_paths.py --save
 
 in-step: .venv/.ready-all
 	$(RUN) benchmarks/in_step.py --all-backends --save

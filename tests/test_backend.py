@@ -1,4 +1,4 @@
-"""The three twins of the array namespace: each operation gives the same result, as a tensor of its own framework."""
+"""The three spaces of the array namespace: each operation gives the same result, as a tensor of its own framework."""
 
 import ast
 import functools
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import to_numpy
+from helpers import to_numpy
 
 import kmix
 from kmix import _backend
@@ -36,13 +36,13 @@ def in_graph(function):
     return tf.function(function, autograph=False)
 
 
-# name: (the twin, how to compile a function)
-TWINS = {"numpy": (NUMPY, None), "tensorflow": (TENSORFLOW, None), "tensorflow graph": (TENSORFLOW, in_graph)}
+# name: (the space, how to compile a function)
+SPACES = {"numpy": (NUMPY, None), "tensorflow": (TENSORFLOW, None), "tensorflow graph": (TENSORFLOW, in_graph)}
 if BACKEND != "tensorflow":
-    TWINS["native"] = (KERAS, None)
+    SPACES["native"] = (KERAS, None)
 if BACKEND == "jax":
-    TWINS["native jit"] = (KERAS, jitted)
-every_twin = pytest.mark.parametrize("twin", TWINS)
+    SPACES["native jit"] = (KERAS, jitted)
+every_space = pytest.mark.parametrize("space", SPACES)
 
 
 def array(values, dtype="float32"):
@@ -137,9 +137,9 @@ OPTIONAL = {
 APART = ("math", "integer", "custom_gradient", "evaluate_symbol", "run", *BY_EFFECT)
 
 
-def answer(twin, operation, arguments):
-    """What a twin gives, on tensors of its framework."""
-    xp, compiled = TWINS[twin]
+def answer(space, operation, arguments):
+    """What a space gives, on tensors of its framework."""
+    xp, compiled = SPACES[space]
     leaves = keras.tree.flatten(arguments)
 
     def call(*tensors):
@@ -152,14 +152,14 @@ def answer(twin, operation, arguments):
     return (compiled(call) if compiled else call)(*tensors)
 
 
-@every_twin
+@every_space
 @pytest.mark.parametrize(
     ("operation", "arguments", "right"),
     [pytest.param(*line, id=f"{i}-{line[0]}") for i, line in enumerate(TABLE)],
 )
-def test_each_operation_gives_the_right_answer_in_its_own_framework(twin, operation, arguments, right):
-    xp, compiled = TWINS[twin]
-    result = answer(twin, operation, arguments)
+def test_each_operation_gives_the_right_answer_in_its_own_framework(space, operation, arguments, right):
+    xp, compiled = SPACES[space]
+    result = answer(space, operation, arguments)
     for leaf in keras.tree.flatten(result):
         number = operation in NUMBERS and isinstance(leaf, (int, np.integer))
         assert number or _backend.namespace(leaf) is xp
@@ -191,9 +191,9 @@ def test_the_table_holds_every_operation():
     assert Namespace.__abstractmethods__ == offered - OPTIONAL
 
 
-@pytest.mark.parametrize("twin", [name for name, (_, compiled) in TWINS.items() if not compiled])
-def test_dtypes(twin):
-    xp = TWINS[twin][0]
+@pytest.mark.parametrize("space", [name for name, (_, compiled) in SPACES.items() if not compiled])
+def test_dtypes(space):
+    xp = SPACES[space][0]
     for dtype in ("int32", "uint8", "float16", "bfloat16", "float32", "bool"):
         assert _backend.dtype(xp.cast(xp.asarray(X), dtype)) == dtype
     assert _backend.dtype(xp.arange(3)) == _backend.dtype(xp.argsort(xp.asarray(X[0]))) == "int32"
@@ -203,9 +203,9 @@ def test_dtypes(twin):
 
 
 @pytest.mark.parametrize("function", Namespace.MATH)
-@every_twin
-def test_math(twin, function):
-    xp, compiled = TWINS[twin]
+@every_space
+def test_math(space, function):
+    xp, compiled = SPACES[space]
     arguments = {"logical_not": [array([1, 0], bool)], "maximum": [X, X[::-1]], "minimum": [X, X[::-1]]}
     arguments = arguments.get(function, [X / 3])
     call = lambda *tensors: getattr(xp.math, function)(*tensors)
@@ -223,9 +223,9 @@ def test_math_names_what_is_used():
     assert used == set(Namespace.MATH)
 
 
-@pytest.mark.parametrize("twin", [name for name, (_, compiled) in TWINS.items() if not compiled])
-def test_run(twin):
-    xp = TWINS[twin][0]
+@pytest.mark.parametrize("space", [name for name, (_, compiled) in SPACES.items() if not compiled])
+def test_run(space):
+    xp = SPACES[space][0]
     bound = functools.partial(lambda xp, x, y, times: times * (x + y), xp, times=2)
     result = xp.run(bound, (xp.asarray(X), xp.asarray(X)))
     assert _backend.namespace(result) is xp
@@ -256,9 +256,9 @@ def test_custom_gradient_is_used():
         np.testing.assert_array_equal(x.grad, np.full(X.shape, 7))
 
 
-@pytest.mark.parametrize("twin", [name for name, (_, compiled) in TWINS.items() if compiled is not jitted])
-def test_require(twin):
-    xp, compiled = TWINS[twin]
+@pytest.mark.parametrize("space", [name for name, (_, compiled) in SPACES.items() if compiled is not jitted])
+def test_require(space):
+    xp, compiled = SPACES[space]
 
     def call(condition, x):
         xp.require(condition, "no such thing")
@@ -369,8 +369,8 @@ def test_two_numbers_are_too_many_for_a_schedule_in_a_graph():
 
 def test_a_schedule_of_keras_runs_in_a_graph():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 2, 0.25)
-    for twin in ("numpy", "tensorflow", "tensorflow graph"):
-        result = answer(twin, "evaluate", (schedule, array(4, "int32")))
+    for space in ("numpy", "tensorflow", "tensorflow graph"):
+        result = answer(space, "evaluate", (schedule, array(4, "int32")))
         np.testing.assert_allclose(to_numpy(result), 0.5 / 16, rtol=1e-6)
 
 
@@ -384,9 +384,9 @@ def test_a_twin_with_a_missing_operation_cannot_be_made(missing):
 
 
 def test_nothing_falls_through_to_another_twin():
-    for twin in (NumPy, KerasOps, TensorFlow):
-        assert twin.__mro__[1:] == (Namespace, *Namespace.__mro__[1:])
-        assert set(vars(twin)) >= Namespace.__abstractmethods__
+    for space in (NumPy, KerasOps, TensorFlow):
+        assert space.__mro__[1:] == (Namespace, *Namespace.__mro__[1:])
+        assert set(vars(space)) >= Namespace.__abstractmethods__
 
 
 def test_the_twin_is_picked_by_the_arrays():

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from golden.write import ARRAYS, BATCHES, PLANS, layer_of, trainer_of
-from roads import ROADS, at_step
+from helpers import CODE_PATHS, at_step
 
 INTEGERS = ("permutation", "box", "choice", "place")
 
@@ -53,18 +53,18 @@ def test_what_the_plans_cover():
 
 
 @pytest.mark.fast("*numpy", "*native", "*uint8, 1-tfdata", "volumes*", "pairs*", "boxes*")
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("path", CODE_PATHS)
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in cases(BATCHES)])
-def test_batches(case, road):
+def test_batches(case, path):
     with np.load(ARRAYS) as arrays:
         stored = lambda structure: keras.tree.map_structure(lambda key: arrays[key], structure)
         batch, expected = stored(case["batch"]), stored(case["mixed"])
     batch = tuple(batch) if isinstance(batch, list) else batch
-    mixed = at_step(road, layer_of(case["layer"]), case["step"], batch)
+    mixed = at_step(path, layer_of(case["layer"]), case["step"], batch)
     keras.tree.assert_same_structure(expected, list(mixed) if isinstance(mixed, tuple) else mixed)
     for ours, theirs in zip(keras.tree.flatten(mixed), keras.tree.flatten(expected), strict=True):
         assert ours.dtype == theirs.dtype
         # The error of a blend is the error of lam times the range of the values. Across libraries, lam may be off by
         # 1e-5 (8 units in the last place of its logit, see write.py).
         spread = float(np.ptp(theirs.astype("float64"))) if theirs.size else 0.0
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=(2e-6 if road == "numpy" else 2e-5) * max(1.0, spread))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=(2e-6 if path == "numpy" else 2e-5) * max(1.0, spread))

@@ -70,14 +70,14 @@ def test_hard_labels_in_a_step_and_only_there(build):
 def test_config_survives_json(build):
     wrapped = HardLabels(build(), name="another")
     serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(wrapped)))
-    twin = keras.saving.deserialize_keras_object(serialized)
-    assert twin.get_config() == wrapped.get_config()
-    assert type(twin.metric) is type(wrapped.metric)
-    assert (twin.name, twin.metric.name) == ("another", wrapped.metric.name)
+    copied = keras.saving.deserialize_keras_object(serialized)
+    assert copied.get_config() == wrapped.get_config()
+    assert type(copied.metric) is type(wrapped.metric)
+    assert (copied.name, copied.metric.name) == ("another", wrapped.metric.name)
     y, p, w = data()
-    for metric in (twin, wrapped):
+    for metric in (copied, wrapped):
         metric.update_state(y, p, w)
-    np.testing.assert_array_equal(NUMPY(twin.result()), NUMPY(wrapped.result()))
+    np.testing.assert_array_equal(NUMPY(copied.result()), NUMPY(wrapped.result()))
 
 
 @every_metric

@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
+from helpers import to_numpy
 from oracle import softmax
-from roads import to_numpy
 
 import kmix
 

@@ -13,8 +13,8 @@ import loaders
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import to_numpy
 from loaders import BATCHES, SIZE
-from roads import to_numpy
 from test_schedules_callbacks import Recorder
 
 import kmix
@@ -745,15 +745,15 @@ def test_an_item_of_mixed_batches_is_a_batch(item):
 # Replicas.
 
 
-@pytest.mark.parametrize("road", ["numpy", "native", "tfdata"])
-def test_replicas_draw_different_plans(road):
+@pytest.mark.parametrize("path", ["numpy", "native", "tfdata"])
+def test_replicas_draw_different_plans(path):
     layer, given = mixup(), loaders.batch(0)
 
     def mixed(replica):
-        if road == "tfdata":
+        if path == "tfdata":
             ds = tf.data.Dataset.from_tensors(given).enumerate(3)
             return to_numpy(next(iter(ds.map(lambda step, batch: layer.at_step(step, batch, replica=replica)))))
-        batch = given if road == "numpy" else [keras.ops.convert_to_tensor(part) for part in given]
+        batch = given if path == "numpy" else [keras.ops.convert_to_tensor(part) for part in given]
         return to_numpy(layer.at_step(3, batch, replica=replica))
 
     for replica in (0, 1, 7):

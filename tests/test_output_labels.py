@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import oracle
 import pytest
-from cases import data, ids, raises
+from helpers import data, ids, raises, to_numpy
 from keras import ops
-from roads import to_numpy
 
 import kmix
 

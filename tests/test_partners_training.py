@@ -5,7 +5,7 @@ import numpy as np
 import oracle
 import pytest
 import steps
-from cases import raises
+from helpers import raises
 from steps import numbers
 
 import kmix

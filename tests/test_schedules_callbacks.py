@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roads import to_numpy
+from helpers import to_numpy
 
 import kmix
 from kmix import schedules
@@ -299,17 +299,17 @@ def test_a_deep_copy_sets_the_same_targets(in_a_list):
     layers = [kmix.MixUp(0.2, num_classes=2), kmix.MixUp(0.3, num_classes=2)]
     scheduler = AlphaScheduler(layers, Counted(), unit="batch")
     scheduler.on_train_batch_begin(0)
-    twin = copy.deepcopy([scheduler])[0] if in_a_list else copy.deepcopy(scheduler)
-    assert twin is not scheduler
-    assert [id(layer) for layer in twin.layers] == [id(layer) for layer in layers]
+    copied = copy.deepcopy([scheduler])[0] if in_a_list else copy.deepcopy(scheduler)
+    assert copied is not scheduler
+    assert [id(layer) for layer in copied.layers] == [id(layer) for layer in layers]
     for batch in range(1, 4):
-        twin.on_train_batch_begin(batch)
+        copied.on_train_batch_begin(batch)
         assert layers[0].alpha == layers[1].alpha == pytest.approx(0.1 * batch)
     # The first one continues where it was, and so does its schedule.
     scheduler.on_train_batch_begin(1)
     assert layers[0].alpha == pytest.approx(0.1)
-    assert (scheduler.schedule.calls, twin.schedule.calls) == (2, 4)
-    twin.layers.append(kmix.CutMix(0.1))
+    assert (scheduler.schedule.calls, copied.schedule.calls) == (2, 4)
+    copied.layers.append(kmix.CutMix(0.1))
     assert scheduler.layers == layers
 
 

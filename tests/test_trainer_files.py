@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from cases import data, ids
+from helpers import data, ids
 
 import kmix
 

@@ -168,11 +168,11 @@ def test_a_sub_classed_model_equals_the_functional_one():
     tensor = inputs
     for layer in layers:
         tensor = layer(tensor)
-    twin = keras.Model(inputs, tensor)
-    twin.set_weights(model.get_weights())
-    for network in (model, twin):
+    copied = keras.Model(inputs, tensor)
+    copied.set_weights(model.get_weights())
+    for network in (model, copied):
         compiled(kmix.MixTrainer(network)).fit(tokens, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
-    for a, b in zip(model.get_weights(), twin.get_weights(), strict=True):
+    for a, b in zip(model.get_weights(), copied.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -270,7 +270,9 @@ def test_pairs_train_as_dense_labels_do(weights):
     models[1].set_weights(models[0].get_weights())
     trainers = [
         compiled(kmix.MixTrainer(models[0], mixer=mixup()), metrics=[kmix.metrics.SoftLabelAccuracy("accuracy")]),
-        compiled(kmix.MixTrainer(models[1], mixer=mixup(target=kmix.targets.LabelPairs(CLASSES))), metrics=["accuracy"]),
+        compiled(
+            kmix.MixTrainer(models[1], mixer=mixup(target=kmix.targets.LabelPairs(CLASSES))), metrics=["accuracy"]
+        ),
     ]
     logs = [
         trainer.fit(X, Y, sample_weight=weights, batch_size=8, validation_data=(X, Y), verbose=0).history

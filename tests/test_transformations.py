@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import data, ids
-from roads import to_native, to_numpy
+from helpers import data, ids, to_native, to_numpy
 
 import kmix
 

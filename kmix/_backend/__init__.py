@@ -40,6 +40,3 @@ from kmix._backend.numpy_ops import NUMPY, NumPy, in_memory_order
 from kmix._backend.operations import Namespace
 from kmix._backend.state import Cell, Counter, Resource
 from kmix._backend.tensorflow_ops import TENSORFLOW, TensorFlow
-
-# Former names, until nobody uses them.
-NATIVE, as_written, beside_the_plan = KERAS, untraced, device_of_plans

@@ -308,7 +308,7 @@ class MixLayer(keras.layers.Layer):
     # Calls.
 
     def __call__(self, *args, **kwargs):
-        return _backend.as_written(self._route, *args, **kwargs)
+        return _backend.untraced(self._route, *args, **kwargs)
 
     def _route(self, *args, **kwargs):
         """Mix eager labelled batches, and those of other frameworks, at once; leave the rest to Keras."""
@@ -453,7 +453,7 @@ class MixLayer(keras.layers.Layer):
             >>> y.shape
             (4, 3)
         """
-        return _backend.as_written(self._at_step, step, batch, replica, partner)
+        return _backend.untraced(self._at_step, step, batch, replica, partner)
 
     def _at_step(self, step, batch, replica, partner):
         key = PlanKey(_check_number(step, "step"), _check_number(replica, "replica", REPLICAS))

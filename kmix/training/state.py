@@ -32,7 +32,7 @@ class State:
         # The alphas that the trainer was built with: a file written with others changes alpha.
         self.built_with: list[float] = []
         settings = {"shape": (), "trainable": False, "autocast": False, "aggregation": "only_first_replica"}
-        with _backend.beside_the_plan():
+        with _backend.device_of_plans():
             # JAX has 32 bits; of 64, the plan takes the lower 32.
             dtype = "uint32" if keras.backend.backend() == "jax" else "int64"
             self.step = trainer.add_weight(dtype=dtype, initializer="zeros", name="step", **settings)
@@ -54,7 +54,7 @@ class State:
             tensor = _backend.namespace(weight.value).asarray(weight.value)
             return tensor if _backend.is_symbolic(tensor) else _backend.values(tensor)
 
-        with _backend.beside_the_plan():
+        with _backend.device_of_plans():
             step = value(self.step)
             # Schedules calculate with the step, and below 0 as well. The plan takes these 32 bits as they are.
             step = ops.cast(step, "int32") if _backend.is_jax_tracer(step) else step
@@ -62,7 +62,7 @@ class State:
 
     def advance(self):
         """Go on to the next step."""
-        with _backend.beside_the_plan():
+        with _backend.device_of_plans():
             self.step.assign_add(1)
 
     def save(self, filepath, model, optimizer, overwrite, settings):

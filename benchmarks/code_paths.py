@@ -1,10 +1,10 @@
-"""Every road on which a batch reaches a layer, on every backend: kmix, its peers, and one pass over the memory.
+"""Every code path on which a batch reaches a layer, on every backend: kmix, its peers, and one pass over the memory.
 
-    python benchmarks/roads.py            # only printed
-    python benchmarks/roads.py --save     # written to RESULTS.md
+    python benchmarks/code_paths.py            # only printed
+    python benchmarks/code_paths.py --save     # written to RESULTS.md
 
 A process for each backend holds the batches. They are asked in turn, one at a time, each round in a new order, so that
-a slow moment of the machine affects all roads alike. The first calls of a road, which may compile, are not counted.
+a slow moment of the machine affects all paths alike. The first calls of a path, which may compile, are not counted.
 
 The pass over the memory reads two batches and writes one, with NumPy in two threads. The formulas of torchvision and
 timm are written out in PyTorch and run on a batch in memory: torchvision's and timm's batch mode with one lam and one
@@ -37,7 +37,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 class Child:
-    """The process of a backend: answers how long a road takes."""
+    """The process of a backend: answers how long a path takes."""
 
     def __init__(self, backend):
         import numpy as np
@@ -53,8 +53,8 @@ class Child:
             self.batches = {case: (x, self.np.eye(classes, dtype="float32")[y])}
         return self.batches[case]
 
-    def roads(self, case, kind):
-        """The roads of this backend by name: functions that mix a number of batches."""
+    def paths(self, case, kind):
+        """The paths of this backend by name: functions that mix a number of batches."""
         import keras
 
         import kmix
@@ -152,19 +152,19 @@ class Child:
         torch.set_num_threads(2)
         return {f"{name}, 2 workers": loaded(loader, count) for name, loader in mixed.items()}
 
-    def answer(self, case, kind, loaders, road):
-        """Milliseconds per batch of a road; the names of all roads if `road` is None."""
+    def answer(self, case, kind, loaders, path):
+        """Milliseconds per batch of a path; the names of all paths if `path` is None."""
         if (case, kind, loaders) not in self.runs:
             self.runs = {}
-            self.runs = {(case, kind, loaders): (self.loaders if loaders else self.roads)(case, kind)}
+            self.runs = {(case, kind, loaders): (self.loaders if loaders else self.paths)(case, kind)}
         runs = self.runs[case, kind, loaders]
-        if road is None:
+        if path is None:
             return list(runs)
         if loaders:
-            return runs[road]()
+            return runs[path]()
         count = CASES[case][2]
         start = time.perf_counter()
-        runs[road](count)
+        runs[path](count)
         return 1e3 * (time.perf_counter() - start) / count
 
     def starts(self, rounds):
@@ -188,9 +188,9 @@ class Child:
             rows.append([f"{kind} {case}", *(f"{statistics.median(values):.0f}" for values in times)])
         return rows
 
-    def peak(self, case, kind, road):
-        """The most memory that a road takes beyond the batch, in batches."""
-        run = self.roads(case, kind)[road]
+    def peak(self, case, kind, path):
+        """The most memory that a path takes beyond the batch, in batches."""
+        run = self.paths(case, kind)[path]
         gc.collect()
         before = memory("VmRSS")
         # The first calls may compile.
@@ -291,7 +291,7 @@ def ask(process, *question):
 
 
 def measure(rounds):
-    """Milliseconds of every round, by (case, kind, backend, road)."""
+    """Milliseconds of every round, by (case, kind, backend, path)."""
     processes = {}
     for backend in BACKENDS:
         command, environment = child("--serve", backend)
@@ -301,14 +301,14 @@ def measure(rounds):
     for case, kind, loaders in itertools.product(CASES, ALPHAS, (False, True)):
         group = BACKENDS[-1:] if loaders else BACKENDS
         named = {backend: ask(processes[backend], case, kind, loaders, None) for backend in group}
-        roads = [(backend, road) for backend in group for road in named[backend]]
+        paths = [(backend, path) for backend in group for path in named[backend]]
         for turn in range(rounds + 2):
-            for backend, road in random.sample(roads, len(roads)):
-                value = ask(processes[backend], case, kind, loaders, road)
+            for backend, path in random.sample(paths, len(paths)):
+                value = ask(processes[backend], case, kind, loaders, path)
                 if turn > 1:
-                    times.setdefault((case, kind, backend, road), []).append(value)
-        for backend, road in roads:
-            print(case, kind, backend, road, round(statistics.median(times[case, kind, backend, road]), 2), flush=True)
+                    times.setdefault((case, kind, backend, path), []).append(value)
+        for backend, path in paths:
+            print(case, kind, backend, path, round(statistics.median(times[case, kind, backend, path]), 2), flush=True)
     for process in processes.values():
         process.stdin.close()
         process.wait()
@@ -332,12 +332,12 @@ def measure_starts(rounds):
 
 
 def measure_peaks(times):
-    """The peak memory of the roads of the larger batch, each in a process of its own."""
+    """The peak memory of the paths of the larger batch, each in a process of its own."""
     peaks, largest = {}, next(iter(CASES))
     for key in times:
         if key[0] == largest and "workers" not in key[3]:
-            case, kind, backend, road = key
-            command, environment = child("--peak", backend, case, kind, road)
+            case, kind, backend, path = key
+            command, environment = child("--peak", backend, case, kind, path)
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
             peaks[key] = json.loads(done.stdout.splitlines()[-1])
             print(*key, f"peak {peaks[key]}", flush=True)
@@ -351,17 +351,17 @@ def tables(times, peaks):
     text = []
     for case in CASES:
         rows = []
-        for backend, road in dict.fromkeys(key[2:] for key in times if key[0] == case):
-            row = ["" if road in (PASS,) or road.startswith(NUMPY) else backend, road]
+        for backend, path in dict.fromkeys(key[2:] for key in times if key[0] == case):
+            row = ["" if path in (PASS,) or path.startswith(NUMPY) else backend, path]
             for kind in ALPHAS:
-                key, limit = (case, kind, backend, road), statistics.median(times[case, kind, "torch", PASS])
+                key, limit = (case, kind, backend, path), statistics.median(times[case, kind, "torch", PASS])
                 values = times[key]
                 median = statistics.median(values)
                 spread = f"{median:.2f} ({min(values):.2f} to {max(values):.2f})"
                 memory = "" if peaks.get(key) is None else f"{max(peaks[key], 0):.1f}"
                 row += [spread, f"{median / limit:.1f}", memory]
             rows.append(row)
-        header = ["backend", "road"]
+        header = ["backend", "code path"]
         for kind in ALPHAS:
             header += [f"{kind}, ms", "passes", "peak, batches"]
         text.append(f"{case}, float32:\n\n{results.table(header, rows)}")
@@ -392,7 +392,7 @@ def main():
 
     times = measure(options.rounds)
     machine = results.machine("keras", "tensorflow", "jax", "torch", "grain", "numpy")
-    text = f"""## On every road: `make roads`
+    text = f"""## On every code path: `make code-paths`
 
 {machine}.
 
@@ -408,7 +408,7 @@ data set of equal structure, and in another epoch of the first; and of a map of 
 """
     print(f"\n{text}")
     if options.save:
-        results.write_section("roads", text)
+        results.write_section("paths", text)
 
 
 if __name__ == "__main__":
