@@ -57,7 +57,7 @@ coverage: .venv/.ready
 
 test-oldest: .venv/.ready-all
 	$(BIN)/pip install -q --no-deps --upgrade --target .venv/oldest $(OLDEST_KERAS)
-	PYTHONPATH=.venv/oldest KERAS_BACKEND=jax $(PYTEST) tests/test_roads.py tests/test_trainer.py -k "not tfdata" $(COV)
+	PYTHONPATH=.venv/oldest KERAS_BACKEND=jax $(PYTEST) tests/test_code_paths.py tests/test_trainer.py -k "not tfdata" $(COV)
 
 lint: .venv/.ready
 	$(BIN)/ruff check

@@ -48,7 +48,7 @@ class Mutant(NamedTuple):
     short: bool = False
 
 
-def pipeline(test, place, old, new, file="test_roads", short=False):
+def pipeline(test, place, old, new, file="test_code_paths", short=False):
     """A mutant that tests on every code path must notice."""
     return Mutant(f"{file}::{test}", place, old, new, PATHS, short)
 

@@ -302,7 +302,9 @@ class MixLayer(keras.layers.Layer):
             hasattr(part, "function") for part in parts
         ):
             return None
-        arguments = {name: value for name, value in self._arguments().items() if name not in ("name", "alpha")}
+        arguments = {
+            name: value for name, value in self._arguments().items() if name not in ("name", "alpha", "layers")
+        }
         return f"{type(self).__name__} {arguments} {self.compute_dtype} {keras.config.image_data_format()}"
 
     # Calls.

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from collections.abc import Mapping
 
 import keras
@@ -331,9 +332,10 @@ class LabelUnion(Target):
 
     def mix(self, xp, y, weight, plan, info):
         present = [xp.where(xp.along(part.share, y) > 0, xp.take(y, part.source), 0.0) for part in plan.parts()]
-        # NaN shares count: they are errors.
         mixed = functools.reduce(xp.math.maximum, present)
-        return xp.where(xp.along(plan.lam == plan.lam, y), mixed, float("nan")), weight
+        # NaN stands for an error, and a maximum may lose it.
+        lost = functools.reduce(operator.or_, [each != each for each in present]) | xp.along(plan.lam != plan.lam, y)
+        return xp.where(lost, float("nan"), mixed), weight
 
     def spec(self, y, weight, info):
         return keras.KerasTensor(y.shape, dtype="float32"), weight
