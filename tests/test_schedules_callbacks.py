@@ -243,8 +243,8 @@ def test_alpha_per_batch_of_data_of_unknown_length():
     scheduler = AlphaScheduler(layer, schedule, unit="batch")
     model.fit(ds, epochs=2, callbacks=[scheduler], verbose=0)
     model.fit(ds, initial_epoch=2, epochs=3, callbacks=[scheduler], verbose=0)
-    # Keras begins one batch more, and finds that there is none.
-    assert list(dict.fromkeys(steps)) == list(range(16))
+    # On TensorFlow and JAX, Keras begins one batch more, and finds that there is none.
+    assert list(dict.fromkeys(steps)) == list(range(15 + (keras.backend.backend() != "torch")))
     with pytest.raises(ValueError, match=r"initial_epoch=3.*steps_per_epoch"):
         model.fit(ds, initial_epoch=3, epochs=4, callbacks=[AlphaScheduler(layer, schedule, unit="batch")], verbose=0)
 

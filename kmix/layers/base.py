@@ -340,8 +340,10 @@ class MixLayer(keras.layers.Layer):
             return super().__call__(*args, **kwargs)
         own = keras.backend.backend()
         # Keras would convert them, or could not take them.
-        foreign = bool(found - {(own, False), (own, True)}) or (
-            ("tensorflow", True) in found and None in map(_backend.static_shape, arrays)
+        foreign = (
+            bool(found - {(own, False), (own, True)})
+            or any(map(_backend.irregular, arrays))
+            or (("tensorflow", True) in found and None in map(_backend.static_shape, arrays))
         )
         if batch is None:
             return self.call(*args, **kwargs) if foreign else super().__call__(*args, **kwargs)
