@@ -261,6 +261,7 @@ def count_threads():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork")  # Of JAX, if another test of the process has imported it.
 @pytest.mark.parametrize("method", ["spawn", *(["fork"] if BACKEND == "torch" and sys.platform == "linux" else [])])
 def test_a_worker_uses_one_thread(method):
     """JAX and TensorFlow warn of a fork."""

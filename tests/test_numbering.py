@@ -248,12 +248,15 @@ def test_fit_on_a_py_dataset():
 
 @pytest.mark.parametrize("processes", [False, pytest.param(True, marks=torch_workers)])
 def test_fit_on_a_py_dataset_with_workers(processes):
-    """Keras itself trains again on the batches that wait in the queue when it has built the model from the first."""
+    """Keras itself trains again on the batches that wait in the queue when it has built the model from the first.
+
+    So later batches may come in the next epoch, and one that waits at its end may be lost.
+    """
     train = loaders.Batches(workers=2, use_multiprocessing=processes, max_queue_size=3)
     numbering = kmix.data.Numbering()
     pairs = trained_on(numbering(train).map(loaders.number), [numbering], shuffle=False, epochs=4)
     assert all(step % BATCHES == row for step, row in pairs)
-    assert set(pairs) >= set(expected(0, 2 * BATCHES))
+    assert set(pairs) >= set(expected(0, BATCHES))
 
 
 def test_fit_builds_the_model_from_a_batch_of_a_py_dataset():

@@ -130,6 +130,7 @@ def test_tuples_of_three_and_dictionaries():
     assert {name: array.shape for name, array in mixed.items()} == {"images": x.shape, "labels": y.shape}
 
 
+@pytest.mark.filterwarnings("ignore:.*unbuilt state")  # Keras builds a pipeline before it calls its layers.
 @pytest.mark.fast("choice")
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
 def test_in_a_pipeline_of_keras_layers(kind):
@@ -143,6 +144,7 @@ def test_in_a_pipeline_of_keras_layers(kind):
     assert ((labels > 0).sum(axis=1) > 1).any()
 
 
+@pytest.mark.filterwarnings("ignore:.*unbuilt state")  # Keras builds a pipeline before it calls its layers.
 def test_class_ids_that_keras_layers_cast_to_float_are_refused():
     ids = data(2).map(lambda x, y: {"images": x, "labels": y})
     first = keras.layers.Pipeline([layers()["mixup"], keras.layers.RandomFlip()])
