@@ -79,7 +79,7 @@ class Batch(NamedTuple):
         uniform: Whether types and shapes tell that all arrays belong to it, and that batch sizes are equal.
         weights_by_entry: Whether each entry has its own sample weights, because a target created some.
         second: Whether the second half of the batch holds the partners of the first.
-        form: Puts the parts back: a function of the mixed batch.
+        assemble: Gives the parts the form in which they were read: a function of the mixed batch.
     """
 
     inputs: Any
@@ -91,7 +91,7 @@ class Batch(NamedTuple):
     uniform: bool
     weights_by_entry: bool
     second: bool
-    form: Callable
+    assemble: Callable
 
     @classmethod
     def read(cls, batch, reading):
@@ -104,17 +104,16 @@ class Batch(NamedTuple):
                     "Write `Labels(num_classes)` in `target`.",
                 )
             x, y, sample_weight = (*batch, None, None)[:3]
-            return cls._read(x, y, sample_weight, reading.target, reading, _tuple_form(batch))
+            return cls._read(x, y, sample_weight, reading.target, reading, _tuple_writer(batch))
         x, targets, sample_weight = _split(batch, reading)
         by_key = reading.targets_by_key()
-        alone = targets[LABELS] if list(targets) == [LABELS] else targets
-        described = by_key[LABELS] if alone is not targets else {name: by_key[name] for name in targets}
-        return cls._read(
-            x, alone, sample_weight, described, reading, _dictionary_form(batch, reading, alone is targets)
-        )
+        by_name = list(targets) != [LABELS]
+        y = targets if by_name else targets[LABELS]
+        target = {name: by_key[name] for name in targets} if by_name else by_key[LABELS]
+        return cls._read(x, y, sample_weight, target, reading, _dictionary_writer(batch, reading, by_name))
 
     @classmethod
-    def _read(cls, x, y, sample_weight, target, reading, form):
+    def _read(cls, x, y, sample_weight, target, reading, write):
         found: list[tuple] = []
         kept: dict[Any, Any] = {}
         template = _flatten(target, y, (), found, kept)
@@ -126,24 +125,30 @@ class Batch(NamedTuple):
         for _, value, _ in found:
             arrays += _leaves(value)
         xp, uniform = _check_arrays(arrays, x)
-        info = ((), None, None, False, True, reading.partners)
+        info = BatchInfo(partners=reading.partners)
         if mixing is not None:
             mixing.check(x)
             sizes = mixing.spatial_shape(x) if mixing.pastes else None
-            info = (mixing.shapes(x), sizes, mixing.data_format, mixing.pastes, mixing.blends, reading.partners)
+            info = info._replace(
+                input_shapes=mixing.shapes(x),
+                spatial_shape=sizes,
+                data_format=mixing.data_format,
+                pastes=mixing.pastes,
+                blends=mixing.blends,
+            )
         indices, kept_indices = [None] * len(found), {}
         if weights:
             indices, kept_indices = _match_weights(template, sample_weight, flat_weights, found)
         entries = []
-        for (target, value, path), index in zip(found, indices, strict=True):
-            known = BatchInfo(*info, path)
-            target.check(value, known)
+        for (own, value, path), index in zip(found, indices, strict=True):
+            known = info._replace(path=path)
+            own.check(value, known)
             if index is not None:
-                _check_weight_shape(_backend.static_shape(weights[index]), target._weight_shape(value, known))
-            entries.append(Entry(target, known, _key(path) if path else LABELS, index))
+                _check_weight_shape(_backend.static_shape(weights[index]), own._weight_shape(value, known))
+            entries.append(Entry(own, known, _key(path), index))
         structure = sample_weight if tree.is_nested(sample_weight) else None
 
-        def write(batch):
+        def assemble(batch):
             y = _fill(template, batch.targets, batch.kept)
             if batch.weights_by_entry:
                 of_kept = {key: _weights_of_kept(batch, key, kept_indices.get(key)) for key in batch.kept}
@@ -153,10 +158,10 @@ class Batch(NamedTuple):
             else:
                 given = iter(batch.weights)
                 w = tree.pack_sequence_as(structure, [None if leaf is None else next(given) for leaf in flat_weights])
-            return form(batch.inputs, y, w)
+            return write(batch.inputs, y, w)
 
         values = [value for _, value, _ in found]
-        return cls(x, values, weights, entries, kept, xp, uniform, False, False, write)
+        return cls(x, values, weights, entries, kept, xp, uniform, False, False, assemble)
 
     @property
     def arrays(self):
@@ -275,6 +280,7 @@ class Batch(NamedTuple):
         converted: list[Any] = []
 
         def plan_for(part):
+            """The plan as it was drawn, or for what needs its arrays, in the framework of the batch, once."""
             if part._takes_numpy_plan:
                 return plan
             if not converted:
@@ -296,7 +302,9 @@ class Batch(NamedTuple):
             targets, weights = (
                 _map(lambda leaf: join_rows(xp, leaf, leaf, shards), each) for each in (targets, weights)
             )
-            drawn, plan, converted = drawn.with_clean(shards), plan.with_clean(shards), []
+            plan, converted = plan.with_clean(shards), []
+            if any(entry.target._shows_own_partner for entry in self.entries):
+                drawn = drawn.with_clean(shards)
         mixed, mixed_weights = [], {}
         for entry, value in zip(self.entries, targets, strict=True):
             info = entry.info if sizes is None else entry.info._replace(spatial_shape=sizes)
@@ -315,7 +323,7 @@ class Batch(NamedTuple):
         n = self.size() // 2
 
         def own(leaf):
-            """The rows of the batch without those of the second one, clean and mixed."""
+            """The rows of the batch without those of the second one, clean and mixed. A second batch has no shards."""
             return xp.concat([leaf[:n], leaf[2 * n : 3 * n]]) if include_clean else leaf[:n]
 
         return batch.with_arrays(tree.map_structure(own, batch.arrays))
@@ -323,8 +331,8 @@ class Batch(NamedTuple):
     def write(self, include_clean=False):
         """The batch in the form in which it was read. With `include_clean`, what is kept is doubled."""
         if not include_clean or not self.kept:
-            return self.form(self)
-        return self.form(self._replace(kept={key: _doubled(key, value) for key, value in self.kept.items()}))
+            return self.assemble(self)
+        return self.assemble(self._replace(kept={key: _doubled(key, value) for key, value in self.kept.items()}))
 
     def spec(self, input_mixing, include_clean=False):
         """The mixed batch as `KerasTensor`s."""
@@ -349,7 +357,7 @@ class Batch(NamedTuple):
         spec = self._replace(
             inputs=inputs, targets=[value for value, _ in specs], weights=weights, kept=kept, weights_by_entry=created
         )
-        return double_spec(spec.form(spec)) if include_clean else spec.form(spec)
+        return double_spec(spec.assemble(spec)) if include_clean else spec.assemble(spec)
 
 
 def double_spec(structure):
@@ -409,10 +417,10 @@ def _split(batch, reading):
     return x, targets, batch.get(WEIGHTS)
 
 
-def _tuple_form(batch):
+def _tuple_writer(batch):
     """A function that gives mixed parts the form of a tuple batch."""
 
-    def form(x, y, sample_weight):
+    def write(x, y, sample_weight):
         parts = (x, y, sample_weight)
         length = len(batch) if sample_weight is None else 3
         if len(batch) < length:
@@ -420,20 +428,20 @@ def _tuple_form(batch):
             return parts
         return getattr(type(batch), "_make", type(batch))(parts[:length])
 
-    return form
+    return write
 
 
-def _dictionary_form(batch, reading, named):
-    """A function that gives mixed parts the form of a dictionary batch; `named`: whether targets come by key."""
+def _dictionary_writer(batch, reading, by_name):
+    """A function that gives mixed parts the form of a dictionary batch; `by_name`: whether targets come by key."""
 
-    def form(x, y, sample_weight):
+    def write(x, y, sample_weight):
         parts = dict(x) if isinstance(reading.inputs_key, tuple) else {reading.inputs_key: x}
-        parts |= y if named else {LABELS: y}
+        parts |= y if by_name else {LABELS: y}
         if sample_weight is not None:
             parts[WEIGHTS] = sample_weight
         return _like(batch, parts)
 
-    return form
+    return write
 
 
 def _like(dictionary, items):

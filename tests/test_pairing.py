@@ -680,3 +680,12 @@ def by_hand(plan, own, other, weighted, clean):
     labels = mixed_with(plan, y * w[:, None], other_y * other_w[:, None]) / weight[:, None]
     mixed = mixed_with(plan, x, other_x), labels, weight
     return [np.concatenate([part, result]) if clean else result for part, result in zip((x, y, w), mixed, strict=True)]
+
+
+def test_plan_takes_the_targets_of_a_dictionary_batch_with_several_inputs():
+    labels = np.linspace(0, 1, 6, dtype="float32")
+    layer = kmix.MixUp(0.4, pairing="similar_labels", inputs_key=("a", "b"), seed=3)
+    alone = kmix.MixUp(0.4, pairing="similar_labels", seed=3).plan(1, 6, targets=labels)
+    np.testing.assert_array_equal(layer.plan(1, 6, targets={"labels": labels}).permutation, alone.permutation)
+    named = kmix.MixUp(0.4, pairing="similar_labels", target={"age": kmix.targets.Labels()}, seed=3)
+    np.testing.assert_array_equal(named.plan(1, 6, targets={"age": labels}).permutation, alone.permutation)

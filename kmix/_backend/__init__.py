@@ -28,7 +28,6 @@ from kmix._backend.execution import (
     device_of,
     device_of_plans,
     fusing,
-    is_mapped,
     kernel,
     over_rows,
     replica,

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from kmix import _checks
-from kmix._backend.arrays import is_symbolic, is_tensorflow, kind, tensorflow
+from kmix._backend.arrays import is_symbolic, kind, tensorflow
 from kmix._backend.numpy_ops import NUMPY
 
 _NOT_COMPILED = (
@@ -201,18 +201,6 @@ def replica():
     if tf is None or not tf.distribute.has_strategy():
         return 0
     return tf.distribute.get_replica_context().replica_id_in_sync_group
-
-
-def is_mapped(*arrays):
-    """Whether a layer gets TensorFlow tensors in `ds.map`, outside any other layer."""
-    tf = tensorflow()
-    if not any(is_tensorflow(x) and is_symbolic(x) for x in arrays):
-        return False
-    if keras.backend.backend() != "tensorflow":
-        return True
-    # tf.data names its graphs, and each layer opens a name scope of its own within that of the layer that calls it.
-    in_data_set = tf.compat.v1.get_default_graph().name.startswith("Dataset_")
-    return in_data_set and "/" not in tf.get_current_name_scope()
 
 
 def after_checks():

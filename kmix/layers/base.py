@@ -1,6 +1,8 @@
 """What all mixers share: the forms of a call, steps, plans, symbolic use, config and copies.
 
-The way of a batch is `MixLayer._mix`, from top to bottom: read, check, draw the plan, mix, write.
+The way of a batch: `__call__` hands it to `_route`, which mixes it at once or lets Keras run `call`; both come to
+`_mix`, as `at_step` does. `_mix` reads and checks the batch and numbers it; `_mix_step` encodes it, draws its plan,
+mixes and writes it, as it is or as one compiled program.
 """
 
 import copy
@@ -24,7 +26,7 @@ from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLik
 
 tree = keras.tree
 
-# Above, replicas would share streams of random numbers.
+# A larger number of a replica would draw from the streams of another.
 REPLICAS = 2**16
 
 
@@ -241,7 +243,7 @@ class MixLayer(keras.layers.Layer):
 
         Args:
             key: The `PlanKey`.
-            alphas: Alpha by the name of each layer that draws with one.
+            alphas: What `_alphas` returned.
             targets: A function that gives the targets of the batch by key.
         """
         key = key._replace(seed=self.seed if key.seed is None else key.seed)
@@ -263,7 +265,7 @@ class MixLayer(keras.layers.Layer):
         return plan._replace(bijective=pairing.bijective)
 
     def _alphas(self, xp, step, leaf, given=None):
-        """Alpha in a step, in a list; empty for a layer without alpha.
+        """Alpha in a step: a list, which a compiled program takes as an argument; empty for a layer without alpha.
 
         Args:
             xp: The array namespace of the plan.
@@ -398,7 +400,7 @@ class MixLayer(keras.layers.Layer):
             return tree.map_structure(lambda leaf: self.input_mixing.mix(_backend.namespace(leaf), leaf, plan), x)
 
     def _check_inference(self, x, training):
-        """Return inputs without labels as they are, or raise unless a model calls the layer in inference."""
+        """Return inputs without labels as they are, or raise unless this may be a model in inference."""
         leaves = tree.flatten(x)
         in_model = self._in_model = self._in_model or self._is_nested() or _is_stateless()
         symbolic = any(_backend.kind(leaf)[:2] == ("tensorflow", True) for leaf in leaves)
@@ -406,6 +408,7 @@ class MixLayer(keras.layers.Layer):
         if not training and in_model and not pipeline:
             return x
         if isinstance(x, dict) and not in_model:
+            # Its error names the keys.
             Batch.read(x, self._reading())
         foreign = any(_backend.kind(leaf).framework != keras.backend.backend() for leaf in leaves)
         if training or symbolic or foreign or tree.is_nested(x) or keras.backend.backend() == "numpy":
@@ -502,6 +505,8 @@ class MixLayer(keras.layers.Layer):
     ) -> MixPlan:
         """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
 
+        What depends on the inputs (`padding_id` of a `CutMix`) is not in it.
+
         Args:
             step: Number of the batch, an int >= 0.
             batch_size: Number of samples in the batch.
@@ -530,8 +535,9 @@ class MixLayer(keras.layers.Layer):
             if targets is None:
                 return {}
             reading = self._reading()._replace(input_mixing=None)
-            named = isinstance(targets, dict) and "labels" in targets
-            batch = Batch.read({reading.input_keys()[0]: (), **targets} if named else ((), targets), reading)
+            by_name = isinstance(targets, dict) and set(targets) <= set(reading.targets_by_key())
+            inputs = dict.fromkeys(reading.input_keys(), ())
+            batch = Batch.read({**inputs, **targets} if by_name else ((), targets), reading)
             if batch.size() != batch_size:
                 received = f"{batch.size()} rows for {batch_size} samples"
                 _checks.fail("`targets` must have one row for each sample.", received)
@@ -559,8 +565,7 @@ class MixLayer(keras.layers.Layer):
 
     @alpha.setter
     def alpha(self, value: ScalarOrSchedule) -> None:
-        self._check_alpha(value)
-        self._alpha.set(value)
+        self._alpha.set(self._check_alpha(value))
 
     def _check_alpha(self, value):
         """Return `value` as the alpha to set, or raise."""
@@ -587,7 +592,7 @@ class MixLayer(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         layer = cls(**{name: value if name == "dtype" else deserialize(value) for name, value in config.items()})
-        # Nobody gave a seed that a config brought along.
+        # Every config holds a seed, also one that was drawn.
         layer._keep(_seed_given=False)
         return layer
 

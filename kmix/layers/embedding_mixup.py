@@ -75,10 +75,10 @@ class EmbeddingMixup(MixLayer):
         if not masks:
             return given
 
-        def form(mixed):
-            return given.form(mixed._replace(inputs=set_masks(**mixed.inputs)))
+        def assemble(mixed):
+            return given.assemble(mixed._replace(inputs=set_masks(**mixed.inputs)))
 
-        return given._replace(inputs={"x": given.inputs, "masks": masks}, form=form)
+        return given._replace(inputs={"x": given.inputs, "masks": masks}, assemble=assemble)
 
     def compute_mask(self, inputs, previous_mask):
         if self._mask is None:
