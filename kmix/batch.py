@@ -280,7 +280,6 @@ class Batch(NamedTuple):
         converted: list[Any] = []
 
         def plan_for(part):
-            """The plan as it was drawn, or for what needs its arrays, in the framework of the batch, once."""
             if part._takes_numpy_plan:
                 return plan
             if not converted:
@@ -302,9 +301,7 @@ class Batch(NamedTuple):
             targets, weights = (
                 _map(lambda leaf: join_rows(xp, leaf, leaf, shards), each) for each in (targets, weights)
             )
-            plan, converted = plan.with_clean(shards), []
-            if any(entry.target._shows_own_partner for entry in self.entries):
-                drawn = drawn.with_clean(shards)
+            drawn, plan, converted = drawn.with_clean(shards), plan.with_clean(shards), []
         mixed, mixed_weights = [], {}
         for entry, value in zip(self.entries, targets, strict=True):
             info = entry.info if sizes is None else entry.info._replace(spatial_shape=sizes)

@@ -565,7 +565,8 @@ class MixLayer(keras.layers.Layer):
 
     @alpha.setter
     def alpha(self, value: ScalarOrSchedule) -> None:
-        self._alpha.set(self._check_alpha(value))
+        self._check_alpha(value)
+        self._alpha.set(value)
 
     def _check_alpha(self, value):
         """Return `value` as the alpha to set, or raise."""
