@@ -535,9 +535,8 @@ class MixLayer(keras.layers.Layer):
             if targets is None:
                 return {}
             reading = self._reading()._replace(input_mixing=None)
-            by_name = isinstance(targets, dict) and set(targets) <= set(reading.targets_by_key())
-            inputs = dict.fromkeys(reading.input_keys(), ())
-            batch = Batch.read({**inputs, **targets} if by_name else ((), targets), reading)
+            named = dict.fromkeys(reading.input_keys(), ()) | (targets if isinstance(targets, dict) else {})
+            batch = Batch.read(named if reading.is_batch(named) else ((), targets), reading)
             if batch.size() != batch_size:
                 received = f"{batch.size()} rows for {batch_size} samples"
                 _checks.fail("`targets` must have one row for each sample.", received)
