@@ -9,6 +9,8 @@ import warnings
 from typing import NoReturn
 
 _HERE = os.path.dirname(__file__) + os.sep
+# What has `__float__` or `__index__`, or is a number for Python, and still none to calculate with.
+_NO_NUMBERS = (bool, str, bytes, type)
 
 
 def fail(expected, received, hint="", error: type[Exception] = ValueError) -> NoReturn:
@@ -37,35 +39,35 @@ def installed(package, extra):
         raise ImportError(f"This needs {package}. Install it: `pip install kmix[{extra}]`.") from error
 
 
-def real(value, name, low=0.0, high=math.inf):
-    """Return `value` as a Python float within `[low, high]`, or raise."""
-    expected = f"`{name}` must be a finite number >= {low:g}" + (f" and <= {high:g}." if high < math.inf else ".")
-    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
-        fail(expected, f"{name}={value!r} of type {type(value).__name__}", error=TypeError)
+def real(value, name, low=0.0, high=math.inf, *, positive=False, hint=""):
+    """Return `value` as a Python float within `[low, high]`, and above 0 if it must be `positive`, or raise."""
+    expected = f"`{name}` must be a finite number " + ("> 0" if positive else f">= {low:g}")
+    expected += f" and <= {high:g}." if high < math.inf else "."
+    if isinstance(value, _NO_NUMBERS) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
+        fail(expected, f"{name}={value!r} of type {type(value).__name__}", hint, TypeError)
     number = float(value)
-    if not math.isfinite(number) or not low <= number <= high:
-        fail(expected, f"{name}={number!r}")
+    if not math.isfinite(number) or not low <= number <= high or (positive and number == 0):
+        fail(expected, f"{name}={number!r}", hint)
     return number
 
 
 def alpha(value):
     """Return `value` as a float >= 0, or unchanged if it is a schedule (a callable of the step)."""
-    if callable(value):
-        return value
-    if isinstance(value, str) or not hasattr(value, "__float__"):
+    if isinstance(value, (str, type)) or not (callable(value) or hasattr(value, "__float__")):
         fail(
             "`alpha` must be a number >= 0 or a schedule (a callable of the step).",
             f"alpha={value!r} of type {type(value).__name__}",
             "For example, write `alpha=0.2` or `alpha=kmix.schedules.Linear(0.0, 0.4, 1000)`.",
             TypeError,
         )
-    return real(value, "alpha")
+    return value if callable(value) else real(value, "alpha")
 
 
 def integer(value, name, low=0, high=None):
     """Return `value` as a Python int within `[low, high)`, or raise."""
     expected = f"`{name}` must be an integer >= {low}" + (f" and < {high}." if high is not None else ".")
-    if isinstance(value, bool) or not (isinstance(value, numbers.Integral) or hasattr(value, "__index__")):
+    known = isinstance(value, numbers.Integral) or (hasattr(value, "__index__") and getattr(value, "shape", ()) == ())
+    if isinstance(value, _NO_NUMBERS) or not known:
         fail(expected, f"{name}={value!r} of type {type(value).__name__}", error=TypeError)
     number = int(value)
     if number < low or (high is not None and number >= high):
@@ -109,14 +111,13 @@ def sequence(value, name):
     return list(value)
 
 
-def probabilities(given, count):
-    """Return `count` probabilities as floats, equal by default, in any scale, or raise."""
-    values = (
-        [1.0] * count if given is None else [real(value, "probabilities") for value in sequence(given, "probabilities")]
-    )
-    if len(values) != count or not 0 < sum(values) < math.inf:
+def probabilities(given, count=None):
+    """Return probabilities as floats, in any scale, or raise. `count` says how many there must be."""
+    values = [real(value, "probabilities") for value in sequence(given, "probabilities")]
+    if count not in (None, len(values)) or not 0 < sum(values) < math.inf:
+        many = "one or more" if count is None else count
         fail(
-            f"`probabilities` must be {count} numbers >= 0, one for each layer, with a finite sum > 0.",
+            f"`probabilities` must be {many} numbers >= 0, one for each layer, with a finite sum > 0.",
             f"probabilities={values}",
         )
     return values

@@ -75,6 +75,7 @@ class Batch(NamedTuple):
         weights: The arrays of sample weights.
         entries: For each target an `Entry`.
         kept: What stays as it came, by key.
+        input_mixing: The `InputMixing` of the mixer that read the batch, see `Reading`.
         xp: The array namespace of the batch.
         uniform: Whether types and shapes tell that all arrays belong to it, and that batch sizes are equal.
         weights_by_entry: Whether each entry has its own sample weights, because a target created some.
@@ -87,6 +88,7 @@ class Batch(NamedTuple):
     weights: list
     entries: list[Entry]
     kept: dict
+    input_mixing: Any
     xp: Any
     uniform: bool
     weights_by_entry: bool
@@ -117,8 +119,10 @@ class Batch(NamedTuple):
         found: list[tuple] = []
         kept: dict[Any, Any] = {}
         template = _flatten(target, y, (), found, kept)
-        flat_weights = [] if sample_weight is None else _leaves(sample_weight)
-        weights = [leaf for leaf in flat_weights if leaf is not None]
+        flat_weights, weights = [], []
+        if sample_weight is not None:
+            flat_weights = _leaves(sample_weight)
+            weights = [leaf for leaf in flat_weights if leaf is not None]
         mixing = reading.input_mixing
         x = () if mixing is None else x
         arrays = _leaves(x) + weights
@@ -161,7 +165,7 @@ class Batch(NamedTuple):
             return write(batch.inputs, y, w)
 
         values = [value for _, value, _ in found]
-        return cls(x, values, weights, entries, kept, xp, uniform, False, False, assemble)
+        return cls(x, values, weights, entries, kept, mixing, xp, uniform, False, False, assemble)
 
     @property
     def arrays(self):
@@ -232,8 +236,12 @@ class Batch(NamedTuple):
         if not self.uniform:
             batch = self.with_arrays(tree.map_structure(self.xp.asarray, self.arrays))
             batch.xp.require_equal_sizes([(leaf, 0) for leaf in batch.leaves()], _BATCH_SIZES)
+        sizes = None
+        if self.input_mixing is not None and self.input_mixing.pastes:
+            sizes = self.input_mixing.sizes(batch.xp, batch.inputs)
         for entry, value in zip(batch.entries, batch.targets, strict=True):
-            entry.target.check_values(batch.xp, value, entry.info)
+            info = entry.info if sizes is None else entry.info._replace(spatial_shape=sizes)
+            entry.target.check_values(batch.xp, value, info)
         return batch
 
     def padded(self):

@@ -182,13 +182,8 @@ class SimilarLabels(Pairing):
         allow_self: bool = True,
     ) -> None:
         super().__init__(within=within, allow_self=allow_self)
-        self.bandwidth = _checks.real(bandwidth, "bandwidth")
-        if self.bandwidth == 0:
-            _checks.fail(
-                "`bandwidth` must be a number > 0, in standard deviations of the label.",
-                "bandwidth=0.0",
-                'A small one prefers partners with the same label; `pairing="random"` takes any.',
-            )
+        hint = 'A small one prefers partners with the same label; `pairing="random"` takes any.'
+        self.bandwidth = _checks.real(bandwidth, "bandwidth", positive=True, hint=hint)
         self.label = label if label is None or isinstance(label, str) else _checks.integer(label, "label")
 
     def score(self, xp, targets):

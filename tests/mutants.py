@@ -102,18 +102,18 @@ MUTANTS = {
         "None",
     ),
     "at_step ignores the step": pipeline(
-        "test_every_step_has_its_own_plan", "layers.base:MixLayer._at_step", "_check_number(step, 'step')", "0"
+        "test_every_step_has_its_own_plan", "layers.base:MixLayer._at_step", "check_number(step, 'step')", "0"
     ),
     "at_step takes the step modulo 256": pipeline(
         "test_every_step_has_its_own_plan",
         "layers.base:MixLayer._at_step",
-        "_check_number(step, 'step')",
-        "_check_number(step % 256, 'step')",
+        "check_number(step, 'step')",
+        "check_number(step % 256, 'step')",
     ),
     "replicas draw alike": pipeline(
         "test_replicas_draw_different_plans",
         "layers.base:MixLayer._at_step",
-        "_check_number(replica, 'replica', REPLICAS)",
+        "check_number(replica, 'replica', 0, REPLICAS)",
         "0",
         file="test_numbering",
     ),

@@ -324,7 +324,7 @@ def test_labels_of_unknown_rank_with_weights():
     ds = tf.data.Dataset.from_tensors((X, SOFT, SOFT[:, 0])).map(
         lambda x, y, w: (x, tf.numpy_function(lambda v: v, [y], "float32"), w)
     )
-    with pytest.raises(ValueError, match="that of the labels must be known"):
+    with pytest.raises(ValueError, match="rank of labels must be known"):
         ds.map(kmix.MixUp())
 
 

@@ -179,18 +179,36 @@ class Namespace(abc.ABC):
             step: An integer >= 0 or an integer scalar.
 
         Raises:
-            ValueError: if the value is not one finite number >= 0. Where it cannot be read, it becomes NaN.
+            ValueError: if the schedule raises, or the value is not one finite number >= 0. Where it cannot be read, it
+                becomes NaN.
         """
-        value = self.evaluate_symbol(schedule, step) if arrays.is_symbolic(step) else schedule(int(step))
+        symbolic = arrays.is_symbolic(step)
+        try:
+            value = self.evaluate_symbol(schedule, step) if symbolic else schedule(int(step))
+        except Exception as error:
+            hint = (
+                " In a graph, a schedule must be arithmetic on the step, without Python's `if`, `min` or `max`. The "
+                "schedules in `kmix.schedules` work everywhere; `Join` combines them."
+            )
+            raise ValueError(
+                f"The schedule {schedule!r} could not be evaluated at a step of type {type(step).__name__}: "
+                f"{str(error).rstrip('.')}." + hint * symbolic
+            ) from error
         if arrays.is_symbolic(value):
             number, valid = self.cast(value, "float32"), arrays.static_shape(value) in ((), None)
+            valid = valid and arrays.dtype(value) != "bool"
             number = self.where((number >= 0) & (number < math.inf), number, math.nan)
         else:
             value = arrays.values(value) if arrays.kind(value).framework else value
-            number = float(value) if hasattr(value, "__float__") and np.shape(value) == () else math.nan
+            is_number = (
+                hasattr(value, "__float__") and np.shape(value) == () and not isinstance(value, (bool, np.bool_))
+            )
+            number = float(value) if is_number else math.nan
             number, valid = self.cast(number, "float32"), 0 <= number < math.inf
         if not valid:
-            _checks.fail("A schedule must return one finite number >= 0.", f"{value!r} at step {step!r}")
+            _checks.fail(
+                "A schedule must return one finite number >= 0.", f"{value!r} from {schedule!r} at step {step!r}"
+            )
         return number
 
     def evaluate_symbol(self, schedule, step):

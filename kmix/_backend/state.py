@@ -84,12 +84,13 @@ class Cell:
 
     @property
     def value(self):
-        with _outside_graphs() if self._weights else contextlib.nullcontext():
-            for weight in self._refreshed():
-                # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
-                held = values(weight.value)
-                if np.float32(self._memory.value) != held:
-                    self._memory.value = float(held)
+        if self._weights:
+            with _outside_graphs():
+                for weight in self._refreshed():
+                    # A checkpoint may have been loaded. Otherwise keep the assigned value, which float32 would round.
+                    held = values(weight.value)
+                    if np.float32(self._memory.value) != held:
+                        self._memory.value = float(held)
         return self._memory.value
 
     def check(self, value):

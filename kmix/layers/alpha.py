@@ -60,19 +60,10 @@ class Alpha:
         return value
 
     def at(self, xp, step, symbolic, in_jax):
-        """The number for a step, in the namespace of the plan. Any error in a schedule gets the same wording."""
+        """The number for a step, in the namespace of the plan."""
         self._traced |= symbolic
         self._constant |= in_jax and self._schedule is None
-        if self._schedule is None:
-            return self._cell.read(xp)
-        try:
-            return xp.evaluate(self._schedule, step)
-        except Exception as error:
-            raise ValueError(
-                f"`alpha={self._schedule!r}` could not be evaluated at a step of type {type(step).__name__}: {error}. "
-                "In a graph, a schedule must be arithmetic on the step, without Python's `if`, `min` or `max`. The "
-                "schedules in `kmix.schedules` work everywhere; `Join` combines them."
-            ) from error
+        return self._cell.read(xp) if self._schedule is None else xp.evaluate(self._schedule, step)
 
     def share(self, weight, refresh):
         """Keep the number in a weight of a trainer as well. `refresh` brings that weight up to date."""

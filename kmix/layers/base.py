@@ -15,19 +15,17 @@ import keras
 
 from kmix import _backend, _checks
 from kmix._settings import deserialize, serialize
-from kmix.batch import Batch, Reading
+from kmix.batch import LABELS, WEIGHTS, Batch, Reading
 from kmix.layers.alpha import Alpha
 from kmix.layers.input_mixing import InputMixing, check_batch_of_plan
 from kmix.layers.training_step import current_step
 from kmix.pairing import Pairing, to_pairing
 from kmix.plan import MixPlan, PlanKey
+from kmix.plan.plan import REPLICAS, check_number
 from kmix.targets.argument import check_target, to_target
 from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 tree = keras.tree
-
-# A larger number of a replica would draw from the streams of another.
-REPLICAS = 2**16
 
 
 class MixLayer(keras.layers.Layer):
@@ -111,6 +109,8 @@ class MixLayer(keras.layers.Layer):
     ) -> None:
         # Autocasting would also cast labels to the compute dtype.
         super().__init__(name=name, dtype=dtype, autocast=False)
+        if "float" not in self.compute_dtype:
+            _checks.fail("A layer mixes in a float dtype.", f"dtype={dtype!r}", 'For example, write `dtype="float16"`.')
         self._keep(
             num_classes=None if num_classes is None else _checks.integer(num_classes, "num_classes", 1),
             target=_plain(target),
@@ -463,7 +463,7 @@ class MixLayer(keras.layers.Layer):
         return _backend.untraced(self._at_step, step, batch, replica, partner)
 
     def _at_step(self, step, batch, replica, partner):
-        key = PlanKey(_check_number(step, "step"), _check_number(replica, "replica", REPLICAS))
+        key = PlanKey(check_number(step, "step"), check_number(replica, "replica", 0, REPLICAS))
         if partner is not None:
             self._check_takes_second_batch()
             partner = self._check_batch(partner)
@@ -650,19 +650,13 @@ def _plain(target):
 
 def _check_inputs_key(value):
     """Return a key, or a tuple of keys, or raise."""
-    if isinstance(value, (list, tuple)):
-        return _checks.names(value, "inputs_key")
-    if not isinstance(value, str):
+    if not isinstance(value, (str, list, tuple)):
         _checks.fail("`inputs_key` must be a string, or a tuple of strings.", f"inputs_key={value!r}", error=TypeError)
-    return value
-
-
-def _check_number(value, name, high=None):
-    """Return an integer, or an integer scalar tensor without a value yet, or raise."""
-    if hasattr(value, "dtype"):
-        if "int" not in _backend.dtype(value) or len(value.shape):
-            _checks.fail(f"`{name}` must be an integer scalar.", f"dtype {_backend.dtype(value)}, shape {value.shape}")
-        if _backend.is_symbolic(value):
-            return value
-        value = int(value)
-    return _checks.integer(value, name, 0, high)
+    keys = (value,) if isinstance(value, str) else _checks.names(value, "inputs_key")
+    if not keys or len(set(keys)) < len(keys) or not {LABELS, WEIGHTS}.isdisjoint(keys):
+        _checks.fail(
+            f"`inputs_key` must name keys of inputs, each once; {LABELS!r} and {WEIGHTS!r} are none.",
+            f"inputs_key={value!r}",
+            'For example `inputs_key="audio"`.',
+        )
+    return value if isinstance(value, str) else keys

@@ -3,9 +3,10 @@
 import keras
 
 from kmix import _backend, _checks
-from kmix.mixing import mix_inputs, spatial_axes
+from kmix.mixing import mix_inputs
 from kmix.mixing.blend import blend, check_blendable
 from kmix.mixing.padding_masks import mix_masks
+from kmix.mixing.paste import spatial_axes
 
 tree = keras.tree
 
@@ -50,7 +51,7 @@ class InputMixing:
 
     def shapes(self, x):
         """The static shape of each array, with a channel axis."""
-        return [_backend.static_shape(leaf) for leaf in ([x] if hasattr(x, "dtype") else tree.flatten(x))]
+        return list(map(_backend.static_shape, [x] if hasattr(x, "dtype") else tree.flatten(x)))
 
     def dtype(self, leaf):
         """The name of the dtype of an array after mixing."""

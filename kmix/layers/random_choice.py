@@ -78,7 +78,7 @@ class RandomChoice(MixLayer):
         self.layers = layers
         # A choice among choices draws from a separate stream, so that both may share one seed.
         self._depth = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
-        values = _checks.probabilities(probabilities, len(layers))
+        values = _checks.probabilities([1.0] * len(layers) if probabilities is None else probabilities, len(layers))
         as_given = None if probabilities is None else list(probabilities)
         self._keep(probabilities=as_given, _scaled=[value / sum(values) for value in values])
 

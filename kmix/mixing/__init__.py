@@ -1,16 +1,18 @@
 """How arrays follow a plan: pure functions without randomness."""
 
+import math
+
 import keras
 
-from kmix import _backend
-from kmix.mixing.blend import blend, check_blendable, combine
+from kmix import _backend, _checks
+from kmix.mixing.blend import blend, check_blendable
 from kmix.mixing.mosaic import mosaic
 from kmix.mixing.paste import paste, spatial_axes
-from kmix.plan import Tiles
+from kmix.plan import MixPlan, Tiles
 
 set_num_threads = _backend.set_num_threads
 
-__all__ = ["check_blendable", "combine", "mix_inputs", "set_num_threads", "spatial_axes"]
+__all__ = ["mix_inputs", "set_num_threads"]
 
 
 def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
@@ -22,12 +24,16 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
         plan: A `MixPlan` for a batch of `B`.
         data_format: `"channels_last"` or `"channels_first"`: where the spatial axes are. Only matters
             for a paste.
-        dtype: Name of the dtype of the result. Defaults to the dtype of `x`, or float32 for uint8. A paste
-            always keeps the dtype of `x`.
+        dtype: Name of the dtype of the result, a float dtype. Defaults to the dtype of `x`, or float32 for uint8. A
+            paste always keeps the dtype of `x`.
 
     Returns:
         A new tensor of the same shape, `lam * x + (1 - lam) * x[permutation]`. With boxes,
         `x[permutation]` inside the box and `x` outside. A sample with `lam = 1` comes back exactly.
+
+    Raises:
+        ValueError: if the sizes of `x` and of the plan do not match, `x` cannot be blended, or an option is unknown.
+        TypeError: if `plan` is not a `MixPlan`.
 
     Example:
     >>> from kmix.mixing import mix_inputs
@@ -36,8 +42,12 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     array([[5.],
            [8.]])
     """
+    if not isinstance(plan, MixPlan):
+        _checks.fail("`plan` must be a `kmix.MixPlan`.", f"plan={plan!r}", "Draw one: `layer.plan(...)`.", TypeError)
+    _checks.one_of(data_format, "data_format", ("channels_last", "channels_first"))
     xp = _backend.namespace(x, plan.lam)
     x = xp.asarray(x)
+    _check_sizes(x, plan)
     axes = spatial_axes(len(x.shape), data_format) if plan.pastes else range(0)
     if isinstance(plan.region, Tiles):
         known = _backend.namespace(plan.lam)
@@ -56,5 +66,28 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
         return paste(xp, x, plan.permutation, plan.box, axes=axes)
     given = _backend.dtype(x)
     check_blendable(given)
-    dtype = dtype or ("float32" if given == "uint8" else given)
+    dtype = keras.backend.standardize_dtype(dtype or ("float32" if given == "uint8" else given))
+    if "float" not in dtype:
+        _checks.fail("`dtype` must be a float dtype.", f"dtype={dtype!r}", 'For example `dtype="float16"`.')
     return blend(xp, x, plan.permutation, plan.lam, dtype=dtype, bijective=plan.bijective)
+
+
+def _check_sizes(x, plan):
+    """Raise unless the static shapes of inputs and of a plan match."""
+    shape, lam = _backend.static_shape(x), _backend.static_shape(plan.lam)
+    permutation, dtype = _backend.static_shape(plan.permutation), _backend.dtype(plan.permutation)
+    if "int" not in dtype:
+        _checks.fail("`plan.permutation` must hold indices of an integer dtype.", f"dtype {dtype}")
+    if shape is None or lam is None or permutation is None:
+        return
+    rows, partners = None if not shape else shape[0], None if None in permutation else math.prod(permutation)
+    if not shape or len(lam) != 1 or not permutation or len({rows, *lam, partners} - {None}) > 1:
+        received = f"x of shape {shape}, lam of shape {lam}, permutation of shape {permutation}"
+        _checks.fail("Inputs and plan must have one row for each sample.", received)
+    if plan.pastes and not 3 <= len(shape) <= 5:
+        _checks.fail("A plan that pastes is for inputs with one to three spatial axes.", f"x of shape {shape}")
+    box, expected = None if plan.box is None else _backend.static_shape(plan.box), (lam[0], 2 * (len(shape) - 2))
+    if box is not None and (len(box) != 2 or box[1] != expected[1] or len({box[0], lam[0]} - {None}) > 1):
+        _checks.fail(f"`plan.box` must have the shape {expected}.", f"shape {box} for x of shape {shape}")
+    if isinstance(plan.region, Tiles) and len(shape) != 4:
+        _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"x of shape {shape}")

@@ -1,12 +1,17 @@
 """The mix plan: everything random about one batch, as a small value, and what it depends on."""
 
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import keras
 
-from kmix import _backend
+from kmix import _backend, _checks
 
 tree = keras.tree
+
+# A larger number of a replica would draw from the streams of another.
+REPLICAS = 2**16
 
 
 class PlanKey(NamedTuple):
@@ -147,13 +152,21 @@ class MixPlan(NamedTuple):
         return self._replace(**arrays, region=region)
 
     def without_own_partners(self):
-        """The plan in which a sample that is its own partner is not mixed, whatever its lam says."""
-        if self.partners is not None:
-            return self
+        """The plan in which a sample that is its own partner, and has no other, is not mixed, whatever its lam says."""
         xp = _backend.namespace(self.lam, self.permutation)
         own = self.permutation == self._index(xp)
         own = own if len(own.shape) == 1 else xp.reshape(own, (-1,))
-        return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
+        if self.partners is None:
+            return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
+        own = functools.reduce(
+            operator.and_, [partner == self.permutation for partner in xp.unstack(self.partners)], own
+        )
+        first, *others = xp.unstack(self.shares)
+        shares = [
+            xp.where(own, xp.cast(1.0, "float32"), first),
+            *(xp.where(own, 0.0 * share, share) for share in others),
+        ]
+        return self._replace(lam=shares[0], shares=xp.stack(shares))
 
     def with_clean(self, shards=1):
         """The plan of a batch of twice the size, which keeps its first half (of each shard) and mixes its second."""
@@ -204,6 +217,20 @@ class MixPlan(NamedTuple):
     def _own(self, xp):
         """The index of each sample, in the shape and dtype of the permutation."""
         return self._index(xp) + 0 * self.permutation
+
+
+def check_number(value, name, low=0, high=None):
+    """Return an integer within `[low, high)`, or an integer scalar tensor without a value yet, or raise."""
+    if type(value) is int and low <= value and (high is None or value < high):
+        return value
+    if hasattr(value, "dtype"):
+        shape, dtype = _backend.static_shape(value), _backend.dtype(value)
+        if "int" not in dtype or shape not in ((), None):
+            _checks.fail(f"`{name}` must be an integer scalar.", f"dtype {dtype}, shape {shape}")
+        if _backend.is_symbolic(value):
+            return value
+        value = int(value)
+    return _checks.integer(value, name, low, high)
 
 
 def join_rows(xp, first, second, shards=1):

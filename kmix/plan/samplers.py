@@ -1,10 +1,12 @@
 """Plans for whole batches: lam, permutation and box, drawn together."""
 
-import numbers
+import math
+
+import numpy as np
 
 from kmix import _backend, _checks, prng
 from kmix.plan import streams
-from kmix.plan.plan import MixPlan, Tiles
+from kmix.plan.plan import REPLICAS, MixPlan, Tiles, check_number
 
 # Rows of the streams of a mixer with lam: four for lam, one for `rate`, one for the partners, then its own.
 _RATE, _PARTNERS, _OWN = 4, 5, 6
@@ -28,13 +30,14 @@ def sample_mixup(
 
     Args:
         seed: Python int in `[0, 2**32)`.
-        step: Number of the batch: int or integer scalar tensor.
+        step: Number of the batch: int >= 0 or integer scalar tensor. Taken modulo `2**32`.
         alpha: Parameter of the symmetric Beta distribution: float or float32 scalar tensor. 0 gives
             `lam = 1` exactly, the identity.
-        batch_size: Number of samples `B`.
+        batch_size: Number of samples `B`: int or integer scalar tensor.
         per: `"sample"` draws one lam for each sample, `"batch"` one for all of them.
         rate: Probability that a sample (or the batch) is mixed at all, in [0, 1].
-        replica: Index of the replica under data parallelism; replicas draw different plans.
+        replica: Index of the replica under data parallelism, in [0, 65536): int or integer scalar tensor. Replicas
+            draw different plans.
         lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam.
         pair: A function from random words `(B,)` to partners, int `(B,)`. By default, the permutation that sorts them.
         stream: First of the streams of bits to draw from; `kmix.plan.reserve` returns it.
@@ -44,8 +47,8 @@ def sample_mixup(
         A `MixPlan` with `lam` and `permutation`.
 
     Raises:
-        ValueError: if `seed`, `alpha`, `batch_size`, `per` or `rate` is out of range.
-        TypeError: if one of them has a wrong type.
+        ValueError: if an argument is out of range, or `pair` does not return one partner for each sample.
+        TypeError: if an argument has a wrong type.
 
     Reference:
         H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", https://arxiv.org/abs/1710.09412
@@ -57,7 +60,7 @@ def sample_mixup(
         array([2, 0, 3, 1], dtype=int32)
     """
     lam, words, _ = _sample_lam(seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp)
-    return MixPlan(lam, xp.argsort(words) if pair is None else pair(words), bijective=pair is None)
+    return MixPlan(lam, _partners(xp, words, pair), bijective=pair is None)
 
 
 def sample_cutmix(
@@ -104,10 +107,17 @@ def sample_cutmix(
         (2, 4)
     """
     spatial_shape = check_spatial_shape(spatial_shape)
+    cut = (
+        None
+        if cut is None
+        else [_checks.integer(axis, "cut", 0, len(spatial_shape)) for axis in _checks.sequence(cut, "cut")]
+    )
+    if cut is not None and (not cut or len(set(cut)) < len(cut)):
+        _checks.fail("`cut` must name spatial axes, each once.", f"cut={cut}", "For example `cut=(0,)`.")
     given = (seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp)
     lam, words, centres = _sample_lam(*given, own=len(spatial_shape))
     box, kept = _boxes(xp, lam, centres, spatial_shape, cut)
-    return MixPlan(kept, xp.argsort(words) if pair is None else pair(words), box, bijective=pair is None)
+    return MixPlan(kept, _partners(xp, words, pair), box, bijective=pair is None)
 
 
 def sample_mosaic(
@@ -150,9 +160,8 @@ def sample_mosaic(
     spatial_shape = check_spatial_shape(spatial_shape)
     if len(spatial_shape) != 2:
         _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"spatial_shape={spatial_shape}")
-    streams.check(stream, _WORDS.stop)
     rate = _checks.real(rate, "rate", 0.0, 1.0)
-    words = prng.bits(xp, prng.key(xp, _checks.seed(seed), step), stream, _WORDS.stop, _rows(batch_size), replica)
+    words = _words(xp, seed, step, stream, _WORDS.stop, batch_size, replica)
     u = xp.unstack(prng.uniform(xp, words))
     height, width = (xp.cast(size, "int32") for size in spatial_shape)
     # In the middle half of each axis.
@@ -162,7 +171,7 @@ def sample_mosaic(
     )
     if rate < 1.0:
         row, column = (xp.where(u[_MIXED] < rate, *each) for each in ((row, height), (column, width)))
-    partners = [xp.rows(xp.argsort(words[i]) if pair is None else pair(words[i])) for i in _WORDS]
+    partners = [xp.rows(_partners(xp, words[i], pair)) for i in _WORDS]
     # Each half of an axis: how far its image is moved, where it begins, where it ends, and its length.
     top, bottom = (row - height, 0 * row, row, row), (row, row, 0 * row + height, height - row)
     left, right = (column - width, 0 * column, column, column), (column, column, 0 * column + width, width - column)
@@ -194,9 +203,9 @@ def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, 
         >>> int(sample_choice(seed=1, step=0, probabilities=[0, 1]))
         1
     """
-    probabilities = _checks.probabilities(probabilities, len(probabilities))
-    streams.check(stream, depth)
-    u = prng.uniform(xp, prng.bits(xp, prng.key(xp, _checks.seed(seed), step), stream + depth - 1, 1, 1))[0, 0]
+    probabilities = _checks.probabilities(probabilities)
+    stream = _checks.integer(stream, "stream") + _checks.integer(depth, "depth", 1) - 1
+    u = prng.uniform(xp, _words(xp, seed, step, stream, 1, 1))[0, 0]
     total, below, index = sum(probabilities), 0.0, xp.cast(0, "int32")
     for probability in probabilities[:-1]:
         below = below + probability
@@ -212,25 +221,49 @@ def check_spatial_shape(sizes):
             f"spatial_shape={sizes}",
             "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
         )
-    return tuple(
-        _checks.integer(size, "spatial_shape", 1) if isinstance(size, (int, float, str)) else size for size in sizes
-    )
+    return tuple(check_number(size, "spatial_shape", 1) for size in sizes)
 
 
-def _rows(batch_size):
-    """The number of samples, checked if it is a Python number."""
-    return _checks.integer(batch_size, "batch_size") if isinstance(batch_size, (numbers.Real, str)) else batch_size
+def _words(xp, seed, step, stream, streams_used, batch_size, replica=0):
+    """Random words `(streams_used, B)` for checked arguments."""
+    if not isinstance(xp, _backend.Namespace):
+        _checks.fail("`xp` must be an array namespace of kmix.", f"xp={xp!r}", "Leave it out for NumPy.", TypeError)
+    streams.check(stream, streams_used)
+    key = prng.key(xp, check_number(seed, "seed", 0, 2**32), check_number(step, "step"))
+    replica, batch_size = check_number(replica, "replica", 0, REPLICAS), check_number(batch_size, "batch_size")
+    return prng.bits(xp, key, stream, streams_used, batch_size, replica)
+
+
+def _partners(xp, words, pair):
+    """The partner of each sample, by random words `(B,)`."""
+    if pair is None:
+        return xp.argsort(words)
+    if not callable(pair):
+        _checks.fail("`pair` must be a function from random words to partners.", f"pair={pair!r}", error=TypeError)
+    partners = pair(words)
+    if partners.shape != words.shape:
+        shape, (samples,) = _backend.static_shape(partners), _backend.static_shape(words)
+        if None not in (shape, samples) and None not in shape and math.prod(shape) != samples:
+            _checks.fail("`pair` must return one partner for each sample.", f"shape {shape} for {samples} samples")
+    return partners
+
+
+def _check_tensor(alpha):
+    """Return a scalar array, or raise. It may have no value yet: where that is wrong, lam is NaN."""
+    shape, dtype = _backend.static_shape(alpha), _backend.dtype(alpha)
+    if shape not in ((), None) or "float" not in dtype:
+        _checks.fail("`alpha` must be a float scalar.", f"dtype {dtype}, shape {shape}")
+    return alpha
 
 
 def _sample_lam(seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp, own=0):
     """Lam, float32 `(B,)`; the words `(B,)` for the partners; and `own` further uniforms, each float32 `(B,)`."""
     _checks.one_of(per, "per", ("sample", "batch"))
+    _checks.boolean(lam_at_least_half, "lam_at_least_half")
     rate = _checks.real(rate, "rate", 0.0, 1.0)
-    if isinstance(alpha, (numbers.Real, str)):
-        alpha = _checks.real(alpha, "alpha")
-    streams.check(stream, _OWN + own)
-    key = prng.key(xp, _checks.seed(seed), step)
-    words = prng.bits(xp, key, stream, _OWN + own, _rows(batch_size), replica)
+    is_number = isinstance(alpha, np.generic) or not hasattr(alpha, "dtype")
+    alpha = _checks.real(alpha, "alpha") if is_number else _check_tensor(alpha)
+    words = _words(xp, seed, step, stream, _OWN + own, batch_size, replica)
     u = prng.uniform(xp, words)
     if per == "batch":
         # The draw of the first sample applies to all.

@@ -21,12 +21,15 @@ def reserve(owner, first, count=16):
 
     Raises:
         ValueError: if one of the streams belongs to another owner, or lies beyond `2**16`.
+        TypeError: if an argument has a wrong type.
 
     Example:
     >>> from kmix.plan import streams
     >>> streams.reserve("MyMix", 1024)
     1024
     """
+    if not isinstance(owner, str) or not owner:
+        _checks.fail("`owner` must be the name of a mixer.", f"owner={owner!r}", 'For example `"MyMix"`.', TypeError)
     first, count = _checks.integer(first, "first"), _checks.integer(count, "count", 1)
     wanted = range(first, first + count)
     if wanted.stop > _END:
@@ -44,6 +47,7 @@ def reserve(owner, first, count=16):
 
 def check(first, count):
     """Raise unless the `count` streams from `first` on are reserved for one owner."""
+    first = _checks.integer(first, "stream")
     for taken in _RESERVED.values():
         if taken.start <= first and first + count <= taken.stop:
             return

@@ -46,8 +46,8 @@ class BoundingBoxes(Target):
             with False, unsigned integers with 0.
 
     Raises:
-        ValueError: if `format` is unknown; in a batch, if the shapes of boxes and labels do not match, if the
-            dictionary has other keys, or a dtype cannot hold -1.
+        ValueError: if `format` is unknown, or `keep` names what is mixed; in a batch, if the shapes of boxes and labels
+            do not match, if the dictionary has other keys, or a dtype cannot hold -1.
         TypeError: if an argument has a wrong type.
 
     Example: two images, and the box of each.
@@ -76,6 +76,12 @@ class BoundingBoxes(Target):
         self.min_visibility = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
         self.weights = _checks.boolean(weights, "weights")
         self.keep = _checks.names(keep, "keep")
+        if len(set(self.keep)) < len(self.keep) or not {"boxes", "labels", "classes", "weights"}.isdisjoint(self.keep):
+            _checks.fail(
+                "`keep` names entries besides the boxes, their labels (or classes) and their weights, each once.",
+                f"keep={self.keep}",
+                'For example `keep=("track_id",)`.',
+            )
 
     def takes(self, y):
         return not isinstance(y, (list, tuple)) and not (isinstance(y, dict) and "boxes" not in y and _holds_boxes(y))

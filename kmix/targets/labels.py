@@ -66,13 +66,19 @@ class Labels(Target):
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)
         # Only an error needs the words.
         received = functools.partial(_received, y, info)
+        if shape is None:
+            _checks.fail(
+                "The rank of labels must be known: it tells class ids from labels with several columns.",
+                received(),
+                "First call `y.set_shape([None])` on them, or `y.set_shape([None, C])`.",
+            )
         if "float" in dtype:
             self._check_floats(shape, received)
         elif "int" in dtype or dtype == "bool":
             self._check_integers(shape, received)
         else:
             _checks.fail("Labels must be float or integer.", received(), "Turn strings into class ids.")
-        if shape is None or (len(shape) < 3 and not info.pastes):
+        if len(shape) < 3 and not info.pastes:
             return
         if len(shape) > 2 and not self.any_shape:
             pasted = " An input mixer that pastes would have to paste a target with its spatial axes." * info.pastes
@@ -82,32 +88,33 @@ class Labels(Target):
                 "Say what this is with `target=`: `SegmentationMasks(...)`, `BoundingBoxes(...)`, `Keep()`, a callable "
                 "`(y, plan) -> y`, or `Labels(any_shape=True)` for probabilities of each position, which are blended.",
             )
-        if (
-            len(shape) == 2
-            and shape[1] not in (1, None)
-            and shape[1] == _positions(info)
-            and not self._confirmed(shape)
-        ):
+        self.check_positions(y, info)
+
+    def check_positions(self, y, info):
+        """Raise if labels have one column for each position of inputs that are pasted, so far as sizes are known."""
+        shape = _backend.static_shape(y)
+        if self._may_be_positions(shape) and shape[1] is not None and shape[1] == _positions(info):
             _checks.fail(
                 "This mixer pastes parts of the inputs, and labels with one column for each position of the inputs may "
                 "have to be pasted as well.",
-                f"{received()} for inputs with {shape[1]} positions",
+                f"{_received(y, info)} for inputs with {shape[1]} positions",
                 f"If the columns are classes, pass `num_classes={shape[1]}`. Else say what they are with `target=`: "
                 "`Labels(any_shape=True)` weighs them by the shares, `Keep()` leaves them unchanged, and a callable "
                 "`(y, plan) -> y` mixes them your way.",
             )
 
-    def _confirmed(self, shape):
-        return self.any_shape or self.num_classes == shape[1]
+    def _may_be_positions(self, shape):
+        """Whether labels of this shape may be values of the positions of the inputs, for all that was said."""
+        return len(shape) == 2 and shape[1] != 1 and not self.any_shape and self.num_classes is None
 
     def _check_floats(self, shape, received):
-        if self.nan_is_missing and (shape is None or len(shape) > 2):
+        if self.nan_is_missing and len(shape) > 2:
             _checks.fail(
                 "`nan_is_missing` reads float labels (B,), (B, 1) or (B, C).",
                 received(),
                 "One-hot encode class ids as float, with rows of NaN where the class is not known.",
             )
-        if self.class_weight is not None and (shape is None or len(shape) != 2 or shape[1] in (1, None)):
+        if self.class_weight is not None and (len(shape) != 2 or shape[1] in (1, None)):
             _checks.fail(
                 "`class_weight` needs class ids, or soft labels (B, C).",
                 received(),
@@ -115,7 +122,7 @@ class Labels(Target):
             )
         if self.class_weight is not None:
             _check_class_weight(self.class_weight, shape[1])
-        if self.num_classes is None or shape is None:
+        if self.num_classes is None:
             return
         if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
             expected = "With `num_classes`, labels (B,) and (B, 1) must be integer class ids."
@@ -133,12 +140,6 @@ class Labels(Target):
     def _check_integers(self, shape, received):
         if self.nan_is_missing:
             _checks.fail("`nan_is_missing` reads float labels.", received(), "One-hot encode class ids as float.")
-        if shape is None:
-            _checks.fail(
-                "The rank of integer labels must be known, to tell class ids from multi-hot labels.",
-                received(),
-                "First call `y.set_shape([None])` on them.",
-            )
         if len(shape) > 2:
             _checks.fail(
                 "Integer labels must be class ids (B,) or (B, 1), or multi-hot (B, C).",
@@ -165,20 +166,17 @@ class Labels(Target):
 
     def check_values(self, xp, y, info):
         shape = _backend.static_shape(y)
+        if info.pastes and self._may_be_positions(shape):
+            columns, positions = xp.size(y, 1), _positions(info)
+            if not isinstance(columns, int) or not isinstance(positions, int):
+                xp.require(xp.asarray((columns != positions) | (columns == 1)), _PER_POSITION)
         if "float" in _backend.dtype(y):
-            if shape is None:
-                rank = xp.size(xp.shape(y), 0)
-                xp.require(self.any_shape | (rank <= 2), "Labels have the shape (B,) or (B, C). Received: more axes.")
-            elif len(shape) == 2 and shape[1] is None:
-                columns, positions = xp.size(y, 1), _positions(info)
-                if self.num_classes is not None:
-                    xp.require(
-                        xp.asarray(columns == self.num_classes),
-                        f"With `num_classes={self.num_classes}`, labels (B, C) have that many columns. Received: "
-                        f"another number of columns. {_FLOAT_IDS}",
-                    )
-                elif positions is not None and not self.any_shape:
-                    xp.require(xp.asarray(columns != positions), _PER_POSITION)
+            if self.num_classes is not None and len(shape) == 2 and shape[1] is None:
+                xp.require(
+                    xp.asarray(xp.size(y, 1) == self.num_classes),
+                    f"With `num_classes={self.num_classes}`, labels (B, C) have that many columns. Received: "
+                    f"another number of columns. {_FLOAT_IDS}",
+                )
         elif self._holds_ids(shape):
             ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
             xp.require(
@@ -360,11 +358,9 @@ def or_nan(xp, y, encoded, valid):
 
 
 def _positions(info):
-    """The number of positions of inputs that are pasted; None if nothing is, or a size is not known."""
-    sizes = info.spatial_shape
-    if not info.pastes or sizes is None or None in [size if isinstance(size, int) else None for size in sizes]:
-        return None
-    return math.prod(sizes)
+    """The number of positions of inputs that are pasted, an int or a scalar; None if nothing is, or none is known."""
+    sizes = info.spatial_shape if info.pastes else None
+    return None if sizes is None or any(size is None for size in sizes) else math.prod(sizes)
 
 
 def _zeros_and_ones(y):

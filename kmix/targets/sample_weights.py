@@ -1,7 +1,7 @@
 """Sample weights, and the shares that they give to the partners in the labels."""
 
 from kmix import _backend
-from kmix.mixing import combine
+from kmix.mixing.blend import combine
 
 
 def mix_weight(xp, weight, plan):

@@ -86,7 +86,7 @@ class SegmentationMasks(Target):
             )
         else:
             y = xp.cast(y, "float32")
-            xp.require((y >= 0) & (y <= 1), "Soft masks must lie in [0, 1]. Received: values outside it.")
+            xp.require((y >= 0) & (y <= 1), f"{_SOFT} Received: values outside it. {_SOFT_HINT}")
 
     def encode(self, xp, y, weight, info):
         if not info.blends:
@@ -160,6 +160,10 @@ class SegmentationMasks(Target):
                 + ' If the channels come first, write `data_format="channels_first"`.' * (info.data_format is not None),
             )
         return fitting[0]
+
+
+_SOFT = "Float masks are probabilities of the classes, so they must lie in [0, 1]."
+_SOFT_HINT = "Cast class ids to an integer dtype, and apply a sigmoid or softmax to logits."
 
 
 def _paste(y, plan, channels):

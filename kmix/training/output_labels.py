@@ -12,7 +12,7 @@ from kmix.batch import targets_of
 from kmix.label_forms import resolve
 from kmix.layers.training_step import current_step
 from kmix.losses import SoftLabelCrossentropy
-from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
+from kmix.targets import BatchInfo, Keep, LabelPairs, Labels, SegmentationMasks
 
 tree = keras.tree
 
@@ -267,6 +267,17 @@ def by_target(function, compiled, target):
     if isinstance(compiled, (list, tuple)) and isinstance(target, (list, tuple)) and len(compiled) == len(target):
         return [by_target(function, *pair) for pair in zip(compiled, target, strict=True)]
     return tree.map_structure(lambda item: function(item, target), compiled)
+
+
+def check_reads_blended_masks(loss, target):
+    """Raise if a loss that reads class ids meets masks of class ids, which a blend one-hot encodes."""
+    masks = any(isinstance(each, SegmentationMasks) and each.num_classes is not None for each in tree.flatten(target))
+    if loss is not None and masks and any("sparse" in name for name in _names(loss)):
+        _checks.fail(
+            "Blended masks are shares of classes, which a loss of class ids cannot take.",
+            getattr(loss, "name", loss),
+            "Write `kmix.losses.SoftLabelCrossentropy()`, or a mixer that only pastes, such as `CutMix`.",
+        )
 
 
 def _check_reads_mixed(item, target):

@@ -136,9 +136,12 @@ def class_weighted(xp, y, target, info, sample_weight):
     """
     for leaf, kind in zip(tree.flatten(y), tree.flatten(targets_of(target, y)), strict=True):
         shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
-        # Codes, which only the loss reads, have no form to check.
-        codes = "float" not in dtype and shape is not None and len(shape) < 3
-        if isinstance(kind, Labels) and not (codes and kind.class_weight is None):
+        if not isinstance(kind, Labels):
+            continue
+        if "float" not in dtype and shape is not None and len(shape) < 3 and kind.class_weight is None:
+            # Codes, which only the loss reads.
+            kind.check_positions(leaf, info)
+        else:
             kind.check(leaf, info)
             kind.check_values(xp, xp.asarray(leaf), info)
             if kind.class_weight is not None:

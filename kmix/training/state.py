@@ -121,19 +121,12 @@ class State:
                 "To begin with these weights, write `trainer.model.load_weights(path)` before `fit`, and remove the "
                 "file from where a callback finds it.",
             )
-        alphas = [float(saved[name]) for i in range(len(saved)) if (name := f"alpha/{i}") in saved]
+        alphas = [saved[name] for i in range(len(saved)) if (name := f"alpha/{i}") in saved]
         if saved:
-            self.check(saved.get("step"), alphas)
+            check_saved(saved.get("step"), alphas, saved.get("built_with"))
         model.load_weights(filepath, **settings)
         if saved:
-            self._assign(saved, alphas, optimizer)
-
-    def check(self, step, alphas):
-        """Raise unless these can be the step and the alphas of a training."""
-        if step is None or np.ndim(step) or not 0 <= step < 2**32:
-            _checks.fail("The step of a saved trainer must be an integer >= 0.", f"step={step}", "The file is damaged.")
-        if not all(np.isfinite(alpha) and alpha >= 0 for alpha in alphas):
-            _checks.fail("The alpha of a saved trainer must be >= 0.", f"alpha={alphas}", "The file is damaged.")
+            self._assign(saved, list(map(float, alphas)), optimizer)
 
     def _assign(self, saved, alphas, optimizer):
         self.step.assign(saved["step"])
@@ -149,6 +142,25 @@ class State:
         states = {name.removeprefix("optimizer/"): value for name, value in saved.items() if "optimizer/" in name}
         if optimizer is not None and states:
             optimizer.load_own_variables(states)
+
+
+def check_saved(step, alphas, built_with):
+    """Raise unless these can be the step, the alphas and the alphas at the start of a saved trainer."""
+    step, *alphas = (None if value is None else np.asarray(value) for value in (step, *alphas))
+    if step is None or step.dtype.kind not in "iu" or step.ndim or not 0 <= step < 2**32:
+        _checks.fail("The step of a saved trainer must be an integer >= 0.", f"step={step}", _DAMAGED)
+    for values in (alphas, built_with):
+        numbers = [] if values is None else list(map(np.asarray, values))
+        valid = all(number.dtype.kind == "f" and number.ndim == 0 and 0 <= number < np.inf for number in numbers)
+        if not valid or values is None or len(numbers) != len(alphas):
+            _checks.fail(
+                "The alpha of a saved trainer must be >= 0 for each of its layers, now and when it was built.",
+                f"alpha={list(map(str, alphas))}, built_with={built_with}",
+                _DAMAGED,
+            )
+
+
+_DAMAGED = "The file is damaged. Load an earlier one."
 
 
 def is_trainer_file(filepath):

@@ -11,7 +11,7 @@ from kmix.layers import MixLayer
 from kmix.layers.training_step import run_step
 from kmix.plan import MixPlan
 from kmix.training import manifold, placement
-from kmix.training.state import HeldWeights, State, is_trainer_file
+from kmix.training.state import HeldWeights, State, check_saved, is_trainer_file
 from kmix.training.training_step import StepMixer, require_labels
 
 
@@ -342,8 +342,9 @@ class MixTrainer(keras.Model):
             self._state.load(filepath, self.model, self.optimizer, self._resumes, settings)
 
     def load_own_variables(self, store):
-        step, *alphas = (store[str(i)][()] for i in range(len(store.keys())))
-        self._state.check(step, alphas)
+        saved = {name: store[name][()] for name in store.keys()}  # noqa: SIM118  A store of Keras has no iterator.
+        alphas = [saved[name] for i in range(1, len(saved) + 1) if (name := str(i)) in saved]
+        check_saved(saved.get("0"), alphas, alphas)
         super().load_own_variables(store)
 
     def get_config(self):

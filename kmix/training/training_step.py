@@ -5,16 +5,15 @@ from keras import ops
 
 from kmix import _backend, _checks
 from kmix.batch import Batch, Reading
-from kmix.layers.base import REPLICAS
 from kmix.layers.training_step import TrainingStep
 from kmix.losses import SoftLabelCrossentropy
 from kmix.plan import MixPlan, PlanKey, sample_choice, streams
-from kmix.plan.plan import join_rows
+from kmix.plan.plan import REPLICAS, join_rows
 from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
 from kmix.targets.base import Function
 from kmix.training import paired_loss, placement
 from kmix.training.hard_label_metrics import in_training
-from kmix.training.output_labels import OutputLabels, by_target
+from kmix.training.output_labels import OutputLabels, by_target, check_reads_blended_masks
 from kmix.training.state import shards
 
 tree = keras.tree
@@ -57,6 +56,8 @@ class StepMixer:
 
     def compiled(self, loss, metrics, weighted_metrics):
         """The arguments of these names for `keras.Model.compile`; raises if mixed labels are not for them."""
+        if self.planner.input_mixing.blends:
+            by_target(check_reads_blended_masks, loss, self.target)
         if self.mix_losses:
             loss = by_target(paired_loss.paired, loss, self.target)
         else:
