@@ -102,6 +102,38 @@ def test_a_column_for_each_position_needs_a_target_under_a_paste(make, name, dty
     np.testing.assert_array_equal(make(target="keep").at_step(0, (x, y))[1], y)
 
 
+def unknown(*known):
+    """Inputs and flattened masks in a data set that knows no sizes but these of the inputs and of the masks."""
+    sizes, columns = known
+    batch = IMAGES, floats(H * W)
+    spec = tf.TensorSpec((None, *sizes, IMAGES.shape[-1])), tf.TensorSpec(columns)
+    return tf.data.Dataset.from_generator(lambda: iter([batch]), output_signature=spec), batch
+
+
+@pytest.mark.parametrize("make", [cutmix, mosaic, choice])
+@pytest.mark.parametrize(
+    "sizes", [((H, W), (None, None)), ((None, None), (None, H * W)), ((None, W), (None, None))], ids=str
+)
+def test_a_column_for_each_position_needs_a_target_where_sizes_are_unknown(make, sizes):
+    ds, (x, y) = unknown(*sizes)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one column for each position"):
+        list(ds.map(make()))
+    layer = make(target=Labels(any_shape=True))
+    _, mixed = next(iter(ds.enumerate().map(layer.at_step)))
+    np.testing.assert_allclose(mixed, layer.at_step(0, (x, y))[1], atol=1e-6)
+    # Fewer columns are labels, and one is no row of them.
+    for columns in (3, 1):
+        few = ds.map(lambda x, y, columns=columns: (x, y[:, :columns]))
+        assert next(iter(few.map(make())))[1].shape[1] == columns
+
+
+def test_labels_of_unknown_rank_are_refused():
+    ds, _ = unknown((None, None), None)
+    for make in (mixup, cutmix):
+        with pytest.raises(ValueError, match="rank of labels must be known"):
+            ds.map(make())
+
+
 def test_a_blend_takes_any_number_of_columns():
     for x, columns in POSITIONS.values():
         y = floats(columns)

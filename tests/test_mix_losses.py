@@ -383,6 +383,38 @@ def test_labels_that_would_have_to_be_pasted_are_refused_though_losses_are_mixed
     assert np.isfinite(step(kept, x, y)["loss"])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_a_column_for_each_position_is_refused_though_losses_are_mixed(dtype):
+    x = GENERATOR.random((N, 4, 4, 1)).astype("float32")
+    y = (GENERATOR.random((N, 16)) > 0.5).astype(dtype)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(16)])
+    for target, mixer in ((None, kmix.CutMix), ("keep", kmix.CutMix), (None, kmix.MixUp)):
+        settings = {"data_format": "channels_last"} if mixer is kmix.CutMix else {}
+        trainer = kmix.MixTrainer(model, mixer(seed=1, **settings), mix_losses=True, target=target)
+        trainer.compile("sgd", "mse", **PLAIN)
+        if target is None and mixer is kmix.CutMix:
+            with pytest.raises(ValueError, match="16 positions"):
+                step(trainer, x, y)
+        else:
+            assert np.isfinite(step(trainer, x, y)["loss"])
+
+
+def test_masks_of_ids_and_a_loss_of_ids():
+    x, y = GENERATOR.random((N, 4, 4, 1)).astype("float32"), GENERATOR.integers(0, 2, (N, 4, 4))
+    for mix_losses in (True, False):
+        for mixer in (kmix.CutMix(data_format="channels_last"), kmix.MixUp()):
+            model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, padding="same")])
+            masks = kmix.targets.SegmentationMasks(2)
+            trainer = kmix.MixTrainer(model, mixer, target=masks, mix_losses=mix_losses)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            if isinstance(mixer, kmix.MixUp):
+                with pytest.raises(ValueError, match="SoftLabelCrossentropy"):
+                    trainer.compile("sgd", loss)
+            else:
+                trainer.compile("sgd", loss, **PLAIN)
+                assert np.isfinite(step(trainer, x, y)["loss"])
+
+
 def test_boxes_are_boxes_though_losses_are_mixed():
     x = GENERATOR.random((N, 4, 4, 1)).astype("float32")
     inputs = keras.Input((4, 4, 1))

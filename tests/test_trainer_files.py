@@ -1,10 +1,12 @@
 """Files of a MixTrainer: written whole or not at all, checked when they are read, and those of the bare model."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import warnings
+import zipfile
 
 import h5py
 import keras
@@ -222,6 +224,14 @@ TAMPERED = {
     "a step beyond": ("step", 2**32, "step"),
     "a negative alpha": ("alpha/0", np.float32(-1), "alpha"),
     "no number": ("alpha/0", np.float32("nan"), "alpha"),
+    "half a step": ("step", 2.5, "step"),
+    "several steps": ("step", np.array([1, 2]), "step"),
+    "a text as step": ("step", "abc", "step"),
+    "no alpha": ("alpha/0", None, "alpha"),
+    "a text as alpha": ("alpha/0", "abc", "alpha"),
+    "several alphas": ("alpha/0", np.ones(2, "float32"), "alpha"),
+    "no alpha at the start": ("built_with", None, "alpha"),
+    "too many alphas at the start": ("built_with", [0.1, 0.2], "alpha"),
 }
 
 
@@ -254,6 +264,22 @@ def test_a_keras_file_that_was_tampered_with_is_refused(tmp_path):
         variable.assign(before)
         with pytest.raises(ValueError, match="alpha of a saved trainer"):
             trainer_of().load_weights(tmp_path / "trainer.keras")
+
+
+def test_a_keras_file_without_its_step_is_refused(tmp_path):
+    trained().save(tmp_path / "trainer.keras")
+    with zipfile.ZipFile(tmp_path / "trainer.keras") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    weights = io.BytesIO(files["model.weights.h5"])
+    with h5py.File(weights, "a") as file:
+        del file["vars/0"]
+    with zipfile.ZipFile(tmp_path / "damaged.keras", "w") as archive:
+        for name, content in {**files, "model.weights.h5": weights.getvalue()}.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="step of a saved trainer"):
+        trainer_of().load_weights(tmp_path / "damaged.keras")
+    with pytest.raises(ValueError, match="step of a saved trainer"):
+        keras.models.load_model(tmp_path / "damaged.keras")
 
 
 def test_the_step_is_right_up_to_32_bits_and_in_older_files(tmp_path):

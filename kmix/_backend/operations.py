@@ -200,9 +200,8 @@ class Namespace(abc.ABC):
             number = self.where((number >= 0) & (number < math.inf), number, math.nan)
         else:
             value = arrays.values(value) if arrays.kind(value).framework else value
-            is_number = (
-                hasattr(value, "__float__") and np.shape(value) == () and not isinstance(value, (bool, np.bool_))
-            )
+            is_truth = isinstance(value, bool) or getattr(value, "dtype", None) == "bool"
+            is_number = hasattr(value, "__float__") and np.shape(value) == () and not is_truth
             number = float(value) if is_number else math.nan
             number, valid = self.cast(number, "float32"), 0 <= number < math.inf
         if not valid:

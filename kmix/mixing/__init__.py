@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 
 from kmix import _backend, _checks
 from kmix.mixing.blend import blend, check_blendable
@@ -49,6 +50,8 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     x = xp.asarray(x)
     _check_sizes(x, plan)
     axes = spatial_axes(len(x.shape), data_format) if plan.pastes else range(0)
+    if isinstance(plan.permutation, np.ndarray) and None not in (sizes := [x.shape[axis] for axis in axes]):
+        _check_values(plan, sizes)
     if isinstance(plan.region, Tiles):
         known = _backend.namespace(plan.lam)
         size = known.stack([known.cast(xp.size(x, axis), "int32") for axis in axes])
@@ -74,10 +77,15 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
 
 def _check_sizes(x, plan):
     """Raise unless the static shapes of inputs and of a plan match."""
-    shape, lam = _backend.static_shape(x), _backend.static_shape(plan.lam)
-    permutation, dtype = _backend.static_shape(plan.permutation), _backend.dtype(plan.permutation)
-    if "int" not in dtype:
-        _checks.fail("`plan.permutation` must hold indices of an integer dtype.", f"dtype {dtype}")
+    arrays = {name: getattr(plan, name) for name in ("lam", "permutation", "box") if getattr(plan, name) is not None}
+    for name, array in arrays.items():
+        if not hasattr(array, "shape"):
+            _checks.fail(f"`plan.{name}` must be an array.", f"a {type(array).__name__}", error=TypeError)
+        if name != "lam" and "int" not in _backend.dtype(array):
+            _checks.fail(f"`plan.{name}` must hold integers.", f"dtype {_backend.dtype(array)}")
+    if not (plan.region is None or isinstance(plan.region, Tiles) or hasattr(plan.region, "paste")):
+        _checks.fail("`plan.region` must be `Tiles`, or have a method `paste`.", f"{plan.region!r}", error=TypeError)
+    shape, lam, permutation = map(_backend.static_shape, (x, plan.lam, plan.permutation))
     if shape is None or lam is None or permutation is None:
         return
     rows, partners = None if not shape else shape[0], None if None in permutation else math.prod(permutation)
@@ -91,3 +99,23 @@ def _check_sizes(x, plan):
         _checks.fail(f"`plan.box` must have the shape {expected}.", f"shape {box} for x of shape {shape}")
     if isinstance(plan.region, Tiles) and len(shape) != 4:
         _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"x of shape {shape}")
+
+
+def _check_values(plan, sizes):
+    """Raise if a plan of NumPy arrays names other samples than those of its batch, or other sizes than those of `x`."""
+    partners, count = plan.permutation, plan.permutation.shape[-1]
+    if ((partners < 0) | (partners >= count)).any():
+        _checks.fail("The partners of a plan are samples of its batch.", f"indices outside [0, {count})")
+    k, fits = len(sizes), True
+    if plan.box is not None:
+        inside = (plan.box[:, :k] >= 0) & (plan.box[:, k:] <= sizes)
+        # A lam that is not a number has no box.
+        fits = inside[plan.lam == plan.lam].all()
+    elif isinstance(plan.region, Tiles) and count:
+        fits = (plan.region.window[..., 2:].max(axis=(0, 1)) == sizes).all()
+    if not fits:
+        _checks.fail(
+            "A plan must be drawn for the spatial sizes of x.",
+            f"a plan for other sizes than {tuple(sizes)}",
+            f"Write `layer.plan(step, batch_size, spatial_shape={tuple(sizes)})`.",
+        )
