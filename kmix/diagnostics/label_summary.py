@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kmix.label_forms import LabelForm
+
 # Shares that differ by less are equal.
 CLOSE = 1e-5
 
@@ -55,16 +57,13 @@ def label_summary(batches: list[np.ndarray]) -> LabelSummary:
     numeric = all(batch.ndim in (1, 2) and batch.dtype.kind in "iuf" and batch.size for batch in batches)
     if not batches or not numeric or len({batch.shape[1:] for batch in batches}) > 1:
         return LabelSummary("numbers" if batches and numeric else "other", batches)
-    labels = np.concatenate(batches)
-    y = labels.astype("float64").reshape(len(labels), -1)
-    form = "ids" if y.shape[1] == 1 and labels.dtype.kind in "iu" else _form(y)
+    labels = LabelForm.from_values(np.concatenate(batches))
+    y = labels.shares.astype("float64")
+    form = labels.kind if labels.kind in ("ids", "pairs") else _form(y)
     if form in ("ids", "numbers"):
         return LabelSummary(form, batches)
-    mass = None if form == "binary" else np.ones(len(y)) if form == "pairs" else y.sum(axis=1)
-    if form == "pairs":
-        # Both partners may have the same class.
-        y = np.where(y[:, 0] == y[:, 1], 1.0, y[:, 2])[:, None]
-    if form in ("pairs", "binary"):
+    mass = None if form == "binary" else y.sum(axis=1)
+    if form == "binary":
         y = np.concatenate([y, 1 - y], axis=1)
     entropy = _entropy(y)
     if form == "tags":
@@ -82,13 +81,9 @@ def label_summary(batches: list[np.ndarray]) -> LabelSummary:
 
 
 def _form(y):
-    """The form of labels `(n, C)` that are no ids."""
-    if y.shape[1] == 3 and not np.isnan(y).any():
-        ids, share = y[:, :2], y[:, 2]
-        are_ids = (ids >= 0).all() and (ids == np.floor(ids)).all() and (ids > 1).any()
-        if are_ids and ((share >= 0) & (share <= 1)).all():
-            return "pairs"
-    if np.isnan(y).any() or y.min() < 0 or y.max() > 1 + CLOSE:
+    """What labels `(n, C)` that are no ids and no pairs are, for all their values together."""
+    # NaN is not inside.
+    if not ((y >= 0) & (y <= 1 + CLOSE)).all():
         return "numbers"
     # Labels of classes hold 0 and 1 where samples agree. Values to regress, if they lie in [0, 1], rarely do.
     exact = np.mean((y == 0) | (y == 1)) >= 0.05

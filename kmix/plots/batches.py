@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from kmix import _backend, _checks
+from kmix.label_forms import LabelForm
 from kmix.plots.canvas import pyplot
 from kmix.targets.box_formats import FORMATS, to_corners
 
@@ -28,8 +29,8 @@ def mixed_batch(
         x: Images `(B, H, W)`, `(B, H, W, 1)` or `(B, H, W, 3)` of any framework and any range of values:
             the smallest value of the shown images is black, the largest is white. Or a dictionary batch, whose
             `"labels"`, `"segmentation_masks"` and `"bounding_boxes"` are drawn.
-        y: Their labels: soft `(B, C)`, or class ids `(B,)` or `(B, 1)`. A title such as "3: 0.71 / 8: 0.29" shows at
-            most the three largest shares, and none that rounds to 0.00. None for no titles.
+        y: Their labels: soft `(B, C)`, class ids `(B,)` or `(B, 1)`, or pairs `(B, 3)`. A title such as
+            "3: 0.71 / 8: 0.29" shows at most the three largest shares, and none that rounds to 0.00. None for no titles.
         class_names: Names of the C classes. Defaults to the class ids. Without labels, those of the boxes.
         count: Number of images to show, from the start of the batch. Defaults to 8, or to the batch size
             if that is smaller.
@@ -98,17 +99,17 @@ def _images(x):
 
 
 def _titles(x, y, class_names, count):
-    soft = y.ndim == 2 and y.shape[1] > 1
-    if y.ndim not in (1, 2) or len(y) != len(x) or not (soft or "int" in y.dtype.name):
+    form = LabelForm.from_values(y) if y.ndim in (1, 2) and len(y) == len(x) else None
+    if form is None or form.kind == "numbers":
         _checks.fail(
-            "`y` must hold a label for each image: soft (B, C), or integer class ids (B,) or (B, 1).",
+            "`y` must hold a label for each image: soft (B, C), integer class ids (B,) or (B, 1), or pairs (B, 3).",
             f"y of shape {y.shape} and dtype {y.dtype.name} with x of shape {x.shape}",
         )
-    classes = y.shape[1] if soft else int(y.max()) + 1
-    if class_names is not None and (len(class_names) != classes if soft else len(class_names) < classes):
-        _checks.fail("`class_names` must name each class.", f"{len(class_names)} names for {classes} classes")
-    names = range(classes) if class_names is None else class_names
-    return [_mixture(label, names) if soft else str(names[int(label.item())]) for label in y[:count]]
+    names = range(form.num_classes) if class_names is None else class_names
+    # Ids and pairs need not hold the last class.
+    if len(names) < form.num_classes or (form.kind == "soft" and len(names) > form.num_classes):
+        _checks.fail("`class_names` must name each class.", f"{len(names)} names for {form.num_classes} classes")
+    return [_mixture(label, names) for label in form.dense()[:count]]
 
 
 def _mixture(label, names):
