@@ -106,10 +106,8 @@ class AlphaScheduler(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         # The last execution of several steps may have fewer.
-        self._epoch, self._first = (
-            epoch + 1,
-            self._first + min(self._trained, self.params.get("steps") or self._trained),
-        )
+        trained = min(self._trained, self.params.get("steps") or self._trained)
+        self._epoch, self._first = epoch + 1, self._first + trained
         self._report(logs)
 
     def _set(self, step):

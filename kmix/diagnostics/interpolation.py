@@ -12,8 +12,8 @@ from kmix.diagnostics import data
 from kmix.diagnostics.models import bare, batches, predict, two_columns, variables
 from kmix.diagnostics.report import Report, Reported
 from kmix.diagnostics.scores import label_shares, probabilities
+from kmix.layers import MixUp
 from kmix.pairing import RandomPairs
-from kmix.plan import PlanKey, sample_mixup
 from kmix.plots.canvas import pyplot
 
 tree = keras.tree
@@ -156,9 +156,7 @@ def _pairs(pairs, seed, count):
         _checks.fail("A pair needs two samples.", f"{count} sample")
     if pairs is None:
         # One cycle through all samples, so that none is its own partner.
-        rule, key = RandomPairs(allow_self=False), PlanKey(0)
-        pair = lambda words: rule.partners(_backend.NUMPY, words, key, {})  # noqa: E731
-        partner = sample_mixup(seed, 0, 1.0, count, pair=pair).permutation
+        partner = MixUp(1.0, pairing=RandomPairs(allow_self=False), seed=seed).plan(0, count).permutation
         return np.stack([np.arange(count), partner], axis=1)
     rows = _backend.values(pairs)
     if rows.ndim != 2 or rows.shape[-1] != 2 or not len(rows) or rows.dtype.kind not in "iu":
