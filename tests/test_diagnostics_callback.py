@@ -99,6 +99,24 @@ def test_a_layer_in_a_pipeline_and_a_plain_model():
     assert set(logs) == {"loss", "clean_accuracy", "diagnostics_seconds"}
 
 
+def test_the_inputs_have_the_key_of_the_layer():
+    (x, y), layer = data(), kmix.MixUp(0.4, num_classes=CLASSES, inputs_key="image", seed=1)
+    ds = tf.data.Dataset.from_tensor_slices({"image": x, "labels": y}).batch(8)
+    model = network()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    settings = {"mixer": layer, "batch_size": 40}
+    logs = []
+    for clean, held_out in (((ds.take(5),), ds), ((x[:40], y[:40]), (x, y))):
+        callback = Diagnostics(*clean, validation_data=held_out, **settings)
+        callback.set_model(model)
+        callback.on_epoch_begin(0)
+        callback.on_train_batch_end(0)
+        callback.on_epoch_end(0, found := {})
+        logs.append({**found, "diagnostics_seconds": None})
+    assert logs[0] == logs[1]
+    assert {"val_ece", "lam_mean", "label_entropy"} <= set(logs[0])
+
+
 @pytest.mark.parametrize(
     "settings",
     [

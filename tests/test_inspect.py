@@ -241,6 +241,19 @@ def test_boxes_alone():
     assert inspect(data, mixer=layer).to_dict()["mixed_share"] > 0.5
 
 
+@pytest.mark.parametrize("key", ["image", ("left", "right")])
+def test_the_inputs_have_the_key_of_the_layer(key):
+    keys = key if isinstance(key, tuple) else (key,)
+    data = [{**dict.fromkeys(keys, x), "labels": y} for x, y in batches()]
+    layer = mixup(1.0, inputs_key=key)
+    assert inspect(data, mixer=layer).to_dict() | {"samples_per_second": None} == inspect(
+        batches(), mixer=mixup(1.0)
+    ).to_dict() | {"samples_per_second": None}
+    # Without the layer, nothing tells the key.
+    with pytest.raises(ValueError, match="a dictionary with 'images'"):
+        inspect(data)
+
+
 def test_single_samples_are_refused():
     with pytest.raises(ValueError, match="single samples"):
         inspect(zip(*batches(1)[0], strict=True))

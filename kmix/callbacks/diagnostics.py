@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kmix import _checks, plots
+from kmix.batch import INPUTS
 from kmix.diagnostics import data
 from kmix.diagnostics.label_summary import label_summary
 from kmix.diagnostics.models import bare, batches
@@ -41,7 +42,7 @@ class Diagnostics(keras.callbacks.Callback):
 
     Args:
         x_clean: Some hundred training inputs: an array or a structure of them; or a data set of `(x, y)`, without
-            `y_clean`.
+            `y_clean`. A data set may give dictionaries, with the inputs under the `inputs_key` of `mixer`.
         y_clean: Their labels: class ids `(B,)`, `(B, 1)` or soft labels `(B, C)`.
         validation_data: Held-out `(x, y)` or `(x, y, sample_weight)`, a data set of these, or None.
         every: Measure in every n-th epoch, from the first; the logs repeat the last figures in between.
@@ -92,10 +93,11 @@ class Diagnostics(keras.callbacks.Callback):
         self.from_logits = _checks.boolean(from_logits, "from_logits")
         self.mixer = check_mixer(mixer)
         self.log_dir = None if log_dir is None else os.fspath(log_dir)
-        self._clean, self._held_out = data.samples(x_clean, y_clean), None
+        key = getattr(mixer, "inputs_key", INPUTS)
+        self._clean, self._held_out = data.samples(x_clean, y_clean, inputs_key=key), None
         if validation_data is not None:
             is_arrays = isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)
-            self._held_out = data.samples(*(validation_data if is_arrays else (validation_data,)))
+            self._held_out = data.samples(*(validation_data if is_arrays else (validation_data,)), inputs_key=key)
         if log_dir is not None:
             _tensorboard()
         self._steps, self._first = 0, 0
@@ -163,10 +165,9 @@ class Diagnostics(keras.callbacks.Callback):
         mixed, repeated = zip(*(replay.mix(step, part) for step in steps), strict=True)
         found = {"lam_mean": float(np.mean([plan.lam.mean() for plan in repeated]))}
         x, y, _ = data.read_batch(mixed[-1])
-        labels = [data.read_batch(batch)[1] for batch in mixed]
         if len(y) == 1:
             (name,) = y
-            entropy = label_summary([targets[name] for targets in labels]).entropy
+            entropy = label_summary([data.read_batch(batch)[1][name] for batch in mixed]).entropy
             if entropy is not None:
                 found["label_entropy"] = float(np.mean(entropy))
             if self.log_dir is not None:

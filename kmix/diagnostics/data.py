@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kmix import _backend, _checks
-from kmix.batch import INPUTS, LABELS, WEIGHTS
+from kmix.batch import INPUTS, LABELS, WEIGHTS, Reading
 from kmix.diagnostics.scores import label_shares
 
 tree = keras.tree
@@ -28,8 +28,12 @@ class Samples(NamedTuple):
     weights: np.ndarray | None
 
 
-def read_batch(batch: Any) -> tuple[Any, dict[str, np.ndarray], Any]:
+def read_batch(batch: Any, inputs_key: Any = INPUTS) -> tuple[Any, dict[str, np.ndarray], Any]:
     """Inputs, targets by name, and sample weights of a labelled batch of any framework, as NumPy arrays.
+
+    Args:
+        batch: `(x, y)`, `(x, y, sample_weight)` or a dictionary.
+        inputs_key: The key of the inputs in a dictionary; a tuple of keys for several inputs.
 
     Raises:
         ValueError: if there are no labels, or an array is a single sample.
@@ -40,9 +44,11 @@ def read_batch(batch: Any) -> tuple[Any, dict[str, np.ndarray], Any]:
         ['a', 'b']
     """
     batch, x, y, weights = tuple(batch) if isinstance(batch, list) else batch, None, {}, None
-    if isinstance(batch, Mapping) and INPUTS in batch:
-        x, weights = batch[INPUTS], batch.get(WEIGHTS)
-        y = {name: value for name, value in batch.items() if name not in (INPUTS, WEIGHTS) and value is not None}
+    keys = Reading(inputs_key=inputs_key).input_keys()
+    if isinstance(batch, Mapping) and all(key in batch for key in keys):
+        x = {key: batch[key] for key in keys} if isinstance(inputs_key, tuple) else batch[inputs_key]
+        weights = batch.get(WEIGHTS)
+        y = {name: value for name, value in batch.items() if name not in (*keys, WEIGHTS) and value is not None}
     elif isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None:
         x, y, weights = (*batch, None)[:3]
     x, y, weights = tree.map_structure(lambda leaf: None if leaf is None else _backend.values(leaf), (x, y, weights))
@@ -50,7 +56,8 @@ def read_batch(batch: Any) -> tuple[Any, dict[str, np.ndarray], Any]:
     targets = {"/".join(map(str, path)): leaf for path, leaf in tree.flatten_with_path(y)}
     if not targets:
         _checks.fail(
-            'The data must give labelled batches: (x, y), (x, y, sample_weight), or a dictionary with "images".',
+            "The data must give labelled batches: (x, y), (x, y, sample_weight), or a dictionary with "
+            f"{' and '.join(map(repr, keys))}.",
             f"a batch of type {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, tuple) else ""),
             "Choose its parts in a map: `ds.map(lambda batch: (batch[...], batch[...]))`.",
         )
@@ -88,14 +95,14 @@ def batches_of(data: Any) -> Iterator[Any]:
     return map(data.__getitem__, itertools.count() if count is None else range(count))
 
 
-def samples(x: Any, y: Any = None, sample_weight: Any = None) -> Samples:
+def samples(x: Any, y: Any = None, sample_weight: Any = None, inputs_key: Any = INPUTS) -> Samples:
     """All samples of arrays, or of a data set that brings its own labels and weights. Raises for others."""
     if x is None:
         _checks.fail("Models need inputs `x`.", "x=None", "Or pass their predictions (B, C) in place of the models.")
     if is_loader(x):
         if y is not None or sample_weight is not None:
             _checks.fail("A data set brings its own labels and weights.", "others with it", "Leave these out.")
-        x, y, sample_weight = _gathered(x)
+        x, y, sample_weight = _gathered(x, inputs_key)
     x, count = inputs(x, "x")
     return Samples(x, *labels(y, sample_weight, count))
 
@@ -132,13 +139,13 @@ def inputs(x: Any, name: str) -> tuple[Any, int]:
     return x, shapes[0][0]
 
 
-def _gathered(batches):
+def _gathered(batches, inputs_key=INPUTS):
     """The inputs, labels and weights of all batches of a data set."""
     count, found, size = batch_count(batches), [], 0
     if count == math.inf:
         _checks.fail("A data set must have an end.", "one that repeats", "Take a part of it: `ds.take(100)`.")
     for batch in batches_of(batches):
-        x, targets, weights = read_batch(batch)
+        x, targets, weights = read_batch(batch, inputs_key)
         if list(targets) != [LABELS]:
             _checks.fail("A data set must give the labels of one output, in one array.", f"labels {sorted(targets)}")
         found.append([x, targets[LABELS]] + ([] if weights is None else [weights]))

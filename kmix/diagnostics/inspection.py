@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kmix import _checks
-from kmix.batch import LABELS
+from kmix.batch import INPUTS, LABELS
 from kmix.diagnostics import faults
 from kmix.diagnostics.data import batch_count, batches_of, read_batch
 from kmix.diagnostics.label_summary import LabelSummary, label_summary
@@ -170,7 +170,8 @@ def inspect(data: Any, *, batches: int = 50, mixer: Any = None) -> Inspection:
 
     Args:
         data: Labelled batches: a `tf.data.Dataset`, a loader, a `keras.utils.PyDataset`, or any iterable of `(x, y)`,
-            `(x, y, sample_weight)` or dictionaries. Mixed ones, or with `mixer` those before mixing.
+            `(x, y, sample_weight)` or dictionaries. Mixed ones, or with `mixer` those before mixing. A dictionary holds
+            the inputs under the `inputs_key` of `mixer`, else under `"images"`.
         batches: Number of batches to look at in each epoch, at most. Defaults to 50.
         mixer: The layer that mixes the batches, here with the numbers 0, 1, 2, ..., or the `MixTrainer`, from its
             next step on. Neither counts them.
@@ -214,6 +215,7 @@ def inspect(data: Any, *, batches: int = 50, mixer: Any = None) -> Inspection:
 def _look(data, count, replay):
     """The summaries of up to so many batches, the seconds after the first, and the range of the raw inputs."""
     found, raw, times, batches = [], [], [], batches_of(data)
+    inputs_key = INPUTS if replay is None else replay.inputs_key
     for number in range(count):
         start = time.perf_counter()
         batch = next(batches, None)
@@ -221,18 +223,18 @@ def _look(data, count, replay):
             break
         plan, waited = None, time.perf_counter() - start
         if replay is not None:
-            raw.append(_summarize(batch))
+            raw.append(_summarize(batch, inputs_key))
             start = time.perf_counter()
             batch, plan = replay.mix(replay.start + number, batch)
             waited += time.perf_counter() - start
         times.append(waited)
-        found.append(_summarize(batch, plan))
+        found.append(_summarize(batch, inputs_key, plan))
     seconds = sum(times[1:]) or sum(times)
     return found, seconds, (min(b.low for b in raw), max(b.high for b in raw)) if raw else None
 
 
-def _summarize(batch, plan=None):
-    x, targets, weights = read_batch(batch)
+def _summarize(batch, inputs_key, plan=None):
+    x, targets, weights = read_batch(batch, inputs_key)
     inputs = [np.asarray(leaf) for leaf in keras.tree.flatten(x)]
     arrays = [*inputs, *targets.values()]
     digest = hashlib.blake2b(digest_size=16)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kmix import _backend, _checks
-from kmix.batch import Batch, Reading
+from kmix.batch import INPUTS, Batch, Reading
 from kmix.diagnostics.data import read_batch
 from kmix.layers import MixLayer, RandomChoice
 from kmix.training.manifold import placed_layers
@@ -57,17 +57,19 @@ class PlanReplay:
 
     Attributes:
         start: The step to begin with: 0 for a layer, the next step of a trainer.
+        inputs_key: The key of the inputs in a dictionary batch; a trainer takes no dictionaries.
     """
 
     def __init__(self, mixer: Any):
         self.mixer, self.start, self._layer = mixer, 0, mixer
+        self.inputs_key = getattr(mixer, "inputs_key", INPUTS)
         if isinstance(mixer, MixTrainer):
             self.start = int(_backend.values(mixer.step))
             self._layer = mixer.mixer if mixer.mixer is not None else placed_layers(mixer.model)[0]
 
     def mix(self, step: int, batch: Any) -> tuple[Any, BatchPlan]:
         """The batch mixed as in a step, and its `BatchPlan`."""
-        x, targets, _ = read_batch(batch)
+        x, targets, _ = read_batch(batch, self.inputs_key)
         size, mixing = len(tree.flatten(x)[0]), self._layer.input_mixing
         sizes = mixing.spatial_shape(x) if mixing.pastes else None
         y = targets if len(targets) > 1 else next(iter(targets.values()))
@@ -77,7 +79,7 @@ class PlanReplay:
         mixed = self._mix_in_training(batch, plan, layer) if in_trainer else self.mixer.at_step(step, batch)
         lam = np.asarray(plan.lam, "float64")
         own = (_backend.NUMPY.rows(plan.permutation) == np.arange(size)) & (lam < 1)
-        if len(tree.flatten(read_batch(mixed)[0])[0]) == 2 * size:
+        if len(tree.flatten(read_batch(mixed, self.inputs_key)[0])[0]) == 2 * size:
             # The clean samples come first.
             lam, own = np.concatenate([np.ones(size), lam]), np.concatenate([np.zeros(size, bool), own])
         blends = not plan.pastes
