@@ -50,9 +50,9 @@ def label_summary(batches: list[np.ndarray]) -> LabelSummary:
 
     Example:
         >>> from kmix.diagnostics.label_summary import label_summary
-        >>> found = label_summary([np.array([[0.7, 0.3], [1.0, 0.0]])])
+        >>> found = label_summary([np.array([[0.75, 0.25], [1.0, 0.0]])])
         >>> found.form, found.mixed.tolist(), found.share.tolist()
-        ('shares', [True, False], [0.7, 1.0])
+        ('shares', [True, False], [0.75, 1.0])
     """
     numeric = all(batch.ndim in (1, 2) and batch.dtype.kind in "iuf" and batch.size for batch in batches)
     if not batches or not numeric or len({batch.shape[1:] for batch in batches}) > 1:

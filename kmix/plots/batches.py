@@ -30,7 +30,8 @@ def mixed_batch(
             the smallest value of the shown images is black, the largest is white. Or a dictionary batch, whose
             `"labels"`, `"segmentation_masks"` and `"bounding_boxes"` are drawn.
         y: Their labels: soft `(B, C)`, class ids `(B,)` or `(B, 1)`, or pairs `(B, 3)`. A title such as
-            "3: 0.71 / 8: 0.29" shows at most the three largest shares, and none that rounds to 0.00. None for no titles.
+            "3: 0.71 / 8: 0.29" shows at most the three largest shares, and none that rounds to 0.00. None for no
+            titles.
         class_names: Names of the C classes. Defaults to the class ids. Without labels, those of the boxes.
         count: Number of images to show, from the start of the batch. Defaults to 8, or to the batch size
             if that is smaller.
