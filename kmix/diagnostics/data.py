@@ -95,7 +95,7 @@ def batches_of(data: Any) -> Iterator[Any]:
     return map(data.__getitem__, itertools.count() if count is None else range(count))
 
 
-def samples(x: Any, y: Any = None, sample_weight: Any = None, inputs_key: Any = INPUTS) -> Samples:
+def samples(x: Any, y: Any = None, sample_weight: Any = None, *, inputs_key: Any = INPUTS) -> Samples:
     """All samples of arrays, or of a data set that brings its own labels and weights. Raises for others."""
     if x is None:
         _checks.fail("Models need inputs `x`.", "x=None", "Or pass their predictions (B, C) in place of the models.")
