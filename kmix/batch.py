@@ -119,10 +119,8 @@ class Batch(NamedTuple):
         found: list[tuple] = []
         kept: dict[Any, Any] = {}
         template = _flatten(target, y, (), found, kept)
-        flat_weights, weights = [], []
-        if sample_weight is not None:
-            flat_weights = _leaves(sample_weight)
-            weights = [leaf for leaf in flat_weights if leaf is not None]
+        flat_weights = [] if sample_weight is None else _leaves(sample_weight)
+        weights = [leaf for leaf in flat_weights if leaf is not None] if flat_weights else []
         mixing = reading.input_mixing
         x = () if mixing is None else x
         arrays = _leaves(x) + weights
@@ -267,13 +265,18 @@ class Batch(NamedTuple):
             encoded.append(new)
         if not created:
             return self._replace(targets=targets)
-        # Keras refuses gaps: where nothing was given, every sample counts.
         ones = self.xp.cast(self.xp.arange(self.size()) * 0 + 1, "float32")
-        weights = [ones if weight is None else weight for weight in encoded]
-        # What is kept looks its own up behind those of the entries.
-        weights += [ones, *self.weights] if self.kept else []
+        weights = self._one_for_each(encoded, ones)
         entries = [entry._replace(weight=index) for index, entry in enumerate(self.entries)]
         return self._replace(targets=targets, weights=weights, entries=entries, weights_by_entry=True)
+
+    def _one_for_each(self, weights, ones):
+        """Sample weights for each entry, and behind them, where something is kept, ones and all that were given.
+
+        Keras refuses gaps: where nothing was given, every sample counts. `_weights_of_kept` looks up the rest.
+        """
+        each = [ones if weight is None else weight for weight in weights]
+        return [*each, ones, *self.weights] if self.kept else each
 
     def mix(self, plan, input_mixing=None, include_clean=False, shards=1):
         """The encoded batch, mixed with a plan: each part by its own rule.
@@ -354,8 +357,7 @@ class Batch(NamedTuple):
         weights = self.weights
         if created:
             ones = keras.KerasTensor((self.leaf().shape[0],), dtype="float32")
-            weights = [ones if weight is None else weight for _, weight in specs]
-            weights += [ones, *self.weights] if self.kept else []
+            weights = self._one_for_each([weight for _, weight in specs], ones)
         weights = [tensor(weight, "float32") for weight in weights]
         inputs = tree.map_structure(lambda leaf: tensor(leaf, input_mixing.dtype(leaf)), self.inputs)
         kept = tree.map_structure(lambda leaf: tensor(leaf, leaf.dtype), self.kept)
@@ -456,6 +458,11 @@ def _like(dictionary, items):
     return new
 
 
+def _like_sequence(sequence, items):
+    """A list, tuple or named tuple of the type of another, with these items."""
+    return getattr(type(sequence), "_make", type(sequence))(items)
+
+
 def _flatten(target, y, path, found, kept):
     """Append `(target, value, path)` to `found` for each value of `y`, and what is kept to `kept`.
 
@@ -486,7 +493,7 @@ def _flatten(target, y, path, found, kept):
 
     if isinstance(y, dict):
         return _like(y, {key: part(key) for key in y})
-    return getattr(type(y), "_make", type(y))([part(index) for index in range(len(y))])
+    return _like_sequence(y, [part(index) for index in range(len(y))])
 
 
 class _Kept(NamedTuple):
@@ -503,7 +510,7 @@ def _fill(template, values, kept):
         return kept[template.key]
     if isinstance(template, dict):
         return _like(template, {key: _fill(part, values, kept) for key, part in template.items()})
-    return getattr(type(template), "_make", type(template))([_fill(part, values, kept) for part in template])
+    return _like_sequence(template, [_fill(part, values, kept) for part in template])
 
 
 def _key(path):
@@ -537,7 +544,7 @@ def _match_weights(template, sample_weight, flat, found):
     kept_indices: dict[Any, Any] = {}
     order = {position: index for index, position in enumerate(i for i, leaf in enumerate(flat) if leaf is not None)}
     nested = tree.is_nested(sample_weight)
-    numbered = tree.pack_sequence_as(sample_weight, list(range(len(flat)))) if nested else 0 if flat else None
+    numbered = tree.pack_sequence_as(sample_weight, list(range(len(flat)))) if nested else 0
 
     def each(template, numbered):
         if numbered is None:
@@ -605,7 +612,7 @@ def _map(function, structure):
 
 
 def _weights_of_kept(batch, key, indices):
-    """The sample weights of what is kept: ones, unless some were given. See `Batch.encode`."""
+    """The sample weights of what is kept: ones, unless some were given. See `Batch._one_for_each`."""
     ones, *given = batch.weights[len(batch.entries) :]
 
     def weight(index):

@@ -166,7 +166,7 @@ MUTANTS = {
         "test_rate_is_the_share_of_mixed_samples", "plan.samplers:_sample_lam", "u[_RATE] < rate", "u[_RATE] < 1.0"
     ),
     "per ignored": pipeline("test_per_batch_shares_one_lam", "plan.samplers:_sample_lam", "per == 'batch'", "False"),
-    "seed ignored": pipeline("test_seed_decides", "plan.samplers:_sample_lam", "_checks.seed(seed)", "5"),
+    "seed ignored": pipeline("test_seed_decides", "plan.samplers:_words", "check_number(seed, 'seed', 0, 2 ** 32)", "5"),
     "label_smoothing ignored": pipeline(
         "test_loss_settings_matter",
         "losses:SoftLabelCrossentropy.__init__",
@@ -225,7 +225,7 @@ MUTANTS = {
     "float ids are taken for values": pipeline(
         "test_float",
         "targets.labels:Labels._check_floats",
-        "self.num_classes is None or shape is None",
+        "self.num_classes is None",
         "True",
         file="test_num_classes",
     )._replace(paths=()),
@@ -425,9 +425,9 @@ MUTANTS = {
     ),
     "a weight created for one label alone": pipeline(
         "test_each_of_several_labels_has_its_own_weights",
-        "batch:Batch.encode",
-        "[ones if weight is None else weight for weight in encoded]",
-        "[encoded[0] if weight is None else weight for weight in encoded]",
+        "batch:Batch._one_for_each",
+        "[ones if weight is None else weight for weight in weights]",
+        "[weights[0] if weight is None else weight for weight in weights]",
         file="test_class_weight",
     ),
 }

@@ -400,17 +400,18 @@ def test_the_twin_is_picked_by_the_arrays():
 
 def test_plans_are_drawn_with_numpy_unless_something_is_symbolic():
     xp = _backend.namespace(tf.constant(X))
-    assert _backend.plan_namespace(xp, tf.constant(3), tf.constant(X)) == (NUMPY, 3)
+    assert _backend.plan_namespace(xp, tf.constant(X), tf.constant(3), 1) == (NUMPY, 3, 1)
     seen = []
 
     @tf.function(autograph=False)
     def traced(step):
-        seen.append(_backend.plan_namespace(xp, step, X)[0])
-        seen.append(_backend.plan_namespace(xp, 3, step)[0])
+        seen.append(_backend.plan_namespace(xp, X, step, 0)[0])
+        seen.append(_backend.plan_namespace(xp, step, 3, 0)[0])
+        seen.append(_backend.plan_namespace(xp, X, 3, step)[0])
         return step
 
     traced(tf.constant(3))
-    assert seen == [TENSORFLOW, TENSORFLOW]
+    assert seen == [TENSORFLOW] * 3
 
 
 class Plot(np.ndarray):

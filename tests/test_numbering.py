@@ -767,6 +767,14 @@ def test_replicas_draw_different_plans(path):
     np.testing.assert_array_equal(mixed(0)[0], mixed(np.int64(0))[0])
 
 
+def test_a_replica_that_only_the_graph_knows():
+    batch, layer = loaders.batch(0), mixup()
+    for first in (0, 5):
+        ds = tf.data.Dataset.range(2).map(lambda i, first=first: layer.at_step(3, batch, replica=i + first))
+        for replica, (x, *_) in enumerate(ds, first):
+            np.testing.assert_allclose(x, layer.at_step(3, batch, replica=replica)[0], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("replica", "error"), [(-1, ValueError), (2**16, ValueError), (0.5, TypeError), ("1", TypeError)]
 )

@@ -179,7 +179,7 @@ def test_no_module_uses_what_is_private_to_another_library():
         ("keras._tf_keras", ["keras._tf_keras"]),
         ("from kmix import _checks\nplan._replace(lam=1)", []),
         ("class A:\n    def _f(self, other):\n        self._x = other._x\n        return super()._f()", []),
-        ("layer._keep(_target=1)\nlayer._target", ["layer._keep"]),
+        ("layer._store(_target=1)\nlayer._target", ["layer._store"]),
     ],
 )
 def test_the_test_of_private_names_can_fail(code, uses):

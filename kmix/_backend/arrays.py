@@ -73,14 +73,14 @@ def namespace(*arrays):
     return found
 
 
-def plan_namespace(xp, step, batch):
-    """The namespace and the step to draw a plan with: NumPy if nothing is symbolic.
+def plan_namespace(xp, batch, step, replica):
+    """The namespace, the step and the replica to draw a plan with: NumPy if nothing is symbolic.
 
     A plan takes a hundred tiny operations, which eager frameworks dispatch one by one.
     """
-    if kind(batch).symbolic or kind(step).symbolic:
-        return xp, step
-    return NAMESPACES["numpy"], int(step)
+    if kind(batch).symbolic or kind(step).symbolic or kind(replica).symbolic:
+        return xp, step, replica
+    return NAMESPACES["numpy"], int(step), int(replica)
 
 
 def tensorflow():

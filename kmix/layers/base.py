@@ -19,7 +19,7 @@ from kmix.batch import LABELS, WEIGHTS, Batch, Reading
 from kmix.layers.alpha import Alpha
 from kmix.layers.input_mixing import InputMixing, check_batch_of_plan
 from kmix.layers.training_step import current_step
-from kmix.pairing import Pairing, to_pairing
+from kmix.pairing import Pairing, RandomPairs, to_pairing
 from kmix.plan import MixPlan, PlanKey
 from kmix.plan.plan import REPLICAS, check_number
 from kmix.targets.argument import check_target, to_target
@@ -111,7 +111,7 @@ class MixLayer(keras.layers.Layer):
         super().__init__(name=name, dtype=dtype, autocast=False)
         if "float" not in self.compute_dtype:
             _checks.fail("A layer mixes in a float dtype.", f"dtype={dtype!r}", 'For example, write `dtype="float16"`.')
-        self._keep(
+        self._store(
             num_classes=None if num_classes is None else _checks.integer(num_classes, "num_classes", 1),
             target=_plain(target),
             pairing=pairing,
@@ -133,7 +133,7 @@ class MixLayer(keras.layers.Layer):
         # Whether a model is known to call it.
         self._in_model = False
 
-    def _keep(self, **arguments):
+    def _store(self, **arguments):
         """Keep arguments of the constructor as they were given: Keras would wrap dictionaries and lists."""
         for name, value in arguments.items():
             object.__setattr__(self, name, value)
@@ -208,25 +208,25 @@ class MixLayer(keras.layers.Layer):
 
     def _mix_step(self, key, given, leaf):
         """Mix a checked batch, of which `leaf` is an array, with the `PlanKey` of a step."""
-        plan_xp, step = _backend.NUMPY, key.step
+        plan_xp, step, replica = _backend.NUMPY, key.step, key.replica
         if given.xp is not plan_xp:
-            plan_xp, step = _backend.plan_namespace(given.xp, step, leaf)
+            plan_xp, step, replica = _backend.plan_namespace(given.xp, leaf, step, replica)
         # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
         alphas = self._alphas(plan_xp, step, leaf)
 
-        def mixed(step, alphas, arrays):
-            batch = given.with_arrays(arrays).encode()
-            batch = self._draw_and_mix(plan_xp, key._replace(step=step), alphas, batch, self.include_clean)
+        def mixed(step, replica, alphas, arrays):
+            batch, own = given.with_arrays(arrays).encode(), key._replace(step=step, replica=replica)
+            batch = self._draw_and_mix(plan_xp, own, alphas, batch, self.include_clean)
             # As the structure of the result, since a compiled program returns arrays alone.
             return {"by entry" if batch.weights_by_entry else "as given": batch.arrays}
 
         if not self.jit_compile or plan_xp is _backend.NUMPY:
-            arrays = mixed(step, alphas, given.arrays)
+            arrays = mixed(step, replica, alphas, given.arrays)
             return given.with_mixed(arrays).write(self.include_clean)
         padded, added = given.padded()
         constants = self._constants()
-        text = constants and f"{constants} {key.replica} {given.second} {given.entries}"
-        arrays = given.xp.fused(mixed, step, alphas, padded.arrays, key=lambda: text, padded=added)
+        text = constants and f"{constants} {given.second} {given.entries}"
+        arrays = given.xp.fused(mixed, step, replica, alphas, padded.arrays, key=lambda: text, padded=added)
         return given.with_mixed(arrays).cropped(given).write(self.include_clean)
 
     def _draw_and_mix(self, plan_xp, key, alphas, batch, include_clean):
@@ -486,7 +486,7 @@ class MixLayer(keras.layers.Layer):
     def _check_takes_second_batch(self):
         """Raise unless the partners may come from a second batch."""
         rule = self._pairing
-        if self._partners > 1 or type(rule).__name__ != "RandomPairs" or not rule.allow_self:
+        if self._partners > 1 or type(rule) is not RandomPairs or not rule.allow_self:
             received = f"pairing={self.pairing!r}" if self._partners == 1 else f"{self.name}, which takes several"
             _checks.fail(
                 "`partner=` brings one partner for each sample, any sample of the other batch.",
@@ -593,7 +593,7 @@ class MixLayer(keras.layers.Layer):
     def from_config(cls, config):
         layer = cls(**{name: value if name == "dtype" else deserialize(value) for name, value in config.items()})
         # Every config holds a seed, also one that was drawn.
-        layer._keep(_seed_given=False)
+        layer._store(_seed_given=False)
         return layer
 
     def __reduce__(self):

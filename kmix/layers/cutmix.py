@@ -86,8 +86,8 @@ class CutMix(MixLayer):
         dtype: Any = None,
     ) -> None:
         padding_id = None if padding_id is None else _checks.integer(padding_id, "padding_id", -(2**31))
-        self._keep(_axes=_check_axes(axes), padding_id=padding_id, data_format=check_data_format(data_format))
-        self._keep(axes=list(axes) if isinstance(axes, tuple) else axes)
+        self._store(_axes=_check_axes(axes), padding_id=padding_id, data_format=check_data_format(data_format))
+        self._store(axes=list(axes) if isinstance(axes, tuple) else axes)
         super().__init__(
             alpha,
             num_classes=num_classes,

@@ -83,5 +83,5 @@ class EmbeddingMixup(MixLayer):
     def compute_mask(self, inputs, previous_mask):
         if self._mask is None:
             # Without weights, so nothing to track.
-            self._keep(_mask=MixMask(name=f"{self.name}_mask"))
+            self._store(_mask=MixMask(name=f"{self.name}_mask"))
         return keras.tree.map_structure(lambda mask: None if mask is None else self._mask(mask), previous_mask)

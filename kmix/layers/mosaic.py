@@ -73,7 +73,7 @@ class Mosaic(MixLayer):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        self._keep(data_format=check_data_format(data_format))
+        self._store(data_format=check_data_format(data_format))
         super().__init__(
             num_classes=num_classes,
             target=target,

@@ -80,7 +80,7 @@ class RandomChoice(MixLayer):
         self._depth = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
         values = _checks.probabilities([1.0] * len(layers) if probabilities is None else probabilities, len(layers))
         as_given = None if probabilities is None else list(probabilities)
-        self._keep(probabilities=as_given, _scaled=[value / sum(values) for value in values])
+        self._store(probabilities=as_given, _scaled=[value / sum(values) for value in values])
 
     @property
     def input_mixing(self):

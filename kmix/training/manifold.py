@@ -270,7 +270,7 @@ class Rebuilt:
 
 
 _AFTER_EMBEDDING = (
-    'mix after the Embedding layer: `places=["its name"]`, or place a `kmix.EmbeddingMixup` in the model.'
+    'Mix after the Embedding layer: `places=["its name"]`, or place a `kmix.EmbeddingMixup` in the model.'
 )
 
 

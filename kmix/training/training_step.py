@@ -152,8 +152,8 @@ class StepMixer:
         batch = batch._replace(xp=_backend.namespace(leaf), uniform=False).check_values()
         planner._check_pairing(batch)
         batch = batch.encode()
-        plan_xp, step = _backend.plan_namespace(batch.xp, key.step, leaf)
-        key, alphas = key._replace(step=step), planner._alphas(plan_xp, step, leaf, alphas)
+        plan_xp, step, replica = _backend.plan_namespace(batch.xp, leaf, key.step, key.replica)
+        key, alphas = key._replace(step=step, replica=replica), planner._alphas(plan_xp, step, leaf, alphas)
         if mixing is not None:
             batch = planner._draw_and_mix(plan_xp, key, alphas, batch, planner.include_clean)
             return None, batch.write(planner.include_clean)
