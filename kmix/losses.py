@@ -187,8 +187,8 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 class ReducedByKeras(keras.losses.Loss):
     """`function(y_true, y_pred)`, losses `(...)`, with Keras' masks, weights and reduction."""
 
-    def __init__(self, function, reduction, name="reduced_by_keras"):
-        super().__init__(name=name, reduction=reduction, dtype="float32")
+    def __init__(self, function, reduction, name="reduced_by_keras", dtype="float32"):
+        super().__init__(name, reduction, dtype)
         self.call = function
 
 

@@ -13,7 +13,7 @@ from keras import ops
 import kmix
 from kmix.layers.training_step import TrainingStep, current_step, run_step
 from kmix.mixing.padding_masks import mix_masks
-from kmix.training import graph, manifold, placement
+from kmix.training import graph, manifold
 
 # Padding on both sides and in between, so that the union has more positions than each mask.
 IDS = np.array([[1, 2, 3, 0, 0], [0, 0, 0, 4, 9], [5, 0, 7, 0, 0], [0, 2, 0, 1, 0], [3, 8, 0, 0, 5], [0, 0, 0, 0, 6]])
@@ -137,7 +137,7 @@ def test_a_placed_layer_unites_masks_in_fit():
 
 
 def rebuilt(model):
-    return placement.check_sequence(model, manifold.placed_layers(model))
+    return manifold.check_sequence(model, manifold.placed_layers(model))
 
 
 def test_masks_that_keras_carries_are_united_once():

@@ -109,10 +109,6 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype}
 
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
 
 def _accuracy(y_true, y_pred):
     given, columns = _backend.static_shape(y_true), y_pred.shape[-1]

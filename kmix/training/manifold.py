@@ -99,12 +99,34 @@ def with_places(model, names):
     return rebuilt.network
 
 
+def check_sequence(model, placed):
+    """Check whether mixing layers follow each other, as far as the graph of the model shows.
+
+    Args:
+        model: The model.
+        placed: `placed_layers(model)`.
+
+    Returns:
+        The functional model to train, if masks from before a mixing layer must be united after it. None if the
+        model itself can be trained.
+
+    Raises:
+        ValueError: if one mixing layer follows another.
+
+    Warns:
+        UserWarning: if the outputs also depend on tensors that pass no mixing layer.
+    """
+    if not placed or graphs.functional(model) is None:
+        return None
+    rebuilt = Rebuilt(model, {}, graphs.Passed([LAYER]))
+    if not rebuilt.every():
+        graphs.warn_of_other_ways([layer.name for layer in placed])
+    return rebuilt.network if rebuilt.changed else None
+
+
 def placed_layers(model):
     """The mixing layers inside a model, in the order of its layers, each once."""
-    found: dict[MixLayer, None] = {}
-    for layer in getattr(model, "layers", ()):
-        found.update(dict.fromkeys(mixing_layers(layer)))
-    return list(found)
+    return list(dict.fromkeys(found for layer in getattr(model, "layers", ()) for found in mixing_layers(layer)))
 
 
 def mixing_layers(layer):

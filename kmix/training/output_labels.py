@@ -45,6 +45,12 @@ class Label(NamedTuple):
         return getattr(self.target, "num_classes", None)
 
     @property
+    def is_idle(self):
+        """Whether these are integers that no loss compares with, and that no classes of an output show to be ids."""
+        integer = self.y is not None and "float" not in _backend.dtype(ops.convert_to_tensor(self.y))
+        return self.is_label and integer and self.loss is None and self.columns in (None, 1)
+
+    @property
     def columns(self):
         """The number of classes of class ids `(B,)`, if the output is `(B, C)`; None or 1 if they cannot be ids."""
         return self.output[-1] if self.output is not None and len(self.output) == 2 else self.num_classes
@@ -71,9 +77,8 @@ class OutputLabels:
         """
         keys = [path[0] if path else 0 for path, _ in tree.flatten_with_path(y)]
         outputs = self._outputs()
-        names = list(range(len(keys) if outputs is None else len(self._model.outputs)))
-        if outputs is not None and not isinstance(self._model, keras.Sequential):
-            names = list(self._model.output_names)
+        # A Sequential model has one output, and no name for it.
+        names = range(len(keys)) if outputs is None else getattr(self._model, "output_names", [0])
         shapes = {} if outputs is None else dict(zip(names, [each.shape for each in self._model.outputs], strict=True))
         if isinstance(outputs, dict):
             shapes.update({name: output.shape for name, output in outputs.items()})
@@ -100,10 +105,9 @@ class OutputLabels:
         """
         labels = self.of(y, loss)
         self._check_gaps(labels)
-        read = [_read(label) for label in labels]
-        resolved = [_resolved(*each) for each in zip(labels, (classes for _, classes in read), strict=True)]
-        y = tree.pack_sequence_as(y, [leaf for leaf, _ in read])
-        return y, _with_targets(self._target, tree.pack_sequence_as(y, resolved))
+        leaves, targets = zip(*map(_read, labels), strict=True)
+        y, each = (tree.pack_sequence_as(y, list(parts)) for parts in (leaves, targets))
+        return y, _with_targets(self._target, each)
 
     def encode(self, y, loss, keep_ids=False):
         """Labels for losses and metrics: class ids are one-hot encoded, or only checked with `keep_ids`.
@@ -115,12 +119,12 @@ class OutputLabels:
         return tree.pack_sequence_as(y, [self._encode(label, keep_ids) for label in self.of(y, loss)])
 
     def _encode(self, label, keep_ids):
-        if not label.is_label or _is_idle(label) or (label.output is not None and label.output[-1] == 1):
+        if not label.is_label or label.is_idle or (label.output is not None and label.output[-1] == 1):
             return label.y
-        y, classes = _read(label)
+        y, target = _read(label)
         xp, info = _backend.namespace(y), BatchInfo()
         # Labels of any rank were accepted for training, or the loss would tell.
-        target = Labels(None if "float" in _backend.dtype(y) else classes, any_shape=True)
+        target = Labels(None if "float" in _backend.dtype(y) else target.num_classes, any_shape=True)
         target.check(y, info)
         target.check_values(xp, y, info)
         return y if keep_ids or isinstance(label.target, LabelPairs) else target.encode(xp, y, None, info)[0]
@@ -152,38 +156,19 @@ class OutputLabels:
                 )
 
 
-def _is_idle(label):
-    """Whether these are integers that no loss compares with, and that no classes of an output show to be class ids."""
-    integer = label.y is not None and "float" not in _backend.dtype(ops.convert_to_tensor(label.y))
-    return label.is_label and integer and label.loss is None and label.columns in (None, 1)
-
-
-def _resolved(label, num_classes):
-    """The target of labels, with the number of classes that was found out; `Keep` for labels that are idle."""
-    if _is_idle(label):
-        return Keep()
-    known = isinstance(label.target, Labels) and label.target.num_classes is None and num_classes is not None
-    return label.target.replace(num_classes=num_classes) if known else label.target
-
-
 def _with_targets(target, each):
     """A structure of targets in which `each` array of labels has its own, and other targets stay as they are."""
-    if isinstance(target, dict):
-        return {key: _with_targets(part, each[key]) for key, part in target.items()}
-    if isinstance(target, list):
-        return [_with_targets(*pair) for pair in zip(target, each, strict=True)]
-    if not isinstance(target, Labels) or not isinstance(each, (dict, list, tuple)):
-        return each if isinstance(target, (Labels, LabelPairs)) else target
-    if isinstance(each, dict):
-        return {key: _with_targets(target, part) for key, part in each.items()}
-    return [_with_targets(target, part) for part in each]
+    if isinstance(target, (dict, list, Labels)) and isinstance(each, (dict, list, tuple)):
+        part = lambda key: _with_targets(target if isinstance(target, Labels) else target[key], each[key])  # noqa: E731
+        return {key: part(key) for key in each} if isinstance(each, dict) else list(map(part, range(len(each))))
+    return each if isinstance(target, (Labels, LabelPairs)) else target
 
 
 def _read(label):
-    """The labels, and their number of classes; None if they are no class ids."""
-    if not label.is_label or _is_idle(label):
-        return label.y, label.num_classes
-    output, y = label.output, ops.convert_to_tensor(label.y)
+    """The labels, and their target, with the number of classes that was found out; `Keep` for labels that are idle."""
+    if not label.is_label or label.is_idle:
+        return label.y, Keep() if label.is_idle else label.target
+    output, y, target = label.output, ops.convert_to_tensor(label.y), label.target
     if output is not None and output[-1] not in (1, None):
         # TensorFlow may not know the form of labels while it traces.
         y = resolve(y, output[-1], len(output))
@@ -197,12 +182,12 @@ def _read(label):
                 "which also reads floats as ids.",
             )
         # A number that is not whole is not a class.
-        return ops.cast(ops.where(y == ops.floor(y), y, -1.0), "int32"), label.columns
-    if "float" in dtype:
-        return y, None
-    if label.num_classes is None:
+        y = ops.cast(ops.where(y == ops.floor(y), y, -1.0), "int32")
+    elif "float" in dtype or target.num_classes is not None:
+        return y, target
+    else:
         _check_integers(shape, dtype, output, label.loss)
-    return y, label.num_classes or label.columns
+    return y, target if target.num_classes is not None else target.replace(num_classes=label.columns)
 
 
 def _ids_like(shape):

@@ -6,6 +6,7 @@ from keras import ops
 from kmix import _backend, _checks
 from kmix.batch import targets_of
 from kmix.layers.training_step import current_step
+from kmix.losses import ReducedByKeras
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight, pair_shares
 
@@ -39,10 +40,9 @@ class PairedLoss(keras.losses.Loss):
             )
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        step = current_step()
-        if step is None or step.label_plan is None:
+        plan = _label_plan()
+        if plan is None:
             return self.loss(y_true, y_pred, sample_weight)
-        plan = step.label_plan
         xp = _backend.namespace(ops.convert_to_tensor(tree.flatten(y_pred)[0]))
         weight = None if sample_weight is None else ops.convert_to_tensor(sample_weight)
         # A copy (that of `copy` would be serialized) to call: a loss may do something of its own when it is called.
@@ -63,24 +63,22 @@ class PairedLoss(keras.losses.Loss):
 
         mixed = None if weight is None else mix_weight(xp, weight, plan)
         # Keras masks and reduces the pairs as it would the losses.
-        return _Pairs(paired, self.name, self.reduction, self.dtype)(y_true, y_pred, mixed)
+        return ReducedByKeras(paired, self.reduction, self.name, self.dtype)(y_true, y_pred, mixed)
 
 
-class _Pairs(keras.losses.Loss):
-    def __init__(self, function, *settings):
-        super().__init__(*settings)
-        self.function = function
-
-    def call(self, y_true, y_pred):
-        return self.function(y_true, y_pred)
+def _label_plan():
+    """The plan by which the losses of the running step mix; None outside a step."""
+    step = current_step()
+    return None if step is None else step.label_plan
 
 
-class _Function(_Pairs):
+class _Function(keras.losses.Loss):
     """A function as a loss, called with labels and predictions of one rank, as Keras calls it."""
 
     def __init__(self, function):
         # The name of a lambda is none for TensorFlow.
-        super().__init__(function, getattr(function, "__name__", type(function).__name__).strip("<>"))
+        super().__init__(getattr(function, "__name__", type(function).__name__).strip("<>"))
+        self.function = function
 
     def call(self, y_true, y_pred):
         if not tree.is_nested(y_true):
@@ -151,10 +149,9 @@ def class_weighted(xp, y, target, info, sample_weight):
 
 def larger_share(y, target, sample_weight):
     """In a training step, the labels of the partner with the larger share, and mixed weights, for metrics."""
-    step = current_step()
-    if step is None or step.label_plan is None:
+    plan = _label_plan()
+    if plan is None:
         return y, sample_weight
-    plan = step.label_plan
 
     def larger(leaf, kind):
         if not isinstance(kind, Labels):

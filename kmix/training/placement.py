@@ -8,8 +8,7 @@ from kmix import _checks
 from kmix.layers import MixLayer
 from kmix.targets import Labels
 from kmix.targets.argument import check_target, to_target
-from kmix.training import graph as graphs
-from kmix.training.manifold import LAYER, Rebuilt, check_reads_no_ids
+from kmix.training.manifold import check_reads_no_ids
 
 # The methods of the training loop. A KerasHub task overrides `PREPROCESSING` to preprocess the data first.
 PREPROCESSING = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
@@ -17,19 +16,9 @@ HUBS = ("keras_hub", "keras_nlp")
 LOOP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", *PREPROCESSING)
 
 
-def leaves(layer):
-    """The layers that draw with an alpha: those of a `RandomChoice`, or the layer itself."""
-    if isinstance(layer, MixLayer) and layer._has_alpha:
-        yield layer
-    for inner in getattr(layer, "layers", ()):
-        yield from leaves(inner)
-
-
-def build(mixer):
-    """Mark a mixer as built, which nobody calls: Keras would trace a trainer with layers to build in every `fit`."""
-    mixer.build()
-    for inner in getattr(mixer, "layers", ()):
-        build(inner)
+def parts(mixer):
+    """A mixing layer, and those inside it, as those of a `RandomChoice`, in a list."""
+    return [mixer, *(part for inner in getattr(mixer, "layers", ()) for part in parts(inner))]
 
 
 def check_ways(model, mixer, places, placed):
@@ -119,28 +108,3 @@ def check_loop(model):
             hint,
             TypeError,
         )
-
-
-def check_sequence(model, placed):
-    """Check whether mixing layers follow each other, as far as the graph of the model shows.
-
-    Args:
-        model: The model.
-        placed: `placed_layers(model)`.
-
-    Returns:
-        The functional model to train, if masks from before a mixing layer must be united after it. None if the
-        model itself can be trained.
-
-    Raises:
-        ValueError: if one mixing layer follows another.
-
-    Warns:
-        UserWarning: if the outputs also depend on tensors that pass no mixing layer.
-    """
-    if not placed or graphs.functional(model) is None:
-        return None
-    rebuilt = Rebuilt(model, {}, graphs.Passed([LAYER]))
-    if not rebuilt.every():
-        graphs.warn_of_other_ways([layer.name for layer in placed])
-    return rebuilt.network if rebuilt.changed else None

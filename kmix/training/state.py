@@ -28,6 +28,7 @@ class State:
 
     def __init__(self, trainer, layers, one_alpha):
         self._by_layer = {}
+        self._held: list[tuple] = []
         self.alphas: list[keras.Variable] = []
         # The alphas that the trainer was built with: a file written with others changes alpha.
         self.built_with: list[float] = []
@@ -64,6 +65,18 @@ class State:
         """Go on to the next step."""
         with _backend.device_of_plans():
             self.step.assign_add(1)
+
+    def hold(self, trainer):
+        """Hold the weights of a trainer: on JAX, Keras takes them before a step, and would lose them if that raises."""
+        if keras.backend.backend() == "jax":
+            weights = [*trainer.variables, *(trainer.optimizer.variables if trainer.optimizer else ())]
+            self._held = [(weight, weight.value) for weight in weights]
+
+    def restore(self):
+        """Restore the weights that are held."""
+        for weight, value in self._held:
+            if not value.is_deleted():
+                weight.assign(value)
 
     def save(self, filepath, model, optimizer, overwrite, settings):
         """Save a weights file of the bare model with this state and that of the optimizer.
@@ -112,8 +125,9 @@ class State:
         if path.endswith(".h5") and os.path.exists(path):
             with h5py.File(path, "r") as file:
                 if _GROUP in file:
-                    arrays = lambda name, item: saved.update({name: item[()]} if isinstance(item, h5py.Dataset) else {})  # noqa: E731
-                    file[_GROUP].visititems(arrays)
+                    file[_GROUP].visititems(
+                        lambda name, item: saved.update({name: item[()]} if isinstance(item, h5py.Dataset) else {})
+                    )
         if not saved and resumes:
             _checks.fail(
                 "Training goes on from a file with the step of the trainer, and with its optimizer.",
@@ -125,10 +139,9 @@ class State:
         if saved:
             check_saved(saved.get("step"), alphas, saved.get("built_with"))
         model.load_weights(filepath, **settings)
-        if saved:
-            self._assign(saved, list(map(float, alphas)), optimizer)
-
-    def _assign(self, saved, alphas, optimizer):
+        if not saved:
+            return
+        alphas = list(map(float, alphas))
         self.step.assign(saved["step"])
         if len(alphas) == len(self.alphas):
             before = [float(_backend.values(weight.value)) for weight in self.alphas]
@@ -169,26 +182,6 @@ def is_trainer_file(filepath):
         return False
     with zipfile.ZipFile(filepath) as archive:
         return "mix_losses" in json.loads(archive.read("config.json"))["config"]
-
-
-class HeldWeights:
-    """Weights to restore if the first step on JAX raises: Keras takes them before the step, and would lose them.
-
-    Args:
-        trainer: A `MixTrainer`.
-    """
-
-    def __init__(self, trainer=None):
-        self._held = []
-        if trainer is not None and keras.backend.backend() == "jax":
-            weights = [*trainer.variables, *(trainer.optimizer.variables if trainer.optimizer else ())]
-            self._held = [(weight, weight.value) for weight in weights]
-
-    def restore(self):
-        """Restore the weights."""
-        for weight, value in self._held:
-            if not value.is_deleted():
-                weight.assign(value)
 
 
 def shards(within):

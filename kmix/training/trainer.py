@@ -7,11 +7,12 @@ from typing import Any, Literal
 import keras
 
 from kmix import _checks
+from kmix._settings import deserialize, serialize
 from kmix.layers import MixLayer
 from kmix.layers.training_step import run_step
 from kmix.plan import MixPlan
 from kmix.training import manifold, placement
-from kmix.training.state import HeldWeights, State, check_saved, is_trainer_file
+from kmix.training.state import State, check_saved, is_trainer_file
 from kmix.training.training_step import StepMixer, require_labels
 
 
@@ -100,27 +101,20 @@ class MixTrainer(keras.Model):
             _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
         placed = manifold.placed_layers(model)
         placement.check_ways(model, mixer, self.places, placed)
-        self.model, self.mixer, self.mix_losses = model, mixer, mix_losses
-        if mixer is not None:
-            placement.build(mixer)
-        self.num_classes, self.target, self.within = num_classes, target, within
-        self._step_mixer = StepMixer(
-            model,
-            placed if mixer is None else [mixer],
-            mixer is not None and not self.places,
-            places=self.places,
-            mix_losses=mix_losses,
-            num_classes=num_classes,
-            target=target,
-            within=within,
-            seed=self.seed,
-        )
+        self.model, self.mixer, self.num_classes, self.target = model, mixer, num_classes, target
+        self.mix_losses = _checks.boolean(mix_losses, "mix_losses")
+        self.within = within if within is None else _checks.one_of(within, "within", ("batch", "shard"))
+        parts = [] if mixer is None else placement.parts(mixer)
+        for part in parts:
+            # Nobody calls it, and Keras would trace a trainer with layers to build in every `fit`.
+            part.build()
+        self._step_mixer = StepMixer(self, placed if mixer is None else [mixer])
         # As a function, so that Keras does not track the layers twice.
-        graph = manifold.with_places(model, self.places) if self.places else placement.check_sequence(model, placed)
+        graph = manifold.with_places(model, self.places) if self.places else manifold.check_sequence(model, placed)
         self._network = None if graph is None else lambda *args, **kwargs: graph(*args, **kwargs)
-        self._mixers = tuple(placed if mixer is None else placement.leaves(mixer))
+        self._mixers = tuple(placed if mixer is None else (part for part in parts if part._has_alpha))
         self._state = State(self, self._mixers, one_alpha=mixer is None)
-        self._held, self._resumes = HeldWeights(), False
+        self._resumes = False
         if model.built and hasattr(model, "operations"):
             # By its method, so that TensorFlow's converters know the inputs, too.
             self.build(model.input_shape)
@@ -276,7 +270,7 @@ class MixTrainer(keras.Model):
 
     def make_train_function(self, force=False):
         super().make_train_function(force)
-        self._held = HeldWeights(self)
+        self._state.hold(self)
 
     def train_step(self, *args):
         # On JAX, the state of the trainer is an argument and a result.
@@ -293,7 +287,7 @@ class MixTrainer(keras.Model):
             with run_step(step):
                 return super().train_step(*states, data)
         except Exception:
-            self._held.restore()
+            self._state.restore()
             raise
 
     def _mix(self, data):
@@ -348,21 +342,9 @@ class MixTrainer(keras.Model):
         super().load_own_variables(store)
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "name": self.name,
-            "model": serialize(self.model),
-            "mixer": serialize(self.mixer),
-            "places": None if self.places is None else list(self.places),
-            "mix_losses": self.mix_losses,
-            "num_classes": self.num_classes,
-            "target": serialize(self.target),
-            "within": self.within,
-            "seed": self.seed,
-        }
+        names = ("name", "model", "mixer", "places", "mix_losses", "num_classes", "target", "within", "seed")
+        return {name: serialize(getattr(self, name)) for name in names}
 
     @classmethod
     def from_config(cls, config):
-        deserialize = keras.saving.deserialize_keras_object
-        objects = {name: deserialize(config[name]) for name in ("model", "mixer", "target")}
-        return cls(**{**config, **objects})
+        return cls(**{name: deserialize(value) for name, value in config.items()})

@@ -23,29 +23,26 @@ class StepMixer:
     """Mixes the batches of training steps, and prepares what is compiled for mixed labels.
 
     Args:
-        model: The bare model. Its outputs show what the labels are.
+        trainer: The `MixTrainer`, with its arguments as attributes.
         layers: The layer that mixes the inputs or at the places, or the mixing layers of the model. The first draws.
-        inputs: Whether the first layer mixes the inputs.
-        places, mix_losses, num_classes, target, within, seed: The arguments of the trainer.
     """
 
-    def __init__(self, model, layers, inputs, *, places, mix_losses, num_classes, target, within, seed):
-        self.planner, self.mix_losses, self.seed = layers[0], _checks.boolean(mix_losses, "mix_losses"), seed
-        self._mixes_inputs, self._places = inputs, places or ()
-        given = within if within is None else _checks.one_of(within, "within", ("batch", "shard"))
-        self._within = self.planner._within if given is None else given
-        for layer in placement.leaves(self.planner) if given == "shard" else ():
+    def __init__(self, trainer, layers):
+        self.planner, self.mix_losses, self.seed = layers[0], trainer.mix_losses, trainer.seed
+        self._mixes_inputs, self._places = trainer.mixer is not None and not trainer.places, trainer.places or ()
+        self._within = trainer.within or self.planner._within
+        for layer in placement.parts(self.planner) if trainer.within == "shard" else ():
             layer._pairing.check_shards()
-        self.target = placement.agreed_target(num_classes, target, layers)
+        self.target = placement.agreed_target(trainer.num_classes, trainer.target, layers)
         self._several = self.planner._partners > 1
-        self._labels = OutputLabels(model, self.target)
+        self._labels = OutputLabels(trainer.model, self.target)
         refused = {
             "`LabelPairs`": any(isinstance(each, LabelPairs) for each in tree.flatten(self.target)),
             f"a {type(self.planner).__name__} of several partners": self._several,
             "`include_clean=True`": self.planner.include_clean,
         }
         for received, holds in refused.items():
-            if mix_losses and holds:
+            if self.mix_losses and holds:
                 _checks.fail(
                     "`mix_losses=True` compares the prediction of each mixed sample with the labels of two.",
                     received,
