@@ -111,14 +111,13 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
 
 
 def _accuracy(y_true, y_pred):
-    given, columns = _backend.static_shape(y_true), y_pred.shape[-1]
-    rank, last = (None, None) if given is None else (len(given), given[-1] if given else None)
-    pairs = last == 3 and columns is not None and columns > 3
+    shape, columns = _backend.static_shape(y_true), y_pred.shape[-1]
+    pairs = (shape or ())[-1:] == (3,) and columns is not None and columns > 3
     if pairs or (columns == 1 and current_step() is not None):
         return confidence_and_accuracy(y_true, ops.cast(y_pred, "float32"))[1]
     if columns == 1:
         return keras.metrics.binary_accuracy(y_true, y_pred)
-    if rank is not None and (rank < len(y_pred.shape) or last == 1):
+    if shape is not None and (len(shape) < len(y_pred.shape) or shape[-1] == 1):
         return keras.metrics.sparse_categorical_accuracy(y_true, y_pred)
     return keras.metrics.categorical_accuracy(y_true, y_pred)
 

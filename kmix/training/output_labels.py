@@ -78,7 +78,7 @@ class OutputLabels:
         keys = [path[0] if path else 0 for path, _ in tree.flatten_with_path(y)]
         outputs = self._outputs()
         # A Sequential model has one output, and no name for it.
-        names = range(len(keys)) if outputs is None else getattr(self._model, "output_names", [0])
+        names: Any = range(len(keys)) if outputs is None else getattr(self._model, "output_names", [0])
         shapes = {} if outputs is None else dict(zip(names, [each.shape for each in self._model.outputs], strict=True))
         if isinstance(outputs, dict):
             shapes.update({name: output.shape for name, output in outputs.items()})

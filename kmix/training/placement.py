@@ -93,10 +93,9 @@ def check_loop(model):
     """Raise if a model overrides part of the training loop, since a trainer runs its own."""
     definers = {name: next((cls for cls in type(model).__mro__ if name in vars(cls)), keras.Model) for name in LOOP}
     own = {name: cls for name, cls in definers.items() if cls not in keras.Model.__mro__ or name in vars(model)}
-    preprocessor = getattr(model, "preprocessor", None)
     # A KerasHub task overrides these to preprocess.
     preprocesses = {name for name in PREPROCESSING if name in own and own[name].__module__.split(".")[0] in HUBS}
-    if hasattr(model, "preprocessor") and preprocessor is None:
+    if getattr(model, "preprocessor", model) is None:
         own = {name: cls for name, cls in own.items() if name not in preprocesses}
     if own:
         hint = "Mix in the pipeline: `ds.map(kmix.MixUp(...))`, and fit the model itself."

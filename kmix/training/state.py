@@ -27,7 +27,7 @@ class State:
     """
 
     def __init__(self, trainer, layers, one_alpha):
-        self._by_layer = {}
+        self._trainer, self._by_layer = trainer, {}
         self._held: list[tuple] = []
         self.alphas: list[keras.Variable] = []
         # The alphas that the trainer was built with: a file written with others changes alpha.
@@ -66,10 +66,11 @@ class State:
         with _backend.device_of_plans():
             self.step.assign_add(1)
 
-    def hold(self, trainer):
-        """Hold the weights of a trainer: on JAX, Keras takes them before a step, and would lose them if that raises."""
+    def hold(self):
+        """Hold the weights of the trainer: on JAX, Keras takes them before a step, and would lose them if it raises."""
         if keras.backend.backend() == "jax":
-            weights = [*trainer.variables, *(trainer.optimizer.variables if trainer.optimizer else ())]
+            optimizer = self._trainer.optimizer
+            weights = [*self._trainer.variables, *(optimizer.variables if optimizer else ())]
             self._held = [(weight, weight.value) for weight in weights]
 
     def restore(self):
@@ -78,7 +79,7 @@ class State:
             if not value.is_deleted():
                 weight.assign(value)
 
-    def save(self, filepath, model, optimizer, overwrite, settings):
+    def save(self, filepath, overwrite, settings):
         """Save a weights file of the bare model with this state and that of the optimizer.
 
         All files are written in a folder beside and then moved, the index of sharded weights last: a process that is
@@ -88,15 +89,16 @@ class State:
             _checks.fail("The file exists.", f"filepath={str(filepath)!r}", "Write `overwrite=True`.")
         folder, name = os.path.split(os.path.abspath(filepath))
         with tempfile.TemporaryDirectory(prefix=".kmix-", dir=folder) as partial:
-            model.save_weights(os.path.join(partial, name), **settings)
+            self._trainer.model.save_weights(os.path.join(partial, name), **settings)
             files = sorted(os.listdir(partial), key=lambda file: (file.endswith(".json"), file))
-            self._write(os.path.join(partial, files[0]), optimizer)
+            self._write(os.path.join(partial, files[0]))
             if len(files) > 1 and os.path.exists(os.path.join(folder, files[-1])):
                 os.remove(os.path.join(folder, files[-1]))
             for file in files:
                 os.replace(os.path.join(partial, file), os.path.join(folder, file))
 
-    def _write(self, path, optimizer):
+    def _write(self, path):
+        optimizer = self._trainer.optimizer
         arrays = {"step": self.step, **{f"alpha/{i}": weight for i, weight in enumerate(self.alphas)}}
         if optimizer is not None and optimizer.built:
             arrays |= {f"optimizer/{i}": variable for i, variable in enumerate(optimizer.variables)}
@@ -108,13 +110,11 @@ class State:
                 group[name] = array.astype("float32") if "bfloat16" in str(array.dtype) else array
             group["built_with"] = self.built_with
 
-    def load(self, filepath, model, optimizer, resumes, settings):
+    def load(self, filepath, resumes, settings):
         """Load a weights file of a trainer or of the bare model into the model, and the state if the file has one.
 
         Args:
             filepath, settings: As for `keras.Model.load_weights`.
-            model: The bare model.
-            optimizer: The optimizer, or None.
             resumes: Whether training is to go on from the file.
 
         Raises:
@@ -138,7 +138,7 @@ class State:
         alphas = [saved[name] for i in range(len(saved)) if (name := f"alpha/{i}") in saved]
         if saved:
             check_saved(saved.get("step"), alphas, saved.get("built_with"))
-        model.load_weights(filepath, **settings)
+        self._trainer.model.load_weights(filepath, **settings)
         if not saved:
             return
         alphas = list(map(float, alphas))
@@ -153,8 +153,8 @@ class State:
                     "another alpha, set `trainer.alpha` after loading."
                 )
         states = {name.removeprefix("optimizer/"): value for name, value in saved.items() if "optimizer/" in name}
-        if optimizer is not None and states:
-            optimizer.load_own_variables(states)
+        if self._trainer.optimizer is not None and states:
+            self._trainer.optimizer.load_own_variables(states)
 
 
 def check_saved(step, alphas, built_with):

@@ -270,7 +270,7 @@ class MixTrainer(keras.Model):
 
     def make_train_function(self, force=False):
         super().make_train_function(force)
-        self._state.hold(self)
+        self._state.hold()
 
     def train_step(self, *args):
         # On JAX, the state of the trainer is an argument and a result.
@@ -314,7 +314,7 @@ class MixTrainer(keras.Model):
     def save_weights(self, filepath, overwrite=True, **kwargs):
         """Save the weights, step, alpha and optimizer. The bare model can load the weights from this file."""
         self.refresh()
-        self._state.save(filepath, self.model, self.optimizer, overwrite, kwargs)
+        self._state.save(filepath, overwrite, kwargs)
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         """Load a file of a trainer, or of the bare model. The latter leaves step and alpha unchanged.
@@ -333,7 +333,7 @@ class MixTrainer(keras.Model):
         if is_trainer_file(filepath):
             super().load_weights(filepath, **settings)
         else:
-            self._state.load(filepath, self.model, self.optimizer, self._resumes, settings)
+            self._state.load(filepath, self._resumes, settings)
 
     def load_own_variables(self, store):
         saved = {name: store[name][()] for name in store.keys()}  # noqa: SIM118  A store of Keras has no iterator.
