@@ -540,43 +540,45 @@ def _check_match(target, y, path):
 
 def _match_weights(template, sample_weight, flat, found):
     """For each entry, the index of its sample weights among those given, or None; and the same for what is kept."""
-    indices: list[int | None] = [None] * len(found)
-    kept_indices: dict[Any, Any] = {}
     order = {position: index for index, position in enumerate(i for i, leaf in enumerate(flat) if leaf is not None)}
     nested = tree.is_nested(sample_weight)
     numbered = tree.pack_sequence_as(sample_weight, list(range(len(flat)))) if nested else 0
-
-    def each(template, numbered):
-        if numbered is None:
-            return
-        if isinstance(template, _Kept):
-            kept_indices[template.key] = tree.map_structure(order.get, numbered)
-        elif isinstance(template, int) and isinstance(numbered, int):
-            indices[template] = order.get(numbered)
-        elif isinstance(numbered, int):
-            for part in template.values() if isinstance(template, dict) else template:
-                each(part, numbered)
-        elif isinstance(template, int) and isinstance(found[template][1], (dict, list, tuple)):
-            # A callable took several arrays at once: their sample weights follow the labels.
-            return
-        elif isinstance(template, dict) and isinstance(numbered, dict) and set(numbered) <= set(template):
-            for key, part in numbered.items():
-                each(template[key], part)
-        elif (
-            isinstance(template, (list, tuple))
-            and isinstance(numbered, (list, tuple))
-            and (len(template) == len(numbered))
-        ):
-            for pair in zip(template, numbered, strict=True):
-                each(*pair)
-        else:
+    indices: list[int | None] = [None] * len(found)
+    kept_indices: dict[Any, Any] = {}
+    for part, number in _pairs_of(template, numbered, found):
+        if part is None:
             _checks.fail(
                 "Sample weights must be one tensor, or one for each tensor of the labels in the same structure.",
                 f"{_outline(sample_weight)} for labels {_outline(template)}",
             )
-
-    each(template, numbered)
+        elif isinstance(part, _Kept):
+            kept_indices[part.key] = tree.map_structure(order.get, number)
+        else:
+            indices[part] = order.get(number)
     return indices, kept_indices
+
+
+def _pairs_of(template, numbered, found):
+    """Each place of a target with the number of its sample weights; None in place of one that has no match."""
+    if numbered is None:
+        return
+    if isinstance(template, _Kept) or (isinstance(template, int) and isinstance(numbered, int)):
+        yield template, numbered
+    elif isinstance(numbered, int):
+        for part in template.values() if isinstance(template, dict) else template:
+            yield from _pairs_of(part, numbered, found)
+    elif isinstance(template, int):
+        # A callable took several arrays at once: their sample weights follow the labels.
+        if not isinstance(found[template][1], (dict, list, tuple)):
+            yield None, numbered
+    elif isinstance(template, dict) and isinstance(numbered, dict) and set(numbered) <= set(template):
+        for key, part in numbered.items():
+            yield from _pairs_of(template[key], part, found)
+    elif not isinstance(template, dict) and not isinstance(numbered, dict) and len(template) == len(numbered):
+        for pair in zip(template, numbered, strict=True):
+            yield from _pairs_of(*pair, found)
+    else:
+        yield None, numbered
 
 
 def _check_weight_shape(weight, label):

@@ -108,8 +108,6 @@ X, IMAGES = data(4, (3,)), data(4, (8, 8, 3))
         (IMAGES[:2], LAM, PARTNERS, {"box": BOX}),
         (IMAGES, LAM, PARTNERS, {"box": BOX[:2]}),
         (IMAGES, LAM, PARTNERS, {"box": BOX[:, :2]}),
-        (IMAGES, LAM, PARTNERS, {"box": BOX * 10}),
-        (IMAGES, LAM, PARTNERS, {"box": BOX - 1}),
         (IMAGES, LAM, PARTNERS, {"box": BOX * 1.0}),
         (IMAGES, LAM, PARTNERS, {"region": "abc"}),
     ],
@@ -122,12 +120,11 @@ def test_plans_and_inputs_that_do_not_match(x, lam, partners, settings):
 
 
 def test_plans_for_other_sizes():
-    for layer in (kmix.CutMix(seed=1), kmix.Mosaic(seed=1)):
-        drawn = layer.plan(0, 4, spatial_shape=(8, 8))
-        assert mix_inputs(IMAGES, drawn).shape == IMAGES.shape
-        for x in (IMAGES[:, :4, :4], IMAGES[:2], X):
-            with pytest.raises(ValueError, match="Received"):
-                mix_inputs(x, drawn)
+    drawn = kmix.Mosaic(seed=1).plan(0, 4, spatial_shape=(8, 8))
+    assert mix_inputs(IMAGES, drawn).shape == IMAGES.shape
+    for x in (IMAGES[:, :4, :4], np.tile(IMAGES, (1, 2, 2, 1)), IMAGES[:2], X):
+        with pytest.raises(ValueError, match="Received"):
+            mix_inputs(x, drawn)
     for none in (None, "plan", kmix.MixPlan):
         raises_naming("MixPlan", mix_inputs, X, none)
 

@@ -1,5 +1,7 @@
 """What is a batch and what is not: dictionaries by name, inputs alone, waves of unequal length."""
 
+import gc
+import weakref
 from collections import OrderedDict
 
 import keras
@@ -122,3 +124,22 @@ def test_a_refused_batch_of_a_running_graph_is_not_counted(make):
     next(batches)
     raises(lambda: next(batches), "num_classes=3")
     assert_near(next(batches), to_numpy(layer.at_step(1, (x, ids()))))
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x, y, w: (x, y, w), lambda x, y, w: (x, {"a": y, "b": y}, {"b": w}), lambda x, y, w: (x, y)]
+)
+@pytest.mark.parametrize("make", [mixup, choice])
+def test_batches_are_freed_without_the_collector(make, form):
+    layer, alive = make(), []
+    gc.collect()
+    gc.disable()
+    try:
+        for step in range(5):
+            y, w = np.eye(4, dtype="float32"), np.ones(4, "float32")
+            alive += [weakref.ref(y), weakref.ref(w)]
+            layer.at_step(step, form(np.ones((4, 8, 8, 1), "float32"), y, w))
+            del y, w
+        assert sum(each() is not None for each in alive) <= 2
+    finally:
+        gc.enable()

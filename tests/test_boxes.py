@@ -528,6 +528,7 @@ REFUSED = {
         )
         for dtype in ("uint8", "uint16", "bool")
     },
+    "strings": (lambda: layer("MixUp", keep=["name"])(images(), boxes(name=np.full((2, 3), "cat"))), "are numbers"),
     "another key": (lambda: layer("MixUp")(images(), boxes(ids=np.zeros((2, 3)))), r"keep=\['ids'\]"),
     "a key that is not there": (lambda: layer("MixUp", keep=["ids"])(images(), boxes()), r"no \['ids'\]"),
     "sequences": (lambda: layer("CutMix")(images(2, 8, 3), boxes()), r"\(B, H, W, C\)"),

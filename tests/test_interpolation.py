@@ -120,6 +120,27 @@ def test_padding_masks_are_united_between_the_ends(mixing, name):
         np.testing.assert_allclose(norm, expected.mean(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["MultiHeadAttention", "Attention", "AdditiveAttention", "LSTM"])
+def test_layers_that_read_the_mask_when_they_run(kind):
+    keras.utils.set_random_seed(1)
+    ids = keras.Input((6,), dtype="int32")
+    words = keras.layers.Embedding(9, FEATURES, mask_zero=True, name="embed")(ids)
+    layers = keras.layers
+    seen = {
+        "MultiHeadAttention": lambda: layers.MultiHeadAttention(2, 4)(words, words),
+        "Attention": lambda: layers.Attention()([words, words]),
+        "AdditiveAttention": lambda: layers.AdditiveAttention()([words, words]),
+        "LSTM": lambda: layers.LSTM(4, return_sequences=True)(words),
+    }[kind]()
+    model = keras.Model(ids, layers.Dense(CLASSES, "softmax")(layers.GlobalAveragePooling1D()(seen)))
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(1, 9, (96, 6)), generator.integers(0, CLASSES, 96)
+    x = np.where(np.arange(6) < generator.integers(1, 7, 96)[:, None], x, 0)
+    # Both ends of a pair are one sample, so that nothing is joined.
+    found = interpolation(model, x, y, points=2, layer_name="embed", pairs=np.stack([np.arange(96)] * 2, 1))
+    np.testing.assert_allclose(found.neither, np.mean(model.predict(x, verbose=0).argmax(axis=1) != y))
+
+
 def test_inputs_in_a_structure_and_a_trainer():
     x, y = data()
     inputs = {name: keras.Input((FEATURES,), name=name) for name in "ab"}

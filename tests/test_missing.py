@@ -133,6 +133,27 @@ def test_two_outputs_train_on_what_is_known():
     assert trainer.train_on_batch(X, y, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_gaps_of_one_label_say_nothing_of_another():
+    inputs = keras.Input((5,))
+    outputs = {name: keras.layers.Dense(units, name=name)(inputs) for name, units in (("age", 1), ("size", 2))}
+    model, y = keras.Model(inputs, outputs), {"age": Y[:, :1], "size": X[:, :2]}
+    target = {"age": Labels(nan_is_missing=True), "size": Labels()}
+    trainer = kmix.MixTrainer(model, mixup(target))
+    trainer.compile(keras.optimizers.SGD(0.0), {"age": "mse", "size": "mse"})
+    plan = mixup().plan(0, N)
+    predicted = model.predict(oracle.mixup(X, *plan[:2]), verbose=0)
+    mixed, total = by_hand(y["age"], plan)
+    expected = np.mean(total * (mixed - predicted["age"]) ** 2)
+    expected += np.mean((oracle.mixup(y["size"], *plan[:2]) - predicted["size"]) ** 2)
+    assert trainer.train_on_batch(X, y, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_losses_of_labels_with_gaps_are_not_mixed():
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="nan_is_missing"):
+        kmix.MixTrainer(model, mixup(), mix_losses=True)
+
+
 def test_the_loss_of_several_classes_takes_the_weights():
     known = (GENERATOR.random((N, TASKS)) < 0.5).astype("float32")
     y = np.where(np.isnan(Y), np.nan, known).astype("float32")

@@ -258,6 +258,15 @@ def test_alpha_per_batch_with_several_steps_an_execution():
     assert steps == [0, 2, 4, 5, 7, 9]
 
 
+def test_layers_of_one_name_have_alphas_of_their_own():
+    layers = [kmix.MixUp(0.2, num_classes=2, name="mixup") for _ in range(2)]
+    model, ds = model_and_data(layers[0])
+    callbacks = [AlphaScheduler(layers[i], schedules.Constant((0.1, 0.5)[i])) for i in range(2)]
+    for _ in range(2):
+        history = model.fit(ds, epochs=1, callbacks=callbacks, verbose=0).history
+        assert (history["alpha_mixup"], history["alpha_mixup_1"]) == ([0.1], [0.5])
+
+
 def test_alphas_of_several_schedulers_have_names_of_their_own():
     layers = [kmix.MixUp(0.2, num_classes=2, name="blend"), kmix.CutMix(0.5, num_classes=2, name="paste")]
     model, ds = model_and_data(layers[0])

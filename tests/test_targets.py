@@ -291,3 +291,12 @@ def test_a_function_for_one_of_the_leaves_and_weights(path):
     labels, weights = oracle.weighted(y["b"], w, *plan[:2])
     expected = {"a": y["a"][plan.permutation], "b": labels}, weights
     assert_near(at_step(path, layer, 0, (x, y, w))[1:], expected)
+
+
+@pytest.mark.parametrize(
+    "short", [lambda y, plan: {"a": y, "b": y[:2]}, lambda y, plan: y[:2], lambda y, plan: (y, np.float32(0))]
+)
+def test_a_callable_returns_one_row_for_each_sample(short):
+    layer = kmix.MixUp(1.0, target=short, seed=1)
+    with pytest.raises(ValueError, match="one row for each sample"):
+        layer(np.ones((4, 2), "float32"), np.eye(4, dtype="float32"))

@@ -319,6 +319,36 @@ def test_plain_fit_of_a_model_with_a_mixing_layer_names_the_trainer():
         model.fit(X, np.eye(4)[Y], verbose=0)
 
 
+@pytest.mark.parametrize(
+    "reads",
+    [
+        lambda: keras.layers.Embedding(9, 4),
+        lambda: keras.Sequential([keras.Input((6,)), keras.layers.Embedding(9, 4)]),
+        lambda: keras.layers.CategoryEncoding(9, output_mode="multi_hot"),
+        lambda: keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Reshape((6, 1)),
+                keras.layers.TimeDistributed(keras.layers.Embedding(9, 4)),
+            ]
+        ),
+    ],
+    ids=["Embedding", "nested", "CategoryEncoding", "TimeDistributed"],
+)
+def test_float_ids_are_refused_before_layers_that_read_ids(reads):
+    model = keras.Sequential([keras.Input((6,)), reads(), keras.layers.Flatten(), keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match="Ids cannot be blended"):
+        kmix.MixTrainer(model, kmix.MixUp(1.0))
+
+
+def test_class_ids_for_a_single_column_are_refused():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, activation="sigmoid")])
+    trainer = kmix.MixTrainer(model, kmix.MixUp(1.0, num_classes=2))
+    trainer.compile("sgd", "binary_crossentropy", run_eagerly=True)
+    with pytest.raises(ValueError, match="cast the labels to float"):
+        trainer.train_on_batch(np.ones((4, 6), "float32"), np.array([0, 1, 1, 0]))
+
+
 def test_token_ids_are_refused_before_the_embedding():
     with pytest.raises(ValueError, match="after the Embedding layer"):
         keras.Sequential([keras.Input((6,), dtype="int32"), kmix.EmbeddingMixup()])

@@ -105,6 +105,17 @@ def test_a_process_killed_while_it_saves_leaves_no_file_without_its_state(name, 
     assert same(resumed, trainer)
 
 
+def test_a_trainer_that_is_not_compiled_has_weights_in_files(tmp_path):
+    path, trainer = tmp_path / "trainer.weights.h5", kmix.MixTrainer(network(), kmix.MixUp(0.4, seed=3))
+    trainer.step.assign(7)
+    trainer.save_weights(path)
+    for other in (kmix.MixTrainer(network(), kmix.MixUp(0.4)), trainer_of()):
+        other.model.layers[0].kernel.assign(np.zeros((5, 4)))
+        other.load_weights(path)
+        assert int(other.step) == 7
+        assert same(other, trainer)
+
+
 def test_a_file_that_is_not_to_be_overwritten_stays(tmp_path):
     path = tmp_path / "trainer.weights.h5"
     trained(1).save_weights(path)

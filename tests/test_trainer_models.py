@@ -169,3 +169,13 @@ def test_to_build_a_placed_layer_and_a_sub_classed_model():
     trainer = kmix.MixTrainer(Own(), mixer=mixup(num_classes=CLASSES))
     trainer.build((None, 5))
     assert len(trainer.model.weights) == 2
+
+
+def test_inputs_and_outputs_are_those_of_the_model():
+    inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((2,), name="b")}
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Concatenate()(list(inputs.values()))))
+    trainer = kmix.MixTrainer(model, kmix.MixUp(0.2))
+    for name in ("input", "output", "input_shape", "output_shape", "inputs", "outputs"):
+        assert getattr(trainer, name) == getattr(model, name), name
+    shapes = {"a": (None, 3), "b": (None, 2)}
+    assert trainer.compute_output_shape(shapes) == model.compute_output_shape(shapes) == (None, 4)

@@ -1,6 +1,7 @@
 """Change alpha during training."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -79,6 +80,16 @@ class AlphaScheduler(keras.callbacks.Callback):
         super().set_params(params)
         # Keras gives one dictionary to all callbacks of a `fit`, so that its schedulers can count themselves.
         params["alpha_schedulers"] = params.get("alpha_schedulers", 0) + 1
+        taken = params.setdefault("alpha_names", set())
+        self._names = []
+        for layer in self.layers:
+            name = base = f"alpha_{layer.name}"
+            for number in itertools.count(1):
+                if name not in taken:
+                    break
+                name = f"{base}_{number}"
+            taken.add(name)
+            self._names.append(name)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.unit == "epoch":
@@ -119,5 +130,4 @@ class AlphaScheduler(keras.callbacks.Callback):
     def _report(self, logs):
         if logs is not None:
             alone = self.params.get("alpha_schedulers", 1) == 1
-            names = ["alpha"] if alone else [f"alpha_{layer.name}" for layer in self.layers]
-            logs.update(dict.fromkeys(names, self._alpha))
+            logs.update(dict.fromkeys(["alpha"] if alone else self._names, self._alpha))

@@ -26,13 +26,15 @@ class Numbering(keras.callbacks.Callback):
     ahead of it.
 
     `fit` and loops of your own go on from the highest number used: `fit` has used a number when it has trained on the
-    batch, a loop when it has taken it. What `fit` has read ahead is numbered anew. Two limits:
+    batch, a loop when it has taken it. What `fit` has read ahead is numbered anew. Three limits:
 
     - To build a model, Keras takes a batch of a `tf.data.Dataset` before `fit` begins. So what a loop took before it
       counts for the model of the last `fit`, and for any other if you ask for the state after the loop.
     - Where batches are regrouped after they were numbered (`unbatch`, `batch`), all that was handed out counts as used.
-      If the length of the data is not known, this is found at the end of the first epoch; in a generator that is read
-      with `steps_per_epoch`, never: number the batches that it makes.
+      If the length of the data is not known, this is found at the end of the first epoch; with `steps_per_epoch`, as
+      for endless data, never: number the batches that the model trains on.
+    - A loop over a `tf.data.Dataset` that is broken off has used what the pipeline read ahead of it. Those numbers are
+      left out, and none comes twice.
 
     Args:
         start: Number of the first batch, an int >= 0. To resume, pass the number of batches trained on

@@ -15,6 +15,7 @@ from kmix.diagnostics.scores import label_shares, probabilities
 from kmix.layers import MixUp
 from kmix.pairing import RandomPairs
 from kmix.plots.canvas import pyplot
+from kmix.training import graph as graphs
 
 tree = keras.tree
 
@@ -203,19 +204,51 @@ class _MaskReader(keras.layers.Layer):
         return previous_mask
 
 
+class _MaskWriter(keras.layers.Layer):
+    """Gives a tensor its padding mask again: attention reads the mask of a tensor when it runs, not in the graph."""
+
+    def __init__(self):
+        super().__init__(autocast=False)
+        self.supports_masking = self.built = True
+
+    def call(self, inputs):
+        return inputs[0]
+
+    def compute_mask(self, inputs, previous_mask):
+        return inputs[1]
+
+
+def _with_masks(model, owners):
+    """A model of states and of their masks behind them, whose states have these masks: each that of an owner."""
+    inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in model.inputs]
+    masked = {}
+    for owner, mask in zip(owners, inputs[len(inputs) - len(owners) :], strict=True):
+        masked[id(inputs[owner])] = _MaskWriter()([inputs[owner], mask])
+
+    def call(layer, *args, **kwargs):
+        args, kwargs = tree.map_structure(lambda leaf: masked.get(id(leaf), leaf), (args, kwargs))
+        return layer(*args, **kwargs)
+
+    return graphs.walk(model, call, inputs)
+
+
 def _split(model, name):
     """The models up to the layer of a name, and from it on, with the padding masks as further tensors between them."""
     names = [layer.name for layer in getattr(model, "layers", ())]
     if name not in names:
         _checks.fail("`layer_name` must name a layer of the model.", f"layer_name={name!r} of layers {names}")
     try:
-        states, masks = tree.flatten(model.get_layer(name).output), []
-        for state in states:
+        states = tree.flatten(model.get_layer(name).output)
+        masks: list[Any] = []
+        owners: list[int] = []
+        for position, state in enumerate(states):
             reader = _MaskReader()
             reader(state)
             masks += [mask for mask in reader.found if mask is not None]
+            owners += [position] * (len(masks) - len(owners))
         outputs = model.outputs[0] if len(model.outputs) == 1 else model.outputs
-        return keras.Model(model.inputs, states + masks), keras.Model(states + masks, outputs)
+        head, tail = keras.Model(model.inputs, states + masks), keras.Model(states + masks, outputs)
+        return head, tail if not masks else _with_masks(tail, owners)
     except (AttributeError, TypeError, ValueError) as error:
         _checks.fail(
             "The model must be a `Sequential` or functional one, and all that leads to its output must pass the layer.",

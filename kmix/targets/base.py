@@ -203,16 +203,13 @@ class Function(Target):
                 "A callable `target` must return the mixed target.", f"None from {self.function!r}", "Return it."
             )
         mixed = tree.map_structure(xp.asarray, mixed)
-        before, after = (_backend.static_shape(tree.flatten(each)[0]) for each in (y, mixed))
-        if (
-            before
-            and after is not None
-            and (not after or (None not in (before[0], after[0]) and before[0] != after[0]))
-        ):
-            _checks.fail(
-                "A callable `target` must return one row for each sample.",
-                f"shape {after} from {self.function!r} for a target of shape {before}",
-            )
+        rows = (_backend.static_shape(tree.flatten(y)[0]) or (None,))[0]
+        for shape in map(_backend.static_shape, tree.flatten(mixed)):
+            if shape is not None and (not shape or (None not in (rows, shape[0]) and rows != shape[0])):
+                _checks.fail(
+                    "A callable `target` must return one row for each sample.",
+                    f"shape {shape} from {self.function!r} for a target of {rows} rows",
+                )
         return mixed, weight
 
     def takes(self, y):

@@ -153,8 +153,8 @@ class SegmentationMasks(Target):
         fitting = [layout for layout in layouts if not spatial or any(map(layout.fits, spatial))]
         if not fitting:
             _checks.fail(
-                "Masks must have the spatial sizes of the inputs: class ids (B, H, W) or (B, H, W, 1), or soft masks "
-                "(B, H, W, C).",
+                "Masks must have the spatial sizes of the inputs: integer class ids (B, H, W) or (B, H, W, 1), or soft "
+                "or one-hot masks (B, H, W, C) of a float dtype.",
                 f"{_received(y)}, and inputs of shapes {', '.join(map(str, info.input_shapes))}",
                 "Resize them with the images, by the nearest neighbour if they hold class ids."
                 + ' If the channels come first, write `data_format="channels_first"`.' * (info.data_format is not None),

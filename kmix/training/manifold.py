@@ -234,7 +234,7 @@ class Rebuilt:
                 "Remove one of them. To mix at one of several places, drawn for each step, write "
                 '`MixTrainer(model, kmix.EmbeddingMixup(2.0), places=["layer1", "layer2"])`.',
             )
-        if isinstance(layer, keras.layers.Embedding) and self.passed.raw(inputs):
+        if _reads_ids(layer) and self.passed.raw(inputs):
             _checks.fail("Ids cannot be blended.", f"inputs of the layer {layer.name!r}", _AFTER_EMBEDDING)
 
     def _follow(self, outputs, layer, arguments, inner):
@@ -296,13 +296,22 @@ _AFTER_EMBEDDING = (
 )
 
 
+def _reads_ids(layer):
+    """Whether a layer, or one that it wraps, reads its inputs as ids."""
+    if isinstance(layer, keras.layers.Wrapper):
+        return _reads_ids(layer.layer)
+    # A look-up or a hash of numbers comes out as other ids.
+    return isinstance(layer, (keras.layers.Embedding, keras.layers.CategoryEncoding, keras.layers.IntegerLookup))
+
+
 def check_reads_no_ids(model):
     """Raise if a model reads its inputs, which are blended, as ids: an average of two is the id of something else."""
-    embeds = lambda layer: isinstance(layer, keras.layers.Embedding)  # noqa: E731
     graph = graphs.functional(model)
     if graph is None:
         # A Sequential model that is not built begins with its first layer.
-        if isinstance(model, keras.Sequential) and any(map(embeds, model.layers[:1])):
-            _checks.fail("Ids cannot be blended.", "a model that begins with an Embedding layer", _AFTER_EMBEDDING)
-    elif any(embeds(layer) for _, layer in graphs.named_layers(model)) or any("int" in t.dtype for t in graph.inputs):
+        if isinstance(model, keras.Sequential) and any(map(_reads_ids, model.layers[:1])):
+            _checks.fail("Ids cannot be blended.", "a model that begins with a layer for ids", _AFTER_EMBEDDING)
+    elif any(_reads_ids(layer) for _, layer in graphs.named_layers(model)) or any(
+        "int" in t.dtype for t in graph.inputs
+    ):
         Rebuilt(model, {graphs.INPUT: 0}, graphs.Passed([0]), inputs=graphs.INPUT)

@@ -51,6 +51,12 @@ class Label(NamedTuple):
         return self.is_label and integer and self.loss is None and self.columns in (None, 1)
 
     @property
+    def has_gaps(self):
+        """Whether it has several columns, and each value may be missing."""
+        several = (_backend.static_shape(self.y) or ())[1:] not in ((), (1,))
+        return several and getattr(self.target, "nan_is_missing", False)
+
+    @property
     def columns(self):
         """The number of classes of class ids `(B,)`, if the output is `(B, C)`; None or 1 if they cannot be ids."""
         return self.output[-1] if self.output is not None and len(self.output) == 2 else self.num_classes
@@ -145,9 +151,9 @@ class OutputLabels:
 
     def _check_gaps(self, labels, weighted_metrics=None):
         """Raise if labels with gaps in several columns, and so a weight for each entry, meet what cannot weigh so."""
-        several = [each.loss for each in labels if (_backend.static_shape(each.y) or ())[1:] not in ((), (1,))]
+        several = [each.loss for each in labels if each.has_gaps]
         for item in [*several, *(tree.flatten(weighted_metrics) if several else ())]:
-            if self._gaps and item is not None and not getattr(item, "multi_label", False):
+            if item is not None and not getattr(item, "multi_label", False):
                 _checks.fail(
                     "Labels (B, C) with gaps have weights (B, C), but losses and metrics of Keras weigh whole samples.",
                     getattr(item, "name", item),
@@ -184,6 +190,12 @@ def _read(label):
         # A number that is not whole is not a class.
         y = ops.cast(ops.where(y == ops.floor(y), y, -1.0), "int32")
     elif "float" in dtype or target.num_classes is not None:
+        if "float" not in dtype and _ids_like(shape) and output is not None and output[-1] == 1 < target.num_classes:
+            _checks.fail(
+                "Class ids are one-hot encoded, with a column for each class, but the output has one column.",
+                f"`num_classes={target.num_classes}` for an output of shape {tuple(output)}",
+                "For binary labels and a single sigmoid output, cast the labels to float and leave out `num_classes`.",
+            )
         return y, target
     else:
         _check_integers(shape, dtype, output, label.loss)

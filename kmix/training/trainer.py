@@ -143,6 +143,30 @@ class MixTrainer(keras.Model):
         return self.model.outputs
 
     @property
+    def input(self) -> Any:
+        """The inputs of the model, in their structure."""
+        return self.model.input
+
+    @property
+    def output(self) -> Any:
+        """The outputs of the model, in their structure."""
+        return self.model.output
+
+    @property
+    def input_shape(self) -> Any:
+        """The shapes of the inputs of the model."""
+        return self.model.input_shape
+
+    @property
+    def output_shape(self) -> Any:
+        """The shapes of the outputs of the model."""
+        return self.model.output_shape
+
+    def compute_output_shape(self, input_shape):
+        """The shapes of the outputs of the model for inputs of these shapes."""
+        return self.model.compute_output_shape(input_shape)
+
+    @property
     def output_names(self) -> list[str] | None:
         """Names of the outputs of the model, possible keys of losses, metrics and labels."""
         return getattr(self.model, "output_names", None)
@@ -256,8 +280,10 @@ class MixTrainer(keras.Model):
         self._build_optimizer()
 
     def _build_optimizer(self):
-        if self.built and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        # A model has no optimizer before `compile`.
+        optimizer = getattr(self, "optimizer", None)
+        if self.built and optimizer is not None and not optimizer.built:
+            optimizer.build(self.trainable_variables)
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):

@@ -40,6 +40,7 @@ class StepMixer:
             "`LabelPairs`": any(isinstance(each, LabelPairs) for each in tree.flatten(self.target)),
             f"a {type(self.planner).__name__} of several partners": self._several,
             "`include_clean=True`": self.planner.include_clean,
+            "`nan_is_missing=True`": any(getattr(each, "nan_is_missing", False) for each in tree.flatten(self.target)),
         }
         for received, holds in refused.items():
             if self.mix_losses and holds:
