@@ -127,23 +127,19 @@ class Batch(NamedTuple):
         for _, value, _ in found:
             arrays += _leaves(value)
         xp, uniform = _check_arrays(arrays, x)
-        info = BatchInfo(partners=reading.partners)
-        if mixing is not None:
+        if mixing is None:
+            info = BatchInfo(partners=reading.partners)
+        else:
             mixing.check(x)
             sizes = mixing.spatial_shape(x) if mixing.pastes else None
-            info = info._replace(
-                input_shapes=mixing.shapes(x),
-                spatial_shape=sizes,
-                data_format=mixing.data_format,
-                pastes=mixing.pastes,
-                blends=mixing.blends,
-            )
+            form = mixing.shapes(x), sizes, mixing.data_format, mixing.pastes, mixing.blends
+            info = BatchInfo(*form, partners=reading.partners)
         indices, kept_indices = [None] * len(found), {}
         if weights:
             indices, kept_indices = _match_weights(template, sample_weight, flat_weights, found)
         entries = []
         for (own, value, path), index in zip(found, indices, strict=True):
-            known = info._replace(path=path)
+            known = info._replace(path=path) if path else info
             own.check(value, known)
             if index is not None:
                 _check_weight_shape(_backend.static_shape(weights[index]), own._weight_shape(value, known))
@@ -177,8 +173,8 @@ class Batch(NamedTuple):
 
     def with_mixed(self, mixed):
         """The batch with mixed arrays, `{"by entry" or "as given": arrays}`, see `weights_by_entry`."""
-        ((name, arrays),) = mixed.items()
-        return self.with_arrays(arrays)._replace(weights_by_entry=name == "by entry")
+        ((name, (inputs, targets, weights)),) = mixed.items()
+        return self._replace(inputs=inputs, targets=targets, weights=weights, weights_by_entry=name == "by entry")
 
     def leaves(self):
         """All arrays in a list."""

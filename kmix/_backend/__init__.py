@@ -18,6 +18,7 @@ from kmix._backend.arrays import (
     is_tensorflow,
     kind,
     namespace,
+    numpy_if_on_host,
     on_host,
     plan_namespace,
     static_shape,

@@ -168,6 +168,15 @@ def on_host(x):
     return getattr(device, "type", None) == "cpu" or "cpu" in str(device).lower()
 
 
+def numpy_if_on_host(xp, x):
+    """NumPy and the values of `x`, if they can be read without waiting; else `xp` and `x`.
+
+    Eager frameworks take a hundredth of a millisecond and more for an operation, however few values it has. Only for
+    arrays without a gradient, such as integers.
+    """
+    return (NAMESPACES["numpy"], values(x)) if on_host(x) else (xp, x)
+
+
 def dtype(x):
     """The name of the dtype of `x`."""
     given = x.dtype

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import Any
 
 import keras
+import numpy as np
 
 from kmix import _checks
 from kmix._backend.arrays import is_symbolic, kind, tensorflow
@@ -50,6 +51,8 @@ def kernel(function):
     def run(xp, *arrays, **static):
         if xp is NUMPY:
             return function(xp, *arrays, **static)
+        if _FUSES.get() and all(isinstance(array, np.ndarray) for array in arrays):
+            return xp.asarray(function(NUMPY, *arrays, **static))
         bound = functools.partial(function, xp, **static)
         if _FUSES.get() and not any(map(is_symbolic, arrays)):
             return xp.run(bound, arrays)

@@ -195,7 +195,9 @@ class MixLayer(keras.layers.Layer):
                 "Write `layer.at_step(step, (x, y))` and make the step an argument of the function.",
             )
         with _backend.device_of(leaf), _backend.fusing(self.jit_compile):
-            given = given._replace(xp=xp, uniform=given.uniform and xp is given.xp).check_values()
+            if xp is not given.xp:
+                given = given._replace(xp=xp, uniform=False)
+            given = given.check_values()
             self._check_pairing(given)
             if key is not None:
                 return self._mix_step(key, given, leaf)
@@ -262,7 +264,7 @@ class MixLayer(keras.layers.Layer):
             pair=lambda words: pairing.partners(xp, words, key, known),
             xp=xp,
         )
-        return plan._replace(bijective=pairing.bijective)
+        return plan if plan.bijective == pairing.bijective else plan._replace(bijective=pairing.bijective)
 
     def _alphas(self, xp, step, leaf, given=None):
         """Alpha in a step: a list, which a compiled program takes as an argument; empty for a layer without alpha.

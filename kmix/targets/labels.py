@@ -177,7 +177,10 @@ class Labels(Target):
                     f"With `num_classes={self.num_classes}`, labels (B, C) have that many columns. Received: "
                     f"another number of columns. {_FLOAT_IDS}",
                 )
-        elif self._holds_ids(shape):
+            return
+        if xp is not _backend.NUMPY:
+            xp, y = _backend.numpy_if_on_host(xp, y)
+        if self._holds_ids(shape):
             ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
             xp.require(
                 (ids >= 0) & (ids < self.num_classes),
@@ -194,12 +197,16 @@ class Labels(Target):
             y = xp.cast(y, "float32")
             if self.nan_is_missing:
                 return _fill(xp, y, weight)
-        elif self._holds_ids(shape):
-            y = one_hot(xp, y, self.num_classes)
         else:
-            # Also where the values cannot be read.
-            y = or_nan(xp, y, xp.cast(y, "float32"), _zeros_and_ones(xp.cast(y, xp.integer)))
+            # As NumPy until the labels are mixed: the kernel that mixes them gives an array of the framework.
+            near, y = (xp, y) if xp is _backend.NUMPY else _backend.numpy_if_on_host(xp, y)
+            if self._holds_ids(shape):
+                y = one_hot(near, y, self.num_classes)
+            else:
+                # Also where the values cannot be read.
+                y = or_nan(near, y, near.cast(y, "float32"), _zeros_and_ones(near.cast(y, near.integer)))
         if self.class_weight is not None:
+            y = xp.asarray(y)
             # A sum, not a matrix product, which may have lower precision on an accelerator.
             factor = xp.sum(y * _table(xp, self.class_weight, y.shape[1]), axis=1)
             weight = factor if weight is None else _times(xp, weight, factor)
