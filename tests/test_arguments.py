@@ -55,6 +55,11 @@ def test_functions_that_draw_plans(sampler):
         raises_naming(name, SAMPLERS[sampler], **{name: value})
 
 
+def test_partners_may_be_a_list():
+    drawn = plan.sample_mixup(1, 0, 0.4, 3, pair=lambda words: [1, 2, 0])
+    np.testing.assert_array_equal(drawn.permutation, [1, 2, 0])
+
+
 @pytest.mark.parametrize(
     "sizes", [(), (1, 2, 3, 4), (0, 8), (8.5, 8), ("8", 8), (None, 8), 8, (True, 8), None], ids=repr
 )

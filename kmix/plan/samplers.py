@@ -241,6 +241,8 @@ def _partners(xp, words, pair):
     if not callable(pair):
         _checks.fail("`pair` must be a function from random words to partners.", f"pair={pair!r}", error=TypeError)
     partners = pair(words)
+    if not hasattr(partners, "shape"):
+        partners = xp.asarray(partners)
     if partners.shape != words.shape:
         shape, (samples,) = _backend.static_shape(partners), _backend.static_shape(words)
         if None not in (shape, samples) and None not in shape and math.prod(shape) != samples:
