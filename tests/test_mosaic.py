@@ -231,20 +231,3 @@ def test_a_sample_that_is_not_mixed_keeps_its_label_and_boxes_exactly(size, path
     _, mixed = at_step(path, layer(rate=0.0, target=BoundingBoxes("xyxy")), 0, (x, boxes))
     np.testing.assert_array_equal(mixed["boxes"][:, :2], boxes["boxes"])
     np.testing.assert_array_equal(mixed["labels"][:, :2], 0)
-
-
-@every_path
-def test_a_sample_that_is_each_of_its_partners_is_not_mixed(path):
-    """The only sample of a batch, for one."""
-    x, masks = images()[:1], np.arange(108).reshape(1, 12, 9) % 3
-    boxes = {"boxes": np.array([[[1.0, 2.0, 8.0, 9.0]]], "float32"), "labels": np.array([[4.0]], "float32")}
-    target = {"labels": Labels(CLASSES), "masks": "segmentation_masks", "boxes": BoundingBoxes("xyxy")}
-    batch = {"images": x, "labels": ids()[:1], "masks": masks, "boxes": boxes}
-    for clean in (False, True):
-        mixed = at_step(path, layer(target=target, include_clean=clean), 0, batch)
-        for row in range(1 + clean):
-            np.testing.assert_array_equal(mixed["images"][row], x[0])
-            np.testing.assert_array_equal(mixed["labels"][row], np.eye(CLASSES)[ids()[0]])
-            np.testing.assert_array_equal(mixed["masks"][row], masks[0])
-            np.testing.assert_array_equal(mixed["boxes"]["boxes"][row, 0], boxes["boxes"][0, 0])
-            np.testing.assert_array_equal(mixed["boxes"]["labels"][row], [4.0, -1.0, -1.0, -1.0])

@@ -20,7 +20,7 @@ class Mosaic(MixLayer):
     The sample lies at the top left, and three partners lie at the top right, the bottom left and the bottom right. No
     image is resized: each shows the corner that meets the centre. Segmentation masks move along; bounding boxes move,
     and are clipped to the part of their image that shows. Labels and sample weights are weighted by the exact shares.
-    A sample that is each of its partners, such as a batch of one, is not mixed.
+    A sample that is its own partner shows in several quarters, and so do its boxes.
 
     A Mosaic has no alpha: the centre is uniform in the middle half of the height and of the width.
 

@@ -1,7 +1,5 @@
 """The mix plan: everything random about one batch, as a small value, and what it depends on."""
 
-import functools
-import operator
 from typing import Any, NamedTuple
 
 import keras
@@ -152,21 +150,16 @@ class MixPlan(NamedTuple):
         return self._replace(**arrays, region=region)
 
     def without_own_partners(self):
-        """The plan in which a sample that is its own partner, and has no other, is not mixed, whatever its lam says."""
+        """The plan in which a sample that is its own partner is not mixed, whatever its lam says.
+
+        With several partners, all that a plan draws is shown.
+        """
+        if self.partners is not None:
+            return self
         xp = _backend.namespace(self.lam, self.permutation)
         own = self.permutation == self._index(xp)
         own = own if len(own.shape) == 1 else xp.reshape(own, (-1,))
-        if self.partners is None:
-            return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
-        own = functools.reduce(
-            operator.and_, [partner == self.permutation for partner in xp.unstack(self.partners)], own
-        )
-        first, *others = xp.unstack(self.shares)
-        shares = [
-            xp.where(own, xp.cast(1.0, "float32"), first),
-            *(xp.where(own, 0.0 * share, share) for share in others),
-        ]
-        return self._replace(lam=shares[0], shares=xp.stack(shares))
+        return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
 
     def with_clean(self, shards=1):
         """The plan of a batch of twice the size, which keeps its first half (of each shard) and mixes its second."""
