@@ -32,10 +32,14 @@ class PairedLoss(keras.losses.Loss):
         loss = loss if isinstance(loss, keras.losses.Loss) else _Function(loss)
         super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
         self.loss = loss
-        if getattr(loss, "ignore_class", None) is not None:
+        ignored = getattr(loss, "ignore_class", None)
+        if ignored is None and isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+            # Keras 3.16 has it in the config alone.
+            ignored = loss.get_config()["ignore_class"]
+        if ignored is not None:
             _checks.fail(
                 "With `mix_losses=True` every sample has a class.",
-                f"`ignore_class={loss.ignore_class}` of {loss.name}",
+                f"`ignore_class={ignored}` of {loss.name}",
                 "Leave out `mix_losses`, and write `SoftLabelCrossentropy(ignore_class=...)`.",
             )
 
