@@ -83,13 +83,10 @@ class AlphaScheduler(keras.callbacks.Callback):
         taken = params.setdefault("alpha_names", set())
         self._names = []
         for layer in self.layers:
-            name = base = f"alpha_{layer.name}"
-            for number in itertools.count(1):
-                if name not in taken:
-                    break
-                name = f"{base}_{number}"
-            taken.add(name)
-            self._names.append(name)
+            base = f"alpha_{layer.name}"
+            numbered = (f"{base}_{number}" for number in itertools.count(1))
+            self._names.append(next(name for name in itertools.chain([base], numbered) if name not in taken))
+            taken.add(self._names[-1])
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.unit == "epoch":

@@ -107,13 +107,10 @@ def sample_cutmix(
         (2, 4)
     """
     spatial_shape = check_spatial_shape(spatial_shape)
-    cut = (
-        None
-        if cut is None
-        else [_checks.integer(axis, "cut", 0, len(spatial_shape)) for axis in _checks.sequence(cut, "cut")]
-    )
-    if cut is not None and (not cut or len(set(cut)) < len(cut)):
-        _checks.fail("`cut` must name spatial axes, each once.", f"cut={cut}", "For example `cut=(0,)`.")
+    if cut is not None:
+        cut = [_checks.integer(axis, "cut", 0, len(spatial_shape)) for axis in _checks.sequence(cut, "cut")]
+        if not cut or len(set(cut)) < len(cut):
+            _checks.fail("`cut` must name spatial axes, each once.", f"cut={cut}", "For example `cut=(0,)`.")
     given = (seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp)
     lam, words, centres = _sample_lam(*given, own=len(spatial_shape))
     box, kept = _boxes(xp, lam, centres, spatial_shape, cut)

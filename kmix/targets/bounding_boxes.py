@@ -111,12 +111,14 @@ class BoundingBoxes(Target):
         for shape in (labels, *(shapes[name] for name in self.keep)):
             if shape is None or len(shape) < 2 or (None not in (boxes[1], shape[1]) and boxes[1] != shape[1]):
                 _checks.fail("Each box needs one label, and one row of each entry.", received, hint)
-        for name in (*self.keep, "boxes", keys[0]):
+        for name in self.keep:
             dtype = _backend.dtype(y[name])
-            if name in self.keep:
-                if not ("float" in dtype or "int" in dtype or dtype == "bool"):
-                    _checks.fail("Entries that move with their box are numbers.", f"{name} of dtype {dtype}", _ENTRIES)
-            elif not ("float" in dtype or ("int" in dtype and "uint" not in dtype)):
+            if not ("float" in dtype or "int" in dtype or dtype == "bool"):
+                received = f"{name} of dtype {dtype}"
+                _checks.fail("Entries that move with their box are numbers.", received, "Turn strings into ids.")
+        for name in ("boxes", keys[0]):
+            dtype = _backend.dtype(y[name])
+            if not ("float" in dtype or ("int" in dtype and "uint" not in dtype)):
                 _checks.fail(
                     "Boxes and their labels may be -1, for padding.", f"{name} of dtype {dtype}", "Cast them to int32."
                 )
@@ -259,9 +261,6 @@ class BoundingBoxes(Target):
     def _weight_shape(self, y, info):
         # Sample weights belong to images.
         return _backend.static_shape(y["boxes"])[:1]
-
-
-_ENTRIES = "Turn strings into ids."
 
 
 def _label_key(y):

@@ -69,7 +69,7 @@ class State:
     def hold(self):
         """Hold the weights of the trainer: on JAX, Keras takes them before a step, and would lose them if it raises."""
         if keras.backend.backend() == "jax":
-            weights = [*self._trainer.variables, *(self._optimizer.variables if self._optimizer else ())]
+            weights = [*self._trainer.variables, *(self.optimizer.variables if self.optimizer else ())]
             self._held = [(weight, weight.value) for weight in weights]
 
     def restore(self):
@@ -97,12 +97,13 @@ class State:
                 os.replace(os.path.join(partial, file), os.path.join(folder, file))
 
     @property
-    def _optimizer(self):
+    def optimizer(self):
+        """The optimizer of the trainer, or None."""
         # A model has none before `compile`.
         return getattr(self._trainer, "optimizer", None)
 
     def _write(self, path):
-        optimizer = self._optimizer
+        optimizer = self.optimizer
         arrays = {"step": self.step, **{f"alpha/{i}": weight for i, weight in enumerate(self.alphas)}}
         if optimizer is not None and optimizer.built:
             arrays |= {f"optimizer/{i}": variable for i, variable in enumerate(optimizer.variables)}
@@ -157,8 +158,8 @@ class State:
                     "another alpha, set `trainer.alpha` after loading."
                 )
         states = {name.removeprefix("optimizer/"): value for name, value in saved.items() if "optimizer/" in name}
-        if self._optimizer is not None and states:
-            self._optimizer.load_own_variables(states)
+        if self.optimizer is not None and states:
+            self.optimizer.load_own_variables(states)
 
 
 def check_saved(step, alphas, built_with):

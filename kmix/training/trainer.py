@@ -280,8 +280,7 @@ class MixTrainer(keras.Model):
         self._build_optimizer()
 
     def _build_optimizer(self):
-        # A model has no optimizer before `compile`.
-        optimizer = getattr(self, "optimizer", None)
+        optimizer = self._state.optimizer
         if self.built and optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
 
