@@ -3,6 +3,8 @@
 # make test-all  all tests on TensorFlow, JAX and PyTorch, with the coverage of the last; test-tensorflow, test-jax and
 #                test-torch run all tests on one of them
 # make lint      ruff and mypy
+# make docs      the site, in docs/_build/html; docs-fast without the gallery, docs-open serves it, docs-check opens each
+#                page in Chromium
 # make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem
 # make speed     measure throughput in tf.data next to Keras, KerasCV, and the formulas of torchvision and timm, and the
 #                cost of labels for very many classes; write both to RESULTS.md
@@ -27,7 +29,9 @@ PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
 # Tracing takes a third of the time, so it is left to the fastest runs. Each adds to the coverage of the previous ones.
 COV := --cov --cov-append --cov-report=
 
-.PHONY: demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets code-paths in-step mutants mutants-short clean
+PORT ?= 8000
+
+.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets code-paths in-step mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -64,6 +68,24 @@ lint: .venv/.ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+SPHINX := $(BIN)/python -m sphinx -W -n --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+# What earlier builds generated would warn, or stay after its source has gone.
+GENERATED := docs/_build docs/gallery docs/api/generated docs/api/backreferences docs/sg_execution_times.rst
+
+docs: .venv/.ready-docs
+	rm -rf $(GENERATED)
+	TF_CPP_MIN_LOG_LEVEL=3 $(SPHINX)
+
+docs-fast: .venv/.ready-docs
+	rm -rf $(GENERATED)
+	DOCS_FAST=1 TF_CPP_MIN_LOG_LEVEL=3 $(SPHINX)
+
+docs-open:
+	cd docs/_build/html && ../../../$(BIN)/python -m http.server --bind 127.0.0.1 $(PORT)
+
+docs-check: .venv/.ready-docs
+	$(BIN)/python docs/check.py
+
 targets: .venv/.ready-all
 	$(RUN) benchmarks/targets.py --save
 
@@ -98,5 +120,9 @@ mutants-short: .venv/.ready-all
 	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,jax,torch,cv,neighbours,diagnostics,examples,test]"
 	touch $@
 
+.venv/.ready-docs: .venv/.ready
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .coverage* .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(GENERATED) .venv build dist *.egg-info .coverage* .pytest_cache .hypothesis .mypy_cache .ruff_cache

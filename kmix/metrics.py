@@ -99,7 +99,8 @@ class SoftLabelMeanIoU(keras.metrics.Metric):
         M. Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective",
         https://doi.org/10.1007/s11263-014-0733-5
 
-    Example: of three pixels, the second is predicted wrong.
+    Example:
+        Of three pixels, the second is predicted wrong.
 
         >>> metric = kmix.metrics.SoftLabelMeanIoU(num_classes=2, ignore_class=255)
         >>> y_pred = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.5, 0.5]])
@@ -173,7 +174,8 @@ class ExpectedCalibrationError(keras.metrics.Metric):
     Reference:
         C. Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
 
-    Example: four predictions with a confidence of 0.8, three of them correct.
+    Example:
+        Four predictions with a confidence of 0.8, three of them correct.
 
         >>> metric = kmix.metrics.ExpectedCalibrationError(num_bins=10)
         >>> round(float(metric(np.array([0, 0, 0, 1]), np.array([[0.8, 0.2]] * 4))), 3)

@@ -29,7 +29,8 @@ class Pairing(Settings):
         ValueError: if `within` is neither `"batch"` nor `"shard"`.
         TypeError: if `allow_self` is not a boolean.
 
-    Example: each sample mixes with the next one.
+    Example:
+        Each sample mixes with the next one.
 
         >>> @keras.saving.register_keras_serializable(package="example")
         ... class NextSample(kmix.pairing.Pairing):

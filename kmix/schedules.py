@@ -175,7 +175,8 @@ class Join(Schedule):
     Raises:
         ValueError: if there is not exactly one boundary fewer than schedules, or the boundaries do not increase.
 
-    Example: warm up for 5 epochs, hold, and train on clean data from epoch 90.
+    Example:
+        Warm up for 5 epochs, hold, and train on clean data from epoch 90.
 
     >>> alpha = kmix.schedules.Join([kmix.schedules.Linear(0.0, 0.4, 5), 0.4, 0.0], boundaries=[5, 90])
     >>> [round(alpha(epoch), 2) for epoch in (0, 4, 5, 89, 90)]

@@ -1,4 +1,4 @@
-"""docs/results.md says what the result files of the experiments say."""
+"""docs/about/results.md says what the result files of the experiments say."""
 
 import importlib.util
 import json
@@ -41,7 +41,7 @@ def numbers(value):
 
 @pytest.fixture(scope="module")
 def page():
-    return (ROOT / "docs" / "results.md").read_text()
+    return (ROOT / "docs" / "about" / "results.md").read_text()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -86,7 +86,7 @@ def test_the_readme_says_what_the_result_file_says():
     lines = tables.markdown(tables.read()["noisy_labels.json"]).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     known = {(row[3], row[5]) for row in rows if row[0] == "50 %"}
-    section = text[text.index("examples/experiments/") : text.index("docs/results.md) has all of it")]
+    section = text[text.index("examples/experiments/") : text.index("docs/about/results.md) has all of it")]
     shown = [
         tuple(cell.strip() for cell in line.strip("|").split("|")[1:]) for line in section.splitlines() if "±" in line
     ]

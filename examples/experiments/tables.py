@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, made from the result files: `python examples/experiments/tables.py`."""
+"""The tables of docs/about/results.md, made from the result files: `python examples/experiments/tables.py`."""
 
 import json
 import pathlib

@@ -53,7 +53,8 @@ class Numbering(keras.callbacks.Callback):
         ValueError: if `start` is negative; if you call the numbering on a second loader while the first is in use; in
             `fit`, if the epochs before `initial_epoch` cannot be counted.
 
-    Example: a loop of your own.
+    Example:
+        A loop of your own.
 
     >>> numbering = kmix.data.Numbering()
     >>> loader = [(np.ones((2, 4), "float32"), np.array([0, 1]))] * 3
@@ -64,7 +65,8 @@ class Numbering(keras.callbacks.Callback):
     >>> numbering.state_dict()
     {'version': 1, 'step': 6}
 
-    Example: `fit` on a `tf.data.Dataset`.
+    Example:
+        `fit` on a `tf.data.Dataset`.
 
     >>> import tensorflow as tf
     >>> numbering = kmix.data.Numbering()

@@ -57,7 +57,8 @@ class Inspection(Reported):
     Attributes:
         warnings: Sentences on what looks wrong, an empty list if nothing does.
 
-    Example: see `inspect`.
+    Example:
+        See `inspect`.
 
         >>> batches = [(np.ones((4, 2), "float32"), np.eye(2, dtype="float32")[[0, 1, 1, 0]])] * 3
         >>> kmix.diagnostics.inspect(batches).warnings
@@ -183,7 +184,8 @@ def inspect(data: Any, *, batches: int = 50, mixer: Any = None) -> Inspection:
         ValueError: if there are no batches, or no labels, or the data gives single samples.
         TypeError: if `data` is not iterable, or `mixer` is no layer or trainer of kmix.
 
-    Example: MixUp whose numbers begin at 0 in every epoch.
+    Example:
+        MixUp whose numbers begin at 0 in every epoch.
 
         >>> rng = np.random.default_rng(0)
         >>> data = [(rng.normal(size=(32, 4)).astype("float32"), rng.integers(0, 5, 32)) for _ in range(4)]

@@ -29,7 +29,8 @@ class Interpolation(Reported):
         gradient: The mean norm of the gradient at each position.
         pairs: Number of pairs.
 
-    Example: see `interpolation`.
+    Example:
+        See `interpolation`.
 
         >>> found = kmix.diagnostics.Interpolation(np.array([0.0, 1.0]), np.array([0.0, 0.1]), np.ones(2), 20)
         >>> found.to_dict()["neither"]

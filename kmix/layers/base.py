@@ -58,7 +58,8 @@ class MixLayer(keras.layers.Layer):
         ValueError: if an argument is out of range, or a target cannot follow the mixer.
         TypeError: if an argument has a wrong type.
 
-    Example: a mixer that pastes the bottom rows of the partner.
+    Example:
+        A mixer that pastes the bottom rows of the partner.
 
         >>> from typing import Any, NamedTuple
         >>> class Rows(NamedTuple):
@@ -150,7 +151,7 @@ class MixLayer(keras.layers.Layer):
 
     @property
     def input_mixing(self) -> InputMixing:
-        """How the inputs follow a plan: an `InputMixing`."""
+        """How the inputs follow a plan, an `InputMixing`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `input_mixing`.")
 
     def sample(self, seed, step, alpha, batch_size, spatial_shape, *, per, rate, lam_at_least_half, replica, pair, xp):
@@ -553,7 +554,7 @@ class MixLayer(keras.layers.Layer):
 
     @property
     def alpha(self) -> ScalarOrSchedule:
-        """Parameter of the Beta distribution: a float >= 0, or the schedule that the layer was given.
+        """Parameter of the Beta distribution, a float >= 0 or the schedule that the layer was given.
 
         A new number takes effect with the next batch drawn, even in a traced `tf.data` pipeline and in the worker
         processes of a loader; batches already prefetched keep the old one. A function compiled by `jax.jit` and a

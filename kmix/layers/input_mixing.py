@@ -19,7 +19,8 @@ class InputMixing:
         blends: Whether a plan may blend whole samples.
         data_format: `"channels_last"` or `"channels_first"`, where it matters. Else None.
 
-    Example: inputs of another dtype than those that `Blend` takes.
+    Example:
+        Inputs of another dtype than those that `Blend` takes.
 
         >>> class ComplexBlend(kmix.layers.InputMixing):
         ...     def dtype(self, leaf):

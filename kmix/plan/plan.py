@@ -61,7 +61,8 @@ class Tiles(NamedTuple):
         shift: int32 `(B, k + 1, 2)`: how far each of the `k + 1` images is moved, in pixels.
         window: int32 `(B, k + 1, 4)`: the part of the mixed image that shows it, half open: all starts, then all stops.
 
-    Example: the centre of a Mosaic is where the window of the sample itself ends.
+    Example:
+        The centre of a Mosaic is where the window of the sample itself ends.
 
         >>> plan = kmix.Mosaic(seed=1).plan(step=0, batch_size=2, spatial_shape=(8, 8))
         >>> plan.region.window[:, 0, 2:]
@@ -98,7 +99,8 @@ class MixPlan(NamedTuple):
         bijective: Whether `permutation` is known to hold each index once. The gradient of a blend can then gather
             instead of scatter.
 
-    Example: repeat by hand what a step does to a batch.
+    Example:
+        Repeat by hand what a step does to a batch.
 
         >>> plan = kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4)
         >>> x = np.arange(4.0)

@@ -112,7 +112,8 @@ def reliability_diagram(
     Reference:
         C. Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
 
-    Example: four predictions with a confidence of 0.8, three of them correct.
+    Example:
+        Four predictions with a confidence of 0.8, three of them correct.
 
         >>> import matplotlib
         >>> matplotlib.use("Agg")

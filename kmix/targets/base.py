@@ -38,7 +38,7 @@ class BatchInfo(NamedTuple):
 
     @property
     def name(self):
-        """The path as words: `"labels"`, or `"labels at ['a']"`."""
+        """The path as words, such as `"labels"` or `"labels at ['a']"`."""
         return "labels" if not self.path else f"labels at {''.join(f'[{key!r}]' for key in self.path)}"
 
 
@@ -57,7 +57,8 @@ class Target(Settings):
     Attributes:
         max_partners: How many partners of a sample `mix` can follow; None for any number. A Mosaic has 3.
 
-    Example: angles in degrees, mixed along the circle.
+    Example:
+        Angles in degrees, mixed along the circle.
 
         >>> class Angles(kmix.targets.Target):
         ...     def mix(self, xp, y, weight, plan, info):
@@ -122,12 +123,12 @@ class Target(Settings):
         raise NotImplementedError(f"{type(self).__name__} must implement `mix`.")
 
     def spec(self, y, weight, info):
-        """Return the mixed target and its sample weights as `KerasTensor`s. By default with the shapes of both.
+        """Return the mixed target and its sample weights as symbolic tensors of Keras. By default with the shapes of both.
 
         `weight` as it was given stands for sample weights that `encode` returns as they were given.
 
         Args:
-            y: The target of the batch as `KerasTensor`s.
+            y: The target of the batch: each leaf a `KerasTensor`.
             weight: Its sample weights as a `KerasTensor`, or None.
             info: The `BatchInfo`.
         """
@@ -181,7 +182,8 @@ class Function(Target):
     Args:
         function: `function(y, plan)`, which gets tensors of the framework of the batch, and returns the mixed target.
 
-    Example: keep the keypoints `(B, N, 2)` of the partner with the larger share.
+    Example:
+        Keep the keypoints `(B, N, 2)` of the partner with the larger share.
 
         >>> def stronger(points, plan):
         ...     return np.where(plan.lam[:, None, None] < 0.5, points[plan.permutation], points)

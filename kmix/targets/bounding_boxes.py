@@ -50,7 +50,8 @@ class BoundingBoxes(Target):
             do not match, if the dictionary has other keys, or a dtype cannot hold -1.
         TypeError: if an argument has a wrong type.
 
-    Example: two images, and the box of each.
+    Example:
+        Two images, and the box of each.
 
         >>> mixup = kmix.MixUp(1.0, target=kmix.targets.BoundingBoxes("xyxy"), seed=6)
         >>> boxes = {"boxes": np.array([[[0, 0, 4, 4]], [[2, 2, 8, 8]]], "float32"), "labels": np.array([[3.0], [5.0]])}

@@ -22,7 +22,9 @@ class PairedLoss(keras.losses.Loss):
     Args:
         loss: A Keras loss or a function that gives one value for each sample (or more, `(B, ...)`).
 
-    Example: outside a step.
+    Example:
+        Outside a step.
+
         >>> loss = kmix.training.paired_loss.PairedLoss(keras.losses.MeanSquaredError())
         >>> round(float(loss(np.array([[1.0]]), np.array([[0.5]]))), 2)
         0.25

@@ -187,12 +187,12 @@ class MixTrainer(keras.Model):
 
     @property
     def step(self) -> keras.Variable:
-        """Number of the next training step: a weight."""
+        """Number of the next training step, a weight."""
         return self._state.step
 
     @property
     def alpha(self):
-        """Alpha of the mixing layers: a float, or the schedule that they were given.
+        """Alpha of the mixing layers, a float or the schedule that they were given.
 
         Setting it changes all of them, and takes effect with the next training step.
         """

@@ -1,0 +1,109 @@
+"""The documentation: its code runs, its lines fit, its API is the public one."""
+
+import ast
+import configparser
+import importlib.util
+import inspect
+import re
+
+import keras
+import pages
+import pytest
+
+import kmix
+
+BACKEND = keras.backend.backend()
+DOCS = pages.DOCS
+HAS_CODE = [path for path in pages.pages() if list(pages.blocks(path.read_text()))]
+
+
+def case(path):
+    matter = pages.front_matter(path.read_text())
+    # The README and Start run while one waits.
+    is_fast = path.parent.name == "start" or path.name == "README.md"
+    marks = [] if is_fast and not matter.get("slow") else [pytest.mark.slow]
+    return pytest.param(path, id=str(path.relative_to(pages.ROOT)), marks=marks)
+
+
+@pytest.mark.parametrize("path", map(case, HAS_CODE))
+def test_the_code_of_a_page_runs(path, tmp_path, monkeypatch):
+    matter = pages.front_matter(path.read_text())
+    backends = matter.get("backends", ["tensorflow", "jax", "torch"])
+    if BACKEND not in backends:
+        pytest.skip(f"the page is for {', '.join(backends)}")
+    for package in matter.get("needs", []):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.chdir(tmp_path)
+    pages.run(path)
+
+
+@pytest.mark.parametrize("path", pages.pages(), ids=lambda path: str(path.relative_to(pages.ROOT)))
+def test_pages_are_well_formed(path):
+    text = path.read_text()
+    assert re.search(r"^# \S", re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    assert set(pages.front_matter(text)) <= {"needs", "backends", "slow"}
+    for first, code in pages.blocks(text):
+        ast.parse(code)
+        for number, line in enumerate(code.splitlines(), first + 1):
+            assert len(line) <= pages.WIDTH, f"{path.name}:{number} is too long for the column"
+
+
+def public_names():
+    """Every public name once, by its shortest address: `kmix.MixUp`, `kmix.targets.Labels`."""
+    top = {name for name in kmix.__all__ if not inspect.ismodule(getattr(kmix, name))}
+    yield from (f"kmix.{name}" for name in top)
+    for module in kmix.__all__:
+        if inspect.ismodule(getattr(kmix, module)):
+            yield from (f"kmix.{module}.{name}" for name in getattr(kmix, module).__all__ if name not in top)
+
+
+def test_the_api_lists_every_public_name_once():
+    text = (DOCS / "api" / "index.md").read_text()
+    listed = re.findall(r"^ +(kmix(?:\.\w+)+)$", text, flags=re.MULTILINE)
+    types = [f"kmix.typing.{name}" for name in kmix.typing.__all__]
+    listed += re.findall(r"^:::\{py:data\} (kmix\.typing\.\w+)", text, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(public_names())
+    assert set(types) <= set(listed)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="files are alike on every backend")
+def test_links_of_the_readme_go_to_the_site():
+    setup = configparser.ConfigParser()
+    setup.read(pages.ROOT / "setup.cfg")
+    site = dict(line.split(" = ") for line in setup["metadata"]["project_urls"].strip().splitlines())["Documentation"]
+    links = re.findall(r"\]\((\S+?)\)", (pages.ROOT / "README.md").read_text())
+    assert links
+    for link in links:
+        if link.startswith(site):
+            page, _, anchor = link.removeprefix(site).partition("#")
+            source = DOCS / (page.removesuffix(".html") + ".md" if page else "index.md")
+            assert source.exists() or page.startswith("gallery/"), link
+        else:
+            assert link.startswith("https://"), f"{link} works neither on the site nor in an index"
+
+
+if importlib.util.find_spec("docutils"):
+    import sys
+
+    sys.path.insert(0, str(DOCS / "_ext"))
+    import measured
+
+    def test_a_measured_table_is_that_of_the_file():
+        text = "a\n\n| method | x | y |\n| --- | --- | --- |\n| plain | 1 | 2 |\n| mixup | 3 | 4 |\n"
+        assert measured.table(text, ["mixup"], ["method", "y"]) == [
+            "| method | y |",
+            "| --- | --- |",
+            "| mixup | 4 |",
+        ]
+        with pytest.raises(ValueError, match="cutmix"):
+            measured.table(text, ["cutmix"])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="files are alike on every backend")
+@pytest.mark.parametrize("path", pages.pages(), ids=lambda path: str(path.relative_to(pages.ROOT)))
+def test_measured_numbers_come_from_result_files(path):
+    """No page but the results, whose test compares each table, has a mean and its spread by hand."""
+    if path.name == "results.md":
+        return
+    outside = re.sub(r"^:::\{measured\}.*?^:::$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^.*\d ± \d.*$", outside, flags=re.MULTILINE) == []
