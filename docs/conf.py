@@ -123,7 +123,7 @@ llms_txt_exclude = ["gallery/*"]
 llms_txt_description = (
     "Mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch. Conventions: lam is the share of the sample "
     "itself, and 1 - lam that of its partner. Labels come out as float32, and class ids are one-hot encoded with "
-    "num_classes. Batch before you mix. at_step(step, batch) is a pure function of the seed, the step and alpha; a call "
+    "num_classes. Batch before you mix. at_step(step, batch) is a pure function of seed, step and alpha; a call "
     "without a step counts. Under plain fit, mix in the pipeline; to mix in the training step, wrap the model in "
     "kmix.MixTrainer. Expected on validation data: plain inputs and class ids, with the same loss."
 )

@@ -457,6 +457,7 @@ def test_tracers_of_every_transformation_are_symbolic():
     assert all(kind.framework == "jax" and kind.xp is expected for kind in found)
 
 
+@pytest.mark.slow
 def test_tensors_of_pytorch_by_type():
     torch = pytest.importorskip("torch")
     expected = ("torch", False, KERAS if BACKEND == "torch" else NUMPY)

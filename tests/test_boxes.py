@@ -184,6 +184,7 @@ def batches(count, seed=0):
         yield step, FORMATS[step % 9], height, width, *scene(generator, height, width)
 
 
+@pytest.mark.fast("CutMix")
 @once
 @pytest.mark.parametrize("kind", ["CutMix", "Mosaic"])
 def test_a_thousand_scenes_show_what_their_pixels_show(kind):
@@ -203,7 +204,7 @@ def test_a_thousand_scenes_show_what_their_pixels_show(kind):
         assert_shown(mixed, expected, name, height, width)
 
 
-@pytest.mark.fast("Mosaic-numpy", "CutMix-numpy", "CutMix-native", "Mosaic-native")
+@pytest.mark.fast("Mosaic-numpy", "CutMix-numpy", "CutMix-native")
 @every_path
 @pytest.mark.parametrize("kind", ["CutMix", "Mosaic"])
 def test_every_path_shows_the_same_boxes(kind, path):
@@ -223,6 +224,7 @@ def test_a_thousand_blends_have_the_boxes_of_both():
         assert_blended("numpy", step, name, height, width, corners, labels)
 
 
+@pytest.mark.fast("numpy", "native")
 @every_path
 def test_a_blend_has_the_boxes_of_both(path):
     for step, name in enumerate(FORMATS[::3]):
@@ -471,7 +473,7 @@ def test_a_pipeline_of_keras():
     assert_valid(mixed["bounding_boxes"], mixed["images"].shape)
 
 
-@pytest.mark.fast("CutMix")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
 def test_a_trainer_passes_mixed_boxes_to_the_loss(kind):
     batch = detection_batch()

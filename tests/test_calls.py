@@ -256,6 +256,7 @@ def agree(model, expected):
             model(x, training=True)
 
 
+@pytest.mark.fast("mixup-*", "cutmix-functional", "choice-Sequential")
 @pytest.mark.parametrize("kind", MODELS)
 @every_layer
 def test_a_layer_in_a_model_is_the_identity_until_it_trains(kind, index, tmp_path):

@@ -212,7 +212,7 @@ def move(model, x, y, eps, batch_size=128):
     return attack(model, x, y, eps, bounds=None, from_logits=False, batch_size=batch_size)
 
 
-@pytest.mark.fast("1-activation-300", "3-layer-5", "4-logits-1", "4-activation-1")
+@pytest.mark.fast("4-activation-1")
 @pytest.mark.parametrize(
     ("classes", "last", "scale"),
     [
@@ -273,6 +273,7 @@ def test_an_activation_that_is_not_the_last_step_stays():
     np.testing.assert_allclose(move(model, x, y, 0.1, 8), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fgsm_of_soft_labels_attacks_their_class():
     x, model = RNG.random((9, 2, 3)).astype("float32"), linear(3)[0]
     y = RNG.dirichlet(np.ones(3), 9)
@@ -280,6 +281,7 @@ def test_fgsm_of_soft_labels_attacks_their_class():
     np.testing.assert_array_equal(soft.attacked["a"][0], hard.attacked["a"][0])
 
 
+@pytest.mark.slow
 def test_fgsm_moves_floats_and_uint8_but_no_ids():
     class Model(keras.Model):
         def call(self, x):
@@ -364,6 +366,7 @@ class Batches(keras.utils.PyDataset):
 X, Y = RNG.random((12, 2, 3)).astype("float32"), np.arange(12) % 3
 
 
+@pytest.mark.slow
 def test_all_kinds_of_models_and_inputs_agree():
     model, kernel, bias = linear(3)
     trainer = kmix.MixTrainer(model, mixer=kmix.MixUp(0.2))

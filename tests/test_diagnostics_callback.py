@@ -57,6 +57,7 @@ def test_the_figures():
     assert all(seconds > 0 for seconds in logs["diagnostics_seconds"])
 
 
+@pytest.mark.slow
 def test_training_is_as_without_it():
     found = []
     for callbacks in ([], [watch()]):
@@ -117,6 +118,7 @@ def test_the_inputs_have_the_key_of_the_layer():
     assert {"val_ece", "lam_mean", "label_entropy"} <= set(logs[0])
 
 
+@pytest.mark.fast("settings0", "settings4")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -138,6 +140,7 @@ def test_every_way_to_mix(settings):
     assert logs["label_entropy"][0] > 0
 
 
+@pytest.mark.slow
 def test_pictures_for_tensorboard(tmp_path):
     loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     trainer().fit(*data(), batch_size=32, epochs=2, verbose=0, callbacks=[watch(log_dir=tmp_path)])

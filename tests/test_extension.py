@@ -140,13 +140,14 @@ MIXERS = {
 }
 
 
-@pytest.mark.fast("RowMix", "partners by a score")
+@pytest.mark.fast("RowMix")
 @pytest.mark.parametrize("name", MIXERS)
 def test_what_comes_from_outside_keeps_the_contract(name):
     layer, batch = MIXERS[name]()
     check_mixer(layer, batch, FORMULAS)
 
 
+@pytest.mark.fast("numpy", "native")
 @pytest.mark.parametrize("path", CODE_PATHS)
 def test_partners_are_those_of_the_rule(path):
     """The mixed one-hot rows show who was mixed with whom."""
@@ -227,7 +228,7 @@ TRAINERS = {
 }
 
 
-@pytest.mark.fast("the mixer", "the score")
+@pytest.mark.fast("the mixer")
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_training_step_is_one_on_the_mixed_batch(name):
     mixer, settings, y = TRAINERS[name]()

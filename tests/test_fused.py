@@ -78,7 +78,7 @@ def test_both_ways_agree(kind, labels):
         assert_close(mixed, expected)
 
 
-@pytest.mark.fast("choice-uint8")
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,6 +91,7 @@ def test_both_ways_agree_in_every_dtype(kind, dtype):
         assert mixed[0].dtype.name == wanted
 
 
+@pytest.mark.slow
 def test_structures_go_through_as_they_are():
     y = {"kind": IDS, "value": WEIGHTS, "more": (LABELS["soft"],)}
     batch = ({"image": images(), "table": (WEIGHTS[:, None],)}, y, {"kind": WEIGHTS, "value": WEIGHTS, "more": WEIGHTS})
@@ -122,7 +123,7 @@ def test_all_sizes_but_that_of_the_batch_must_be_known(x, y, compiled):
     assert is_compiled(make("mixup"), x, y) == compiled
 
 
-@pytest.mark.fast("shape1", "shape5")
+@pytest.mark.fast("shape5")
 @once
 @pytest.mark.parametrize(
     "shape", [(SIZE, 28, 28, 1), (None, 28, 28, 1), (None, 5, 8, 8, 3), (None, 4, 1), (None, 0, 3), (None, 1)]
@@ -246,7 +247,7 @@ def traced(monkeypatch):
     return made
 
 
-@pytest.mark.fast("mixup")
+@pytest.mark.slow
 @once
 @pytest.mark.parametrize("kind", ["mixup", "choice"])
 def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):

@@ -23,6 +23,7 @@ def kinds(given):
     return groups
 
 
+@pytest.mark.fast("MixUp", "CutMix", "EmbeddingMixup", "RandomChoice")
 @pytest.mark.parametrize("kind", ["MixUp", "CutMix", "EmbeddingMixup", "RandomChoice", "MixTrainer"])
 def test_plans(kind):
     for case in kinds(cases(PLANS))[kind]:

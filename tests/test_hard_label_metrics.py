@@ -175,6 +175,7 @@ def test_metrics_in_a_training_on_mixed_batches():
     assert float(bare.result()) < 0.98
 
 
+@pytest.mark.slow
 def test_evaluate_and_the_names_are_those_of_the_bare_model():
     rng = np.random.default_rng(2)
     x, y = rng.random((N, 1)).astype("float32"), rng.random((N, 1)).astype("float32")
@@ -210,6 +211,7 @@ def test_callbacks_tell_that_more_is_better():
     assert stop.best == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_saved_trainer_has_the_metrics(tmp_path):
     x, y = batch(perfect=False)
     trainer = trainer_on([metrics.Precision(thresholds=0.3, name="p"), "AUC"])

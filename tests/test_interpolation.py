@@ -98,6 +98,7 @@ def text_model(mixing):
     return keras.Model(ids, tail[1](tail[0](kmix.EmbeddingMixup(0.2, name="mixup")(embed(ids)))))
 
 
+@pytest.mark.fast("True-mixup", "False-embed")
 @pytest.mark.parametrize(("mixing", "name"), [(False, "embed"), (True, "embed"), (True, "mixup")])
 def test_padding_masks_are_united_between_the_ends(mixing, name):
     generator, y = np.random.default_rng(2), data()[1]
@@ -120,6 +121,7 @@ def test_padding_masks_are_united_between_the_ends(mixing, name):
         np.testing.assert_allclose(norm, expected.mean(), rtol=1e-4)
 
 
+@pytest.mark.fast("Attention")
 @pytest.mark.parametrize("kind", ["MultiHeadAttention", "Attention", "AdditiveAttention", "LSTM"])
 def test_layers_that_read_the_mask_when_they_run(kind):
     keras.utils.set_random_seed(1)

@@ -110,6 +110,7 @@ def unknown(*known):
     return tf.data.Dataset.from_generator(lambda: iter([batch]), output_signature=spec), batch
 
 
+@pytest.mark.fast("*(None, 10), (None, None))-cutmix")
 @pytest.mark.parametrize("make", [cutmix, mosaic, choice])
 @pytest.mark.parametrize(
     "sizes", [((H, W), (None, None)), ((None, None), (None, H * W)), ((None, W), (None, None))], ids=str

@@ -108,6 +108,7 @@ def test_a_loop_over_numpy_batches():
     assert_same_bytes(run("NumPy, any iterable", batches=map(loaders.images, range(BATCHES))))
 
 
+@pytest.mark.slow
 def test_tf_data_twice():
     """TensorFlow rounds a blend in its own way, and always in the same."""
     assert_same_bytes(in_tf_data(), expected=in_tf_data())
@@ -142,6 +143,7 @@ def torch_loader(dataset, workers, **names):
     return run("PyTorch `DataLoader`", DataLoader=make, dataset=dataset, sampler=sampler, **names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=torch_workers)])
 def test_pytorch(workers):
     assert_same_bytes(torch_loader(loaders.Images(), workers))

@@ -294,6 +294,7 @@ def test_one_loss_and_metric_for_soft_training_and_integer_validation():
     np.testing.assert_allclose(history["val_loss"][-1], crossentropy(one_hot(y, 2), predicted).mean(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_loss_and_metric_for_pairs_and_integer_validation():
     """Training on pairs equals training on dense labels; the validation data keep their ids."""
     x = np.random.default_rng(2).normal(size=(60, 4)).astype("float32")
@@ -589,6 +590,7 @@ def test_labels_of_no_known_form(jit_compile, shape):
                 function(y, p)
 
 
+@pytest.mark.slow
 @in_graphs
 def test_resolved_labels_have_a_static_shape():
     import tensorflow as tf
@@ -762,6 +764,7 @@ def token_model(form):
     return model
 
 
+@pytest.mark.fast("ignored-evaluate", "ids-fit")
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("form", ["ids", "ignored", "soft"])
 def test_padding_does_not_count(form, method):

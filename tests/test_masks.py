@@ -365,7 +365,7 @@ def test_weights_of_images_count_for_their_pixels():
     assert ours == pytest.approx((rows * weights[:, None, None]).mean(), rel=1e-5)
 
 
-@pytest.mark.fast("CutMix")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "RandomChoice", "Mosaic"])
 def test_a_trainer_learns_masks(kind):
     settings = {"num_classes": CLASSES, "ignore_class": 255}

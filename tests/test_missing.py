@@ -104,6 +104,7 @@ def mosaic():
     return kmix.Mosaic(target=Labels(nan_is_missing=True), data_format="channels_last", seed=1)
 
 
+@pytest.mark.fast("mixup")
 @pytest.mark.parametrize("make", [mixup, mosaic])
 def test_the_promises_hold(make):
     batch = (X, Y) if make is mixup else (GENERATOR.random((N, 4, 4, 1)).astype("float32"), Y)

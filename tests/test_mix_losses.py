@@ -66,7 +66,7 @@ WAYS = {
 }
 
 
-@pytest.mark.fast("places-True", "choice-False")
+@pytest.mark.fast("places-True")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_sparse_loss_trains_as_the_soft_loss_on_mixed_labels(way, weighted):
@@ -383,6 +383,7 @@ def test_labels_that_would_have_to_be_pasted_are_refused_though_losses_are_mixed
     assert np.isfinite(step(kept, x, y)["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
 def test_a_column_for_each_position_is_refused_though_losses_are_mixed(dtype):
     x = GENERATOR.random((N, 4, 4, 1)).astype("float32")

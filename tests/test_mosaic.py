@@ -78,7 +78,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.fast("ids", "two labels")
+@pytest.mark.fast("ids")
 @pytest.mark.parametrize("name", BATCHES)
 def test_the_layer_keeps_the_promises_of_every_mixer(name):
     mixer, batch = BATCHES[name]()
@@ -88,7 +88,7 @@ def test_the_layer_keeps_the_promises_of_every_mixer(name):
             promise(mixer, batch)
 
 
-@pytest.mark.fast("*numpy", "*native", "channels_last-tfdata")
+@pytest.mark.fast("*numpy", "*native")
 @every_path
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_every_pixel_label_and_weight(data_format, path):
@@ -215,7 +215,7 @@ def test_a_target_for_two_partners_is_refused():
             layer(target=target)
 
 
-@pytest.mark.fast("11-numpy", "22-native", "47-numpy", "11-tfdata")
+@pytest.mark.fast("11-numpy", "22-native", "47-numpy")
 @every_path
 @pytest.mark.parametrize("size", [11, 22, 47])
 def test_a_sample_that_is_not_mixed_keeps_its_label_and_boxes_exactly(size, path):

@@ -58,7 +58,7 @@ AUGMENT = {
 }
 
 
-@pytest.mark.fast("RandomErasing", "RandomCrop")
+@pytest.mark.fast("RandomCrop")
 @pytest.mark.parametrize("name", AUGMENT)
 def test_keras_augments_the_inputs_alone(name):
     """The labels never see Keras, and keep their dtype."""
@@ -78,7 +78,7 @@ CASTS = {
 }
 
 
-@pytest.mark.fast("cast back")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASTS)
 def test_keras_layers_on_dictionaries(name):
     """In tf.data they cast class ids to float, which kmix refuses."""

@@ -67,6 +67,7 @@ def encoded(y, num_classes):
     return y if num_classes is None else oracle.one_hot(y, num_classes)
 
 
+@pytest.mark.fast("*numpy", "*native", "tuple-tfdata")
 @pytest.mark.parametrize(
     ("name", "path"),
     [(name, path) for i, name in enumerate(STRUCTURES) for path in dict.fromkeys(("numpy", CODE_PATHS[i % 3]))],
@@ -84,6 +85,7 @@ def test_a_number_of_classes_for_each_output(name, path):
         assert_near(ours, expected)
 
 
+@pytest.mark.slow
 @every_path
 def test_several_numbers_with_weights_and_in_a_dictionary(path):
     num_classes, y = STRUCTURES["dictionary"]
@@ -177,7 +179,7 @@ def test_two_outputs_in_fit(make):
     assert logged == pytest.approx(sum(losses), rel=1e-4)
 
 
-@pytest.mark.fast("uint8-255")
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "value"), [("uint8", 255), ("int32", -1), ("int64", -100)])
 def test_ids_of_no_class_are_refused(dtype, value):
     y, w = ids().astype(dtype), np.ones(6, "float32")

@@ -358,6 +358,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.fast("PyDataset")
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
 def test_fit_goes_on_after_it_was_broken_off(kind):
     numbering = kmix.data.Numbering()
@@ -381,6 +382,7 @@ class Saver(keras.callbacks.Callback):
             self.state = self.numbering.state_dict()
 
 
+@pytest.mark.fast("PyDataset")
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
 def test_a_state_saved_in_the_middle_of_an_epoch_of_fit(kind):
     numbering = kmix.data.Numbering()
@@ -434,6 +436,7 @@ every_kind = pytest.mark.parametrize("kind", ["tf.data", "PyDataset", "generator
 ended = pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
 
 
+@pytest.mark.fast("generator", "tf.data")
 @ended
 @every_kind
 def test_a_loop_after_fit_counts(kind):
@@ -447,6 +450,7 @@ def test_a_loop_after_fit_counts(kind):
     assert run.step == resumed.step == 17
 
 
+@pytest.mark.fast("PyDataset")
 @ended
 @every_kind
 def test_fit_goes_on_after_a_loop_whose_state_nobody_asked_for(kind):
@@ -454,6 +458,7 @@ def test_fit_goes_on_after_a_loop_whose_state_nobody_asked_for(kind):
     assert run.fit() + run.loop() + run.fit() == list(range(3 * BATCHES))
 
 
+@pytest.mark.fast("False-tf.data", "True-PyDataset")
 @ended
 @every_kind
 @pytest.mark.parametrize("asked", [False, True])
@@ -508,6 +513,7 @@ def test_a_second_fit_on_one_generator():
 
 
 # Keras warns at the end of every data set of unknown length.
+@pytest.mark.fast("rebatch", "halves")
 @ended
 @pytest.mark.parametrize("kind", ["unbatch", "rebatch", "pairs", "halves", "unknown"])
 def test_batches_regrouped_after_mixing(kind):
@@ -748,6 +754,7 @@ def test_an_item_of_mixed_batches_is_a_batch(item):
 # Replicas.
 
 
+@pytest.mark.fast("*native", "*numpy")
 @pytest.mark.parametrize("path", ["numpy", "native", "tfdata"])
 def test_replicas_draw_different_plans(path):
     layer, given = mixup(), loaders.batch(0)

@@ -238,6 +238,7 @@ def test_masks_of_the_user_at_a_place(form):
 SHARED = [-10.0, -99.0, -0.1, 0.3, 77.0, 1e30, 1e-30]
 
 
+@pytest.mark.fast("*numpy", "*native", "mixup-float16-tfdata")
 @pytest.mark.xla  # which may multiply and add at once
 @every_path
 @pytest.mark.parametrize(

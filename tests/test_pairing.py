@@ -147,7 +147,7 @@ LABELS = {
 }
 
 
-@pytest.mark.fast("columns-2.0-True", "one-0.5-False", "all the same-0.5-False")
+@pytest.mark.fast("one-0.5-False")
 @pytest.mark.parametrize(("bandwidth", "others"), [(0.5, False), (2.0, True)])
 @pytest.mark.parametrize("name", LABELS)
 def test_the_frequencies_of_partners_are_gaussian(name, bandwidth, others):
@@ -357,6 +357,7 @@ def with_partner(path, layer, step, batch, partner):
     return to_numpy(next(iter(mapped)))
 
 
+@pytest.mark.fast("*numpy", "*native", "mixup-soft-tfdata", "cutmix-dense-tfdata")
 @every_path
 @pytest.mark.parametrize("form", ["dense", "pair", "soft"])
 @pytest.mark.parametrize("make", [mixup, cutmix])
@@ -545,6 +546,7 @@ def test_second_batches_that_a_layer_cannot_take():
 # Clean samples. `check_mixer` also compares them for every mixer and every kind of target.
 
 
+@pytest.mark.fast("pairs")
 @pytest.mark.parametrize(
     "settings",
     [{}, {"target": LabelPairs(5)}, {"pairing": RandomPairs(allow_self=False), "dtype": "float16"}],

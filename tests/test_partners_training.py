@@ -14,7 +14,7 @@ N = 8
 every_way = pytest.mark.parametrize("way", steps.WAYS)
 
 
-@pytest.mark.fast("False-places", "True-mixer", "False-placed")
+@pytest.mark.fast("False-placed")
 @every_way
 @pytest.mark.parametrize("weighted", [False, True])
 def test_clean_samples_beside_the_mixed_ones(way, weighted):
@@ -57,7 +57,7 @@ def losses_of(trainer, x, y, w, plan, clean=False):
     return np.mean(weights * np.mean(np.square(labels - predicted), axis=-1))
 
 
-@pytest.mark.fast("True-places", "False-mixer", "True-placed")
+@pytest.mark.fast("True-places")
 @every_way
 @pytest.mark.parametrize("clean", [False, True])
 def test_partners_by_label(way, clean):

@@ -346,6 +346,7 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_works_where_nothing_but_the_backend_can_be_imported():
     others = [name for name in ("tensorflow", "jax", "torch") if name != BACKEND]
     blocked = [*others, "matplotlib", "sklearn", "pandas", "grain", "keras_cv"]

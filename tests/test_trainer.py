@@ -120,7 +120,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
     assert choices == {0, 1}
 
 
-@pytest.mark.fast("tokens-places-weighted", "sentences-placed-", "tokens-sequential-", "sentences-places-")
+@pytest.mark.fast("tokens-places-weighted", "sentences-placed-")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize("way", ["placed", "sequential", "places"])
 @pytest.mark.parametrize("pooled", [False, True], ids=["tokens", "sentences"])
@@ -167,7 +167,7 @@ def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
         np.testing.assert_allclose(trained, expected, atol=1e-5)
 
 
-@pytest.mark.fast("False-weighted", "True-")
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize("nested", [False, True])
 def test_steps_of_manifold_mixup_mix_at_the_place_that_was_drawn(nested, weights):

@@ -71,6 +71,7 @@ class Killed(BaseException):
     """What a simulated kill raises, which nothing catches."""
 
 
+@pytest.mark.fast("before the last move-*")
 @every_file
 @pytest.mark.parametrize("point", ["before the state", "before the first move", "before the last move"])
 def test_a_process_killed_while_it_saves_leaves_no_file_without_its_state(name, settings, point, tmp_path, monkeypatch):
@@ -167,6 +168,7 @@ class Stop(keras.callbacks.Callback):
             raise Interrupted
 
 
+@pytest.mark.slow
 def test_backup_and_restore_refuses_a_file_without_its_state(tmp_path):
     path = tmp_path / "latest.weights.h5"
     fit = {"epochs": 4, "batch_size": 6, "shuffle": False, "verbose": 0}

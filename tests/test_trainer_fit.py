@@ -76,7 +76,7 @@ def as_generator():
     return (batches(),), {"steps_per_epoch": 3}
 
 
-@pytest.mark.fast("as_numpy", "as_tf_data", "as_py_dataset")
+@pytest.mark.fast("as_numpy", "as_tf_data")
 @pytest.mark.parametrize("kind", [as_numpy, as_tf_data, as_grain, as_py_dataset, as_torch_loader, as_generator])
 def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
     mix, model = mixup(), linear(X.shape[1:])
@@ -263,7 +263,7 @@ def test_kinds_of_labels(y, loss):
     assert logged == pytest.approx(float(keras.ops.mean(keras.losses.get(loss)(mixed[1], predicted))), rel=1e-4)
 
 
-@pytest.mark.fast("weighted")
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, np.linspace(0.5, 2.0, 24, dtype="float32")], ids=["", "weighted"])
 def test_pairs_train_as_dense_labels_do(weights):
     models = [linear(X.shape[1:]) for _ in range(2)]
@@ -308,7 +308,7 @@ def deep(dropout=0.0):
     return keras.Model(inputs, keras.layers.Dense(CLASSES, name="top")(tensor))
 
 
-@pytest.mark.fast("places")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -104,6 +104,7 @@ def test_backup_and_restore_with_a_choice_and_a_schedule_is_bitwise(tmp_path):
     assert_same_weights(resumed.model, whole.model)
 
 
+@pytest.mark.slow
 def test_freezing_and_unfreezing():
     x, y = data(12, (5,)), ids(12)
     trainer = trainer_of(deep(), rate=0.5)

@@ -47,7 +47,7 @@ def of_keras(make, y, p, weights=None):
     return to_numpy(metric.result())
 
 
-@pytest.mark.fast("one column")
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")  # BinaryIoU of Keras on JAX
 @pytest.mark.parametrize("columns", ["one column", "one-hot"])
 def test_metrics_see_hard_labels_in_a_training_step(columns):

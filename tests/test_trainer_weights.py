@@ -142,6 +142,7 @@ def test_the_weights_of_a_trainer_are_those_of_its_model():
     assert trainer.alpha == 1.0
 
 
+@pytest.mark.slow
 def test_what_a_model_file_keeps(tmp_path):
     x, y = data(12, (5,)), ids(12)
     trainer = of_kind("choice")
