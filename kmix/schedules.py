@@ -61,8 +61,8 @@ class Constant(Schedule):
         ValueError: if the value is negative or not finite.
 
     Example:
-    >>> kmix.schedules.Constant(0.4)(1000)
-    0.4
+        >>> kmix.schedules.Constant(0.4)(1000)
+        0.4
     """
 
     _arguments = ("value",)
@@ -89,8 +89,8 @@ class Polynomial(Schedule):
         ValueError: if a value is negative, or the steps are not as described.
 
     Example:
-    >>> kmix.schedules.Polynomial(1.0, 0.0, transition_steps=10, power=2.0)(5)
-    0.25
+        >>> kmix.schedules.Polynomial(1.0, 0.0, transition_steps=10, power=2.0)(5)
+        0.25
     """
 
     _arguments: tuple[str, ...] = ("init_value", "end_value", "transition_steps", "transition_begin", "power")
@@ -130,9 +130,9 @@ class Linear(Polynomial):
         transition_begin: Step at which it begins. Defaults to 0.
 
     Example:
-    >>> warm_up = kmix.schedules.Linear(0.0, 0.4, transition_steps=10)
-    >>> [round(warm_up(step), 2) for step in (0, 5, 10, 20)]
-    [0.0, 0.2, 0.4, 0.4]
+        >>> warm_up = kmix.schedules.Linear(0.0, 0.4, transition_steps=10)
+        >>> [round(warm_up(step), 2) for step in (0, 5, 10, 20)]
+        [0.0, 0.2, 0.4, 0.4]
     """
 
     _arguments = ("init_value", "end_value", "transition_steps", "transition_begin")
@@ -156,8 +156,8 @@ class Cosine(Linear):
         https://arxiv.org/abs/1608.03983
 
     Example:
-    >>> kmix.schedules.Cosine(1.0, 0.0, transition_steps=10)(5)
-    0.5
+        >>> kmix.schedules.Cosine(1.0, 0.0, transition_steps=10)(5)
+        0.5
     """
 
     def _remaining(self, xp, progress):
@@ -232,9 +232,9 @@ class Piecewise(Join):
         ValueError: if a value is negative, or the steps are not as described.
 
     Example:
-    >>> alpha = kmix.schedules.Piecewise([0.2, 0.4, 0.0], boundaries=[10, 20])
-    >>> [alpha(step) for step in (9, 10, 20)]
-    [0.2, 0.4, 0.0]
+        >>> alpha = kmix.schedules.Piecewise([0.2, 0.4, 0.0], boundaries=[10, 20])
+        >>> [alpha(step) for step in (9, 10, 20)]
+        [0.2, 0.4, 0.0]
     """
 
     _arguments = ("values", "boundaries")

@@ -1,4 +1,4 @@
-"""The Python blocks of a page of the documentation, run in order in one fresh namespace, as a reader would run them.
+"""The Python blocks of a page of the documentation (the README is one), run in order in one fresh namespace, as a reader would run them.
 
 The front matter of a page says what it needs:
 

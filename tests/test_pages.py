@@ -14,7 +14,9 @@ import kmix
 
 BACKEND = keras.backend.backend()
 DOCS = pages.DOCS
-HAS_CODE = [path for path in pages.pages() if list(pages.blocks(path.read_text()))]
+README = pages.ROOT / "README.md"
+PAGES = [README, *pages.pages()]
+HAS_CODE = [path for path in PAGES if list(pages.blocks(path.read_text()))]
 
 
 def case(path):
@@ -37,7 +39,7 @@ def test_the_code_of_a_page_runs(path, tmp_path, monkeypatch):
     pages.run(path)
 
 
-@pytest.mark.parametrize("path", pages.pages(), ids=lambda path: str(path.relative_to(pages.ROOT)))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(pages.ROOT)))
 def test_pages_are_well_formed(path):
     text = path.read_text()
     assert re.search(r"^# \S", re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL), flags=re.MULTILINE)
@@ -71,10 +73,12 @@ def test_links_of_the_readme_go_to_the_site():
     setup = configparser.ConfigParser()
     setup.read(pages.ROOT / "setup.cfg")
     site = dict(line.split(" = ") for line in setup["metadata"]["project_urls"].strip().splitlines())["Documentation"]
-    links = re.findall(r"\]\((\S+?)\)", (pages.ROOT / "README.md").read_text())
-    assert links
+    links = re.findall(r"(?:\]\(|src=\"|srcset=\")(\S+?)[)\"]", README.read_text())
+    assert len(links) > 5
     for link in links:
-        if link.startswith(site):
+        if link.startswith(f"{site}_static/"):
+            assert (DOCS / link.removeprefix(site)).exists(), link
+        elif link.startswith(site):
             page = link.removeprefix(site).partition("#")[0]
             source = DOCS / (page.removesuffix(".html") + ".md" if page else "index.md")
             assert source.exists() or page.startswith("gallery/"), link
@@ -93,7 +97,7 @@ def test_a_measured_table_is_that_of_the_file(monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="files are alike on every backend")
-@pytest.mark.parametrize("path", pages.pages(), ids=lambda path: str(path.relative_to(pages.ROOT)))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(pages.ROOT)))
 def test_measured_numbers_come_from_result_files(path):
     """No page but the results, whose test compares each table, has a mean and its spread by hand."""
     if path.name == "results.md":

@@ -79,25 +79,3 @@ def test_a_changed_number_is_noticed(path, page):
     result = json.loads(path.read_text())
     number = re.search(r"\d+\.\d", tables.markdown(result))[0]
     assert missing(result, page.replace(number, "98.76")) != []
-
-
-def test_the_readme_says_what_the_result_file_says():
-    text = (ROOT / "README.md").read_text()
-    lines = tables.markdown(tables.read()["noisy_labels.json"]).splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    known = {(row[3], row[5]) for row in rows if row[0] == "50 %"}
-    section = text[text.index("examples/experiments/") : text.index("docs/about/results.md) has all of it")]
-    shown = [
-        tuple(cell.strip() for cell in line.strip("|").split("|")[1:]) for line in section.splitlines() if "±" in line
-    ]
-    assert len(shown) == 5
-    assert set(shown) <= known
-
-
-def test_the_readme_shows_what_the_comparison_printed():
-    text = (ROOT / "README.md").read_text()
-    shown = text[text.index(" score               model") : text.index("That is `examples/does_it_help.py`")]
-    printed = (EXPERIMENTS / "results" / "does_it_help.txt").read_text().splitlines()
-    lines = [line for line in shown.replace("```", "").splitlines() if line.strip() not in ("", "...")]
-    assert len(lines) > 5
-    assert [line for line in lines if line not in printed] == []

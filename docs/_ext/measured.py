@@ -6,8 +6,8 @@
     :::
 
 A result file is the JSON of an experiment, the printed output of an example (`.txt`), or a Markdown file, of which
-`:section:` names a part. `:rows:` keeps the rows that hold one of the texts (separated by `|`), `:columns:` keeps
-columns, by their titles (separated by `|`). Of a `.txt` file, `:lines:` keeps the lines that hold one of the texts.
+`:section:` names a part. `:rows:` keeps the rows with a cell of that text, such as `plain | 50 % & MixUp(8)`;
+`:columns:` keeps columns, by their titles (separated by `|`). Of a `.txt` file, `:lines:` keeps the lines that hold one of the texts.
 Below the table stands the command that wrote it.
 """
 
@@ -30,6 +30,11 @@ def _split(text):
 
 def _cells(line):
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _holds(row, name):
+    """Whether a row has all cells that `name` joins by `&`."""
+    return all(cell.strip() in row for cell in name.split("&"))
 
 
 def section(text, name):
@@ -59,8 +64,8 @@ def table(text, rows=None, columns=None):
     last = next((number for number in range(first, len(lines)) if not lines[number].startswith("|")), len(lines))
     head, _, *body = map(_cells, lines[first:last])
     if rows is not None:
-        kept = [row for row in body if any(name in row for name in rows)]
-        missing = [name for name in rows if not any(name in row for row in body)]
+        kept = [row for row in body if any(_holds(row, name) for name in rows)]
+        missing = [name for name in rows if not any(_holds(row, name) for row in body)]
         if missing:
             raise ValueError(f"no row with {missing}")
         body = kept

@@ -23,12 +23,12 @@ def input_gradient(function, variables=None):
         does not hold floats.
 
     Example:
-    >>> from kmix._backend.gradients import input_gradient
-    >>> x = {"a": np.array([1.0, 2.0], "float32"), "ids": np.array([1, 0])}
-    >>> gradient = input_gradient(lambda x, scale: keras.ops.sum(scale * x["a"] ** 2))
-    >>> found = gradient(x, np.array([1.0, 10.0], "float32"))
-    >>> keras.ops.convert_to_numpy(found["a"]).tolist(), found["ids"]
-    ([2.0, 40.0], None)
+        >>> from kmix._backend.gradients import input_gradient
+        >>> x = {"a": np.array([1.0, 2.0], "float32"), "ids": np.array([1, 0])}
+        >>> gradient = input_gradient(lambda x, scale: keras.ops.sum(scale * x["a"] ** 2))
+        >>> found = gradient(x, np.array([1.0, 10.0], "float32"))
+        >>> keras.ops.convert_to_numpy(found["a"]).tolist(), found["ids"]
+        ([2.0, 40.0], None)
     """
 
     def of_floats(floats, x, more):

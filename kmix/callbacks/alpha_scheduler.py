@@ -33,11 +33,11 @@ class AlphaScheduler(keras.callbacks.Callback):
         TypeError: if a layer has no alpha, or the schedule is not callable or does not return a number.
 
     Example:
-    >>> mixup = kmix.MixUp(0.2, num_classes=10)
-    >>> callback = kmix.callbacks.AlphaScheduler(mixup, kmix.schedules.Linear(0.4, 0.0, 20))
-    >>> callback.on_epoch_begin(10)
-    >>> mixup.alpha
-    0.2
+        >>> mixup = kmix.MixUp(0.2, num_classes=10)
+        >>> callback = kmix.callbacks.AlphaScheduler(mixup, kmix.schedules.Linear(0.4, 0.0, 20))
+        >>> callback.on_epoch_begin(10)
+        >>> mixup.alpha
+        0.2
     """
 
     def __init__(self, layers: Any, schedule: Callable[[Any], Any], *, unit: Literal["epoch", "batch"] = "epoch"):

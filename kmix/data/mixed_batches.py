@@ -23,12 +23,12 @@ class MixedBatches:
         TypeError: if `dataset` has no `__getitem__`, or if `function` or `collate_fn` cannot be called.
 
     Example:
-    >>> import torch  # doctest: +SKIP
-    >>> from torch.utils.data import BatchSampler, DataLoader, RandomSampler  # doctest: +SKIP
-    >>> numbering = kmix.data.Numbering()
-    >>> mixed = kmix.data.MixedBatches(dataset, mixup.at_step)  # doctest: +SKIP
-    >>> batches = BatchSampler(RandomSampler(dataset), batch_size=128, drop_last=True)  # doctest: +SKIP
-    >>> loader = DataLoader(mixed, sampler=numbering(batches), batch_size=None, num_workers=2)  # doctest: +SKIP
+        >>> import torch  # doctest: +SKIP
+        >>> from torch.utils.data import BatchSampler, DataLoader, RandomSampler  # doctest: +SKIP
+        >>> numbering = kmix.data.Numbering()
+        >>> mixed = kmix.data.MixedBatches(dataset, mixup.at_step)  # doctest: +SKIP
+        >>> batches = BatchSampler(RandomSampler(dataset), batch_size=128, drop_last=True)  # doctest: +SKIP
+        >>> loader = DataLoader(mixed, sampler=numbering(batches), batch_size=None, num_workers=2)  # doctest: +SKIP
     """
 
     def __init__(self, dataset: Any, function: Callable[[int, Any], Any], *, collate_fn: Callable | None = None):

@@ -37,11 +37,11 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
         TypeError: if `plan` is not a `MixPlan`.
 
     Example:
-    >>> from kmix.mixing import mix_inputs
-    >>> plan = kmix.MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
-    >>> mix_inputs(np.array([[4.0], [8.0]]), plan)
-    array([[5.],
-           [8.]])
+        >>> from kmix.mixing import mix_inputs
+        >>> plan = kmix.MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+        >>> mix_inputs(np.array([[4.0], [8.0]]), plan)
+        array([[5.],
+               [8.]])
     """
     if not isinstance(plan, MixPlan):
         _checks.fail("`plan` must be a `kmix.MixPlan`.", f"plan={plan!r}", "Draw one: `layer.plan(...)`.", TypeError)

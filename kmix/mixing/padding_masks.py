@@ -15,11 +15,11 @@ def mix_masks(mask, plan):
         Tensor of the same shape and dtype, `mask | mask[permutation]`; a sample with `lam = 1` keeps its own.
 
     Example:
-    >>> from kmix.mixing.padding_masks import mix_masks
-    >>> plan = kmix.MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
-    >>> mix_masks(np.array([[True, False], [True, True]]), plan)
-    array([[ True,  True],
-           [ True,  True]])
+        >>> from kmix.mixing.padding_masks import mix_masks
+        >>> plan = kmix.MixPlan(lam=np.array([0.75, 1.0], "float32"), permutation=np.array([1, 0]))
+        >>> mix_masks(np.array([[True, False], [True, True]]), plan)
+        array([[ True,  True],
+               [ True,  True]])
     """
     xp = _backend.namespace(mask, plan.lam)
     mask, lam, dtype = xp.asarray(mask), xp.asarray(plan.lam), _backend.dtype(mask)

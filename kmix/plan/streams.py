@@ -24,9 +24,9 @@ def reserve(owner, first, count=16):
         TypeError: if an argument has a wrong type.
 
     Example:
-    >>> from kmix.plan import streams
-    >>> streams.reserve("MyMix", 1024)
-    1024
+        >>> from kmix.plan import streams
+        >>> streams.reserve("MyMix", 1024)
+        1024
     """
     if not isinstance(owner, str) or not owner:
         _checks.fail("`owner` must be the name of a mixer.", f"owner={owner!r}", 'For example `"MyMix"`.', TypeError)

@@ -123,7 +123,7 @@ class Target(Settings):
         raise NotImplementedError(f"{type(self).__name__} must implement `mix`.")
 
     def spec(self, y, weight, info):
-        """Return the mixed target and its sample weights as symbolic tensors of Keras. By default with the shapes of both.
+        """Return the mixed target and its sample weights as symbolic tensors. By default, both keep their shapes.
 
         `weight` as it was given stands for sample weights that `encode` returns as they were given.
 
