@@ -1,4 +1,4 @@
-"""The Python blocks of a page of the documentation (the README is one), run in order in one fresh namespace, as a reader would run them.
+"""The Python blocks of a page of the documentation, or of the README, run in order in one fresh namespace.
 
 The front matter of a page says what it needs:
 
@@ -8,10 +8,12 @@ The front matter of a page says what it needs:
     slow: true                   # only in `make test-all`
     ---
 
-A block whose fence has another name than `python`, such as `text` or `console`, is not run. Numbers of epochs are cut
-to 1, and pretrained weights are not loaded.
+A `text` block that follows a `python` block is what it prints. Other blocks, such as `console`, are not run. Numbers of
+epochs are cut to 1, and pretrained weights are not loaded.
 """
 
+import contextlib
+import io
 import pathlib
 import re
 
@@ -41,16 +43,22 @@ def front_matter(text):
 
 
 def blocks(text):
-    """The Python blocks of a page: `(first line, code)`."""
-    for found in re.finditer(r"^```\{?(?:python|code-block\} python)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
-        yield text[: found.start(1)].count("\n"), found[1]
+    """The Python blocks of a page: `(first line, code, output)`, where a `text` block that follows is the output."""
+    fence = r"^```python\n(.*?)^```$(?:\s*^```text\n(.*?)^```$)?"
+    for found in re.finditer(fence, text, flags=re.DOTALL | re.MULTILINE):
+        yield text[: found.start(1)].count("\n"), found[1], found[2]
 
 
 def run(path):
-    """Run a page. A traceback shows the line of the page."""
+    """Run a page, and compare what it prints with what it shows. A traceback shows the line of the page."""
     names = {"__name__": "__main__"}
-    for line, code in blocks(path.read_text()):
+    for line, code, output in blocks(path.read_text()):
         for pattern, smaller in SMALLER:
             code = re.sub(pattern, smaller, code)
-        exec(compile("\n" * line + code, str(path), "exec"), names)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\n" * line + code, str(path), "exec"), names)
+        if output is not None:
+            shown = [row.rstrip() for row in output.rstrip().splitlines()]
+            assert [row.rstrip() for row in printed.getvalue().rstrip().splitlines()] == shown, f"{path.name}:{line}"
     return names

@@ -44,7 +44,7 @@ def test_pages_are_well_formed(path):
     text = path.read_text()
     assert re.search(r"^# \S", re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL), flags=re.MULTILINE)
     assert set(pages.front_matter(text)) <= {"needs", "backends", "slow"}
-    for first, code in pages.blocks(text):
+    for first, code, _ in pages.blocks(text):
         ast.parse(code)
         for number, line in enumerate(code.splitlines(), first + 1):
             assert len(line) <= pages.WIDTH, f"{path.name}:{number} is too long for the column"
