@@ -88,7 +88,8 @@ class Measured(Directive):
             text, command = read(path, self.options.get("section"))
             if path.suffix == ".txt":
                 kept = self.options.get("lines")
-                lines = [line for line in text.splitlines() if not line.startswith("$ ")]
+                # Without the command, and without the bar of the progress.
+                lines = [line for line in text.splitlines() if not re.search(r"^\$ |━ +\d+%", line)]
                 lines = [line for line in lines if kept is None or any(one in line for one in kept)]
                 content = ["```text", *lines, "```"]
             else:
