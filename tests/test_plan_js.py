@@ -154,6 +154,12 @@ def test_the_code_to_copy_is_short(script):
     assert code == "layer = kmix.CutMix(1.0, seed=2)\nplan = layer.plan(step=0, batch_size=6)"
 
 
+def test_the_page_is_javascript():
+    page = SCRIPT.with_name("explorer.js").read_text()
+    # Without a page it returns at once.
+    quickjs.Context().eval(f"globalThis.document = {{ getElementById: () => null }}; {page}")
+
+
 def test_an_unknown_mixer_is_an_error(script):
     with pytest.raises(quickjs.JSException, match="kmix has no mixer Mixup"):
         script("plan", ["Mixup", {"seed": 1}], {"step": 0, "batch_size": 1})

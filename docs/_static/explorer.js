@@ -11,7 +11,7 @@
   const LARGEST_WORD = 2 ** 32 - 1;
   const ALPHAS = [0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 2, 5, 10];
   const DEFAULT_ALPHA = { MixUp: 0.2, CutMix: 1, Mosaic: 1, EmbeddingMixup: 0.2, RandomChoice: 0.4 };
-  const DEFAULTS = { mixer: "MixUp", seed: 1, step: 0, alpha: 0.2, batch: 6, rate: 1, per: "sample", half: 0, replica: 0 };
+  const DEFAULTS = { mixer: "MixUp", seed: 2730, step: 0, alpha: 0.2, batch: 6, rate: 1, per: "sample", half: 0, replica: 0 };
   const LIMITS = {
     seed: [0, LARGEST_WORD], step: [0, LARGEST_WORD], alpha: [0, 1000], batch: [1, 12], rate: [0, 1], replica: [0, 65535],
   };
@@ -151,6 +151,8 @@
     return [...weights].filter(([, weight]) => weight > 0);
   }
 
+  const isOwnPartner = (plan, i) => !plan.partners && plan.permutation[i] === i;
+
   function address(pixels, tokens) {
     const made = canvas(), pen = made.getContext("2d");
     pen.putImageData(new ImageData(pixels, SIZE, SIZE), 0, 0);
@@ -199,7 +201,15 @@
     return given;
   }
 
+  let waiting = null;
+  // Browsers limit how often an address may change, so a slider that is dragged writes it when it rests.
+  function toAddressSoon() {
+    clearTimeout(waiting);
+    waiting = setTimeout(toAddress, 100);
+  }
+
   function toAddress() {
+    clearTimeout(waiting);
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries(state)) {
       if (value !== (name === "alpha" ? DEFAULT_ALPHA[state.mixer] : DEFAULTS[name])) query.set(name, value);
@@ -208,7 +218,7 @@
     try {
       history.replaceState(null, "", location.pathname + (text && "?" + text) + location.hash);
     } catch {
-      // Browsers limit how often an address may change; the next change writes it.
+      // Some browsers refuse in pages opened from a file. The explorer works without.
     }
   }
 
@@ -265,12 +275,12 @@
     return x > 0.995 ? "> 0.99" : x < 0.005 ? "< 0.01" : x.toFixed(2);
   }
 
-  const nameOf = (i) => CLASSES[i][0];
+  const nameOf = (i) => (state.mixer === "EmbeddingMixup" ? `class ${"ABCDEFGHIJKL"[i]}` : CLASSES[i][0]);
   const colourOf = (i) => CLASSES[i][1];
 
-  function arrow(from, to, colour, share) {
+  function arrow(from, to, colour, share, thick) {
     const [x0, y0] = from, [x1, y1] = to;
-    const width = 1.5 + 8 * share, head = 5 + width * 0.9, bend = (x1 - x0) * 0.45;
+    const width = 1.2 + thick * share, head = 5 + width * 0.9, bend = (x1 - x0) * 0.45;
     const line = `M${x0} ${round(y0)}C${round(x0 + bend)} ${round(y0)} ${round(x1 - bend)} ${round(y1)} ${round(x1 - head)} ${round(y1)}`;
     const tip = `${round(x1 - head)},${round(y1 - head * 0.62)} ${x1},${round(y1)} ${round(x1 - head)},${round(y1 + head * 0.62)}`;
     return svg("g", {},
@@ -286,11 +296,30 @@
       svg("rect", { ...place, stroke: colour, "stroke-width": 1.5 }));
   }
 
+  const ruler = canvas().getContext("2d");
+
+  // Texts, each with the number of its class, laid out in lines: [[text, class, x], ...] for each line.
+  function inLines(texts, width, font) {
+    ruler.font = `${font}px ${getComputedStyle(byId("plan")).fontFamily}`;
+    const lines = [[]];
+    let x = 0;
+    for (const [content, source] of texts) {
+      const wide = 12 + ruler.measureText(content).width;
+      if (x > 0 && x + wide > width) {
+        lines.push([]);
+        x = 0;
+      }
+      lines[lines.length - 1].push([content, source, x]);
+      x += wide + 14;
+    }
+    return lines;
+  }
+
   function drawBatch(plan, width) {
     const narrow = width < 560, size = state.batch;
-    const thumb = narrow ? 46 : 72, gap = narrow ? 18 : 16, top = 30, pitch = thumb + gap;
+    const thumb = narrow ? 46 : 72, gap = narrow ? 22 : 16, top = 30, pitch = thumb + gap;
     const start = narrow ? 14 : 74;
-    const arrows = narrow ? Math.max(40, Math.round(width * 0.15)) : Math.min(210, Math.round(width * 0.21));
+    const arrows = narrow ? Math.max(44, Math.round(width * 0.18)) : Math.min(210, Math.round(width * 0.21));
     const second = start + thumb + arrows, bars = second + thumb + (narrow ? 12 : 24), long = Math.max(40, width - bars - 1);
     const height = top + size * pitch - gap + 4;
     const isText = state.mixer === "EmbeddingMixup";
@@ -327,7 +356,7 @@
       const ends = [...weights].sort((a, b) => a[0] - b[0]);
       ends.forEach(([source, share], place) => {
         const end = middle + (place - (ends.length - 1) / 2) * Math.min(18, thumb / ends.length);
-        row.append(arrow([start + thumb + 4, rowOf(source) + thumb / 2], [second - 4, end], colourOf(source), share));
+        row.append(arrow([start + thumb + 4, rowOf(source) + thumb / 2], [second - 4, end], colourOf(source), share, narrow ? 4 : 8));
       });
       row.append(...image(second, y, address(mix(pictures, plan, i), tokens)));
       windows(plan, i).forEach(([source, window]) => row.append(outline(window, second, y, thumb / SIZE, colourOf(source))));
@@ -335,23 +364,23 @@
       const barHeight = narrow ? 12 : 16, barTop = narrow ? y + 13 : y + 24;
       let left = bars;
       row.append(text(bars, barTop - (narrow ? 4 : 7), `lam ${short(plan.lam[i])}`, { class: "strong" }));
-      if (plan.lam[i] === 1) row.append(text(bars + 46, barTop - (narrow ? 4 : 7), "not mixed", { class: "muted" }));
+      const remark = plan.lam[i] === 1 ? "not mixed" : isOwnPartner(plan, i) ? "its own partner" : "";
+      const after = bars + (plan.lam[i] === 1 ? 42 : 66);
+      if (remark) row.append(text(after, barTop - (narrow ? 4 : 7), remark, { class: "muted" }));
       row.append(svg("rect", { x: bars, y: barTop, width: long, height: barHeight, class: "rest" }));
       weights.forEach(([source, share]) => {
         row.append(svg("rect", { x: round(left), y: barTop, width: round(share * long), height: barHeight, fill: colourOf(source) }));
         left += share * long;
       });
-      const parts = weights.map(([source, share]) => [`${narrow ? source + " " : ""}${nameOf(source)} ${short(share)}`, source]);
-      const fits = Math.max(1, Math.floor(long / (narrow ? 96 : 108)));
-      const lines = [];
-      for (let k = 0; k < parts.length; k += fits) lines.push(parts.slice(k, k + fits));
-      lines.forEach((line, k) => {
-        line.forEach(([content, source], j) => {
-          const x = bars + j * (narrow ? Math.min(110, long / Math.min(fits, parts.length)) : 112);
-          const at = barTop + barHeight + (narrow ? 13 : 17) + k * (narrow ? 14 : 17);
-          row.append(svg("rect", { x: round(x), y: round(at - 8), width: 8, height: 8, fill: colourOf(source) }), text(x + 12, at, content));
-        });
-      });
+      const named = weights.map(([source, share]) => [`${narrow && !isText ? `${source} ` : ""}${nameOf(source)} ${short(share)}`, source]);
+      let lines = inLines(named, long, font);
+      // Numbers of samples alone need less room.
+      if (lines.length > 2) lines = inLines(weights.map(([source, share]) => [`${source}: ${short(share)}`, source]), long, font);
+      lines.forEach((line, k) => line.forEach(([content, source, x]) => {
+        const at = barTop + barHeight + (narrow ? 13 : 17) + k * (narrow ? 14 : 17);
+        row.append(svg("rect", { x: round(bars + x), y: round(at - 8), width: 8, height: 8, fill: colourOf(source) }),
+          text(bars + x + 12, at, content));
+      }));
       drawing.append(row);
     }
     return drawing;
@@ -381,15 +410,15 @@
       drawing.append(svg("polygon", { points: `${round(x)},${y} ${round(x - 5)},${y + 9} ${round(x + 5)},${y + 9}`, fill: colourOf(i) }));
     });
     [[0, "start"], [0.5, "middle"], [1, "end"]].forEach(([value, anchor]) => drawing.append(
-      svg("text", { x: value * width, y: top + high + 29, "text-anchor": anchor, "font-size": 13 }, value === 0.5 ? "lam 0.5" : String(value))));
+      svg("text", { x: value * width, y: top + high + 29, "text-anchor": anchor, "font-size": 13 }, String(value))));
     const tallest = counts.indexOf(largest);
     drawing.append(svg("text", {
       x: Math.min(width, Math.max(0, (tallest + 0.5) * wide)), y: top - 5, "font-size": 13, class: "muted",
       "text-anchor": tallest < bins / 4 ? "start" : tallest > (3 * bins) / 4 ? "end" : "middle",
     }, `${((100 * largest) / total).toFixed(0)} %`));
-    const percent = (share) => `${(100 * share).toFixed(0)} %`;
-    byId("mean").textContent = `From step ${at.step} on, ${total} samples keep ${(sum / total).toFixed(2)} of their own label on ` +
-      `average, and ${percent(ones / total)} of them have a lam of exactly 1. The triangles are the samples above.`;
+    byId("mean").textContent = `From step ${at.step} on, the mean lam of ${total} samples is ${(sum / total).toFixed(2)}. ` +
+      `${ones === 1 ? "One of them has" : `${ones || "None"} of them have`} a lam of exactly 1. The triangles are the samples of the ` +
+      "picture above.";
     return drawing;
   }
 
@@ -429,9 +458,10 @@
   }
 
   function summary(layer, plan) {
-    const mixed = plan.lam.filter((lam) => lam < 1).length, kind = plan.choice === undefined ? state.mixer : layer[1].layers[plan.choice][0];
+    const mixed = plan.lam.filter((_, i) => label(plan, i).some(([source]) => source !== i)).length;
+    const kind = plan.choice === undefined ? state.mixer : layer[1].layers[plan.choice][0];
     const drew = plan.choice === undefined ? "" : `RandomChoice drew ${kind}, its layer ${plan.choice}. `;
-    const own = plan.permutation.filter((partner, i) => !plan.partners && partner === i && plan.lam[i] < 1).length;
+    const own = plan.lam.filter((lam, i) => lam < 1 && isOwnPartner(plan, i)).length;
     const notes = {
       CutMix: "The outline is the box. ",
       Mosaic: "A Mosaic has no alpha: its centre is random. ",
@@ -462,7 +492,7 @@
     if (change.mixer && before.alpha === DEFAULT_ALPHA[before.mixer]) state.alpha = DEFAULT_ALPHA[change.mixer];
     showControls();
     draw();
-    toAddress();
+    toAddressSoon();
   }
 
   // Events.
@@ -525,6 +555,7 @@
   root.hidden = false;
   restore();
   addEventListener("popstate", restore);
+  addEventListener("pagehide", toAddress);
   // Browsers fill in forms when one comes back to a page.
   addEventListener("pageshow", showControls);
   new ResizeObserver(() => {
