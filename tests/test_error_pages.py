@@ -89,7 +89,7 @@ FAMILIES = {
     "Labels have an unexpected shape": [
         (
             "targets/labels.py",
-            "rank of labels|float or integer|have the shape|pastes parts|_PER_POSITION|\\(B, C\\) have|class ids \\(B"
+            "rank of labels|float or integer|have the shape|pastes parts|_PER_POSITION|\\(B, C\\) have|or multi-hot"
             "|last dimension",
         ),
     ],
