@@ -51,7 +51,7 @@ templates_path = ["_templates"]
 default_role = "code"
 
 # Markdown.
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
 
 # The API.
@@ -103,6 +103,10 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples/gallery",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
+    "subsection_order": [
+        f"../examples/gallery/{name}" for name in ("photographs", "targets", "series", "plans", "training")
+    ],
+    "within_subsection_order": "ExampleTitleSortKey",
     "abort_on_example_error": True,
     "backreferences_dir": "api/backreferences",
     "doc_module": ("kmix",),
