@@ -1,6 +1,6 @@
 """
-CutMix: paste a part of a photograph
-====================================
+Paste a part of a photograph with CutMix
+========================================
 
 `kmix.CutMix` pastes a box of the partner into the sample. The weights of the
 label are the exact shares of the pixels.

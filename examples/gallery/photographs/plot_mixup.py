@@ -1,6 +1,6 @@
 """
-MixUp: blend two photographs
-============================
+Blend two photographs with MixUp
+================================
 
 `kmix.MixUp` blends each sample with a partner from the same batch. The label
 is blended with the same weights.

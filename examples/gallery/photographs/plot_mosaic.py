@@ -1,6 +1,6 @@
 """
-Mosaic: four photographs in one
-===============================
+Put four photographs together with Mosaic
+=========================================
 
 `kmix.Mosaic` puts a sample and three partners around a random centre. No
 image is resized: each shows the corner that meets the centre.

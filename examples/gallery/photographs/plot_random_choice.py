@@ -1,6 +1,6 @@
 """
-RandomChoice: another mixer for each batch
-==========================================
+Use another mixer for each batch with RandomChoice
+==================================================
 
 `kmix.RandomChoice` draws one of its mixers for each batch, here `MixUp`,
 `CutMix` or `Mosaic`.

@@ -1,6 +1,6 @@
 """
-A target of your own: hours around the clock
-============================================
+Your own target: hours around the clock
+=======================================
 
 Hours are no ordinary numbers: the middle of 23 h and 1 h is midnight and not
 noon. A target class mixes them the short way around the clock.

@@ -2,8 +2,8 @@
 A decision boundary with and without MixUp
 ==========================================
 
-Trained long enough, a network bends its boundary around single samples.
-MixUp makes the boundary smoother and the network less confident.
+Trained long enough, this network bends its boundary around single samples.
+With MixUp, the boundary is smoother and the network less confident.
 """
 
 # %%
@@ -55,7 +55,7 @@ figure, axes = plt.subplots(
     1, 2, figsize=(9, 6), sharey=True, layout="constrained"
 )
 for ax, (name, model) in zip(axes, models.items(), strict=True):
-    kmix.plots.decision_boundary(model, x, y, ax=ax)
+    kmix.plots.decision_boundary(model, x, y, points=120, ax=ax)
     ax.set_title(name, fontsize=16)
     ax.set(xticks=[], yticks=[])
     for dots in ax.collections[-2:]:

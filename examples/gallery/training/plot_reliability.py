@@ -69,3 +69,8 @@ for ax, (kind, noisy) in zip(axes, labels.items(), strict=True):
     ax.set_ylabel("accuracy", fontsize=14)
 axes[0].legend(fontsize=14)
 plt.show()
+
+# %%
+# With random labels, plain training is overconfident, and MixUp corrects
+# that. With clean labels, plain training is well calibrated, and MixUp makes
+# the network underconfident.
