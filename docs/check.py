@@ -24,8 +24,8 @@ from html.parser import HTMLParser
 SITE = pathlib.Path(__file__).parent / "_build" / "html"
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "object": "data"}
-# Markdown and reStructuredText that were not understood: directives, prompts, roles, backticks, links.
-MARKUP = re.compile(r":::|>>>|`|\{[a-z]+(?:[:-][a-z]+)*\}|\]\(")
+# Markdown and reStructuredText that were not understood: directives, prompts, roles, attributes, backticks, links.
+MARKUP = re.compile(r":::|>>>|`|\{[.#]?[a-z]+(?:[:-][a-z]+)*\}|\]\(")
 CONVENTION = "lam is the share of the sample"
 SETTINGS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
 # What is searched for, and a part of the address of the page that must be among the first results.

@@ -64,6 +64,7 @@ def test_a_good_page_has_no_fault(site, body):
         ("<p>see {ref}<code>a</code></p>", "markup shown as text: 'see {ref}'"),
         ("<p>see {py:class}`kmix.MixUp`</p>", "markup shown as text: 'see {py:class}`kmix.MixUp`'"),
         ("<p>see {doc}`a`</p>", "markup shown as text: 'see {doc}`a`'"),
+        ("<p>{.note} text</p>", "markup shown as text: '{.note} text'"),
         ("<p>[a](b.md)</p>", "markup shown as text: '[a](b.md)'"),
         ("<span class='problematic'>a</span>", "an error message of Sphinx"),
         ("<h1>Another</h1>", "2 h1 headings"),
