@@ -176,5 +176,14 @@ def _is_of_keras(cls, member):
 autosummary_context = {"members_of": members_of, "with_gallery": not FAST}
 
 
+def begin_with_conventions(app, error):
+    """Put the conventions at the start of llms-full.txt, as they are in llms.txt."""
+    path = pathlib.Path(app.outdir) / "llms-full.txt"
+    if error is None and path.exists():
+        path.write_text(f"> {llms_txt_description}\n\n{path.read_text()}")
+
+
 def setup(app):
     app.connect("autodoc-process-signature", show_signature)
+    # After sphinx-llm, which writes the file at 101.
+    app.connect("build-finished", begin_with_conventions, priority=900)
