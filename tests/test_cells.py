@@ -1,4 +1,4 @@
-"""Every mixer with every kind of target: it keeps the promises, or says why not. The README shows the table."""
+"""Every mixer with every kind of target: it keeps the promises, or says why not. A page shows the table."""
 
 import pathlib
 import re
@@ -19,7 +19,7 @@ MASKS = GENERATOR.integers(0, 3, (N, *SIZE, 1)).astype("uint8")
 SOFT_MASKS = np.eye(3, dtype="float32")[MASKS[..., 0]]
 CORNERS = np.sort(GENERATOR.uniform(0, SIZE[1], (N, 4, 2, 2)), axis=2).reshape(N, 4, 4).astype("float32")
 BOXES = {"boxes": CORNERS, "labels": np.array([[0, 1, 2, -1]] * N, "float32")}
-README = (pathlib.Path(kmix.__file__).parent.parent / "README.md").read_text()
+PAGE = (pathlib.Path(kmix.__file__).parent.parent / "docs" / "methods" / "targets.md").read_text()
 
 
 @keras.saving.register_keras_serializable(package="cells")
@@ -76,12 +76,12 @@ def test_the_cell_keeps_its_promises_or_says_why_not(mixer, target):
             promise(layer, (IMAGES, y))
 
 
-def test_the_readme_shows_the_table():
+def test_the_page_shows_the_table():
     header = ["target", *(f"`{name}`" for name in MIXERS)]
     rows = [header, ["---"] * len(header)]
     for target in TARGETS:
         rows.append([target, *("no" if (mixer, target) in REFUSED else "yes" for mixer in MIXERS)])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    shown = re.search(r"\| target \|.*?(?=\n\n)", README, re.DOTALL)
-    assert shown is not None, f"The README lacks the table:\n{table}"
-    assert shown[0] == table, f"The README should show\n{table}"
+    shown = re.search(r"\| target \|.*?(?=\n\n)", PAGE, re.DOTALL)
+    assert shown is not None, f"The page lacks the table:\n{table}"
+    assert shown[0] == table, f"The page should show\n{table}"

@@ -90,7 +90,7 @@ def test_at_a_hidden_layer():
 
 
 def text_model(mixing):
-    """The README's: words that are padded with 0, and a mean over those that are not."""
+    """Words that are padded with 0, and a mean over those that are not."""
     ids, embed = keras.Input((6,), dtype="int32"), keras.layers.Embedding(9, FEATURES, mask_zero=True, name="embed")
     tail = [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(CLASSES, activation="softmax")]
     if not mixing:

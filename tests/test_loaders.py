@@ -20,7 +20,7 @@ import kmix
 BACKEND = keras.backend.backend()
 torch_workers = pytest.mark.skipif(BACKEND != "torch", reason="JAX and TensorFlow warn of a fork, and start slowly")
 
-# What the README's table shows: the package whose version it names, and the line.
+# What the table of the page on loaders shows: the package whose version it names, and the line.
 LINES = {
     "NumPy, any iterable": (
         "numpy",
@@ -315,14 +315,14 @@ def test_ray(ray):
         list(dataset.map_batches(lambda batch: layer(batch), batch_size=SIZE).iter_batches(batch_size=SIZE))
 
 
-def test_the_readme_shows_the_lines_that_run():
-    text = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+def test_the_page_shows_the_lines_that_run():
+    text = (pathlib.Path(__file__).parent.parent / "docs" / "guides" / "loaders.md").read_text()
     for name, (package, line) in LINES.items():
         assert f"| {name} | `{line.removeprefix('mixed = ')}` | {package} " in text
 
 
 def table():
-    """The README's table of loaders."""
+    """The table of loaders."""
     rows = ["| loader | one line of code | tested with |", "| --- | --- | --- |"]
     for name, (package, line) in LINES.items():
         version = importlib.metadata.version(package).split("+")[0]
