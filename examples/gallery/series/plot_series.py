@@ -29,8 +29,8 @@ x = np.stack([recording(0.5, 0.5), recording(1.6, 1.2)]).astype("float32")
 labels = np.array([0, 1])
 
 # %%
-# `axes=1` names the axis of time, and the last axis holds the channels. Set
-# it to confirm that `x` holds series and not images without channels.
+# `axes=1` names the axis of time. The last axis holds the channels, and the
+# weights of the label are the shares of the time.
 
 cutmix = kmix.CutMix(1.0, num_classes=2, axes=1, seed=1)
 mixed, mixed_labels = cutmix.at_step(8, (x, labels))

@@ -2,8 +2,8 @@
 Waves that carry the tags of both
 =================================
 
-`kmix.MixUp` blends waves `(B, T)` as it blends images. With `target="union"`
-a mixture of two sounds keeps the tags of both.
+`kmix.MixUp` blends waves `(B, T)` as it blends images. With the target
+`LabelUnion`, a mixture of two sounds keeps the tags of both.
 """
 
 # %%
@@ -23,7 +23,7 @@ tags = np.array([[1, 0, 0], [0, 1, 1]], "float32")
 # %%
 # The tags are multi-hot. A tag stays if one of the two partners has it.
 
-mixup = kmix.MixUp(1.0, target="union", seed=1)
+mixup = kmix.MixUp(1.0, target=kmix.targets.LabelUnion(), seed=1)
 mixed, mixed_tags = mixup.at_step(13, (waves, tags))
 lam = mixup.plan(13, batch_size=2).lam[0]
 print("lam: ", lam.round(2))
