@@ -22,6 +22,7 @@ links = dict(line.split(" = ") for line in setup["metadata"]["project_urls"].str
 project, author, release = "kmix", "the authors of kmix", kmix.__version__
 copyright = author
 nitpicky = True
+toc_object_entries_show_parents = "hide"
 # MyST's own checks hold anchors; functions in the settings cannot be pickled, and need not be.
 suppress_warnings = ["config.cache"]
 
@@ -58,6 +59,7 @@ myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autosummary_generate = True
 autosummary_imported_members = False
 autosummary_filename_map = {"kmix.diagnostics.Interpolation": "kmix.diagnostics.Interpolation-class"}

@@ -133,7 +133,7 @@ class Batch(NamedTuple):
             mixing.check(x)
             sizes = mixing.spatial_shape(x) if mixing.pastes else None
             form = mixing.shapes(x), sizes, mixing.data_format, mixing.pastes, mixing.blends
-            info = BatchInfo(*form, partners=reading.partners)
+            info = BatchInfo(*form, partners=reading.partners, cut_axes=mixing.cut_axes())
         indices, kept_indices = [None] * len(found), {}
         if weights:
             indices, kept_indices = _match_weights(template, sample_weight, flat_weights, found)

@@ -18,7 +18,7 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 
     One compiled loss works for mixed training data and plain validation data. Labels with one axis fewer
     than the predictions, or with a last axis of 1, are class ids; labels with a last axis of 3 are pairs
-    if there are more than 3 classes (see `labels="pair"` of the layers). Neither is one-hot encoded.
+    if there are more than 3 classes (see `kmix.targets.LabelPairs`). Neither is one-hot encoded.
     Everything is computed in float32. Predictions that a mask of Keras leaves out, such as padded tokens behind
     `Embedding(mask_zero=True)`, do not count, as in Keras' own losses.
 

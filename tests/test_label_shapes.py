@@ -196,3 +196,29 @@ def test_wrong_values_that_cannot_be_read_are_nan(name):
     plan = layer.plan(0, N)
     wrong = (np.arange(N) == 2) | ((plan.permutation == 2) & (plan.lam < 1))
     np.testing.assert_array_equal(np.isnan(mixed.reshape(N, -1)).any(axis=1), wrong)
+
+
+CLIPS = GENERATOR.random((N, 4, H, W, 3)).astype("float32")
+# The inputs, the axes that are cut, and how many positions they have.
+CUT = {
+    "frames": (CLIPS, 1, 4),
+    "frames with channels first": (np.moveaxis(CLIPS, -1, 1), 2, 4),
+    "pixels": (CLIPS, (2, 3), H * W),
+    "spectra without channels": (GENERATOR.random((N, H, W)).astype("float32"), 1, H),
+}
+
+
+@every_path
+@pytest.mark.parametrize("name", CUT)
+def test_a_column_for_each_position_of_the_axes_that_are_cut_needs_a_target(name, path):
+    x, axes, columns = CUT[name]
+    data_format = "channels_first" if "first" in name else "channels_last"
+
+    def layer(**settings):
+        cut = kmix.CutMix(1.0, axes=axes, data_format=data_format, seed=2, **settings)
+        return kmix.RandomChoice([cut], seed=3) if name == "pixels" else cut
+
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="one column for each position"):
+        at_step(path, layer(), 0, (x, floats(columns)))
+    assert to_numpy(at_step(path, layer(), 0, (x, floats(columns + 1)))[1]).shape == (N, columns + 1)
+    assert to_numpy(at_step(path, layer(num_classes=columns), 0, (x, floats(columns)))[1]).shape == (N, columns)

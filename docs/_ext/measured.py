@@ -7,8 +7,8 @@
 
 A result file is the JSON of an experiment, the printed output of an example (`.txt`), or a Markdown file, of which
 `:section:` names a part. `:rows:` keeps the rows with a cell of that text, such as `plain | 50 % & MixUp(8)`;
-`:columns:` keeps columns, by their titles (separated by `|`). Of a `.txt` file, `:lines:` keeps the lines that hold one of the texts.
-Below the table stands the command that wrote it.
+`:columns:` keeps columns, by their titles (separated by `|`). Of a `.txt` file, `:lines:` keeps the lines that hold one
+of the texts. Below the table stands the command that wrote it.
 """
 
 import importlib.util

@@ -11,7 +11,8 @@ BLUE, GREEN, GREY, ORANGE = "#d6e6f4", "#dcefdc", "#eeeeee", "#fde6cf"
 
 
 def box(x, y, width, height, title, text, colour):
-    patch = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.4,rounding_size=1.2", facecolor=colour, edgecolor="#555555")
+    style = "round,pad=0.4,rounding_size=1.2"
+    patch = FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=colour, edgecolor="#555555")
     ax.add_patch(patch)
     ax.text(x + width / 2, y + height - 2.2, title, ha="center", va="center", fontsize=9.5, fontweight="bold")
     ax.text(x + width / 2, (y + y + height - 4) / 2, text, ha="center", va="center", fontsize=8.5)

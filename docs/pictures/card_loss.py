@@ -13,6 +13,7 @@ for ax, subtract in zip(axes, (False, True), strict=True):
         ax.plot(p, loss, color=color, label=f"label ({lam:g}, {1 - lam:.1g})")
         ax.plot(p[loss.argmin()], loss.min(), "o", color=color)
     ax.set(xlabel="probability of the first class", ylim=(-0.1, 2.5))
-    ax.set_title("subtract_entropy=True: every minimum is 0" if subtract else "the loss; a dot marks its minimum", fontsize=10)
+    title = "subtract_entropy=True: every minimum is 0" if subtract else "the loss; a dot marks its minimum"
+    ax.set_title(title, fontsize=10)
 axes[0].set_ylabel("nats")
 axes[0].legend(frameon=False)

@@ -35,4 +35,5 @@ arrow((0.4, 0.36), (0.475, 0.3))
 arrow((0.642, 0.72), (0.668, 0.72))
 arrow((0.812, 0.68), (0.86, 0.58))
 arrow((0.642, 0.28), (0.85, 0.42))
-ax.text(0.33, 0.06, "evaluate, predict and export go to your model and do not mix", ha="center", fontsize=9.5, color=GREY)
+note = "evaluate, predict and export go to your model and do not mix"
+ax.text(0.33, 0.06, note, ha="center", fontsize=9.5, color=GREY)

@@ -10,6 +10,8 @@ import kmix
 
 
 class Below(NamedTuple):
+    """The rows of the partner that are pasted: those below `row`."""
+
     row: Any
 
     def paste(self, xp, x, permutation, axes):
@@ -18,6 +20,8 @@ class Below(NamedTuple):
 
 
 class HalfMix(kmix.layers.MixLayer):
+    """The mixer of the page."""
+
     input_mixing = kmix.layers.Paste("channels_last")
     stream = kmix.plan.reserve("HalfMix", 3072)
 
@@ -35,7 +39,9 @@ mixed, labels = HalfMix(2.0, num_classes=10, pairing=pairing, seed=4).at_step(0,
 figure, axes = plt.subplots(2, 7, figsize=(9, 3.1))
 for column in range(7):
     axes[0, column].set_title(f"{ids[column]}", fontsize=10)
-    both = [f"{digit}: {labels[column, digit]:.2f}" for digit in np.argsort(-labels[column])[:2] if labels[column, digit]]
+    both = [
+        f"{digit}: {labels[column, digit]:.2f}" for digit in np.argsort(-labels[column])[:2] if labels[column, digit]
+    ]
     axes[1, column].set_title("\n".join(both), fontsize=9)
     for row, images in enumerate((x, mixed)):
         axes[row, column].imshow(images[column, ..., 0], cmap="gray_r", vmin=0, vmax=1)

@@ -13,7 +13,9 @@ figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(8, 4.6), sharex=True
 
 own = np.arange(N)
 top.bar(own, plan.lam, color=[colours[i] for i in own], width=0.7)
-top.bar(own, 1 - plan.lam, bottom=plan.lam, color=[colours[i] for i in plan.permutation], width=0.7, alpha=0.55, hatch="//")
+top.bar(
+    own, 1 - plan.lam, bottom=plan.lam, color=[colours[i] for i in plan.permutation], width=0.7, alpha=0.55, hatch="//"
+)
 for i in own:
     top.text(i, plan.lam[i] / 2, f"{plan.lam[i]:.2f}", ha="center", va="center", fontsize=9)
 top.set(ylabel="lam", ylim=(0, 1), yticks=[0, 0.5, 1])
@@ -22,10 +24,9 @@ middle.scatter(own, 0 * own, s=190, color=[colours[i] for i in own], zorder=3)
 for i, partner in enumerate(plan.permutation):
     middle.text(i, 0, str(i), ha="center", va="center", fontsize=9, zorder=4)
     if partner != i:
-        arc = FancyArrowPatch(
-            (partner, 0), (i, 0), connectionstyle=f"arc3,rad={-0.32 * min(1, 2 / abs(i - partner))}", arrowstyle="-|>", mutation_scale=11,
-            shrinkA=8, shrinkB=8, color=colours[partner], linewidth=1.5,
-        )  # fmt: skip
+        bend = f"arc3,rad={-0.32 * min(1, 2 / abs(i - partner))}"
+        style = {"arrowstyle": "-|>", "mutation_scale": 11, "shrinkA": 8, "shrinkB": 8, "linewidth": 1.5}
+        arc = FancyArrowPatch((partner, 0), (i, 0), connectionstyle=bend, color=colours[partner], **style)
         middle.add_patch(arc)
 middle.set(ylabel="partner", ylim=(-1.1, 1.1), yticks=[])
 

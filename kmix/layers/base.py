@@ -417,7 +417,7 @@ class MixLayer(keras.layers.Layer):
         if training or symbolic or foreign or tree.is_nested(x) or keras.backend.backend() == "numpy":
             _checks.fail(
                 "Inputs are mixed together with their labels.",
-                f"a {type(x).__name__} without labels",
+                f"inputs without labels, of type {type(x).__name__}",
                 "Call the layer on labelled batches: `layer(x, y)`, `layer(*batch)`, `layer.at_step(step, batch)`, or "
                 "`ds.map(layer)` on a data set of (x, y). Plain `fit` of a model with a mixing layer would mix the "
                 "inputs but not the labels: write `kmix.MixTrainer(model)` and fit that.",

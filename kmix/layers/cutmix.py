@@ -112,9 +112,7 @@ class CutMix(MixLayer):
     def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
         cut = None
         if self._axes is not None and isinstance(spatial_shape, (list, tuple)):
-            # The first spatial axis follows the batch, or the channels if they come first and are there.
-            first = 2 if self.input_mixing.data_format == "channels_first" and 1 not in self._axes else 1
-            cut = [axis - first for axis in self._axes]
+            (cut,) = self.input_mixing.cut_axes()
             if max(cut) >= len(spatial_shape):
                 _checks.fail("`axes` must be spatial axes.", f"axes={self.axes} for spatial_shape={spatial_shape}")
         return sample_cutmix(seed, step, alpha, batch_size, spatial_shape, cut=cut, **settings)

@@ -50,6 +50,10 @@ class InputMixing:
         """The sizes of the spatial axes as ints or scalars; None if the inputs are blended."""
         return
 
+    def cut_axes(self):
+        """For each mixer that cuts some of the spatial axes alone, their indices among these axes."""
+        return ()
+
     def shapes(self, x):
         """The static shape of each array, with a channel axis."""
         return list(map(_backend.static_shape, [x] if hasattr(x, "dtype") else tree.flatten(x)))
@@ -183,6 +187,13 @@ class Paste(InputMixing):
                 xp.require_equal_sizes(list(zip(leaves, same, strict=True)), _SAME_SPATIAL)
         return [xp.size(leaves[0], axis) for axis in axes]
 
+    def cut_axes(self):
+        if self._axes is None:
+            return ()
+        # The first spatial axis follows the batch, or the channels if they come first and are there.
+        first = 2 if self.data_format == "channels_first" and 1 not in self._axes else 1
+        return (tuple(axis - first for axis in self._axes),)
+
     def shapes(self, x):
         first = self.data_format == "channels_first"
 
@@ -268,6 +279,9 @@ class OneOf(InputMixing):
 
     def sizes(self, xp, x):
         return next((sizes for each in self._options if (sizes := each.sizes(xp, x)) is not None), None)
+
+    def cut_axes(self):
+        return sum((each.cut_axes() for each in self._options), ())
 
     def shapes(self, x):
         return next((each.shapes(x) for each in self._options if each.data_format is not None), super().shapes(x))

@@ -84,6 +84,7 @@ class MixPlan(NamedTuple):
 
     Attributes:
         lam: float32 `(B,)` in [0, 1]: the share of the sample itself. With a box, the exact share of the pixels kept.
+            A sample that is its own partner is not mixed, whatever its lam.
             Exactly 1 if nothing of the partner enters; exactly 0 if only the partner enters.
         permutation: int32 `(B,)`: the index of each sample's partner. In a step of a `MixTrainer` with
             `within="shard"`, `(shards, B / shards)`, counted within the shard.

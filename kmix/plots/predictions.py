@@ -55,7 +55,9 @@ def decision_boundary(model: Any, x: Any, y: Any, *, points: int = 200, ax: Any 
     margin = 0.08 * np.where(high > low, high - low, 1.0)
     sides = [np.linspace(a, b, points) for a, b in zip(low - margin, high + margin, strict=True)]
     grid = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2).astype("float32")
-    p = _backend.values(model.predict(grid, verbose=0) if hasattr(model, "predict") else model(grid))
+    p = _backend.values(
+        model.predict(grid, batch_size=4096, verbose=0) if hasattr(model, "predict") else model(grid)
+    )
     if p.ndim != 2 or len(p) != len(grid) or p.min() < 0 or p.max() > 1 + 1e-3:
         _checks.fail(
             "The model must return probabilities (n, C).",
@@ -71,7 +73,7 @@ def decision_boundary(model: Any, x: Any, y: Any, *, points: int = 200, ax: Any 
     for one in np.unique(y):
         own, style = x[y == one], {"marker": _MARKERS[one % len(_MARKERS)], "color": f"C{one % 10}"}
         ax.scatter(*own.T, s=22, edgecolors="white", linewidths=0.6, label=str(one), zorder=3, **style)
-    ax.legend(title="class", fontsize="small")
+    ax.legend(title="class", fontsize="small", loc="upper right")
     return ax
 
 

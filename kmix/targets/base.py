@@ -22,6 +22,7 @@ class BatchInfo(NamedTuple):
         blends: Whether the mixer may blend whole samples. A `RandomChoice` may do both.
         partners: How many partners a sample may have: 1, or 3 in a Mosaic.
         path: The keys and indices that lead to the target, for errors.
+        cut_axes: For each mixer that cuts some spatial axes alone, the indices of these axes in `spatial_shape`.
 
     Example:
         >>> kmix.targets.BatchInfo().blends
@@ -35,6 +36,7 @@ class BatchInfo(NamedTuple):
     blends: bool = True
     partners: int = 1
     path: tuple = ()
+    cut_axes: tuple = ()
 
     @property
     def name(self):

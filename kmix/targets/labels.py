@@ -28,7 +28,7 @@ class Labels(Target):
             mixed, and creates them if there are none. Classes without an entry have the weight 1.
         nan_is_missing: Whether NaN in float labels of several tasks stands for a value that is not known. A mixed label
             keeps what the other partner knows, and weights of the entries come along as sample weights: `(B, C)` for
-            labels `(B, C)`.
+            labels `(B, C)`. Validation data is not mixed: replace its NaN yourself, with weights of 0.
         any_shape: Whether labels may have three or more axes, such as probabilities of tokens `(B, T, C)`, or one
             column for each position of the inputs. They are blended by the shares of the samples.
 
@@ -93,7 +93,7 @@ class Labels(Target):
     def check_positions(self, y, info):
         """Raise if labels have one column for each position of inputs that are pasted, so far as sizes are known."""
         shape = _backend.static_shape(y)
-        if self._may_be_positions(shape) and shape[1] is not None and shape[1] == _positions(info):
+        if self._may_be_positions(shape) and shape[1] is not None and shape[1] in _positions(info):
             _checks.fail(
                 "This mixer pastes parts of the inputs, and labels with one column for each position of the inputs may "
                 "have to be pasted as well.",
@@ -167,9 +167,10 @@ class Labels(Target):
     def check_values(self, xp, y, info):
         shape = _backend.static_shape(y)
         if info.pastes and self._may_be_positions(shape):
-            columns, positions = xp.size(y, 1), _positions(info)
-            if not isinstance(columns, int) or not isinstance(positions, int):
-                xp.require(xp.asarray((columns != positions) | (columns == 1)), _PER_POSITION)
+            columns = xp.size(y, 1)
+            for positions in _positions(info):
+                if not isinstance(columns, int) or not isinstance(positions, int):
+                    xp.require(xp.asarray((columns != positions) | (columns == 1)), _PER_POSITION)
         if "float" in _backend.dtype(y):
             if self.num_classes is not None and len(shape) == 2 and shape[1] is None:
                 xp.require(
@@ -365,9 +366,10 @@ def or_nan(xp, y, encoded, valid):
 
 
 def _positions(info):
-    """The number of positions of inputs that are pasted, an int or a scalar; None if nothing is, or none is known."""
-    sizes = info.spatial_shape if info.pastes else None
-    return None if sizes is None or any(size is None for size in sizes) else math.prod(sizes)
+    """The numbers of positions of inputs that are pasted, so far as they are known: of all axes, and of those cut."""
+    shape = info.spatial_shape if info.pastes else None
+    groups = [] if shape is None else [shape, *([shape[axis] for axis in cut] for cut in info.cut_axes)]
+    return [math.prod(sizes) for sizes in groups if all(size is not None for size in sizes)]
 
 
 def _zeros_and_ones(y):

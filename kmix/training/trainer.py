@@ -39,7 +39,7 @@ class MixTrainer(keras.Model):
             ids and codes. Metrics then see the label with the larger share.
         num_classes: Number of classes of integer labels. Defaults
             to the value of the mixing layer, then to the number of output columns, if the loss shows that they are
-            classes.
+            classes. Needed for a model whose outputs have no shape before it is called.
         target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
         within: `"batch"` draws partners from the whole batch, `"shard"` from the part of the batch on the same device
             under `keras.distribution`, so that mixing moves nothing between devices. Defaults to the value

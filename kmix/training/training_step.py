@@ -131,7 +131,8 @@ class StepMixer:
         first = ops.convert_to_tensor(tree.flatten(y)[0])
         info, mixing = BatchInfo(), self.planner.input_mixing
         if self._mixes_inputs and mixing.pastes:
-            info = BatchInfo(mixing.shapes(x), mixing.spatial_shape(x), mixing.data_format, True, mixing.blends)
+            form = mixing.shapes(x), mixing.spatial_shape(x), mixing.data_format, True, mixing.blends
+            info = BatchInfo(*form, cut_axes=mixing.cut_axes())
         sample_weight = paired_loss.class_weighted(_backend.namespace(first), y, self.target, info, sample_weight)
         kept = by_target(lambda _, target: Keep() if isinstance(target, Labels) else target, self.target, self.target)
         # A second target shows the plan, also that of a choice.
