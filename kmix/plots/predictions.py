@@ -55,9 +55,7 @@ def decision_boundary(model: Any, x: Any, y: Any, *, points: int = 200, ax: Any 
     margin = 0.08 * np.where(high > low, high - low, 1.0)
     sides = [np.linspace(a, b, points) for a, b in zip(low - margin, high + margin, strict=True)]
     grid = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2).astype("float32")
-    p = _backend.values(
-        model.predict(grid, batch_size=4096, verbose=0) if hasattr(model, "predict") else model(grid)
-    )
+    p = _backend.values(model.predict(grid, batch_size=4096, verbose=0) if hasattr(model, "predict") else model(grid))
     if p.ndim != 2 or len(p) != len(grid) or p.min() < 0 or p.max() > 1 + 1e-3:
         _checks.fail(
             "The model must return probabilities (n, C).",
