@@ -193,7 +193,7 @@ class OwnCodes(keras.losses.SparseCategoricalCrossentropy):
 )
 def test_losses_that_read_codes_are_refused_in_label_mode(loss):
     make = functools.partial(trainer_of, network(CLASSES, None, (6, 2)), mixup(), loss)
-    raises(make, "reads codes", "mix_losses=True", errors=ValueError)
+    raises(make, "reads class ids", "mix_losses=True", errors=ValueError)
     make(mix_losses=True)
     make(target="keep")
 
@@ -201,7 +201,8 @@ def test_losses_that_read_codes_are_refused_in_label_mode(loss):
 def test_codes_of_one_of_several_targets_are_refused_too():
     losses = {"kind": "categorical_crossentropy", "group": "sparse_categorical_crossentropy"}
     settings = {"mixer": mixup(), "loss": losses}
-    raises(lambda: trainer_of(two_outputs(), target={"kind": "labels", "group": "labels"}, **settings), "reads codes")
+    both = {"kind": "labels", "group": "labels"}
+    raises(lambda: trainer_of(two_outputs(), target=both, **settings), "reads class ids")
     trainer_of(two_outputs(), target={"kind": "labels", "group": "keep"}, **settings)
 
 

@@ -37,9 +37,9 @@ class Numbering(keras.callbacks.Callback):
       left out, and none comes twice.
 
     Args:
-        start: Number of the first batch, an int >= 0. To resume, pass the number of batches trained on
-            so far, or load a state. With `fit(initial_epoch=...)` and a `tf.data.Dataset` or `PyDataset` of known
-            length, leave it at 0: the skipped epochs are counted.
+        start: Number of the first batch, an int >= 0. To resume a loop, pass the number of batches
+            trained on so far, or load a state. Under `fit`, with `initial_epoch=` or `BackupAndRestore` and data of
+            known length, leave it at 0: the skipped epochs are counted.
 
     Call arguments:
         loader: A batched `tf.data.Dataset`, a `keras.utils.PyDataset`, or any iterable of batches. In a loop, call the

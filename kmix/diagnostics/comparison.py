@@ -37,16 +37,21 @@ def compare(
 ) -> "Comparison":
     """Compare models on held-out data: error, likelihood, calibration, and how sure the differences are.
 
-    | key | score | better |
-    | --- | --- | --- |
-    | `error` | share of samples whose predicted class is not that of the label | less |
-    | `nll` | mean negative log-likelihood of the labels, in nats; the cross-entropy for soft labels | less |
-    | `brier` | mean over samples of the sum over classes of squared differences; half of it for two classes | less |
-    | `ece` | `kmix.metrics.ExpectedCalibrationError` | less |
-    | `confidence_gap` | mean confidence - accuracy: above 0 is overconfident, below 0 underconfident | near 0 |
-    | `worst_recall` | the smallest recall of a class that occurs in `y` | more |
-    | `auroc_out` | with `x_out=`: how well the largest probability tells `x` (large) from `x_out` (small) | more |
-    | `error_fgsm` | with `eps=`: the error on inputs moved by `eps` along the sign of the gradient of the loss | less |
+    The scores, by their keys in `to_dict()`:
+
+    - `error`: share of samples whose predicted class is not that of the label (less is better).
+    - `nll`: mean negative log-likelihood of the labels, in nats; the cross-entropy for soft labels (less is
+      better).
+    - `brier`: mean over samples of the sum over classes of squared differences; half of it for two classes
+      (less is better).
+    - `ece`: `kmix.metrics.ExpectedCalibrationError` (less is better).
+    - `confidence_gap`: mean confidence - accuracy: above 0 is overconfident, below 0 underconfident (near 0 is
+      better).
+    - `worst_recall`: the smallest recall of a class that occurs in `y` (more is better).
+    - `auroc_out`: with `x_out=`: how well the largest probability tells `x` (large) from `x_out` (small) (more
+      is better).
+    - `error_fgsm`: with `eps=`: the error on inputs moved by `eps` along the sign of the gradient of the loss
+      (less is better).
 
     NLL, Brier score and AUROC are those of scikit-learn. The predicted class is the first of the largest; the class of
     a soft label is its largest share. NLL and Brier score take soft labels as they are, and so do `ece` and

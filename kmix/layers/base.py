@@ -417,7 +417,7 @@ class MixLayer(keras.layers.Layer):
         if training or symbolic or foreign or tree.is_nested(x) or keras.backend.backend() == "numpy":
             _checks.fail(
                 "Inputs are mixed together with their labels.",
-                f"inputs without labels, of type {type(x).__name__}",
+                f"inputs without labels{_of_shape(x)}",
                 "Call the layer on labelled batches: `layer(x, y)`, `layer(*batch)`, `layer.at_step(step, batch)`, or "
                 "`ds.map(layer)` on a data set of (x, y). Plain `fit` of a model with a mixing layer would mix the "
                 "inputs but not the labels: write `kmix.MixTrainer(model)` and fit that.",
@@ -438,7 +438,7 @@ class MixLayer(keras.layers.Layer):
     # Steps.
 
     def at_step(self, step: Any, batch: BatchLike, replica: Any = 0, *, partner: BatchLike | None = None) -> Any:
-        """Mix the batch with number `step`. A pure function: `ds.enumerate().map(layer.at_step)`.
+        """Mix the batch with number `step`. A pure function: `numbering(ds).map(layer.at_step)`.
 
         Args:
             step: Number of the batch: an integer >= 0 or an integer scalar tensor. Plans repeat after `2**32` steps.
@@ -482,7 +482,7 @@ class MixLayer(keras.layers.Layer):
             _checks.fail(
                 "Expected a labelled batch: (x, y), (x, y, sample_weight), or a dictionary with inputs and labels.",
                 f"a batch of type {type(batch).__name__}{parts}",
-                "Write `dict(batch)` for another mapping. With tf.data write `ds.enumerate().map(layer.at_step)`.",
+                "Write `dict(batch)` for another mapping. In tf.data, map `at_step` over `kmix.data.Numbering()(ds)`.",
             )
         return batch
 
@@ -638,6 +638,12 @@ def _as_given(x, y=None, sample_weight=None):
     if sample_weight is not None:
         return x, y, sample_weight
     return x if y is None else (x, y)
+
+
+def _of_shape(x):
+    """The shapes of inputs, for an error."""
+    shapes = [_backend.static_shape(leaf) for leaf in tree.flatten(x) if _is_array(leaf)]
+    return f" of shape {', '.join(map(str, shapes))}" if shapes else f", a {type(x).__name__}"
 
 
 def _is_array(leaf):

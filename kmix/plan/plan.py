@@ -222,7 +222,13 @@ def check_number(value, name, low=0, high=None):
     if hasattr(value, "dtype"):
         shape, dtype = _backend.static_shape(value), _backend.dtype(value)
         if "int" not in dtype or shape not in ((), None):
-            _checks.fail(f"`{name}` must be an integer scalar.", f"dtype {dtype}, shape {shape}")
+            hint = (
+                "Write `at_step(n, batch)`, in tf.data `numbering(ds).map(layer.at_step)`. For "
+                "a second layer, write `lambda n, batch: second.at_step(n, first.at_step(n, batch))`."
+            )
+            _checks.fail(
+                f"`{name}` must be an integer scalar.", f"dtype {dtype}, shape {shape}", hint if name == "step" else ""
+            )
         if _backend.is_symbolic(value):
             return value
         value = int(value)

@@ -288,9 +288,9 @@ def _check_reads_mixed(item, target):
     )
     if any(code in name for name in _names(item) for code in ("sparse", "ctc")):
         _checks.fail(
-            "Mixed labels are shares of classes, which a loss or metric that reads codes cannot take.",
+            "Mixed labels are shares of classes, which a loss or metric that reads class ids cannot take.",
             getattr(item, "name", item),
-            f"{hint} Or mix the losses, which leaves codes as they are: `MixTrainer(..., mix_losses=True)`.",
+            f"{hint} Or mix the losses, which leaves class ids unchanged: `MixTrainer(..., mix_losses=True)`.",
         )
     foreign = item.lower() not in ("accuracy", "acc") if isinstance(item, str) else item.__module__.startswith("keras")
     if foreign and any(isinstance(each, LabelPairs) for each in targets):

@@ -77,7 +77,7 @@ class MixTrainer(keras.Model):
         >>> trainer.compile("adam", kmix.losses.SoftLabelCrossentropy(from_logits=True), metrics=["accuracy"])
         >>> x, y = np.ones((6, 8, 8, 3), "float32"), np.array([0, 1, 2, 3, 0, 1])
         >>> history = trainer.fit(x, y, batch_size=3, verbose=0)
-        >>> int(trainer.step)
+        >>> int(keras.ops.convert_to_numpy(trainer.step))
         2
     """
 
@@ -245,7 +245,7 @@ class MixTrainer(keras.Model):
             step: Number of the training step, an int >= 0.
             batch_size: Number of samples in the batch.
             replica: Index of the replica under `tf.distribute`.
-            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix needs it.
+            spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix and Mosaic need it.
             targets: `y` of the batch, if partners are chosen by it.
 
         Returns:
