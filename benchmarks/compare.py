@@ -2,6 +2,7 @@
 
     KERAS_BACKEND=jax python benchmarks/compare.py
     python benchmarks/compare.py --all-backends
+    python benchmarks/compare.py --save             # also writes the table to RESULTS.md
 
 Each row is a contract of kmix: a function below that runs both libraries and returns what it saw. "eager" is a
 plain call on the Keras backend. "tf.data" is `ds.map(layer)`, which runs on TensorFlow ops on every backend,
@@ -19,6 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import results
 import tensorflow as tf
 
 import kmix
@@ -363,25 +365,21 @@ ROWS = {
 }
 
 
-def print_table(rows):
-    """Print rows of text as a Markdown table; the first one is the header."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in (rows[0], ["-" * width for width in widths], *rows[1:]):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
-
-
-def compare():
-    """Print the table for this backend. Returns whether kmix keeps every contract."""
-    table, held = [["", "keras.layers", "kmix", "kmix keeps it"]], True
+def compare(save=False):
+    """Print the table for this backend, and save it to `RESULTS.md`. Returns whether kmix keeps every contract."""
+    backend, rows, held = keras.backend.backend(), [], True
     for title, row in ROWS.items():
         try:
             peer, ours, ok = row()
         except Exception as error:  # A peer may fail inside a row; here it was kmix, which must not.
             peer, ours, ok = "not reached", f"{type(error).__name__}: {error}".splitlines()[0], False
-        table.append([title, peer, ours, "yes" if ok else "NO"])
+        rows.append([title, peer, ours, "yes" if ok else "NO"])
         held = held and ok
-    print(f"\nBackend {keras.backend.backend()}, Keras {keras.__version__}, kmix {kmix.__version__}\n")
-    print_table(table)
+    table = results.table(["contract", "keras.layers", "kmix", "kmix keeps it"], rows)
+    print(f"\nBackend {backend}, Keras {keras.__version__}, kmix {kmix.__version__}\n\n{table}")
+    if save:
+        head = f"## Contracts, {backend}\n\n{results.command(backend)}\n\n{results.machine('keras', backend, 'numpy')}"
+        results.write_section(f"compare_{backend}", f"{head}\n\n{table}")
     return held
 
 
@@ -395,5 +393,6 @@ def compare_all_backends():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--all-backends", action="store_true", help="one table for each installed backend")
+    parser.add_argument("--save", action="store_true", help="write the table to RESULTS.md")
     arguments = parser.parse_args()
-    sys.exit(0 if (compare_all_backends() if arguments.all_backends else compare()) else 1)
+    sys.exit(0 if (compare_all_backends() if arguments.all_backends else compare(arguments.save)) else 1)
