@@ -90,7 +90,7 @@ targets: .venv/.ready-all
 	$(RUN) benchmarks/targets.py --save
 
 compare: .venv/.ready-all
-	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) benchmarks/compare.py $(SAVE) || exit 1; done
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) benchmarks/compare.py || exit 1; done
 
 speed: .venv/.ready-all
 	$(RUN) benchmarks/speed.py
