@@ -125,7 +125,7 @@ sphinx_gallery_conf = {
 # For language models.
 llms_txt_full_build = True
 llms_txt_suppress_unknown_node_warnings = True
-llms_txt_exclude = ["gallery/*"]
+llms_txt_exclude = ["gallery/*", "gallery/*/*"]
 llms_txt_description = (
     "Mixup-type training for Keras 3, on TensorFlow, JAX and PyTorch. Conventions: lam is the share of the sample "
     "itself, and 1 - lam that of its partner. Labels come out as float32, and class ids are one-hot encoded with "
@@ -159,7 +159,10 @@ def members_of(name):
     else:
         kept = [each for each in cls.__mro__ if each.__module__.startswith("kmix.")]
         own = [member for each in kept for member in vars(each)]
-    documented = (member for member in dict.fromkeys(own) if not member.startswith("_"))
+    documented = [member for member in dict.fromkeys(own) if not member.startswith("_")]
+    if any(issubclass(cls, base) and cls is not base for base in (kmix.targets.Target, kmix.pairing.Pairing)):
+        # What a subclass overrides is on the page of its base.
+        documented = ["replace"] if hasattr(cls, "replace") else []
     return [
         member
         for member in documented
