@@ -15,9 +15,9 @@ sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 
 import kmix
 
-setup = configparser.ConfigParser()
-setup.read(ROOT / "setup.cfg")
-links = dict(line.split(" = ") for line in setup["metadata"]["project_urls"].strip().splitlines())
+metadata = configparser.ConfigParser()
+metadata.read(ROOT / "setup.cfg")
+links = dict(line.split(" = ") for line in metadata["metadata"]["project_urls"].strip().splitlines())
 
 project, author, release = "kmix", "the authors of kmix", kmix.__version__
 copyright = author
@@ -168,7 +168,7 @@ def members_of(name):
         for member in documented
         if isinstance(inspect.getattr_static(cls, member), (property, classmethod, staticmethod))
         or inspect.isroutine(inspect.getattr_static(cls, member))
-        if not (member == "alpha" and cls in (kmix.Mosaic, kmix.RandomChoice))
+        if member != "alpha" or getattr(cls, "_has_alpha", True)
         if inspect.getdoc(inspect.getattr_static(cls, member)) and not _is_of_keras(cls, member)
     ]
 

@@ -102,13 +102,16 @@ MUTANTS = {
         "None",
     ),
     "at_step ignores the step": pipeline(
-        "test_every_step_has_its_own_plan", "layers.base:MixLayer._at_step", "check_number(step, 'step')", "0"
+        "test_every_step_has_its_own_plan",
+        "layers.base:MixLayer._at_step",
+        "check_number(step, 'step', hint=_STEP_FIRST)",
+        "0",
     ),
     "at_step takes the step modulo 256": pipeline(
         "test_every_step_has_its_own_plan",
         "layers.base:MixLayer._at_step",
-        "check_number(step, 'step')",
-        "check_number(step % 256, 'step')",
+        "check_number(step, 'step', hint=_STEP_FIRST)",
+        "check_number(step % 256, 'step', hint=_STEP_FIRST)",
     ),
     "replicas draw alike": pipeline(
         "test_replicas_draw_different_plans",

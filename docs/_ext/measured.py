@@ -7,8 +7,8 @@
 
 A result file is the JSON of an experiment, the printed output of an example (`.txt`), or a Markdown file, of which
 `:section:` names a part. `:rows:` keeps the rows with a cell of that text, such as `plain | 50 % & MixUp(8)`;
-`:columns:` keeps columns, by their titles (separated by `|`). Of a `.txt` file, `:lines:` keeps the lines that hold one
-of the texts. Below the table stands the command that wrote it.
+`:columns:` keeps columns, by their titles (separated by `|`). Below the table stands the command that wrote it,
+unless `:no-command:` leaves it out.
 """
 
 import importlib.util
@@ -76,10 +76,10 @@ def table(text, rows=None, columns=None):
 
 
 class Measured(Directive):
-    """A table or some lines of a result file."""
+    """A table of a result file, or what it printed."""
 
     required_arguments = 1
-    option_spec = {"rows": _split, "columns": _split, "section": str, "lines": _split, "no-command": directives.flag}
+    option_spec = {"rows": _split, "columns": _split, "section": str, "no-command": directives.flag}
 
     def run(self):
         path = ROOT / self.arguments[0]
@@ -87,10 +87,8 @@ class Measured(Directive):
         try:
             text, command = read(path, self.options.get("section"))
             if path.suffix == ".txt":
-                kept = self.options.get("lines")
                 # Without the command, and without the bar of the progress.
                 lines = [line for line in text.splitlines() if not re.search(r"^\$ |━ +\d+%", line)]
-                lines = [line for line in lines if kept is None or any(one in line for one in kept)]
                 content = ["```text", *lines, "```"]
             else:
                 content = table(text, self.options.get("rows"), self.options.get("columns"))

@@ -5,16 +5,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import matplotlib.pyplot as plt
-import numpy as np
-from sklearn.datasets import load_sample_images
+from readme import batch
 
 import kmix
 
-# Crops of china.jpg by danielbuechele and flower.jpg by vultilion, CC BY 2.0.
-china, flower = load_sample_images().images
-x = np.stack([china[27:427, 120:520], flower[10:410, 150:550], china[:400, :400], flower[27:427, 170:570]])
-y = np.array([0, 1, 0, 1])
-
+x, y = batch()
 layer = kmix.CutMix(1.0, num_classes=2, data_format="channels_last", seed=0)
 steps = [step for step in range(100) if layer.plan(step, 2, spatial_shape=(400, 400)).permutation[0] == 1]
 figure, axes = plt.subplots(1, 6, figsize=(9, 1.9))

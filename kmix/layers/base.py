@@ -466,7 +466,8 @@ class MixLayer(keras.layers.Layer):
         return _backend.untraced(self._at_step, step, batch, replica, partner)
 
     def _at_step(self, step, batch, replica, partner):
-        key = PlanKey(check_number(step, "step"), check_number(replica, "replica", 0, REPLICAS))
+        step = check_number(step, "step", hint=_STEP_FIRST)
+        key = PlanKey(step, check_number(replica, "replica", 0, REPLICAS))
         if partner is not None:
             self._check_takes_second_batch()
             partner = self._check_batch(partner)
@@ -613,6 +614,12 @@ class MixLayer(keras.layers.Layer):
         """The arguments of a copy."""
         policy = {"dtype": self.dtype_policy} if "dtype" in self._argument_names else {}
         return {**self._arguments(), **policy}
+
+
+_STEP_FIRST = (
+    "Write `at_step(n, batch)`, in tf.data `numbering(ds).map(layer.at_step)`. For a second layer, write "
+    "`lambda n, batch: second.at_step(n, first.at_step(n, batch))`."
+)
 
 
 def _rebuild(cls, arguments, count, memory=None, process=None):

@@ -215,20 +215,14 @@ class MixPlan(NamedTuple):
         return self._index(xp) + 0 * self.permutation
 
 
-def check_number(value, name, low=0, high=None):
+def check_number(value, name, low=0, high=None, hint=""):
     """Return an integer within `[low, high)`, or an integer scalar tensor without a value yet, or raise."""
     if type(value) is int and low <= value and (high is None or value < high):
         return value
     if hasattr(value, "dtype"):
         shape, dtype = _backend.static_shape(value), _backend.dtype(value)
         if "int" not in dtype or shape not in ((), None):
-            hint = (
-                "Write `at_step(n, batch)`, in tf.data `numbering(ds).map(layer.at_step)`. For "
-                "a second layer, write `lambda n, batch: second.at_step(n, first.at_step(n, batch))`."
-            )
-            _checks.fail(
-                f"`{name}` must be an integer scalar.", f"dtype {dtype}, shape {shape}", hint if name == "step" else ""
-            )
+            _checks.fail(f"`{name}` must be an integer scalar.", f"dtype {dtype}, shape {shape}", hint)
         if _backend.is_symbolic(value):
             return value
         value = int(value)
