@@ -116,6 +116,7 @@ def test_a_data_set_that_was_not_batched_is_told_so():
     raises(lambda: mixup().at_step(0, next(iter(ds))), "batched")
 
 
+@pytest.mark.fast("MixUp")
 @pytest.mark.parametrize("make", [mixup, cutmix, choice], ids=["MixUp", "CutMix", "RandomChoice"])
 def test_a_refused_batch_of_a_running_graph_is_not_counted(make):
     layer, x = make(num_classes=3), data()

@@ -218,6 +218,7 @@ def test_every_path_shows_the_same_boxes(kind, path):
         assert_shown(mixed, shown(corners, labels, plan, 20, 30), name, 20, 30, "classes")
 
 
+@pytest.mark.slow
 @once
 def test_a_thousand_blends_have_the_boxes_of_both():
     for step, name, height, width, corners, labels in batches(125):
@@ -344,7 +345,7 @@ def test_padded_batches_of_several_widths_share_a_program(kind, monkeypatch):
     assert len(made) == 1
 
 
-@pytest.mark.fast("numpy", "native")
+@pytest.mark.slow
 @every_path
 def test_padding_may_hold_anything_and_there_may_be_no_boxes(path):
     x = np.zeros((N, 20, 30, 1), "float32")

@@ -140,6 +140,7 @@ def test_inputs_alone_in_a_pipeline(form):
         assert_near(next(iter(ds.map(lambda x, y: alone(x, y, False)))), flat(FORMS[form](X, Y)))
 
 
+@pytest.mark.slow
 def test_batches_in_a_pipeline():
     w = np.linspace(0, 1, 6).astype("float32")
 
@@ -189,6 +190,7 @@ def test_what_a_call_does_not_take(convert):
     np.testing.assert_array_equal(layer(X, Y)[0], layer.at_step(0, (X, Y))[0])
 
 
+@pytest.mark.slow
 def test_a_dictionary_with_keys_of_its_own():
     """The keys of TFDS, several inputs, and what is kept."""
     tfds = kmix.MixUp(0.2, inputs_key="image", target={"label": Labels(3), "id": "keep"}, seed=1)
@@ -256,7 +258,7 @@ def agree(model, expected):
             model(x, training=True)
 
 
-@pytest.mark.fast("mixup-*", "cutmix-functional", "choice-Sequential")
+@pytest.mark.fast("mixup-functional", "choice-Sequential")
 @pytest.mark.parametrize("kind", MODELS)
 @every_layer
 def test_a_layer_in_a_model_is_the_identity_until_it_trains(kind, index, tmp_path):
@@ -309,6 +311,7 @@ def test_a_subclassed_model_that_makes_its_layer_is_saved_and_loaded(tmp_path):
         tf.data.Dataset.from_tensors(X).map(kmix.MixUp())
 
 
+@pytest.mark.fast("cutmix-*")
 @pytest.mark.parametrize("kind", MODELS)
 @every_layer
 def test_a_layer_may_mix_batches_before_it_enters_a_model(kind, index):
@@ -322,6 +325,7 @@ def test_a_layer_may_mix_batches_before_it_enters_a_model(kind, index):
     assert_near(layer(*to_native((X, Y))), layers()[index].at_step(2, (X, Y)))
 
 
+@pytest.mark.fast("mixup-*")
 @pytest.mark.parametrize(
     "pack", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))], ids=["tuple", "list", "dictionary"]
 )

@@ -105,6 +105,7 @@ def test_a_dictionary_gets_a_key(make, path):
         assert_near((ours["labels"], ours["sample_weight"]), (labels, weights))
 
 
+@pytest.mark.fast("*-native")
 @every_layer_and_path
 def test_each_of_several_labels_has_its_own_weights(make, path):
     """Keras needs sample weights for all labels or for none: where nothing was given, they are 1."""
@@ -145,6 +146,7 @@ def test_the_loss_of_fit_is_the_weighted_pair(make):
     assert logged == pytest.approx(pair.mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_class_weights_of_the_layer_in_a_step():
     class_weight, x, y = {0: 1.0, 1: 3.0}, data(12, (5,)), ids(12)
     w = np.array([class_weight.get(int(label), 1.0) for label in y])

@@ -201,6 +201,7 @@ def test_rate_is_the_share_of_mixed_samples(path, layer):
         assert abs(share - rate) <= (0.0 if rate == 0 else 0.1)
 
 
+@pytest.mark.fast("native")
 def test_random_choice_takes_every_branch(path):
     x, y = batch((9, 8, 8, 3))
     choice = kmix.RandomChoice([mixup_layer(), cutmix_layer()], seed=4)

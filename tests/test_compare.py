@@ -320,6 +320,7 @@ def test_fgsm_of_what_cannot_be_compiled():
     np.testing.assert_allclose(move(model, x, y, 0.1, 9), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_eps_zero_changes_nothing():
     x, model = RNG.random((9, 2, 3)).astype("float32"), linear(3)[0]
     found = compare({"a": model, "b": model}, x, np.arange(9) % 3, eps=0).to_dict()["a"]
@@ -581,6 +582,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_the_plot_shows_what_was_found():
     y, hard, easy = seeded()
     out = [[random_probabilities(3, 40) for _ in range(4)] for _ in range(2)]

@@ -162,7 +162,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.fast("MixUp of a t*", "EmbeddingMixup w*", "several targets", "CutMix of s*")
+@pytest.mark.fast("MixUp of a table*", "CutMix of s*")
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layer_keeps_the_contract(name):
     check_mixer(*LAYERS[name]())
@@ -411,6 +411,7 @@ def test_every_promise_is_checked_and_has_a_mixer_that_breaks_it():
     assert called == set(checks)
 
 
+@pytest.mark.slow
 def test_the_whole_contract_fails_with_one_of_its_promises():
     with pytest.raises(AssertionError):
         check_mixer(LabelsTwice(0.7, num_classes=CLASSES, seed=11), (images(), ids()))

@@ -69,6 +69,7 @@ def test_training_is_as_without_it():
     assert found[0][1] == found[1][1] == 6
 
 
+@pytest.mark.slow
 def test_logs_of_every_second_epoch_reach_other_callbacks(tmp_path):
     path = tmp_path / "log.csv"
     schedule = kmix.schedules.Linear(0.0, 1.0, 4)
@@ -85,6 +86,7 @@ def test_logs_of_every_second_epoch_reach_other_callbacks(tmp_path):
     assert logs["label_entropy"][0] == 0.0 < logs["label_entropy"][2]
 
 
+@pytest.mark.slow
 def test_a_layer_in_a_pipeline_and_a_plain_model():
     layer, model = kmix.MixUp(kmix.schedules.Linear(0.0, 1.0, 6), num_classes=CLASSES, seed=1), network()
     model.compile("sgd", kmix.losses.SoftLabelCrossentropy())
@@ -118,7 +120,7 @@ def test_the_inputs_have_the_key_of_the_layer():
     assert {"val_ece", "lam_mean", "label_entropy"} <= set(logs[0])
 
 
-@pytest.mark.fast("settings0", "settings4")
+@pytest.mark.fast("settings0")
 @pytest.mark.parametrize(
     "settings",
     [

@@ -320,6 +320,7 @@ def test_functions_that_cannot_be_evaluated_in_a_graph():
         tf.data.Dataset.from_tensors((X, SOFT)).enumerate().map(layer.at_step)
 
 
+@pytest.mark.slow
 def test_labels_of_unknown_rank_with_weights():
     ds = tf.data.Dataset.from_tensors((X, SOFT, SOFT[:, 0])).map(
         lambda x, y, w: (x, tf.numpy_function(lambda v: v, [y], "float32"), w)

@@ -228,7 +228,7 @@ TRAINERS = {
 }
 
 
-@pytest.mark.fast("the mixer")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_training_step_is_one_on_the_mixed_batch(name):
     mixer, settings, y = TRAINERS[name]()

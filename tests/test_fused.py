@@ -170,6 +170,7 @@ def test_eager_tensors_and_training_steps_are_not_compiled():
     assert not any("_XlaMustCompile" in op.node_def.attr for op in graph(step, x, y))
 
 
+@pytest.mark.fast("mixup")
 @pytest.mark.parametrize("kind", KINDS)
 def test_little_is_left_outside_of_the_program(kind):
     """Every operation outside the program costs microseconds per batch and tenths of a millisecond per epoch."""
@@ -177,6 +178,7 @@ def test_little_is_left_outside_of_the_program(kind):
     assert len(compiled) < 45 < 150 < len(plain)
 
 
+@pytest.mark.slow
 def test_a_schedule_may_be_anybodys_function():
     """It is called outside the compiled program, where TensorFlow can call Python."""
     seen = []
@@ -195,6 +197,7 @@ def test_a_schedule_may_be_anybodys_function():
     assert set(seen) == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_gradients_flow_through():
     x, y = images() / 255, tf.constant(LABELS["soft"])
 
@@ -326,6 +329,7 @@ def test_code_of_the_user_is_traced_anew(monkeypatch):
     assert len(made) == 5
 
 
+@pytest.mark.slow
 def test_a_program_with_a_tensor_of_its_graph_is_not_kept():
     batch, layer = (images(), IDS), make("mixup")
     for replica in (3, 4):

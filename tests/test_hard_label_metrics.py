@@ -203,6 +203,7 @@ def test_evaluate_and_the_names_are_those_of_the_bare_model():
     assert ours["AUC"] != theirs["AUC"]
 
 
+@pytest.mark.slow
 def test_callbacks_tell_that_more_is_better():
     x, y = batch(perfect=True)
     stop = keras.callbacks.EarlyStopping("val_AUC", patience=0)
@@ -224,6 +225,7 @@ def test_a_saved_trainer_has_the_metrics(tmp_path):
     assert fit(loaded, x, y)["p"] == fit(trainer, x, y)["p"]
 
 
+@pytest.mark.slow
 def test_several_outputs():
     inputs = keras.Input((1,))
     outputs = {name: keras.layers.Dense(1, kernel_initializer="ones", name=name)(inputs) for name in "ab"}

@@ -62,6 +62,7 @@ def test_given_pairs():
     assert found.pairs == 3
 
 
+@pytest.mark.slow
 def test_one_column_is_two_classes():
     x, y = data()
     y = (y % 2)[:, None]
@@ -74,6 +75,7 @@ def test_one_column_is_two_classes():
     np.testing.assert_allclose(one.gradient, two.gradient, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_at_a_hidden_layer():
     y = data()[1]
     ids = np.random.default_rng(1).integers(0, 9, (N, 6))
@@ -121,7 +123,7 @@ def test_padding_masks_are_united_between_the_ends(mixing, name):
         np.testing.assert_allclose(norm, expected.mean(), rtol=1e-4)
 
 
-@pytest.mark.fast("Attention")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["MultiHeadAttention", "Attention", "AdditiveAttention", "LSTM"])
 def test_layers_that_read_the_mask_when_they_run(kind):
     keras.utils.set_random_seed(1)
@@ -143,6 +145,7 @@ def test_layers_that_read_the_mask_when_they_run(kind):
     np.testing.assert_allclose(found.neither, np.mean(model.predict(x, verbose=0).argmax(axis=1) != y))
 
 
+@pytest.mark.slow
 def test_inputs_in_a_structure_and_a_trainer():
     x, y = data()
     inputs = {name: keras.Input((FEATURES,), name=name) for name in "ab"}

@@ -208,6 +208,7 @@ CUT = {
 }
 
 
+@pytest.mark.fast("*-native", "pixels-tfdata")
 @every_path
 @pytest.mark.parametrize("name", CUT)
 def test_a_column_for_each_position_of_the_axes_that_are_cut_needs_a_target(name, path):

@@ -225,6 +225,7 @@ def test_hugging_face_transforms(hugging_face, in_place):
     assert_same_bytes(hugging_face[loaders.rows(step)] for step in range(BATCHES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=torch_workers)])
 def test_hugging_face_in_pytorch(hugging_face, workers):
     images = hugging_face.remove_columns("step").with_format("numpy")

@@ -148,6 +148,7 @@ def test_pairs_against_the_oracle():
         loss(PAIRS, P[:, :2])
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(deadline=None, max_examples=25, derandomize=True)
 def test_any_pairs_are_soft_labels(data):
@@ -268,6 +269,7 @@ def test_calibration_of_binary_and_sequence_predictions():
         ExpectedCalibrationError(num_bins=0)
 
 
+@pytest.mark.slow
 def test_weighted_metrics_in_fit():
     """With batches of unknown size when the step is compiled."""
     rng = np.random.default_rng(1)
@@ -547,7 +549,7 @@ def test_orders_of_integer_class_ids(order):
             check_form(model, "evaluate", name, labels[name])
 
 
-@pytest.mark.fast("ids-fit", "pairs-evaluate")
+@pytest.mark.fast("pairs-evaluate")
 @in_graphs
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("name", FORMS)
@@ -567,6 +569,7 @@ def test_labels_of_unknown_rank(name, method):
     np.testing.assert_allclose([logs["loss"], logs["soft_label_accuracy"]], EXPECTED[name], rtol=1e-4)
 
 
+@pytest.mark.fast("False-shape1")
 @in_graphs
 @pytest.mark.parametrize("shape", [None, (None, None)])
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -764,7 +767,7 @@ def token_model(form):
     return model
 
 
-@pytest.mark.fast("ignored-evaluate", "ids-fit")
+@pytest.mark.fast("ignored-evaluate")
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("form", ["ids", "ignored", "soft"])
 def test_padding_does_not_count(form, method):
@@ -832,6 +835,7 @@ def test_mean_iou_where_pixels_have_no_class():
         SoftLabelMeanIoU(2, ignore_class=255)(ids, P[:, :1])
 
 
+@pytest.mark.slow
 def test_one_mean_iou_for_blended_masks_in_training_and_ids_in_validation():
     rng = np.random.default_rng(6)
     logits, masks = rng.normal(size=(6, 5, 4, 3)).astype("float32"), rng.integers(0, 3, (6, 5, 4))

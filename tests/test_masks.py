@@ -46,7 +46,7 @@ def test_a_thousand_masks_are_pasted_like_images_of_their_ids():
         np.testing.assert_array_equal(pasted, cutmix(masks[..., None], plan.box, plan.permutation)[..., 0])
 
 
-@pytest.mark.fast("*numpy", "*native", "uint8-tfdata")
+@pytest.mark.fast("*-native")
 @every_path
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32"])
 def test_a_pasted_mask_keeps_dtype_and_shape(dtype, path):
@@ -142,7 +142,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.fast("sequences", "weights of pixels")
+@pytest.mark.fast("sequences")
 @pytest.mark.parametrize("name", BATCHES)
 def test_masks_keep_the_promises(name):
     make, form = BATCHES[name]
@@ -197,6 +197,7 @@ def test_a_blend_takes_images_of_any_layout(name):
     np.testing.assert_allclose(mixed, mixup(soft, plan.lam, plan.permutation), atol=1e-6)
 
 
+@pytest.mark.fast("native")
 @every_path
 def test_two_masks_with_different_classes(path):
     images, masks = scene()

@@ -117,6 +117,7 @@ def test_the_promises_hold(make):
     np.testing.assert_array_equal(w, ~np.isnan(Y))
 
 
+@pytest.mark.slow
 def test_two_outputs_train_on_what_is_known():
     inputs = keras.Input((5,))
     outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("age", "size")}
@@ -134,6 +135,7 @@ def test_two_outputs_train_on_what_is_known():
     assert trainer.train_on_batch(X, y, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_gaps_of_one_label_say_nothing_of_another():
     inputs = keras.Input((5,))
     outputs = {name: keras.layers.Dense(units, name=name)(inputs) for name, units in (("age", 1), ("size", 2))}

@@ -114,6 +114,7 @@ REDUCTIONS = {
 }
 
 
+@pytest.mark.fast("*-sum", "False-mean*")
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_reductions_weights_and_regularisation(reduction, weighted):
@@ -139,7 +140,7 @@ def hinge(y, p):
     return np.maximum(0, 1 - np.where(y == 1, 1, -1) * p).mean(axis=-1)
 
 
-@pytest.mark.fast("focal")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "by_hand"),
     [
@@ -174,6 +175,7 @@ def two_outputs():
     return keras.Model(inputs, outputs)
 
 
+@pytest.mark.slow
 def test_several_outputs_and_loss_weights():
     model = two_outputs()
     size = GENERATOR.normal(size=(N, 1)).astype("float32")
@@ -203,7 +205,7 @@ def metrics():
     return [getattr(keras.metrics, name)(name=name) for name in METRICS]
 
 
-@pytest.mark.fast("False")
+@pytest.mark.slow
 @pytest.mark.parametrize("mix_losses", [False, True])
 def test_metrics_see_the_label_with_the_larger_share(mix_losses):
     model = network(1, "sigmoid")
@@ -223,6 +225,7 @@ def test_metrics_see_the_label_with_the_larger_share(mix_losses):
         assert evaluated[metric.name] == pytest.approx(float(metric.result()), abs=1e-5)
 
 
+@pytest.mark.slow
 # Keras' own MeanIoU asks JAX for int64.
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
 def test_accuracy_and_intersection_over_union_of_class_ids():
@@ -243,6 +246,7 @@ def test_accuracy_and_intersection_over_union_of_class_ids():
     assert logs["iou"] == pytest.approx(np.mean(each), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_partners_by_label():
     """The mean squared error of a mixed label has the gradient of the pair."""
     y, results = np.linspace(-1, 1, N).astype("float32")[:, None], {}
@@ -267,6 +271,7 @@ def test_class_weights_weigh_the_pair():
     assert step(trainer, X, IDS)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_trainer_is_saved_with_the_losses_it_was_given(tmp_path):
     trainer = kmix.MixTrainer(network(), mixer=mixup(), mix_losses=True)
     trainer.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -307,6 +312,7 @@ def test_what_cannot_be_paired_is_refused(name):
         function()
 
 
+@pytest.mark.slow
 def test_a_mosaic_gives_metrics_the_label_with_the_largest_share():
     x = GENERATOR.random((N, 6, 6, 1)).astype("float32")
     model = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES, "softmax")])
@@ -341,6 +347,7 @@ class CalledAlone(Called):
         return ops.mean(ops.abs(y_true - y_pred))
 
 
+@pytest.mark.fast("sum")
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
 def test_a_loss_is_called_as_keras_calls_it(reduction):
     model = network(1, None)
@@ -400,6 +407,7 @@ def test_a_column_for_each_position_is_refused_though_losses_are_mixed(dtype):
             assert np.isfinite(step(trainer, x, y)["loss"])
 
 
+@pytest.mark.slow
 def test_masks_of_ids_and_a_loss_of_ids():
     x, y = GENERATOR.random((N, 4, 4, 1)).astype("float32"), GENERATOR.integers(0, 2, (N, 4, 4))
     for mix_losses in (True, False):

@@ -151,6 +151,7 @@ def test_no_weight_at_all_counts_the_shares_and_nan_stays_where_it_is():
     assert untouched.any()
 
 
+@pytest.mark.slow
 def test_a_training_step_is_one_on_the_mixed_batch():
     x, model = images() / 255, keras.Sequential([keras.Input((12, 9, 3)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(CLASSES, kernel_initializer="zeros"))

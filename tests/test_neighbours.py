@@ -58,7 +58,7 @@ AUGMENT = {
 }
 
 
-@pytest.mark.fast("RandomCrop")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUGMENT)
 def test_keras_augments_the_inputs_alone(name):
     """The labels never see Keras, and keep their dtype."""

@@ -125,6 +125,7 @@ def test_keys_and_structures_that_the_labels_lack():
         refused_by_all({"target": target_of(num_classes)}, (x, labels), "target", *words)
 
 
+@pytest.mark.slow
 def test_ids_are_checked_by_their_own_number():
     x, y = data(14), STRUCTURES["dictionary"][1]
     wrong = {"root": y["root"], "vowel": y["root"]}
@@ -158,7 +159,7 @@ def test_choices_agree_on_the_number():
     )
 
 
-@pytest.mark.fast("MixUp")
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [mixup, cutmix], ids=["MixUp", "CutMix"])
 def test_two_outputs_in_fit(make):
     num_classes, y = STRUCTURES["dictionary"]
@@ -246,6 +247,7 @@ def test_floats_of_an_output_without_classes_are_mixed(path):
     assert_near(at_step(path, layer, 0, (data(), y))[1], expected)
 
 
+@pytest.mark.slow
 def test_what_image_dataset_from_directory_gives(tmp_path):
     """`image_dataset_from_directory(label_mode="binary")`: float32 of shape (B, 1)."""
     for kind, value in (("a", 0), ("b", 200)):

@@ -83,6 +83,7 @@ def own_loop(numbering, loader, layer, epochs=3):
             yield layer.at_step(int(step), to_numpy(batch) if tf.is_tensor(batch[0]) else batch)
 
 
+@pytest.mark.fast("tf.data", "Grain*")
 @every_loader
 def test_a_loop_goes_on_across_epochs(make):
     if make is LOADERS["tf.data"]:
@@ -158,6 +159,7 @@ def test_two_iterations_at_once():
     assert next(second)[0] == 2
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_left_makes_room_for_another():
     numbering = kmix.data.Numbering()
     for step, _ in numbering(LOADERS["list"]()):
@@ -246,6 +248,7 @@ def test_fit_on_a_py_dataset():
     assert trained_on(train, [resumed], shuffle=False, initial_epoch=2, epochs=4) == expected(2 * BATCHES, 2 * BATCHES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [False, pytest.param(True, marks=torch_workers)])
 def test_fit_on_a_py_dataset_with_workers(processes):
     """Keras itself trains again on the batches that wait in the queue when it has built the model from the first.
@@ -272,6 +275,7 @@ def test_shuffled_batches_of_a_py_dataset_have_numbers_of_their_own():
     assert sorted(pairs) == expected(0, 3 * BATCHES)
 
 
+@pytest.mark.slow
 def test_an_endless_py_dataset():
     numbering = kmix.data.Numbering()
     train = numbering(loaders.Endless()).map(loaders.number)
@@ -280,6 +284,7 @@ def test_an_endless_py_dataset():
     assert [step for step, _ in trained_on(train, [numbering], epochs=1, **steps)] == [6, 7, 8]
 
 
+@pytest.mark.slow
 def test_a_py_dataset_mixes_in_fit_as_at_step_does():
     layer, numbering = mixup(), kmix.data.Numbering()
     train = numbering(loaders.Batches()).map(layer.at_step)
@@ -358,7 +363,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.fast("PyDataset")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
 def test_fit_goes_on_after_it_was_broken_off(kind):
     numbering = kmix.data.Numbering()
@@ -382,7 +387,7 @@ class Saver(keras.callbacks.Callback):
             self.state = self.numbering.state_dict()
 
 
-@pytest.mark.fast("PyDataset")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])
 def test_a_state_saved_in_the_middle_of_an_epoch_of_fit(kind):
     numbering = kmix.data.Numbering()
@@ -436,7 +441,7 @@ every_kind = pytest.mark.parametrize("kind", ["tf.data", "PyDataset", "generator
 ended = pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
 
 
-@pytest.mark.fast("generator", "tf.data")
+@pytest.mark.fast("tf.data")
 @ended
 @every_kind
 def test_a_loop_after_fit_counts(kind):
@@ -512,8 +517,8 @@ def test_a_second_fit_on_one_generator():
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.fast("halves")
 # Keras warns at the end of every data set of unknown length.
-@pytest.mark.fast("rebatch", "halves")
 @ended
 @pytest.mark.parametrize("kind", ["unbatch", "rebatch", "pairs", "halves", "unknown"])
 def test_batches_regrouped_after_mixing(kind):
@@ -569,6 +574,7 @@ def test_fit_on_a_pytorch_loader_with_the_callback(workers):
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_a_state_asked_for_before_fit_is_where_it_begins():
     numbering = kmix.data.Numbering()
     train = numbered_for_fit(numbering, "tf.data", prefetch=0)

@@ -100,7 +100,7 @@ PICTURES = {
 }
 
 
-@pytest.mark.fast("a column of integers")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_evaluate_is_that_of_the_bare_model_metric_by_metric(name):
     x, y, model, loss, mixer = PICTURES[name]()
@@ -121,7 +121,7 @@ def two_outputs(columns=CLASSES):
     return keras.Model(inputs, outputs)
 
 
-@pytest.mark.fast("without a loss")
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")  # for an output without a loss
 @pytest.mark.parametrize("way", ["kept", "without a loss", "without a loss or classes"])
 def test_ids_of_an_output_that_no_mixed_label_meets_are_those_of_the_model(way):
@@ -213,7 +213,7 @@ def test_integer_codes_get_the_way_to_mix_losses():
     raises(lambda: trainer.train_on_batch(data(6, (6, 2)), codes), "mix_losses=True", errors=ValueError)
 
 
-@pytest.mark.fast("int32")
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 def test_the_losses_of_codes_are_mixed(dtype):
     x, codes = data(6, (8, 2)), (ids(18, 2).reshape(6, 3) + 1).astype(dtype)

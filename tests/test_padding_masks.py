@@ -207,7 +207,7 @@ def united_loss(trainer, y):
     return oracle.crossentropy(oracle.mixup(one_hot(y), *plan[:2]), oracle.softmax(pooled @ kernel + bias)).mean()
 
 
-@pytest.mark.fast("attention")
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["attention", "keras", "integer", "input"])
 def test_masks_of_the_user_in_a_trainer(form):
     y = ids()
@@ -225,7 +225,7 @@ def test_masks_of_the_user_in_a_trainer(form):
         assert "places=" in refusal
 
 
-@pytest.mark.fast("padding")
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["padding", "integer", "input"])
 def test_masks_of_the_user_at_a_place(form):
     """The same with `places=`. An integer mask is read as `mask != 0`."""
@@ -304,7 +304,7 @@ def test_a_sample_that_is_kept_is_not_touched_by_its_partner(make, path):
     np.testing.assert_array_equal(at_step(path, layer, 0, (x, one_hot(ids(64))))[0][kept], x[kept])
 
 
-@pytest.mark.fast("-10.0")
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [-10.0, -0.1])
 def test_masking_behind_mixed_inputs(value):
     padded = np.arange(9) >= (np.arange(32) % 7 + 1)[:, None]

@@ -22,7 +22,7 @@ HAS_CODE = [path for path in PAGES if list(pages.blocks(path.read_text()))]
 def case(path):
     matter = pages.front_matter(path.read_text())
     # The README and Start run while one waits.
-    is_fast = path.parent.name == "start" or path.name == "README.md"
+    is_fast = path.name == "README.md"
     marks = [] if is_fast and not matter.get("slow") else [pytest.mark.slow]
     return pytest.param(path, id=str(path.relative_to(pages.ROOT)), marks=marks)
 

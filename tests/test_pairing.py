@@ -147,7 +147,7 @@ LABELS = {
 }
 
 
-@pytest.mark.fast("one-0.5-False")
+@pytest.mark.slow
 @pytest.mark.parametrize(("bandwidth", "others"), [(0.5, False), (2.0, True)])
 @pytest.mark.parametrize("name", LABELS)
 def test_the_frequencies_of_partners_are_gaussian(name, bandwidth, others):
@@ -297,6 +297,7 @@ def test_labels_without_distances_are_refused_in_a_step(name):
     raises(lambda: trainer.fit(data(6, (4,)), y, verbose=0), *words)
 
 
+@pytest.mark.slow
 def test_labels_that_are_not_finite_are_refused():
     y = np.array([0, 1, np.nan, 0, 0, 0], "float32")
     refused(mixup(pairing="similar_labels"), (data(6, (4,)), y), "finite", good=(data(6, (4,)), normal(6)))
@@ -470,6 +471,7 @@ def test_the_gradient_flows_to_both_batches():
     np.testing.assert_allclose(ours[8:], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_program_for_twice_the_batch_is_not_one_for_a_second_batch():
     x, y, layer = data(8, (4,)), one_hot(8), mixup()
     batch, halves = (x, y), ((x[:4], y[:4]), (x[4:], y[4:]))
@@ -546,7 +548,7 @@ def test_second_batches_that_a_layer_cannot_take():
 # Clean samples. `check_mixer` also compares them for every mixer and every kind of target.
 
 
-@pytest.mark.fast("pairs")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{}, {"target": LabelPairs(5)}, {"pairing": RandomPairs(allow_self=False), "dtype": "float16"}],
@@ -572,7 +574,7 @@ def test_clean_samples_in_tf_data(settings):
         np.testing.assert_allclose(mixed_x[8:].astype("float64"), mixed, atol=2e-3 if "dtype" in settings else 1e-5)
 
 
-@pytest.mark.fast("True")
+@pytest.mark.slow
 @pytest.mark.xla
 @pytest.mark.parametrize("compiled", [False, True])
 def test_static_shapes_in_tf_data(compiled):

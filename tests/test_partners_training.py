@@ -14,7 +14,7 @@ N = 8
 every_way = pytest.mark.parametrize("way", steps.WAYS)
 
 
-@pytest.mark.fast("False-placed")
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("weighted", [False, True])
 def test_clean_samples_beside_the_mixed_ones(way, weighted):
@@ -70,6 +70,7 @@ def test_partners_by_label(way, clean):
     assert logged == pytest.approx([losses_of(trainer, x, y, w, plan, clean) for plan in plans], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_one_of_several_labels_counts():
     inputs = keras.Input((5,))
     outputs = {name: keras.layers.Dense(size, name=name)(inputs) for name, size in (("age", 1), ("grade", 2))}

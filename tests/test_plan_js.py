@@ -116,6 +116,7 @@ def layer_of(spec):
     return getattr(kmix, name)(**settings)
 
 
+@pytest.mark.fast("MixUp", "CutMix", "Mosaic")
 @pytest.mark.parametrize("name", ["MixUp", "CutMix", "Mosaic", "EmbeddingMixup", "RandomChoice"])
 def test_fresh_plans(script, name):
     draw = random.Random(name)

@@ -164,6 +164,7 @@ def private_uses(tree, own=()):
             yield from (f"{node.module}.{alias.name}" for alias in node.names if private(alias.name))
 
 
+@pytest.mark.slow
 def test_no_module_uses_what_is_private_to_another_library():
     found = dict(modules())
     own = set(own_names(found.values()))
@@ -425,6 +426,7 @@ def test_a_requirement_that_is_taken_away_is_missed():
     ]
 
 
+@pytest.mark.slow
 def test_every_mutant_finds_its_place():
     assert mutants.lost() == []
     assert 6 <= sum(mutant.short for mutant in mutants.MUTANTS.values()) <= 10

@@ -179,6 +179,7 @@ def test_alpha_is_in_the_progress_bar(capsys):
     assert "alpha: 0.25" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_alpha_per_batch_goes_on_across_epochs():
     layers = [kmix.MixUp(0.2, num_classes=2), kmix.CutMix(0.2, num_classes=2)]
     model, ds = model_and_data(layers[0])
@@ -211,6 +212,7 @@ def test_alpha_per_batch_goes_on_from_initial_epoch():
     assert steps == list(range(20))
 
 
+@pytest.mark.slow
 def test_alpha_per_batch_goes_on_from_a_backup(tmp_path):
     layer = kmix.MixUp(0.2, num_classes=2)
     (model, ds), (steps, schedule) = model_and_data(layer), steps_of_a_schedule()
@@ -235,6 +237,7 @@ def test_alpha_per_batch_goes_on_from_a_backup(tmp_path):
         assert steps == list(range(5 if again is scheduler else 15, 15))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
 def test_alpha_per_batch_of_data_of_unknown_length():
     layer = kmix.MixUp(0.2, num_classes=2)
@@ -249,6 +252,7 @@ def test_alpha_per_batch_of_data_of_unknown_length():
         model.fit(ds, initial_epoch=3, epochs=4, callbacks=[AlphaScheduler(layer, schedule, unit="batch")], verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras has no steps_per_execution there")
 def test_alpha_per_batch_with_several_steps_an_execution():
     layer = kmix.MixUp(0.2, num_classes=2)
@@ -258,6 +262,7 @@ def test_alpha_per_batch_with_several_steps_an_execution():
     assert steps == [0, 2, 4, 5, 7, 9]
 
 
+@pytest.mark.slow
 def test_layers_of_one_name_have_alphas_of_their_own():
     layers = [kmix.MixUp(0.2, num_classes=2, name="mixup") for _ in range(2)]
     model, ds = model_and_data(layers[0])
@@ -267,6 +272,7 @@ def test_layers_of_one_name_have_alphas_of_their_own():
         assert (history["alpha_mixup"], history["alpha_mixup_1"]) == ([0.1], [0.5])
 
 
+@pytest.mark.slow
 def test_alphas_of_several_schedulers_have_names_of_their_own():
     layers = [kmix.MixUp(0.2, num_classes=2, name="blend"), kmix.CutMix(0.5, num_classes=2, name="paste")]
     model, ds = model_and_data(layers[0])

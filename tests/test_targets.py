@@ -171,6 +171,7 @@ def test_keep_takes_strings_along(make):
         assert_near(mixed[0], mixed_inputs(x, plan_of(layer)))
 
 
+@pytest.mark.fast("*-native")
 @every_layer_and_path
 def test_keep_mixes_the_weights_of_the_leaf(make, path):
     x, y = data(), {"a": ids(), "b": one_hot(ids())}

@@ -34,7 +34,7 @@ def as_bytes(batches):
     return [b"".join(leaf.tobytes() for leaf in keras.tree.flatten(batch)) for batch in batches]
 
 
-@pytest.mark.fast("mixup")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", pytest.param("choice", marks=pytest.mark.xla)])
 def test_parallel_runs_are_equal_byte_for_byte(kind):
     layer, ds = layers()[kind], data(partial=2)
@@ -79,7 +79,7 @@ def test_alpha_reaches_a_prefetched_parallel_pipeline():
     np.testing.assert_array_equal(mixed[0], x)
 
 
-@pytest.mark.fast("mixup-shape1", "cutmix-shape0")
+@pytest.mark.fast("mixup-shape1")
 @pytest.mark.parametrize("shape", [(None, None, None, 3), (None, None, None, None), (6, 8, 8, 3)])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
 def test_unknown_static_shapes(kind, shape):
@@ -105,6 +105,7 @@ def test_unknown_rank():
         labels.map(layer)
 
 
+@pytest.mark.slow
 def test_sizes_that_differ_only_at_run_time():
     def shorten(x, y):
         return x, tf.numpy_function(lambda v: v[:-1], [tf.one_hot(y, CLASSES)], "float32")
@@ -130,8 +131,8 @@ def test_tuples_of_three_and_dictionaries():
     assert {name: array.shape for name, array in mixed.items()} == {"images": x.shape, "labels": y.shape}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*unbuilt state")  # Keras builds a pipeline before it calls its layers.
-@pytest.mark.fast("choice")
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "choice"])
 def test_in_a_pipeline_of_keras_layers(kind):
     """Before and after Keras' own augmentation."""
@@ -144,6 +145,7 @@ def test_in_a_pipeline_of_keras_layers(kind):
     assert ((labels > 0).sum(axis=1) > 1).any()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*unbuilt state")  # Keras builds a pipeline before it calls its layers.
 def test_class_ids_that_keras_layers_cast_to_float_are_refused():
     ids = data(2).map(lambda x, y: {"images": x, "labels": y})

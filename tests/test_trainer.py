@@ -70,7 +70,7 @@ def linear(shape):
     return keras.Sequential(layers)
 
 
-@pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-", "MixUp-sample-weighted", "EmbeddingMixup-sample-")
+@pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-*")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize(
     "mix",
@@ -97,7 +97,7 @@ def test_steps_on_mixed_inputs(mix, weights):
     assert int(trainer.step) == 3
 
 
-@pytest.mark.fast("weighted")
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 def test_a_random_choice_mixes_the_inputs(weights):
     mix = kmix.RandomChoice([kmix.MixUp(0.7, seed=1), kmix.CutMix(seed=2, data_format="channels_last")], seed=3)
@@ -120,7 +120,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
     assert choices == {0, 1}
 
 
-@pytest.mark.fast("tokens-places-weighted", "sentences-placed-")
+@pytest.mark.fast("tokens-places-weighted")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize("way", ["placed", "sequential", "places"])
 @pytest.mark.parametrize("pooled", [False, True], ids=["tokens", "sentences"])
@@ -214,6 +214,7 @@ class MeanOverMask(keras.layers.Layer):
         return ops.sum(x * mask, axis=1) / ops.sum(mask, axis=1)
 
 
+@pytest.mark.fast("keyword")
 @pytest.mark.parametrize("way", ["Keras", "keyword", "position"])
 def test_masks_from_before_a_place_with_several_outputs_are_united(way):
     generator = np.random.default_rng(0)
@@ -238,6 +239,7 @@ def test_masks_from_before_a_place_with_several_outputs_are_united(way):
     np.testing.assert_allclose(mixed[1], oracle.mixup(last, plan.lam, plan.permutation), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_flags_are_no_masks():
     inputs = keras.Input((5,), dtype="int32")
     embedded = keras.layers.Embedding(9, 4, mask_zero=True, name="embed")(inputs)

@@ -71,7 +71,7 @@ class Killed(BaseException):
     """What a simulated kill raises, which nothing catches."""
 
 
-@pytest.mark.fast("before the last move-*")
+@pytest.mark.fast("before the last move-one file")
 @every_file
 @pytest.mark.parametrize("point", ["before the state", "before the first move", "before the last move"])
 def test_a_process_killed_while_it_saves_leaves_no_file_without_its_state(name, settings, point, tmp_path, monkeypatch):
@@ -248,6 +248,7 @@ TAMPERED = {
 }
 
 
+@pytest.mark.fast("no alpha", "a text as step", "several alphas")
 @pytest.mark.parametrize("case", TAMPERED)
 def test_a_file_that_was_tampered_with_is_refused_before_anything_changes(case, tmp_path):
     name, value, word = TAMPERED[case]

@@ -76,7 +76,7 @@ def as_generator():
     return (batches(),), {"steps_per_epoch": 3}
 
 
-@pytest.mark.fast("as_numpy", "as_tf_data")
+@pytest.mark.fast("as_numpy")
 @pytest.mark.parametrize("kind", [as_numpy, as_tf_data, as_grain, as_py_dataset, as_torch_loader, as_generator])
 def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
     mix, model = mixup(), linear(X.shape[1:])
@@ -90,7 +90,7 @@ def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
     assert history.history["val_accuracy"][-1] == pytest.approx(np.mean(predicted == Y))
 
 
-@pytest.mark.fast("{'jit_compile': True}", "{'steps_per_execution': 3}")
+@pytest.mark.fast("*steps_per_execution*")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -108,6 +108,7 @@ def test_every_way_to_run_takes_the_same_steps(settings):
     np.testing.assert_allclose(model.get_weights()[0], expected_kernel(kernel, mix, 6), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_counts_batches():
     mix, model = mixup(), linear(X.shape[1:])
     kernel = model.get_weights()[0].astype("float64")
@@ -157,6 +158,7 @@ class Subclassed(keras.Model):
         return self.top(self.pool(self.mixing(self.embed(tokens))))
 
 
+@pytest.mark.slow
 def test_a_sub_classed_model_equals_the_functional_one():
     tokens = np.random.default_rng(0).integers(0, 9, (24, 5)) * (np.arange(5) < 3)
     tokens[:, 0] = 1
@@ -176,6 +178,7 @@ def test_a_sub_classed_model_equals_the_functional_one():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_built_yet():
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
     trainer = compiled(kmix.MixTrainer(model, mixer=mixup(num_classes=CLASSES)), metrics=["accuracy"])
@@ -207,7 +210,7 @@ def two_headed(as_dict):
     return keras.Model({"image": image, "text": text}, outputs)
 
 
-@pytest.mark.fast("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("as_dict", [True, False])
 def test_many_inputs_and_outputs(as_dict):
     tokens = np.random.default_rng(0).integers(1, 9, (24, 5))
@@ -238,7 +241,7 @@ def test_many_inputs_and_outputs(as_dict):
     assert {"kind_accuracy", "size_mae"} <= set(logs)
 
 
-@pytest.mark.fast("column of ids", "multi-hot", "regression")
+@pytest.mark.fast("column of ids", "regression")
 @pytest.mark.parametrize(
     ("y", "loss"),
     [
@@ -330,6 +333,7 @@ def test_alpha_zero_is_plain_training(wrap):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_are_those_of_the_bare_model():
     inputs = keras.Input((6, 6, 2))
     tensor = keras.layers.Dense(8)(keras.layers.Flatten()(kmix.MixUp(1.0)(inputs)))
@@ -372,7 +376,7 @@ class Traces(keras.layers.Layer):
         return x
 
 
-@pytest.mark.fast("batch", "callback")
+@pytest.mark.fast("callback")
 @pytest.mark.parametrize("unit", ["epoch", "batch", "callback"])
 def test_alpha_takes_effect_on_the_very_next_step_without_a_new_trace(unit):
     alphas = {"epoch": [0.1] * 3 + [2.0] * 3, "batch": [0.1, 2.0, 0.0, 5.0, 0.3, 1.0]}.get(
@@ -409,7 +413,7 @@ def test_alpha_takes_effect_on_the_very_next_step_without_a_new_trace(unit):
     np.testing.assert_allclose(model.get_weights()[0], kernel, atol=1e-5)
 
 
-@pytest.mark.fast("function", "kmix")
+@pytest.mark.fast("kmix")
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -429,6 +433,7 @@ def test_a_schedule_follows_the_step(schedule):
     np.testing.assert_allclose(model.get_weights()[0], expected_kernel(kernel, mix, 6), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_seed_of_the_trainer_goes_before_that_of_the_layer():
     kernels = []
     for mix, seed in ((mixup(seed=1), 5), (mixup(seed=5), None), (mixup(seed=1), None)):
@@ -442,6 +447,7 @@ def test_a_seed_of_the_trainer_goes_before_that_of_the_layer():
     assert not np.array_equal(kernels[0], kernels[2])
 
 
+@pytest.mark.slow
 def test_masks_of_the_partners_are_united_for_the_losses_of_positions_too():
     tokens = np.array([[1, 2, 3, 0], [4, 5, 0, 0]] * 2)
     targets = np.random.default_rng(0).uniform(size=(4, 4, 3)).astype("float32")
@@ -463,7 +469,7 @@ def test_masks_of_the_partners_are_united_for_the_losses_of_positions_too():
         assert logged == pytest.approx(errors[mask].sum() / mask.sum(), rel=1e-4)
 
 
-@pytest.mark.fast("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("explicit", [True, False])
 def test_places_mix_masks_that_are_passed_by_hand(explicit):
     tokens = np.array([[1, 2, 3, 0], [4, 5, 0, 0], [6, 0, 0, 0], [7, 8, 1, 2]])
@@ -491,6 +497,7 @@ def test_places_mix_masks_that_are_passed_by_hand(explicit):
     assert places == {0, 1}
 
 
+@pytest.mark.slow
 def test_labels_that_are_no_class_raise_or_make_the_loss_nan():
     trainer = compiled(kmix.MixTrainer(linear(X.shape[1:]), mixer=mixup()), jit_compile=BACKEND != "torch")
     if BACKEND == "torch":

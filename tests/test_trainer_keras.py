@@ -40,7 +40,7 @@ def test_the_step_as_a_number():
     assert int(ops.convert_to_numpy(trainer.step)) == int(trainer.step) == 2
 
 
-@pytest.mark.fast("early")
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", ["early", "at the end"])
 def test_early_stopping_restores_the_model_and_not_the_step(stops):
     x, y = data(12, (5,)), ids(12)
@@ -155,7 +155,7 @@ class Mixed(keras.utils.PyDataset):
         return self.mixed(i) if self.batches is None else self.batches[i]
 
 
-@pytest.mark.fast("threads")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{}, {"workers": 3}, {"workers": 2, "use_multiprocessing": True}],
@@ -172,7 +172,7 @@ def test_batches_of_threads_and_processes_are_mixed_at_their_step(settings):
     assert_same_weights(*trained)
 
 
-@pytest.mark.fast("model")
+@pytest.mark.slow
 @on("tensorflow", why="TensorFlow alone")
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("which", ["model", "trainer"])

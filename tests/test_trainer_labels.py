@@ -44,7 +44,7 @@ def many(as_dict):
     return keras.Model(inputs, outputs if as_dict else list(outputs.values()))
 
 
-@pytest.mark.fast("True-trainer")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("as_dict", "where"), [(True, "trainer"), (True, "layer"), (False, "trainer"), (False, "inferred")]
 )
@@ -117,6 +117,7 @@ def test_a_target_for_each_output_and_weights():
     assert evaluate(trainer, x, y)["loss"] == pytest.approx(sum(losses), rel=1e-4)
 
 
+@pytest.mark.fast("mixer")
 @pytest.mark.parametrize("way", ["mixer", "placed", "places"])
 def test_a_target_on_each_of_the_three_ways(way):
     x, y = data(12, (5,)), one_hot(ids(12))
@@ -169,7 +170,7 @@ FLOATS = {
 }
 
 
-@pytest.mark.fast("(B, 1)-kmix-3", "(B,)-categorical_crossentropy-None")
+@pytest.mark.fast("(B,)*")
 @pytest.mark.xla
 @pytest.mark.parametrize(
     ("name", "loss", "num_classes"),
@@ -194,6 +195,7 @@ def test_float_ids_are_encoded_or_refused(name, num_classes, loss):
     assert all(np.isfinite(weight).all() for weight in trainer.model.get_weights())
 
 
+@pytest.mark.slow
 def test_floats_of_one_column_are_probabilities():
     x, y = data(32, (5,)), ids(32, 2).astype("float32")[:, None]
     for loss in ("binary_crossentropy", kmix.losses.SoftLabelCrossentropy(multi_label=True)):
@@ -237,7 +239,7 @@ def test_every_order_of_two_label_forms(first, second):
         assert taken or name == "float column", "a form that is right alone is right in every order"
 
 
-@pytest.mark.fast("ids-None", "column-rank")
+@pytest.mark.fast("ids-None")
 @pytest.mark.parametrize(
     ("form", "known"),
     [(form, known) for form in FORMS for known in (None, "rank") if BACKEND == "tensorflow" or form == "column"],
@@ -306,7 +308,7 @@ def test_with_the_number_the_labels_have_it():
     assert logs["loss"] == pytest.approx(np.mean((p @ p.T - labels @ labels.T) ** 2), rel=1e-3)
 
 
-@pytest.mark.fast("kmix", "binary focal", "function")
+@pytest.mark.fast("kmix")
 @pytest.mark.parametrize("name", TELLING)
 def test_the_loss_may_tell_that_columns_are_classes(name):
     x, y = data(12, (5,)), ids(12)
@@ -317,6 +319,7 @@ def test_the_loss_may_tell_that_columns_are_classes(name):
     assert logs["loss"] == pytest.approx(np.mean(to_numpy(loss(labels.astype("float32"), p))), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_each_output_by_its_own_loss():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((5,))
@@ -348,6 +351,7 @@ def test_integer_columns_that_are_not_multi_hot_are_not_trained_in_silence(loss)
     assert np.isnan(logged)
 
 
+@pytest.mark.slow
 def test_multi_hot_columns_and_floats_are_right():
     x, bits = data(6, (5,)), data(6, (3,), 1).round()
     for y in (bits.astype("int32"), bits.astype("bool"), bits * 9 - 3):
@@ -360,7 +364,7 @@ def test_multi_hot_columns_and_floats_are_right():
         assert logs["loss"] == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-@pytest.mark.fast("label smoothing")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["label smoothing", "binary cross-entropy"])
 def test_losses_with_settings_under_a_choice(kind):
     x, y = data(12, (4, 4, 1)), ids(12)

@@ -83,6 +83,7 @@ def test_metrics_of_one_class_on_class_ids():
         np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_weighted_metrics_and_many_outputs():
     (x, y), w = binary_batch(), np.linspace(0.2, 2, 32, dtype="float32")
     inputs = keras.Input((5,))

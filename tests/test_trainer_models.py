@@ -107,6 +107,7 @@ def task(preprocessor):
     return model
 
 
+@pytest.mark.slow
 def test_a_task_without_a_preprocessor_trains():
     x, y = data(6, (5,)), ids()
     trainer = trainer_of(task(None), metrics=["accuracy"])

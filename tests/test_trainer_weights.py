@@ -78,6 +78,7 @@ def mixers(trainer):
     return [layer for layer in trainer.model.layers if isinstance(layer, kmix.EmbeddingMixup)]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_weights_loads_into_the_bare_model(tmp_path):
     x, y, path = data(12, (5,)), ids(12), str(tmp_path / "best.weights.h5")
     trainer, bare = of_kind("functional"), deep()
@@ -197,6 +198,7 @@ def test_a_file_of_the_same_training_does_not_warn(tmp_path):
         assert not texts
 
 
+@pytest.mark.slow
 def test_weights_are_loaded_after_build(tmp_path):
     x, y, path = data(12, (5,)), ids(12), str(tmp_path / "trainer.weights.h5")
     first = trainer_of(unbuilt(), rate=0.5, num_classes=CLASSES)
