@@ -4,8 +4,7 @@ The front matter of a page says what it needs:
 
     ---
     needs: [tensorflow, grain]   # packages beyond keras, numpy and scikit-learn
-    backends: [jax, tensorflow]  # where it runs; everywhere by default
-    slow: true                   # only in `make test-all`
+    backends: [jax, tensorflow]  # where it runs; by default everywhere
     ---
 
 A `text` block that follows a `python` block is what it prints. Other blocks, such as `console`, are not run. Numbers of

@@ -204,7 +204,7 @@ def test_a_thousand_scenes_show_what_their_pixels_show(kind):
         assert_shown(mixed, expected, name, height, width)
 
 
-@pytest.mark.fast("Mosaic-numpy", "CutMix-numpy", "CutMix-native")
+@pytest.mark.fast("*numpy")
 @every_path
 @pytest.mark.parametrize("kind", ["CutMix", "Mosaic"])
 def test_every_path_shows_the_same_boxes(kind, path):

@@ -120,6 +120,7 @@ def test_inputs_alone(form, convert):
         np.testing.assert_array_equal(layer(X, Y)[0], layer.at_step(0, (X, Y))[0])
 
 
+@pytest.mark.fast("an array", "a named tuple")
 @every_form
 def test_inputs_alone_in_a_pipeline(form):
     """Also within scopes of names, as a layer of Keras opens them."""
@@ -325,7 +326,7 @@ def test_a_layer_may_mix_batches_before_it_enters_a_model(kind, index):
     assert_near(layer(*to_native((X, Y))), layers()[index].at_step(2, (X, Y)))
 
 
-@pytest.mark.fast("mixup-*")
+@pytest.mark.fast("mixup-dictionary")
 @pytest.mark.parametrize(
     "pack", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))], ids=["tuple", "list", "dictionary"]
 )

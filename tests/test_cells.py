@@ -55,7 +55,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.fast("Mosaic-soft masks", "CutMix-masks*")
+@pytest.mark.fast("CutMix-masks*")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_the_cell_keeps_its_promises_or_says_why_not(mixer, target):

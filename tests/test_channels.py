@@ -59,6 +59,7 @@ def warned(function):
     ]
 
 
+@pytest.mark.fast("(28, 28)-float32")
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((28, 28), "float32"), ((100, 5), "float16"), ((2, 100), "float32"), ((7, 640), "float64")],
@@ -85,6 +86,7 @@ def test_every_form_of_a_batch_is_warned_of():
         assert warned(function)
 
 
+@pytest.mark.fast("bare-shape2", "bare-shape6")
 @pytest.mark.parametrize(
     ("make", "shape"),
     [

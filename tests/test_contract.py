@@ -162,7 +162,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.fast("MixUp of a table*", "CutMix of s*")
+@pytest.mark.fast("MixUp of a table*")
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layer_keeps_the_contract(name):
     check_mixer(*LAYERS[name]())

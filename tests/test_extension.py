@@ -140,7 +140,7 @@ MIXERS = {
 }
 
 
-@pytest.mark.fast("RowMix")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXERS)
 def test_what_comes_from_outside_keeps_the_contract(name):
     layer, batch = MIXERS[name]()

@@ -98,7 +98,7 @@ def expected(table, plan):
     return (tokens * united[..., None]).sum(axis=1) / united.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.fast("placed-*", "places within-keyword", "places-nested", "placed within-integers")
+@pytest.mark.fast("placed-*")
 @pytest.mark.parametrize("pool", FORMS)
 @pytest.mark.parametrize("way", ["placed", "places", "placed within", "places within"])
 def test_masks_from_before_the_mixing_are_united(pool, way):

@@ -30,6 +30,7 @@ def partners():
     return np.roll(sigma, -1)[np.argsort(sigma)]
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("from_logits", [False, True])
 def test_a_linear_model(from_logits):
     x, y = data()
@@ -100,7 +101,7 @@ def text_model(mixing):
     return keras.Model(ids, tail[1](tail[0](kmix.EmbeddingMixup(0.2, name="mixup")(embed(ids)))))
 
 
-@pytest.mark.fast("True-mixup", "False-embed")
+@pytest.mark.fast("True-mixup")
 @pytest.mark.parametrize(("mixing", "name"), [(False, "embed"), (True, "embed"), (True, "mixup")])
 def test_padding_masks_are_united_between_the_ends(mixing, name):
     generator, y = np.random.default_rng(2), data()[1]

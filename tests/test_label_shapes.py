@@ -110,7 +110,7 @@ def unknown(*known):
     return tf.data.Dataset.from_generator(lambda: iter([batch]), output_signature=spec), batch
 
 
-@pytest.mark.fast("*(None, 10), (None, None))-cutmix")
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [cutmix, mosaic, choice])
 @pytest.mark.parametrize(
     "sizes", [((H, W), (None, None)), ((None, None), (None, H * W)), ((None, W), (None, None))], ids=str
@@ -142,6 +142,7 @@ def test_a_blend_takes_any_number_of_columns():
         np.testing.assert_allclose(mixup().at_step(0, (x, y))[1], oracle.mixup(y, *plan[:2]), atol=1e-6)
 
 
+@pytest.mark.fast("*-native", "cutmix-tfdata")
 @every_path
 @pytest.mark.parametrize("make", [mixup, cutmix])
 def test_labels_of_any_shape_are_blended_by_the_shares(make, path):
@@ -182,8 +183,8 @@ VALUES = {
 }
 
 
+@pytest.mark.slow
 @on("jax", "tensorflow", why="PyTorch reads the values")
-@pytest.mark.fast("ids outside the classes", "soft masks beyond 1", "counts as multi-hot")
 @pytest.mark.parametrize("name", VALUES)
 def test_wrong_values_that_cannot_be_read_are_nan(name):
     """In each row that shows the third sample, and in no other."""
@@ -208,7 +209,7 @@ CUT = {
 }
 
 
-@pytest.mark.fast("*-native", "pixels-tfdata")
+@pytest.mark.fast("*-native")
 @every_path
 @pytest.mark.parametrize("name", CUT)
 def test_a_column_for_each_position_of_the_axes_that_are_cut_needs_a_target(name, path):

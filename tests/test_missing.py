@@ -57,6 +57,7 @@ def test_several_labels_get_weights_of_their_own(path):
     assert w["size"].shape == (N,)
 
 
+@pytest.mark.fast("tfdata-True", "native-*")
 @pytest.mark.parametrize("weighted", [False, True])
 @every_path
 def test_weights_come_in_the_structure_of_the_labels(path, weighted):

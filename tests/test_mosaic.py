@@ -78,7 +78,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.fast("ids")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 def test_the_layer_keeps_the_promises_of_every_mixer(name):
     mixer, batch = BATCHES[name]()

@@ -96,6 +96,7 @@ def test_a_loop_goes_on_across_epochs(make):
     assert_steps(batches, layer)
 
 
+@pytest.mark.fast("tf.data", "Grain*")
 @every_loader
 def test_a_loop_resumes_in_the_middle_of_an_epoch(make):
     loader = make()

@@ -98,6 +98,7 @@ def test_a_mask_is_united_under_jit():
         assert_near(run(step, TOKENS, ids()), expected)
 
 
+@pytest.mark.slow
 @on("tensorflow", why="a graph of TensorFlow runs its own layers alone")
 @pytest.mark.xla
 def test_a_mask_is_united_in_a_graph():

@@ -19,31 +19,37 @@ PAGES = [README, *pages.pages()]
 HAS_CODE = [path for path in PAGES if list(pages.blocks(path.read_text()))]
 
 
-def case(path):
+def name_of(path):
+    return str(path.relative_to(pages.ROOT))
+
+
+# README and the first pages run on every backend, and of the others each on one in its turn: what they call is tested
+# everywhere.
+def backends_of(path):
     matter = pages.front_matter(path.read_text())
-    # The README and Start run while one waits.
-    is_fast = path.name == "README.md"
-    marks = [] if is_fast and not matter.get("slow") else [pytest.mark.slow]
-    return pytest.param(path, id=str(path.relative_to(pages.ROOT)), marks=marks)
+    allowed = matter.get("backends", ["tensorflow", "jax", "torch"])
+    if path == README or path.parent.name == "start":
+        return allowed
+    if set(matter.get("needs", [])) - {"tensorflow"}:
+        # `make test-tensorflow` runs without other packages.
+        allowed = [name for name in allowed if name != "tensorflow"]
+    return [allowed[HAS_CODE.index(path) % len(allowed)]]
 
 
-@pytest.mark.parametrize("path", [case(path) for path in HAS_CODE])
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in HAS_CODE if BACKEND in backends_of(path)], ids=name_of)
 def test_the_code_of_a_page_runs(path, tmp_path, monkeypatch):
-    matter = pages.front_matter(path.read_text())
-    backends = matter.get("backends", ["tensorflow", "jax", "torch"])
-    if BACKEND not in backends:
-        pytest.skip(f"the page is for {', '.join(backends)}")
-    for package in matter.get("needs", []):
+    for package in pages.front_matter(path.read_text()).get("needs", []):
         pytest.importorskip(package, reason=f"{package} is not installed")
     monkeypatch.chdir(tmp_path)
     pages.run(path)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(pages.ROOT)))
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_pages_are_well_formed(path):
     text = path.read_text()
     assert re.search(r"^# \S", re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL), flags=re.MULTILINE)
-    assert set(pages.front_matter(text)) <= {"needs", "backends", "slow"}
+    assert set(pages.front_matter(text)) <= {"needs", "backends"}
     for first, code, _ in pages.blocks(text):
         ast.parse(code)
         for number, line in enumerate(code.splitlines(), first + 1):
@@ -97,7 +103,7 @@ def test_a_measured_table_is_that_of_the_file(monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="files are alike on every backend")
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(pages.ROOT)))
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_measured_numbers_come_from_result_files(path):
     """No page but the results, whose test compares each table, has a mean and its spread by hand."""
     if path.name == "results.md":

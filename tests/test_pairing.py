@@ -176,6 +176,7 @@ def similar(xp, seed, step, y, bandwidth, replica=0, allow_self=True):
     return to_numpy(rule.partners(xp, None, key, {"labels": xp.asarray(y)}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xp", NAMESPACES[1:], ids=lambda xp: type(xp).__name__)
 def test_partners_by_label_are_equal_on_every_framework(xp):
     for name, make in LABELS.items():
@@ -198,7 +199,7 @@ def test_replicas_and_seeds_draw_other_partners():
     assert len({tuple(draw) for draw in draws}) == 4
 
 
-@pytest.mark.fast("*numpy", "*native", "float32-tfdata")
+@pytest.mark.fast("*-native")
 @every_path
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_batches_paired_by_label(path, dtype):
@@ -648,7 +649,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.fast("*numpy", "*native", "dense-float32-tfdata")
+@pytest.mark.fast("dense-float*", "pair-*")
 @every_path
 @pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16", "float32"])
 @pytest.mark.parametrize("form", ["dense", "pair"])

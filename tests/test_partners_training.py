@@ -57,7 +57,7 @@ def losses_of(trainer, x, y, w, plan, clean=False):
     return np.mean(weights * np.mean(np.square(labels - predicted), axis=-1))
 
 
-@pytest.mark.fast("True-places")
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("clean", [False, True])
 def test_partners_by_label(way, clean):

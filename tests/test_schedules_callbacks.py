@@ -33,6 +33,7 @@ POINTS = {
 every_schedule = pytest.mark.parametrize("name", POINTS)
 
 
+@pytest.mark.fast("linear", "cosine")
 @every_schedule
 def test_values_on_numbers_and_tensors(name):
     schedule, expected = POINTS[name]
@@ -197,6 +198,7 @@ def steps_of_a_schedule():
     return steps, lambda step: steps.append(step) or 0.01 * step
 
 
+@pytest.mark.slow
 def test_alpha_per_batch_goes_on_from_initial_epoch():
     layer = kmix.MixUp(0.2, num_classes=2)
     (model, ds), (steps, schedule) = model_and_data(layer), steps_of_a_schedule()
@@ -435,8 +437,8 @@ def test_numbers_go_on_across_epochs_and_fits(prefetch):
     assert train(model, ds, numbering, initial_epoch=7, epochs=8) == list(range(35, 40))
 
 
+@pytest.mark.fast("start")
 # Keras warns at the end of every data set of unknown length.
-@pytest.mark.fast("start", "endless")
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
 @pytest.mark.parametrize("kind", ["start", "steps", "endless", "unknown"])
 def test_numbers_of_other_data_sets(kind):

@@ -70,7 +70,7 @@ def linear(shape):
     return keras.Sequential(layers)
 
 
-@pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-*")
+@pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-weighted")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize(
     "mix",

@@ -51,6 +51,7 @@ FILES = {
 every_file = pytest.mark.parametrize(("name", "settings"), FILES.values(), ids=FILES)
 
 
+@pytest.mark.fast("one file")
 @every_file
 def test_training_goes_on_from_a_file(name, settings, tmp_path):
     trainer, path = trained(), tmp_path / name
@@ -248,7 +249,7 @@ TAMPERED = {
 }
 
 
-@pytest.mark.fast("no alpha", "a text as step", "several alphas")
+@pytest.mark.fast("no alpha")
 @pytest.mark.parametrize("case", TAMPERED)
 def test_a_file_that_was_tampered_with_is_refused_before_anything_changes(case, tmp_path):
     name, value, word = TAMPERED[case]

@@ -224,7 +224,7 @@ FORMS = {
 ORDERS = list(itertools.permutations(FORMS, 2))[:: 1 if BACKEND == "tensorflow" else 4]
 
 
-@pytest.mark.fast("ids-one-hot")
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), ORDERS)
 def test_every_order_of_two_label_forms(first, second):
     """TensorFlow traces the second form with an unknown last axis."""

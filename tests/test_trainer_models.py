@@ -68,6 +68,7 @@ def test_all_methods_are_named():
     raises(lambda: kmix.MixTrainer(model, mixer=mixup()), "compute_loss", "test_step", errors=TypeError)
 
 
+@pytest.mark.slow
 def test_what_keras_has_of_its_own_and_other_methods_are_welcome():
     other = overriding("call", "compile", "get_config", "summary")
     sequential = keras.Sequential([keras.Input((5,)), keras.layers.Dense(CLASSES, "softmax")])

@@ -89,6 +89,7 @@ def test_a_checkpoint_of_weights_loads_into_the_bare_model(tmp_path):
     assert_same_weights(bare, trainer.model)
 
 
+@pytest.mark.fast("places", "functional")
 @pytest.mark.parametrize("kind", MODELS)
 def test_weights_of_the_trainer_load_into_the_bare_model(kind, tmp_path):
     trainer, path, bare = of_kind(kind), str(tmp_path / "trainer.weights.h5"), MODELS[kind]()
@@ -98,7 +99,7 @@ def test_weights_of_the_trainer_load_into_the_bare_model(kind, tmp_path):
     assert_same_weights(bare, trainer.model)
 
 
-@pytest.mark.fast("functional", "nested", "placed", "places")
+@pytest.mark.fast("functional")
 @pytest.mark.parametrize("kind", MODELS)
 def test_weights_of_the_bare_model_load_into_the_trainer(kind, tmp_path):
     trainer, path, bare = of_kind(kind), str(tmp_path / "bare.weights.h5"), MODELS[kind]()
@@ -112,7 +113,7 @@ def test_weights_of_the_bare_model_load_into_the_trainer(kind, tmp_path):
     assert [layer.alpha for layer in mixers(trainer)] == [layer.alpha for layer in mixers(of_kind(kind))]
 
 
-@pytest.mark.fast("placed")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["placed", "choice"])
 def test_training_goes_on_from_a_file_of_weights(kind, tmp_path):
     x, y, path = data(12, (5,)), ids(12), str(tmp_path / "trainer.weights.h5")
