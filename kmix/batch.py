@@ -5,13 +5,14 @@ prepares targets and sample weights; `mix` mixes every part with one plan; `writ
 """
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 
 from kmix import _backend, _checks
-from kmix.plan.plan import join_rows
+from kmix.plan import PlanKey
 from kmix.targets.base import BatchInfo, Keep, Target
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight
@@ -20,6 +21,8 @@ from kmix.targets.segmentation_masks import SegmentationMasks
 tree = keras.tree
 
 INPUTS, LABELS, WEIGHTS = "images", "labels", "sample_weight"
+# A batch without groups.
+_WHOLE = PlanKey(0)
 
 
 class Reading(NamedTuple):
@@ -274,16 +277,18 @@ class Batch(NamedTuple):
         each = [ones if weight is None else weight for weight in weights]
         return [*each, ones, *self.weights] if self.kept else each
 
-    def mix(self, plan, input_mixing=None, include_clean=False, shards=1):
+    def mix(self, plan, input_mixing=None, include_clean=False, key=_WHOLE):
         """The encoded batch, mixed with a plan: each part by its own rule.
 
         Args:
             plan: The `MixPlan`, in the framework in which it was drawn.
             input_mixing: How the inputs follow it; None if they are mixed inside a model.
             include_clean: Whether to return the clean samples, encoded like the mixed ones, before these.
-            shards: Number of parts of the batch within each of which clean samples come before mixed ones.
+            key: The `PlanKey` of the plan: within each of its groups, clean samples come before mixed ones.
         """
         xp, drawn, plan = self.xp, plan, plan.without_own_partners()
+        # Both batches are whole until the rows of the second one are taken out.
+        groups = _WHOLE if self.second else key
         converted: list[Any] = []
 
         def plan_for(part):
@@ -302,13 +307,11 @@ class Batch(NamedTuple):
                 inputs = tree.map_structure(lambda leaf: input_mixing.mix(xp, leaf, followed), inputs)
             if include_clean:
                 clean = _map(lambda leaf: xp.cast(leaf, input_mixing.dtype(leaf)), self.inputs)
-                inputs = tree.map_structure(lambda first, second: join_rows(xp, first, second, shards), clean, inputs)
+                inputs = tree.map_structure(functools.partial(groups.join, xp), clean, inputs)
         targets, weights = self.targets, self.weights
         if include_clean:
-            targets, weights = (
-                _map(lambda leaf: join_rows(xp, leaf, leaf, shards), each) for each in (targets, weights)
-            )
-            drawn, plan, converted = drawn.with_clean(shards), plan.with_clean(shards), []
+            targets, weights = (_map(lambda leaf: groups.join(xp, leaf, leaf), each) for each in (targets, weights))
+            drawn, plan, converted = drawn.with_clean(groups), plan.with_clean(groups), []
         mixed, mixed_weights = [], {}
         for entry, value in zip(self.entries, targets, strict=True):
             info = entry.info if sizes is None else entry.info._replace(spatial_shape=sizes)
@@ -327,16 +330,17 @@ class Batch(NamedTuple):
         n = self.size() // 2
 
         def own(leaf):
-            """The rows of the batch without those of the second one, clean and mixed. A second batch has no shards."""
-            return xp.concat([leaf[:n], leaf[2 * n : 3 * n]]) if include_clean else leaf[:n]
+            """The rows of the batch without those of the second one, clean and mixed."""
+            return key.join(xp, leaf[:n], leaf[2 * n : 3 * n]) if include_clean else leaf[:n]
 
         return batch.with_arrays(tree.map_structure(own, batch.arrays))
 
-    def write(self, include_clean=False):
+    def write(self, include_clean=False, key=_WHOLE):
         """The batch in the form in which it was read. With `include_clean`, what is kept is doubled."""
         if not include_clean or not self.kept:
             return self.assemble(self)
-        return self.assemble(self._replace(kept={key: _doubled(key, value) for key, value in self.kept.items()}))
+        kept = {name: _doubled(name, value, key) for name, value in self.kept.items()}
+        return self.assemble(self._replace(kept=kept))
 
     def spec(self, input_mixing, include_clean=False):
         """The mixed batch as `KerasTensor`s."""
@@ -621,17 +625,17 @@ def _weights_of_kept(batch, key, indices):
     return tree.map_structure(lambda _: weight(indices), batch.kept[key])
 
 
-def _doubled(key, value):
+def _doubled(name, value, key):
     """What is kept, for the clean and for the mixed samples."""
 
     def doubled(leaf):
         if not getattr(leaf, "shape", ()) or _backend.irregular(leaf):
             _checks.fail(
                 "With `include_clean=True`, what is kept must be arrays with a batch axis, which are doubled.",
-                f"{key!r}: a {type(leaf).__name__}",
+                f"{name!r}: a {type(leaf).__name__}",
                 "Take it out of the batch.",
             )
-        return _backend.namespace(leaf).concat([leaf, leaf])
+        return key.join(_backend.namespace(leaf), leaf, leaf)
 
     return tree.map_structure(doubled, value)
 

@@ -1,5 +1,7 @@
 """Who mixes with whom: rules that choose the partner of each sample."""
 
+from typing import Literal
+
 import keras
 
 from kmix import _backend, _checks, prng
@@ -17,16 +19,18 @@ class Pairing(Settings):
     A rule is never changed: `rule.replace(within="shard")` makes a changed copy. Rules with equal settings are equal.
 
     Args:
-        within: `"batch"` draws partners from the whole batch; `"shard"` from the part of the batch on the same device
-            in a `MixTrainer` under `keras.distribution`, so that mixing moves nothing between devices (elsewhere a
-            batch is one shard).
+        within: `"batch"` draws partners from the whole batch. An int, at least 2: from groups of so many consecutive
+            rows. Then a part of the batch that begins with a group is mixed like the whole, see `first_row` of
+            `at_step`, and if the number divides the rows of each device, mixing moves nothing between devices.
+            `"shard"`: from the rows on the same device in a `MixTrainer` under `keras.distribution` (elsewhere a batch
+            is one shard); plans then depend on the number of devices.
         allow_self: Whether a sample may be its own partner. Such a sample is not mixed.
 
     Attributes:
         bijective: Whether each sample is the partner of exactly one other.
 
     Raises:
-        ValueError: if `within` is neither `"batch"` nor `"shard"`.
+        ValueError: if `within` is neither `"batch"`, `"shard"` nor an int >= 2.
         TypeError: if `allow_self` is not a boolean.
 
     Example:
@@ -42,8 +46,8 @@ class Pairing(Settings):
 
     bijective = False
 
-    def __init__(self, *, within: str = "batch", allow_self: bool = True) -> None:
-        self.within = _checks.one_of(within, "within", ("batch", "shard"))
+    def __init__(self, *, within: Literal["batch", "shard"] | int = "batch", allow_self: bool = True) -> None:
+        self.within = to_within(within)
         if within == "shard":
             self.check_shards()
         self.allow_self = _checks.boolean(allow_self, "allow_self")
@@ -53,8 +57,37 @@ class Pairing(Settings):
         """Whether the rule reads the targets. Set it to True in a rule whose `partners` does; one with a score does."""
         return type(self).partners is Pairing.partners
 
+    def draw(self, xp, words, key, targets):
+        """The partner of each sample in the batch: what `partners` returns, group by group.
+
+        Args:
+            xp, words, key, targets: As in `partners`.
+        """
+        if key.group is None:
+            return self.partners(xp, words, key, targets)
+        rows, group = xp.size(words, 0), key.group
+        if not isinstance(rows, int):
+            _checks.fail(
+                f"`{type(self).__name__}(within={group})` needs to know the size of the batch.",
+                "a batch of unknown size",
+                "Write `ds.batch(n, drop_remainder=True)`.",
+            )
+
+        def partners(first):
+            def part(array):
+                return array[first : min(first + group, rows)] if getattr(array, "shape", ()) else array
+
+            own = key._replace(first_row=key.first_row + first, shards=1)
+            return self.partners(xp, part(words), own, tree.map_structure(part, targets))
+
+        drawn = list(map(partners, range(0, rows, group)))
+        xp = _backend.namespace(*drawn)
+        if key.shards > 1:
+            return xp.stack(drawn)
+        return xp.concat([each + first for each, first in zip(drawn, range(0, rows, group), strict=True)])
+
     def partners(self, xp, words, key, targets):
-        """The partner of each sample. By default drawn by `score`.
+        """The partner of each sample, in the batch or in one group of its rows. By default drawn by `score`.
 
         Args:
             xp: Array namespace of `words`.
@@ -63,7 +96,7 @@ class Pairing(Settings):
             targets: The encoded targets of the batch by key, and what is kept; a single array is `"labels"`.
 
         Returns:
-            int `(B,)`, or `(shards, B / shards)`, counted within each shard, with `within="shard"`.
+            int `(B,)`, or if the key has shards `(shards, B / shards)`, counted within each.
         """
         if not targets:
             _checks.fail(
@@ -82,12 +115,15 @@ class Pairing(Settings):
             targets = tree.map_structure(lambda leaf: xp.asarray(leaf) if hasattr(leaf, "dtype") else leaf, targets)
         score = xp.cast(self.score(xp, targets), "float32")
         n = xp.size(score, 0)
-        drawn = prng.bits(xp, prng.key(xp, key.seed, key.step), streams.PAIRING, 1, n * n, key.replica)
+        # Candidate j of row r has the word r * width + j.
+        width = key.group or n
+        given = prng.key(xp, key.seed, key.step), streams.PAIRING, 1, n * width, key.replica, key.first_row * width
+        drawn = xp.reshape(prng.bits(xp, *given), (n, width))[:, :n]
         own = xp.arange(n)
         if not self.allow_self:
             score = xp.where(own[:, None] == own, float("-inf"), score)
         # The largest sum of a log-probability and a Gumbel number. Without a candidate, a sample is its own partner.
-        gumbel = -xp.math.log(-xp.math.log(xp.reshape(prng.uniform(xp, drawn), (n, n))))
+        gumbel = -xp.math.log(-xp.math.log(prng.uniform(xp, drawn)))
         best = xp.argmax(gumbel + score)
         return xp.where(xp.pick(score, best[:, None])[:, 0] == float("-inf"), own, best)
 
@@ -125,7 +161,7 @@ class RandomPairs(Pairing):
             partner.
 
     Raises:
-        ValueError: if `within` is neither `"batch"` nor `"shard"`.
+        ValueError: if `within` is neither `"batch"`, `"shard"` nor an int >= 2.
         TypeError: if `allow_self` is not a boolean.
 
     Example:
@@ -136,8 +172,19 @@ class RandomPairs(Pairing):
 
     bijective = True
 
+    def draw(self, xp, words, key, targets):
+        if key.group is None or key.shards > 1:
+            return self.partners(xp, words, key, targets)
+        # All full groups at once, and what is left.
+        full = xp.size(words, 0) // key.group * key.group
+        groups = self._sorted(xp, xp.reshape(words[:full], (-1, key.group)))
+        return xp.concat([xp.rows(groups), self._sorted(xp, words[full:]) + full])
+
     def partners(self, xp, words, key, targets):
-        permutation = xp.argsort(words if key.shards == 1 else xp.reshape(words, (key.shards, -1)))
+        return self._sorted(xp, words if key.shards == 1 else xp.reshape(words, (key.shards, -1)))
+
+    def _sorted(self, xp, words):
+        permutation = xp.argsort(words)
         if self.allow_self:
             return permutation
         # The cycle through all its entries.
@@ -179,7 +226,7 @@ class SimilarLabels(Pairing):
         bandwidth: float = 0.5,
         *,
         label: str | int | None = None,
-        within: str = "batch",
+        within: Literal["batch", "shard"] | int = "batch",
         allow_self: bool = True,
     ) -> None:
         super().__init__(within=within, allow_self=allow_self)
@@ -223,6 +270,17 @@ class SimilarLabels(Pairing):
                 f"Write `SimilarLabels(label=...)` with one of {keys}." if len(keys) > 1 else "Leave out `label`.",
             )
         return targets[label]
+
+
+def to_within(given):
+    """Return where partners come from, or raise."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return _checks.integer(given, "within", 2)
+    if given not in ("batch", "shard"):
+        _checks.fail(
+            '`within` must be "batch", "shard", or a number of rows.', f"within={given!r}", "For example `within=16`."
+        )
+    return given
 
 
 def to_pairing(given):

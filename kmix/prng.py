@@ -49,16 +49,18 @@ def _key_of_numbers(seed, step):
     return hashes
 
 
-def bits(xp, key, first, streams, n, replica=0):
-    """Random 32-bit words of shape `(streams, n)`: row `s` is stream `first + s`.
+def bits(xp, key, first, streams, n, replica=0, position=0):
+    """Random 32-bit words of shape `(streams, n)`: row `s` is stream `first + s`, from `position` on.
 
     Within a stream, all words differ (position -> word is a bijection), so sorting them never ties.
     """
     k0, k1 = xp.word(key[0]), xp.word(key[1])
     stream = xp.words(streams) + (xp.word(first) + xp.word(replica) * xp.word(_REPLICA))
     salt = xp.hash(stream * xp.word(_GOLDEN) + k1)
-    position = xp.hash(xp.words(n) + k0)
-    return xp.hash(xp.reshape(salt, (-1, 1)) ^ position)
+    positions = xp.words(n) + k0
+    if not isinstance(position, int) or position:
+        positions = positions + xp.word(position)
+    return xp.hash(xp.reshape(salt, (-1, 1)) ^ xp.hash(positions))
 
 
 def uniform(xp, bits):

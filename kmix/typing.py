@@ -33,8 +33,8 @@ TargetLike: TypeAlias = (
 )
 #: Who mixes with whom: an object, or a name for the default one.
 PairingLike: TypeAlias = Literal["random", "similar_labels"] | Pairing
-#: Where partners come from.
-Within: TypeAlias = Literal["batch", "shard"]
+#: Where partners come from; an int is a number of rows.
+Within: TypeAlias = Literal["batch", "shard"] | int
 #: Whether each sample has its own lam.
 Per: TypeAlias = Literal["sample", "batch"]
 #: Where the channels are.

@@ -404,9 +404,9 @@ MUTANTS = {
     ),
     "mixed samples before the clean ones": step(
         "test_clean_samples_in_tf_data",
-        "batch:Batch.mix",
-        "join_rows(xp, first, second, shards)",
-        "join_rows(xp, second, first, shards)",
+        "plan.plan:PlanKey.join",
+        "xp.concat([first, second])",
+        "xp.concat([second, first])",
         file="test_pairing",
     ),
     "clean samples that are mixed in the model": step(

@@ -198,8 +198,15 @@ def device_of_plans():
     return keras.device("cpu") if keras.backend.backend() == "torch" else _NOTHING
 
 
-def replica():
-    """Index of the current replica under `tf.distribute`, else 0."""
+def replica(leaf):
+    """Number of the part of the batch that this process or device holds.
+
+    That is the replica under `tf.distribute`, and the rank on PyTorch, if `leaf` is not a tensor of the whole batch.
+    """
+    if keras.backend.backend() == "torch":
+        distributed = sys.modules["torch"].distributed
+        parts = distributed.is_available() and distributed.is_initialized()
+        return distributed.get_rank() if parts and not hasattr(leaf, "device_mesh") else 0
     tf = tensorflow()
     if tf is None or not tf.distribute.has_strategy():
         return 0

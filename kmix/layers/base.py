@@ -204,33 +204,36 @@ class MixLayer(keras.layers.Layer):
                 return self._mix_step(key, given, leaf)
             step = self._counter.next(xp)
             try:
-                return self._mix_step(PlanKey(step), given, leaf)
+                return self._mix_step(self._key(step), given, leaf)
             except Exception:
                 self._counter.undo(step)
                 raise
 
     def _mix_step(self, key, given, leaf):
         """Mix a checked batch, of which `leaf` is an array, with the `PlanKey` of a step."""
-        plan_xp, step, replica = _backend.NUMPY, key.step, key.replica
+        plan_xp, step = _backend.NUMPY, key.step
+        # One of them is 0.
+        place = "replica" if key.has_whole_batch() else "first_row"
+        number = getattr(key, place)
         if given.xp is not plan_xp:
-            plan_xp, step, replica = _backend.plan_namespace(given.xp, leaf, step, replica)
+            plan_xp, step, number = _backend.plan_namespace(given.xp, leaf, step, number)
         # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
         alphas = self._alphas(plan_xp, step, leaf)
 
-        def mixed(step, replica, alphas, arrays):
-            batch, own = given.with_arrays(arrays).encode(), key._replace(step=step, replica=replica)
+        def mixed(step, number, alphas, arrays):
+            batch, own = given.with_arrays(arrays).encode(), key._replace(step=step, **{place: number})
             batch = self._draw_and_mix(plan_xp, own, alphas, batch, self.include_clean)
             # As the structure of the result, since a compiled program returns arrays alone.
             return {"by entry" if batch.weights_by_entry else "as given": batch.arrays}
 
         if not self.jit_compile or plan_xp is _backend.NUMPY:
-            arrays = mixed(step, replica, alphas, given.arrays)
-            return given.with_mixed(arrays).write(self.include_clean)
+            arrays = mixed(step, number, alphas, given.arrays)
+            return given.with_mixed(arrays).write(self.include_clean, key)
         padded, added = given.padded()
         constants = self._constants()
-        text = constants and f"{constants} {given.second} {given.entries}"
-        arrays = given.xp.fused(mixed, step, replica, alphas, padded.arrays, key=lambda: text, padded=added)
-        return given.with_mixed(arrays).cropped(given).write(self.include_clean)
+        text = constants and f"{constants} {given.second} {given.entries} {place}"
+        arrays = given.xp.fused(mixed, step, number, alphas, padded.arrays, key=lambda: text, padded=added)
+        return given.with_mixed(arrays).cropped(given).write(self.include_clean, key)
 
     def _draw_and_mix(self, plan_xp, key, alphas, batch, include_clean):
         """Draw the plan of a step for an encoded batch, in the array namespace `plan_xp`, and mix it."""
@@ -239,7 +242,7 @@ class MixLayer(keras.layers.Layer):
         plan = self._draw(plan_xp, key, alphas, size // 2 if batch.second else size, sizes, batch.by_key)
         if batch.second:
             plan = plan.with_second_batch()
-        return batch.mix(self.resolve(plan, batch), mixing, include_clean, key.shards)
+        return batch.mix(self.resolve(plan, batch), mixing, include_clean, key)
 
     def _draw(self, xp, key, alphas, batch_size, spatial_shape, targets):
         """The plan of a step, in the array namespace `xp`.
@@ -262,8 +265,9 @@ class MixLayer(keras.layers.Layer):
             rate=self.rate,
             lam_at_least_half=self.lam_at_least_half,
             replica=key.replica,
-            pair=lambda words: pairing.partners(xp, words, key, known),
+            pair=lambda words: pairing.draw(xp, words, key, known),
             xp=xp,
+            **({} if key.has_whole_batch() else {"first_row": key.first_row}),
         )
         return plan if plan.bijective == pairing.bijective else plan._replace(bijective=pairing.bijective)
 
@@ -282,6 +286,27 @@ class MixLayer(keras.layers.Layer):
             return [given[self]]
         framework, symbolic = (None, False) if xp is _backend.NUMPY else _backend.kind(leaf)[:2]
         return [self._alpha.at(xp, step, symbolic, symbolic and framework == "jax")]
+
+    def _key(self, step, replica=0, first_row=None):
+        """The `PlanKey` of a step, or raise."""
+        group = self._within if isinstance(self._within, int) else None
+        if first_row is None:
+            return PlanKey(step, replica, group=group)
+        if group is None:
+            _checks.fail(
+                "`first_row` numbers the rows of a global batch, of which groups are mixed by themselves.",
+                f"first_row={first_row!r} for partners within {self._within!r}",
+                "Write `pairing=kmix.pairing.RandomPairs(within=16)`.",
+            )
+        if not isinstance(replica, int) or replica:
+            hint = "Leave out `replica`."
+            _checks.fail("With `first_row`, all processes share one plan.", f"replica={replica!r}", hint)
+        message = f"`first_row` must begin a group: a multiple of `within={group}`."
+        if isinstance(first_row, int) and first_row % group:
+            _checks.fail(message, f"first_row={first_row}", "Let each process hold a multiple of so many rows.")
+        if not isinstance(first_row, int):
+            _backend.namespace(first_row).require(first_row % group == 0, message)
+        return PlanKey(step, group=group, first_row=first_row)
 
     def _reading(self):
         """What the layer knows of the batches that it mixes."""
@@ -437,7 +462,15 @@ class MixLayer(keras.layers.Layer):
 
     # Steps.
 
-    def at_step(self, step: Any, batch: BatchLike, replica: Any = 0, *, partner: BatchLike | None = None) -> Any:
+    def at_step(
+        self,
+        step: Any,
+        batch: BatchLike,
+        replica: Any = 0,
+        *,
+        partner: BatchLike | None = None,
+        first_row: Any = None,
+    ) -> Any:
         """Mix the batch with number `step`. A pure function: `numbering(ds).map(layer.at_step)`.
 
         Args:
@@ -448,6 +481,10 @@ class MixLayer(keras.layers.Layer):
             partner: A second batch of the same structure, dtypes and shapes, from which all partners come: sample `i`
                 is mixed with sample `plan.permutation[i]` of `partner`, by the same plan. Costs memory for a batch of
                 twice the size.
+            first_row: Where this batch is a part of a global batch: the number of its first row there, an int or an
+                integer scalar tensor. It is mixed as those rows of the global batch are, however many parts that has.
+                Needs a pairing within groups, such as `pairing=RandomPairs(within=16)`, and is a multiple of their
+                size.
 
         Returns:
             The mixed batch in the same structure and framework: NumPy for NumPy arrays (and for tensors of a
@@ -455,7 +492,7 @@ class MixLayer(keras.layers.Layer):
 
         Raises:
             ValueError: if the batch has no labels, or cannot be mixed (see the class); if `partner` differs from it in
-                more than its values, or the layer does not pair at random.
+                more than its values, or the layer does not pair at random; if `first_row` does not begin a group.
 
         Example:
             >>> layer = kmix.MixUp(0.2, num_classes=3, seed=1)
@@ -463,11 +500,12 @@ class MixLayer(keras.layers.Layer):
             >>> y.shape
             (4, 3)
         """
-        return _backend.untraced(self._at_step, step, batch, replica, partner)
+        return _backend.untraced(self._at_step, step, batch, replica, partner, first_row)
 
-    def _at_step(self, step, batch, replica, partner):
+    def _at_step(self, step, batch, replica, partner, first_row):
         step = check_number(step, "step", hint=_STEP_FIRST)
-        key = PlanKey(step, check_number(replica, "replica", 0, REPLICAS))
+        first_row = None if first_row is None else check_number(first_row, "first_row")
+        key = self._key(step, check_number(replica, "replica", 0, REPLICAS), first_row)
         if partner is not None:
             self._check_takes_second_batch()
             partner = self._check_batch(partner)
@@ -506,6 +544,7 @@ class MixLayer(keras.layers.Layer):
         *,
         spatial_shape: Sequence[int] | None = None,
         targets: Any = None,
+        first_row: int | None = None,
     ) -> MixPlan:
         """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
 
@@ -518,6 +557,7 @@ class MixLayer(keras.layers.Layer):
             spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix and Mosaic need it.
             targets: `y` of the batch, or for a dictionary batch the dictionary of its targets: for a rule of pairing
                 that reads them, such as `"similar_labels"`.
+            first_row: As in `at_step`, an int. Partners are counted from the first row of this batch.
 
         Returns:
             A `kmix.MixPlan` for the current alpha of the layer. `RandomChoice` adds `choice`, the index of
@@ -527,7 +567,8 @@ class MixLayer(keras.layers.Layer):
             >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
             array([2, 0, 3, 1], dtype=int32)
         """
-        key = PlanKey(_checks.integer(step, "step"), _checks.integer(replica, "replica", 0, REPLICAS))
+        first_row = None if first_row is None else _checks.integer(first_row, "first_row")
+        key = self._key(_checks.integer(step, "step"), _checks.integer(replica, "replica", 0, REPLICAS), first_row)
         batch_size = _checks.integer(batch_size, "batch_size", 1)
         alphas = self._alphas(_backend.NUMPY, key.step, None)
         return self._plan(key, alphas, batch_size, spatial_shape, targets)

@@ -97,8 +97,8 @@ class Mosaic(MixLayer):
     def input_mixing(self):
         return PasteImages(self.data_format)
 
-    def sample(self, seed, step, alpha, batch_size, spatial_shape, *, rate, replica, pair, xp, **settings):
-        return sample_mosaic(seed, step, batch_size, spatial_shape, rate=rate, replica=replica, pair=pair, xp=xp)
+    def sample(self, seed, step, alpha, batch_size, spatial_shape, *, per, lam_at_least_half, **settings):
+        return sample_mosaic(seed, step, batch_size, spatial_shape, **settings)
 
     def _without_alpha(self):
         return "Its centre is uniform in the middle half of each axis, and `rate` says how many samples are mixed."

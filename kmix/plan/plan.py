@@ -18,8 +18,10 @@ class PlanKey(NamedTuple):
     Attributes:
         step: Number of the batch, an int or an integer scalar tensor.
         replica: Index of the replica under data parallelism.
-        shards: Number of equal parts of the batch, in which partners stay with `within="shard"`.
+        shards: Number of equal parts of the batch in which partners stay, if they are counted within these.
         seed: Seed of the plan; None for that of the layer.
+        group: Number of consecutive rows of the global batch in which partners stay; None for all.
+        first_row: Number of the first row of the batch in the global batch, a multiple of `group`.
 
     Example:
         >>> kmix.plan.PlanKey(step=3).replica
@@ -30,6 +32,22 @@ class PlanKey(NamedTuple):
     replica: Any = 0
     shards: int = 1
     seed: int | None = None
+    group: int | None = None
+    first_row: Any = 0
+
+    def has_whole_batch(self):
+        """Whether the batch begins with the first row of the global batch."""
+        return isinstance(self.first_row, int) and self.first_row == 0
+
+    def join(self, xp, first, second):
+        """The rows of two equal batches as one: the first before the second, within each group or shard."""
+        if self.shards > 1:
+            return _joined(xp, first, second, (self.shards, -1))
+        if self.group is None:
+            return xp.concat([first, second])
+        full = xp.size(first, 0) // self.group * self.group
+        groups = _joined(xp, first[:full], second[:full], (-1, self.group))
+        return xp.concat([groups, first[full:], second[full:]])
 
 
 class Part(NamedTuple):
@@ -87,7 +105,7 @@ class MixPlan(NamedTuple):
             A sample that is its own partner is not mixed, whatever its lam.
             Exactly 1 if nothing of the partner enters; exactly 0 if only the partner enters.
         permutation: int32 `(B,)`: the index of each sample's partner. In a step of a `MixTrainer` with
-            `within="shard"`, `(shards, B / shards)`, counted within the shard.
+            `within="shard"`, or a number of rows, `(shards, B / shards)`, counted within the shard.
         box: int32 `(B, 2 * k)` for the `k` spatial axes, CutMix only. Half open: all starts, then all stops,
             `(y0, x0, y1, x1)` for images.
         region: What to paste, where a box does not say it: `Tiles`, or a value with a method `paste(xp, x, permutation,
@@ -164,16 +182,25 @@ class MixPlan(NamedTuple):
         own = own if len(own.shape) == 1 else xp.reshape(own, (-1,))
         return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
 
-    def with_clean(self, shards=1):
-        """The plan of a batch of twice the size, which keeps its first half (of each shard) and mixes its second."""
+    def with_clean(self, key):
+        """The plan of a batch of twice the size, which keeps its first half (of each group) and mixes its second.
+
+        `key` is the `PlanKey` of the plan, which knows the groups.
+        """
         xp = _backend.namespace(self.lam, self.permutation)
         size = xp.size(self.permutation, -1)
 
         def doubled(kept, mixed):
-            return join_rows(xp, kept, mixed, shards)
+            return key.join(xp, kept, mixed)
 
-        identity = xp.cast(self.lam * 0 + 1, "float32")
-        permutation = xp.concat([self._own(xp), self.permutation + size], -1)
+        identity, own = xp.cast(self.lam * 0 + 1, "float32"), self._own(xp)
+        if len(self.permutation.shape) > 1:
+            first, permutation = 0, xp.concat([own, self.permutation + size], -1)
+        else:
+            # The rows of a group are behind both copies of the groups before it.
+            first = 0 if key.group is None else own // key.group * key.group
+            size = size if key.group is None else xp.math.minimum(size - first, key.group)
+            permutation = doubled(own + first, self.permutation + first + size)
         plan = self._replace(
             lam=doubled(identity, self.lam),
             permutation=permutation,
@@ -182,9 +209,9 @@ class MixPlan(NamedTuple):
         )
         if self.partners is None:
             return plan
-        own, shares = xp.rows(self._own(xp)), xp.unstack(self.shares)
+        own, shares = xp.rows(own), xp.unstack(self.shares)
         return plan._replace(
-            partners=xp.stack([doubled(own, partner + size) for partner in xp.unstack(self.partners)]),
+            partners=xp.stack([doubled(own + first, each + first + size) for each in xp.unstack(self.partners)]),
             shares=xp.stack([plan.lam, *(doubled(0.0 * identity, share) for share in shares[1:])]),
         )
 
@@ -229,12 +256,11 @@ def check_number(value, name, low=0, high=None, hint=""):
     return _checks.integer(value, name, low, high)
 
 
-def join_rows(xp, first, second, shards=1):
-    """The rows of two batches one after the other; with shards, within each of them, so that none moves."""
-    if shards == 1:
-        return xp.concat([first, second])
-    rows = [xp.reshape(array, (shards, -1, *array.shape[1:])) for array in (first, second)]
-    return xp.reshape(xp.concat(rows, 1), (-1, *first.shape[1:]))
+def _joined(xp, first, second, parts):
+    """The rows of two arrays as one, part by part: neither moves to another device."""
+    rest = [xp.size(first, axis) for axis in range(1, len(first.shape))]
+    rows = [xp.reshape(array, (*parts, *rest)) for array in (first, second)]
+    return xp.reshape(xp.concat(rows, 1), (-1, *rest))
 
 
 def _repeated(join, structure):

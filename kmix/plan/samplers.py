@@ -21,6 +21,7 @@ def sample_mixup(
     per="sample",
     rate=1.0,
     replica=0,
+    first_row=0,
     lam_at_least_half=False,
     pair=None,
     stream=streams.MIXUP,
@@ -38,6 +39,8 @@ def sample_mixup(
         rate: Probability that a sample (or the batch) is mixed at all, in [0, 1].
         replica: Index of the replica under data parallelism, in [0, 65536): int or integer scalar tensor. Replicas
             draw different plans.
+        first_row: Number of the first row in the global batch, of which these are `batch_size` rows: int or integer
+            scalar tensor. Each row draws by its number, so that the parts of a batch have the plan of the whole.
         lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam.
         pair: A function from random words `(B,)` to partners, int `(B,)`. By default, the permutation that sorts them.
         stream: First of the streams of bits to draw from; `kmix.plan.reserve` returns it.
@@ -59,7 +62,8 @@ def sample_mixup(
         >>> plan.permutation
         array([2, 0, 3, 1], dtype=int32)
     """
-    lam, words, _ = _sample_lam(seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp)
+    rows = batch_size, replica, first_row
+    lam, words, _ = _sample_lam(seed, step, alpha, rows, per, rate, lam_at_least_half, stream, xp)
     return MixPlan(lam, _partners(xp, words, pair), bijective=pair is None)
 
 
@@ -73,6 +77,7 @@ def sample_cutmix(
     per="sample",
     rate=1.0,
     replica=0,
+    first_row=0,
     lam_at_least_half=False,
     pair=None,
     cut=None,
@@ -87,7 +92,8 @@ def sample_cutmix(
     Args:
         spatial_shape: Sizes of one to three spatial axes, `(H, W)` for images.
         cut: Indices of the spatial axes to cut, such as `(0,)` for the height; a box spans the others. None for all.
-        seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, pair, stream, xp: As in `sample_mixup`.
+        seed, step, alpha, batch_size, per, rate, replica, first_row, lam_at_least_half, pair, stream, xp: As in
+            `sample_mixup`.
 
     Returns:
         A `MixPlan` with `lam`, `permutation` and `box`.
@@ -111,7 +117,8 @@ def sample_cutmix(
         cut = [_checks.integer(axis, "cut", 0, len(spatial_shape)) for axis in _checks.sequence(cut, "cut")]
         if not cut or len(set(cut)) < len(cut):
             _checks.fail("`cut` must name spatial axes, each once.", f"cut={cut}", "For example `cut=(0,)`.")
-    given = (seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp)
+    rows = batch_size, replica, first_row
+    given = (seed, step, alpha, rows, per, rate, lam_at_least_half, stream, xp)
     lam, words, centres = _sample_lam(*given, own=len(spatial_shape))
     box, kept = _boxes(xp, lam, centres, spatial_shape, cut)
     return MixPlan(kept, _partners(xp, words, pair), box, bijective=pair is None)
@@ -125,6 +132,7 @@ def sample_mosaic(
     *,
     rate=1.0,
     replica=0,
+    first_row=0,
     pair=None,
     stream=streams.MOSAIC,
     xp=_backend.NUMPY,
@@ -132,7 +140,7 @@ def sample_mosaic(
     """Draw the plan of one Mosaic batch: a centre and three partners for each sample.
 
     Args:
-        seed, step, batch_size, rate, replica, pair, stream, xp: As in `sample_mixup`.
+        seed, step, batch_size, rate, replica, first_row, pair, stream, xp: As in `sample_mixup`.
         spatial_shape: Height and width.
 
     Returns:
@@ -158,7 +166,7 @@ def sample_mosaic(
     if len(spatial_shape) != 2:
         _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"spatial_shape={spatial_shape}")
     rate = _checks.real(rate, "rate", 0.0, 1.0)
-    words = _words(xp, seed, step, stream, _WORDS.stop, batch_size, replica)
+    words = _words(xp, seed, step, stream, _WORDS.stop, batch_size, replica, first_row)
     u = xp.unstack(prng.uniform(xp, words))
     height, width = (xp.cast(size, "int32") for size in spatial_shape)
     # In the middle half of each axis.
@@ -221,14 +229,14 @@ def check_spatial_shape(sizes):
     return tuple(check_number(size, "spatial_shape", 1) for size in sizes)
 
 
-def _words(xp, seed, step, stream, streams_used, batch_size, replica=0):
+def _words(xp, seed, step, stream, streams_used, batch_size, replica=0, first_row=0):
     """Random words `(streams_used, B)` for checked arguments."""
     if not isinstance(xp, _backend.Namespace):
         _checks.fail("`xp` must be an array namespace of kmix.", f"xp={xp!r}", "Leave it out for NumPy.", TypeError)
     streams.check(stream, streams_used)
     key = prng.key(xp, check_number(seed, "seed", 0, 2**32), check_number(step, "step"))
     replica, batch_size = check_number(replica, "replica", 0, REPLICAS), check_number(batch_size, "batch_size")
-    return prng.bits(xp, key, stream, streams_used, batch_size, replica)
+    return prng.bits(xp, key, stream, streams_used, batch_size, replica, check_number(first_row, "first_row"))
 
 
 def _partners(xp, words, pair):
@@ -255,17 +263,23 @@ def _check_tensor(alpha):
     return alpha
 
 
-def _sample_lam(seed, step, alpha, batch_size, per, rate, replica, lam_at_least_half, stream, xp, own=0):
-    """Lam, float32 `(B,)`; the words `(B,)` for the partners; and `own` further uniforms, each float32 `(B,)`."""
+def _sample_lam(seed, step, alpha, rows, per, rate, lam_at_least_half, stream, xp, own=0):
+    """Lam, float32 `(B,)`; the words `(B,)` for the partners; and `own` further uniforms, each float32 `(B,)`.
+
+    `rows` are the batch size, the replica and the first row.
+    """
     _checks.one_of(per, "per", ("sample", "batch"))
     _checks.boolean(lam_at_least_half, "lam_at_least_half")
     rate = _checks.real(rate, "rate", 0.0, 1.0)
     is_number = isinstance(alpha, np.generic) or not hasattr(alpha, "dtype")
     alpha = _checks.real(alpha, "alpha") if is_number else _check_tensor(alpha)
-    words = _words(xp, seed, step, stream, _OWN + own, batch_size, replica)
+    words = _words(xp, seed, step, stream, _OWN + own, *rows)
     u = prng.uniform(xp, words)
     if per == "batch":
-        # The draw of the first sample applies to all.
+        # The draw of the first row of the global batch applies to all.
+        batch_size, replica, first_row = rows
+        if not isinstance(first_row, int) or first_row:
+            u = prng.uniform(xp, _words(xp, seed, step, stream, _OWN + own, 1, replica))
         u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
     u = xp.unstack(u)
     lam = prng.symmetric_beta(xp, u[:_RATE], alpha)

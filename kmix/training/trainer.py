@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
@@ -10,10 +10,12 @@ from kmix import _checks
 from kmix._settings import deserialize, serialize
 from kmix.layers import MixLayer
 from kmix.layers.training_step import run_step
+from kmix.pairing import to_within
 from kmix.plan import MixPlan
 from kmix.training import manifold, placement
 from kmix.training.state import State, check_saved, is_trainer_file
 from kmix.training.training_step import StepMixer, require_labels
+from kmix.typing import Within
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -41,9 +43,9 @@ class MixTrainer(keras.Model):
             to the value of the mixing layer, then to the number of output columns, if the loss shows that they are
             classes. Needed for a model whose outputs have no shape before it is called.
         target: What `y` is, see `MixUp`. Defaults to the value of the mixing layer.
-        within: `"batch"` draws partners from the whole batch, `"shard"` from the part of the batch on the same device
-            under `keras.distribution`, so that mixing moves nothing between devices. Defaults to the value
-            of the layer's pairing.
+        within: Where partners come from, see `kmix.pairing.Pairing`: `"batch"`, an int for groups of so many rows, with
+            which the plan does not depend on the number of devices, or `"shard"`. Defaults to the value of the layer's
+            pairing.
         seed: Integer in `[0, 2**32)`. Defaults to the seed of the mixing layer, whose `plan(step, n)` then
             shows what a training step did.
         name: Name of the trainer.
@@ -90,7 +92,7 @@ class MixTrainer(keras.Model):
         mix_losses: bool = False,
         num_classes: int | None = None,
         target: Any = None,
-        within: Literal["batch", "shard"] | None = None,
+        within: Within | None = None,
         seed: int | None = None,
         name: str | None = None,
     ):
@@ -103,7 +105,7 @@ class MixTrainer(keras.Model):
         placement.check_ways(model, mixer, self.places, placed)
         self.model, self.mixer, self.num_classes, self.target = model, mixer, num_classes, target
         self.mix_losses = _checks.boolean(mix_losses, "mix_losses")
-        self.within = within if within is None else _checks.one_of(within, "within", ("batch", "shard"))
+        self.within = within if within is None else to_within(within)
         parts = [] if mixer is None else placement.parts(mixer)
         for part in parts:
             # Nobody calls it, and Keras would trace a trainer with layers to build in every `fit`.

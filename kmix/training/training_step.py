@@ -8,7 +8,7 @@ from kmix.batch import Batch, Reading
 from kmix.layers.training_step import TrainingStep
 from kmix.losses import SoftLabelCrossentropy
 from kmix.plan import MixPlan, PlanKey, sample_choice, streams
-from kmix.plan.plan import REPLICAS, join_rows
+from kmix.plan.plan import REPLICAS
 from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
 from kmix.targets.base import Function
 from kmix.training import paired_loss, placement
@@ -84,8 +84,9 @@ class StepMixer:
 
     def plan(self, step, batch_size, replica=0, spatial_shape=None, targets=None):
         """The plan of one step as NumPy arrays, see `MixTrainer.plan`."""
-        key = self._key(_checks.integer(step, "step"), _checks.integer(replica, "replica", 0, REPLICAS))
         batch_size = _checks.integer(batch_size, "batch_size", 1)
+        replica = _checks.integer(replica, "replica", 0, REPLICAS)
+        key = self._key(_checks.integer(step, "step"), replica, batch_size)
         if batch_size % key.shards:
             _checks.fail(
                 "Under `keras.distribution` the batch size must be divisible by the number of devices.",
@@ -95,8 +96,15 @@ class StepMixer:
         plan = self.planner._plan(key, alphas, batch_size, spatial_shape, targets)
         return self._with_place(_backend.NUMPY, key, plan)
 
-    def _key(self, step, replica):
-        return PlanKey(step, replica, shards(self._within), self.seed)
+    def _key(self, step, replica, rows):
+        """The `PlanKey` of a step on so many rows of a replica."""
+        group = self._within
+        if not isinstance(group, int):
+            return PlanKey(step, replica, shards(group), self.seed)
+        # Counted within the groups, so that XLA sees that no group needs the rows of another.
+        whole = keras.backend.backend() == "jax" and isinstance(rows, int) and rows % group == 0
+        first_row = replica * rows if not isinstance(replica, int) or replica else 0
+        return PlanKey(step, 0, rows // group if whole else 1, self.seed, group, first_row)
 
     def _with_place(self, xp, key, plan):
         """A plan with the place of Manifold Mixup that mixes."""
@@ -144,26 +152,26 @@ class StepMixer:
 
     def _mixed(self, x, y, sample_weight, target, step, alphas):
         """The plan for the model, None if the inputs are mixed here; and the mixed `(x, y, sample_weight)`."""
-        planner, key = self.planner, self._key(step, _backend.replica())
+        planner = self.planner
         mixing = planner.input_mixing if self._mixes_inputs else None
         batch = Batch.read((x, y, sample_weight), Reading(target, input_mixing=mixing, partners=planner._partners))
         leaf = ops.convert_to_tensor((batch.leaves() or tree.flatten(x))[0])
         batch = batch._replace(xp=_backend.namespace(leaf), uniform=False).check_values()
         planner._check_pairing(batch)
         batch = batch.encode()
-        plan_xp, step, replica = _backend.plan_namespace(batch.xp, leaf, key.step, key.replica)
-        key, alphas = key._replace(step=step, replica=replica), planner._alphas(plan_xp, step, leaf, alphas)
+        plan_xp, step, replica = _backend.plan_namespace(batch.xp, leaf, step, _backend.replica(leaf))
+        key, alphas = self._key(step, replica, batch.xp.size(leaf, 0)), planner._alphas(plan_xp, step, leaf, alphas)
         if mixing is not None:
             batch = planner._draw_and_mix(plan_xp, key, alphas, batch, planner.include_clean)
-            return None, batch.write(planner.include_clean)
+            return None, batch.write(planner.include_clean, key)
         plan = planner._draw(plan_xp, key, alphas, batch.xp.size(leaf, 0), None, batch.by_key)
         plan = self._with_place(plan_xp, key, plan)
-        mixed = batch.mix(plan, None, planner.include_clean, key.shards)
-        _, y, sample_weight = mixed.write(planner.include_clean)
+        mixed = batch.mix(plan, None, planner.include_clean, key)
+        _, y, sample_weight = mixed.write(planner.include_clean, key)
         if planner.include_clean:
-            plan = plan.with_clean(key.shards)
+            plan = plan.with_clean(key)
             x = tree.map_structure(batch.xp.asarray, x)
-            x = tree.map_structure(lambda leaf: join_rows(batch.xp, leaf, leaf, key.shards), x)
+            x = tree.map_structure(lambda leaf: key.join(batch.xp, leaf, leaf), x)
         return plan.without_own_partners(), (x, y, sample_weight)
 
 
