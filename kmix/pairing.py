@@ -58,13 +58,11 @@ class Pairing(Settings):
         return type(self).partners is Pairing.partners
 
     def draw(self, xp, words, key, targets):
-        """The partner of each sample in the batch: what `partners` returns, group by group.
+        """The partner of each sample in a batch with groups: what `partners` returns, group by group.
 
         Args:
             xp, words, key, targets: As in `partners`.
         """
-        if key.group is None:
-            return self.partners(xp, words, key, targets)
         rows, group = xp.size(words, 0), key.group
         if not isinstance(rows, int):
             _checks.fail(
@@ -73,11 +71,13 @@ class Pairing(Settings):
                 "Write `ds.batch(n, drop_remainder=True)`.",
             )
 
+        begin = 0 if key.first_row is None else key.first_row
+
         def partners(first):
             def part(array):
                 return array[first : min(first + group, rows)] if getattr(array, "shape", ()) else array
 
-            own = key._replace(first_row=key.first_row + first, shards=1)
+            own = key._replace(first_row=begin + first, shards=1)
             return self.partners(xp, part(words), own, tree.map_structure(part, targets))
 
         drawn = list(map(partners, range(0, rows, group)))
@@ -117,8 +117,9 @@ class Pairing(Settings):
         n = xp.size(score, 0)
         # Candidate j of row r has the word r * width + j.
         width = key.group or n
-        given = prng.key(xp, key.seed, key.step), streams.PAIRING, 1, n * width, key.replica, key.first_row * width
-        drawn = xp.reshape(prng.bits(xp, *given), (n, width))[:, :n]
+        position = 0 if key.first_row is None else key.first_row * width
+        drawn = prng.bits(xp, prng.key(xp, key.seed, key.step), streams.PAIRING, 1, n * width, key.replica, position)
+        drawn = xp.reshape(drawn, (n, width))[:, :n]
         own = xp.arange(n)
         if not self.allow_self:
             score = xp.where(own[:, None] == own, float("-inf"), score)
@@ -173,18 +174,15 @@ class RandomPairs(Pairing):
     bijective = True
 
     def draw(self, xp, words, key, targets):
-        if key.group is None or key.shards > 1:
+        if key.shards > 1:
             return self.partners(xp, words, key, targets)
         # All full groups at once, and what is left.
         full = xp.size(words, 0) // key.group * key.group
-        groups = self._sorted(xp, xp.reshape(words[:full], (-1, key.group)))
-        return xp.concat([xp.rows(groups), self._sorted(xp, words[full:]) + full])
+        groups = self.partners(xp, xp.reshape(words[:full], (-1, key.group)), key, targets)
+        return xp.concat([xp.rows(groups), self.partners(xp, words[full:], key, targets) + full])
 
     def partners(self, xp, words, key, targets):
-        return self._sorted(xp, words if key.shards == 1 else xp.reshape(words, (key.shards, -1)))
-
-    def _sorted(self, xp, words):
-        permutation = xp.argsort(words)
+        permutation = xp.argsort(words if key.shards == 1 else xp.reshape(words, (key.shards, -1)))
         if self.allow_self:
             return permutation
         # The cycle through all its entries.
@@ -278,7 +276,7 @@ def to_within(given):
         return _checks.integer(given, "within", 2)
     if given not in ("batch", "shard"):
         _checks.fail(
-            '`within` must be "batch", "shard", or a number of rows.', f"within={given!r}", "For example `within=16`."
+            "`within` must be 'batch', 'shard', or a number of rows.", f"within={given!r}", "For example `within=16`."
         )
     return given
 

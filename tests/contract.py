@@ -326,6 +326,19 @@ def check_second_batch(layer, batch):
     assert_alike(cut(mixed, rows), expected, "native tensors")
 
 
+def check_groups(layer, batch):
+    """With partners within groups of rows, the parts of a batch are mixed as the whole is."""
+    grouped = rebuilt(layer, pairing=kmix.pairing.RandomPairs(within=2))
+    n = len(tree.flatten(parts(batch)[0])[0])
+    sections = [(first, slice(first, min(first + 2, n))) for first in range(0, n, 2)]
+    for path in ("numpy", "native"):
+        given = to_native(batch) if path == "native" else batch
+        whole = to_numpy(grouped.at_step(STEP, given))
+        for first, rows in sections:
+            part = to_numpy(grouped.at_step(STEP, cut(given, rows), first_row=first))
+            assert_alike(part, cut(whole, rows), f"the rows from {first} on, on the code path {path}")
+
+
 PROMISES = (
     check_code_paths,
     check_config,
@@ -339,6 +352,7 @@ PROMISES = (
     check_once,
     check_clean,
     check_second_batch,
+    check_groups,
 )
 
 

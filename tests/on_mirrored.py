@@ -54,6 +54,22 @@ def test_each_replica_mixes_with_its_own_plan(way, weighted):
     assert trainer.step.numpy() == 4
 
 
+@pytest.mark.parametrize("way", steps.WAYS)
+def test_groups_have_the_plan_of_the_whole_batch(way):
+    x, y, w = steps.batch(N)
+    trainer, alone = steps.trainer_of(way, within=4), steps.trainer_of(way, within=4)
+    expected = steps.weights_of(trainer)
+    steps.fit(trainer, x, y, w)
+    for number in range(4):
+        whole, parts = alone.plan(number, N), plans(trainer, number)
+        np.testing.assert_array_equal(np.concatenate([part.lam for part in parts]), whole.lam)
+        np.testing.assert_array_equal(
+            np.concatenate([parts[0].permutation, parts[1].permutation + 4]), whole.permutation
+        )
+        expected, _ = mean_step(way, expected, x, y, w, parts)
+    steps.assert_close(steps.weights_of(trainer), expected)
+
+
 def test_alpha_that_a_callback_sets_takes_effect():
     x, y, _ = steps.batch(N)
     trainer, alphas = steps.trainer_of("mixer", 0.1), [2.0, 0.0, 0.5]

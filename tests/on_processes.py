@@ -29,7 +29,7 @@ def mine(array):
     return np.split(array, 2)[PROCESS]
 
 
-@pytest.mark.parametrize(("way", "within"), [("mixer", "batch"), ("places", "shard")])
+@pytest.mark.parametrize(("way", "within"), [("mixer", "batch"), ("places", "shard"), ("mixer", 4), ("placed", 2)])
 def test_processes_train_on_one_global_batch(way, within):
     x, y, w = steps.batch(N)
     trainer = steps.trainer_of(way, within=within)

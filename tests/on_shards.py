@@ -33,7 +33,7 @@ def assert_steps(trainer, way, w, **settings):
     assert int(trainer.step) == 4
 
 
-@pytest.mark.parametrize("within", ["batch", "shard"])
+@pytest.mark.parametrize("within", ["batch", "shard", 2])
 @pytest.mark.parametrize("way", steps.WAYS)
 def test_steps_on_the_global_batch(way, within):
     assert_steps(steps.trainer_of(way, within=within), way, None if way == "mixer" else steps.batch(N)[2])
@@ -69,9 +69,23 @@ def moves(trainer):
     return re.findall(rf" = (.*) ({kinds})(?:-start)?\(", step.compile().as_text())
 
 
+def test_groups_may_reach_over_devices():
+    assert_steps(steps.trainer_of("mixer", within=8), "mixer", None)
+
+
+def test_plans_in_groups_are_those_of_one_device():
+    x, y, _ = steps.batch(N)
+    trainer = steps.trainer_of("mixer", within=4)
+    layer = kmix.MixUp(0.7, seed=3, num_classes=steps.CLASSES, pairing=kmix.pairing.RandomPairs(within=4))
+    plan = trainer.plan(2, N)
+    mixed = [layer.at_step(2, (x[i : i + 4], y[i : i + 4]), first_row=i)[0] for i in range(0, N, 4)]
+    np.testing.assert_allclose(np.concatenate(mixed), steps.mixing_matrix(plan) @ x, atol=1e-6)
+
+
+@pytest.mark.parametrize("within", ["shard", 2, 4])
 @pytest.mark.parametrize("way", steps.WAYS)
-def test_no_sample_leaves_its_device_with_shards(way):
-    sent = moves(steps.trainer_of(way, within="shard"))
+def test_no_sample_leaves_its_device_with_shards(way, within):
+    sent = moves(steps.trainer_of(way, within=within))
     # The means of the gradients and the metrics, as in plain training.
     assert {kind for _, kind in sent} == {"all-reduce"}
     assert not any(f"[{N}" in shape for shape, _ in sent)
@@ -89,9 +103,10 @@ def test_clean_samples_beside_the_mixed_ones(way, within):
     steps.assert_close(steps.weights_of(trainer), expected)
 
 
+@pytest.mark.parametrize("within", ["shard", 4])
 @pytest.mark.parametrize("way", steps.WAYS)
-def test_no_clean_sample_leaves_its_device_with_shards(way):
-    sent = moves(steps.trainer_of(way, within="shard", include_clean=True))
+def test_no_clean_sample_leaves_its_device_with_shards(way, within):
+    sent = moves(steps.trainer_of(way, within=within, include_clean=True))
     assert {kind for _, kind in sent} == {"all-reduce"}
     assert not any(f"[{N}" in shape or f"[{2 * N}" in shape for shape, _ in sent)
 
@@ -113,7 +128,7 @@ def test_alpha_that_a_callback_sets_takes_effect():
     steps.assert_close(steps.weights_of(trainer), expected)
 
 
-@pytest.mark.parametrize("within", ["batch", "shard"])
+@pytest.mark.parametrize("within", ["batch", "shard", 4])
 def test_model_parallel(devices, within):
     mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), devices)
     layouts = keras.distribution.LayoutMap(mesh)

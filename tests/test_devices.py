@@ -14,6 +14,7 @@ BACKEND = keras.backend.backend()
 HERE = pathlib.Path(__file__).parent
 
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute serves TensorFlow alone")
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="torch.distributed serves PyTorch alone")
 on_jax = pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution serves JAX alone")
 
 
@@ -49,10 +50,19 @@ def test_keras_distribution():
     finish(start("on_shards.py", devices=4))
 
 
-@on_jax
-def test_two_processes():
+def address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = {"devices": 2, "KMIX_ADDRESS": address}
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@on_jax
+def test_two_processes():
+    settings = {"devices": 2, "KMIX_ADDRESS": address()}
     finish(*(start("on_processes.py", KMIX_PROCESS=str(process), **settings) for process in range(2)))
+
+
+@on_torch
+def test_two_ranks():
+    settings = {"KMIX_ADDRESS": address()}
+    finish(*(start("on_ranks.py", KMIX_PROCESS=str(process), **settings) for process in range(2)))

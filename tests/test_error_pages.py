@@ -26,6 +26,7 @@ FAMILIES = {
         ("data/mixed_batches.py", "must be callable"),
         ("layers/base.py", "float dtype|`training` must|`inputs_key` must"),
         ("layers/random_choice.py", "must hold|must be mixing|{setting}"),
+        ("pairing.py", "`within` must"),
     ],
     "A setting cannot change": [
         ("_settings.py", "."),
@@ -73,7 +74,8 @@ FAMILIES = {
         ("layers/base.py", "`partner=`|`targets` must"),
         ("layers/mosaic.py", "."),
         ("layers/random_choice.py", "of their pairing"),
-        ("pairing.py", "`pairing|score draws|`SimilarLabels`"),
+        ("pairing.py", "`pairing|score draws|`SimilarLabels`|size of the batch|depends on the targets"),
+        ("plan/plan.py", "first_row"),
     ],
     "Class ids need the number of classes": [
         ("targets/labels.py", "needs `num_classes`"),
@@ -164,7 +166,7 @@ FAMILIES = {
     "An extension is incomplete": [
         ("*", "NotImplementedError"),
         ("mixing/__init__.py", "."),
-        ("plan/plan.py", "."),
+        ("plan/plan.py", "spatial_shape|integer scalar"),
         ("plan/samplers.py", "`xp`|`alpha`|`cut`|`pair`"),
         ("plan/streams.py", "."),
         ("targets/base.py", "callable"),

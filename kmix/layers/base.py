@@ -21,7 +21,7 @@ from kmix.layers.input_mixing import InputMixing, check_batch_of_plan
 from kmix.layers.training_step import current_step
 from kmix.pairing import Pairing, RandomPairs, to_pairing
 from kmix.plan import MixPlan, PlanKey
-from kmix.plan.plan import REPLICAS, check_number
+from kmix.plan.plan import check_key, check_number
 from kmix.targets.argument import check_target, to_target
 from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLike
 
@@ -129,10 +129,15 @@ class MixLayer(keras.layers.Layer):
         )
         self._pairing: Pairing = to_pairing(pairing)
         self._pairs_by_targets = self._pairing.needs_targets
+        self._draw_within(self._pairing.within)
         self._alpha: Any = Alpha(alpha) if self._has_alpha else None
         self._counter = _backend.Counter()
         # Whether a model is known to call it.
         self._in_model = False
+
+    def _draw_within(self, within):
+        """Keep where partners come from, and the number of rows of a group, if there are groups."""
+        self._within, self._group = within, within if isinstance(within, int) else None
 
     def _store(self, **arguments):
         """Keep arguments of the constructor as they were given: Keras would wrap dictionaries and lists."""
@@ -204,7 +209,7 @@ class MixLayer(keras.layers.Layer):
                 return self._mix_step(key, given, leaf)
             step = self._counter.next(xp)
             try:
-                return self._mix_step(self._key(step), given, leaf)
+                return self._mix_step(PlanKey(step, group=self._group), given, leaf)
             except Exception:
                 self._counter.undo(step)
                 raise
@@ -212,8 +217,7 @@ class MixLayer(keras.layers.Layer):
     def _mix_step(self, key, given, leaf):
         """Mix a checked batch, of which `leaf` is an array, with the `PlanKey` of a step."""
         plan_xp, step = _backend.NUMPY, key.step
-        # One of them is 0.
-        place = "replica" if key.has_whole_batch() else "first_row"
+        place = "replica" if key.first_row is None else "first_row"
         number = getattr(key, place)
         if given.xp is not plan_xp:
             plan_xp, step, number = _backend.plan_namespace(given.xp, leaf, step, number)
@@ -254,6 +258,7 @@ class MixLayer(keras.layers.Layer):
         """
         key = key._replace(seed=self.seed if key.seed is None else key.seed)
         pairing = self._pairing
+        choose = pairing.partners if key.group is None else pairing.draw
         known = targets() if self._pairs_by_targets else {}
         plan = self.sample(
             key.seed,
@@ -265,9 +270,9 @@ class MixLayer(keras.layers.Layer):
             rate=self.rate,
             lam_at_least_half=self.lam_at_least_half,
             replica=key.replica,
-            pair=lambda words: pairing.draw(xp, words, key, known),
+            pair=lambda words: choose(xp, words, key, known),
             xp=xp,
-            **({} if key.has_whole_batch() else {"first_row": key.first_row}),
+            **({} if key.first_row is None else {"first_row": key.first_row}),
         )
         return plan if plan.bijective == pairing.bijective else plan._replace(bijective=pairing.bijective)
 
@@ -287,38 +292,12 @@ class MixLayer(keras.layers.Layer):
         framework, symbolic = (None, False) if xp is _backend.NUMPY else _backend.kind(leaf)[:2]
         return [self._alpha.at(xp, step, symbolic, symbolic and framework == "jax")]
 
-    def _key(self, step, replica=0, first_row=None):
-        """The `PlanKey` of a step, or raise."""
-        group = self._within if isinstance(self._within, int) else None
-        if first_row is None:
-            return PlanKey(step, replica, group=group)
-        if group is None:
-            _checks.fail(
-                "`first_row` numbers the rows of a global batch, of which groups are mixed by themselves.",
-                f"first_row={first_row!r} for partners within {self._within!r}",
-                "Write `pairing=kmix.pairing.RandomPairs(within=16)`.",
-            )
-        if not isinstance(replica, int) or replica:
-            hint = "Leave out `replica`."
-            _checks.fail("With `first_row`, all processes share one plan.", f"replica={replica!r}", hint)
-        message = f"`first_row` must begin a group: a multiple of `within={group}`."
-        if isinstance(first_row, int) and first_row % group:
-            _checks.fail(message, f"first_row={first_row}", "Let each process hold a multiple of so many rows.")
-        if not isinstance(first_row, int):
-            _backend.namespace(first_row).require(first_row % group == 0, message)
-        return PlanKey(step, group=group, first_row=first_row)
-
     def _reading(self):
         """What the layer knows of the batches that it mixes."""
         return Reading(self._target, self.num_classes, self.inputs_key, self.input_mixing, self._partners)
 
     def _read(self, batch):
         return Batch.read(batch, self._reading())
-
-    @property
-    def _within(self):
-        """Where partners come from."""
-        return self._pairing.within
 
     def _check_pairing(self, batch):
         """Raise unless partners can be chosen for a batch."""
@@ -504,8 +483,7 @@ class MixLayer(keras.layers.Layer):
 
     def _at_step(self, step, batch, replica, partner, first_row):
         step = check_number(step, "step", hint=_STEP_FIRST)
-        first_row = None if first_row is None else check_number(first_row, "first_row")
-        key = self._key(step, check_number(replica, "replica", 0, REPLICAS), first_row)
+        key = check_key(step, replica, self._within, first_row)
         if partner is not None:
             self._check_takes_second_batch()
             partner = self._check_batch(partner)
@@ -567,8 +545,7 @@ class MixLayer(keras.layers.Layer):
             >>> kmix.MixUp(0.2, seed=1).plan(step=0, batch_size=4).permutation
             array([2, 0, 3, 1], dtype=int32)
         """
-        first_row = None if first_row is None else _checks.integer(first_row, "first_row")
-        key = self._key(_checks.integer(step, "step"), _checks.integer(replica, "replica", 0, REPLICAS), first_row)
+        key = check_key(_checks.integer(step, "step"), replica, self._within, first_row)
         batch_size = _checks.integer(batch_size, "batch_size", 1)
         alphas = self._alphas(_backend.NUMPY, key.step, None)
         return self._plan(key, alphas, batch_size, spatial_shape, targets)

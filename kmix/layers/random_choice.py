@@ -76,6 +76,7 @@ class RandomChoice(MixLayer):
         self._partners = max(layer._partners for layer in layers)
         super().__init__(**agreed, jit_compile=jit_compile, seed=seed, name=name)
         self.layers = layers
+        self._draw_within(layers[0]._within)
         # A choice among choices draws from a separate stream, so that both may share one seed.
         self._depth = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
         values = _checks.probabilities([1.0] * len(layers) if probabilities is None else probabilities, len(layers))
@@ -114,10 +115,6 @@ class RandomChoice(MixLayer):
 
     def _alphas(self, xp, step, leaf, given=None):
         return [layer._alphas(xp, step, leaf, given) for layer in self.layers]
-
-    @property
-    def _within(self):
-        return self.layers[0]._within
 
     def _check_pairing(self, batch):
         for layer in self.layers:

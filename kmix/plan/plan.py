@@ -21,7 +21,7 @@ class PlanKey(NamedTuple):
         shards: Number of equal parts of the batch in which partners stay, if they are counted within these.
         seed: Seed of the plan; None for that of the layer.
         group: Number of consecutive rows of the global batch in which partners stay; None for all.
-        first_row: Number of the first row of the batch in the global batch, a multiple of `group`.
+        first_row: Number of the first row of the batch in the global batch, a multiple of `group`; None for 0.
 
     Example:
         >>> kmix.plan.PlanKey(step=3).replica
@@ -33,11 +33,7 @@ class PlanKey(NamedTuple):
     shards: int = 1
     seed: int | None = None
     group: int | None = None
-    first_row: Any = 0
-
-    def has_whole_batch(self):
-        """Whether the batch begins with the first row of the global batch."""
-        return isinstance(self.first_row, int) and self.first_row == 0
+    first_row: Any = None
 
     def join(self, xp, first, second):
         """The rows of two equal batches as one: the first before the second, within each group or shard."""
@@ -45,6 +41,7 @@ class PlanKey(NamedTuple):
             return _joined(xp, first, second, (self.shards, -1))
         if self.group is None:
             return xp.concat([first, second])
+        first, second = xp.asarray(first), xp.asarray(second)
         full = xp.size(first, 0) // self.group * self.group
         groups = _joined(xp, first[:full], second[:full], (-1, self.group))
         return xp.concat([groups, first[full:], second[full:]])
@@ -254,6 +251,28 @@ def check_number(value, name, low=0, high=None, hint=""):
             return value
         value = int(value)
     return _checks.integer(value, name, low, high)
+
+
+def check_key(step, replica, within, first_row):
+    """The `PlanKey` of a checked step, for partners from where `within` says, or raise."""
+    replica = check_number(replica, "replica", 0, REPLICAS)
+    group = within if isinstance(within, int) else None
+    if first_row is None:
+        return PlanKey(step, replica, group=group)
+    if group is None:
+        _checks.fail(
+            "`first_row` numbers the rows of a global batch, which is mixed group by group.",
+            f"first_row={first_row!r} for partners within {within!r}",
+            "Write `pairing=kmix.pairing.RandomPairs(within=16)`.",
+        )
+    if not isinstance(replica, int) or replica:
+        _checks.fail("With `first_row`, all processes share one plan.", f"replica={replica!r}", "Leave out `replica`.")
+    first_row, message = check_number(first_row, "first_row"), f"`first_row` must be a multiple of `within={group}`."
+    if not isinstance(first_row, int):
+        _backend.namespace(first_row).require(first_row % group == 0, message)
+    elif first_row % group:
+        _checks.fail(message, f"first_row={first_row}", "Let each process hold a multiple of so many rows.")
+    return PlanKey(step, group=group, first_row=first_row)
 
 
 def _joined(xp, first, second, parts):

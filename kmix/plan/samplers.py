@@ -236,7 +236,8 @@ def _words(xp, seed, step, stream, streams_used, batch_size, replica=0, first_ro
     streams.check(stream, streams_used)
     key = prng.key(xp, check_number(seed, "seed", 0, 2**32), check_number(step, "step"))
     replica, batch_size = check_number(replica, "replica", 0, REPLICAS), check_number(batch_size, "batch_size")
-    return prng.bits(xp, key, stream, streams_used, batch_size, replica, check_number(first_row, "first_row"))
+    position = 0 if type(first_row) is int and first_row == 0 else check_number(first_row, "first_row")
+    return prng.bits(xp, key, stream, streams_used, batch_size, replica, position)
 
 
 def _partners(xp, words, pair):

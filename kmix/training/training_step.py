@@ -103,7 +103,7 @@ class StepMixer:
             return PlanKey(step, replica, shards(group), self.seed)
         # Counted within the groups, so that XLA sees that no group needs the rows of another.
         whole = keras.backend.backend() == "jax" and isinstance(rows, int) and rows % group == 0
-        first_row = replica * rows if not isinstance(replica, int) or replica else 0
+        first_row = replica * rows if not isinstance(replica, int) or replica else None
         return PlanKey(step, 0, rows // group if whole else 1, self.seed, group, first_row)
 
     def _with_place(self, xp, key, plan):

@@ -1,0 +1,56 @@
+"""Two processes on PyTorch, each with its rows of the batch. test_devices.py runs it twice, once as each process."""
+
+import os
+
+import numpy as np
+import pytest
+import steps
+import torch
+
+N = 8
+RANK = int(os.environ.get("KMIX_PROCESS", "0"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ranks():
+    torch.distributed.init_process_group("gloo", f"tcp://{os.environ['KMIX_ADDRESS']}", rank=RANK, world_size=2)
+    yield
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def mine(array):
+    return np.split(array, 2)[RANK]
+
+
+def average_gradients(model):
+    def averaged(parameter):
+        torch.distributed.all_reduce(parameter.grad)
+        parameter.grad /= 2
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(averaged)
+
+
+@pytest.mark.parametrize("way", steps.WAYS)
+def test_ranks_train_on_one_global_batch(way):
+    x, y, w = steps.batch(N)
+    trainer = steps.trainer_of(way, within=4)
+    average_gradients(trainer.model)
+    expected = steps.weights_of(trainer)
+    steps.fit(trainer, mine(x), mine(y), mine(w))
+    for number in range(4):
+        expected, _ = steps.step(way, expected, x, y, w, trainer.plan(number, N))
+    steps.assert_close(steps.weights_of(trainer), expected)
+
+
+def test_each_rank_has_a_plan_of_its_own_without_groups():
+    x, y, w = steps.batch(N)
+    trainer = steps.trainer_of("mixer")
+    expected = steps.weights_of(trainer)
+    steps.fit(trainer, mine(x), mine(y), mine(w), steps=1)
+    plan = trainer.plan(0, N // 2, replica=RANK)
+    assert RANK == 0 or not np.array_equal(plan.lam, trainer.plan(0, N // 2).lam)
+    expected, _ = steps.step("mixer", expected, mine(x), mine(y), mine(w), plan)
+    steps.assert_close(steps.weights_of(trainer), expected)
