@@ -73,7 +73,7 @@ FAMILIES = {
         ("layers/base.py", "`partner=`|`targets` must"),
         ("layers/mosaic.py", "."),
         ("layers/random_choice.py", "of their pairing"),
-        ("pairing.py", "`pairing|score draws|`SimilarLabels`"),
+        ("pairing.py", "`pairing|score draws|`SimilarLabels`|needs one label|another entry than|compares"),
     ],
     "Class ids need the number of classes": [
         ("targets/labels.py", "needs `num_classes`"),

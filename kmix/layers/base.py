@@ -219,7 +219,7 @@ class MixLayer(keras.layers.Layer):
         alphas = self._alphas(plan_xp, step, leaf)
 
         # As an argument: a compiled program would keep it as a constant.
-        kept = self._kept_for_pairing(given)
+        kept = self._kept_for_pairing(given) if given.kept else {}
 
         def mixed(step, replica, alphas, arrays, kept):
             batch, own = given.with_arrays(arrays), key._replace(step=step, replica=replica)
@@ -307,7 +307,7 @@ class MixLayer(keras.layers.Layer):
 
     def _kept_for_pairing(self, batch):
         """What a rule of kmix reads of what is kept, by key: arrays of the framework of the batch."""
-        if not self._pairs_by_targets or not batch.kept or not type(self._pairing).__module__.startswith("kmix."):
+        if not self._pairs_by_targets or not type(self._pairing).__module__.startswith("kmix."):
             return {}
         read = self._pairing._read(batch.by_key())
         return {key: batch.xp.asarray(value) for key, value in read.items() if key in batch.kept}
