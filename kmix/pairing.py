@@ -8,7 +8,7 @@ from kmix import _backend, _checks, prng
 from kmix._settings import Settings
 from kmix.plan import streams
 
-__all__ = ["Pairing", "RandomPairs", "SimilarLabels"]
+__all__ = ["DifferentLabels", "Pairing", "RandomPairs", "SameLabels", "SimilarLabels"]
 
 tree = keras.tree
 
@@ -104,6 +104,7 @@ class Pairing(Settings):
                 "a plan without targets",
                 "Write `layer.plan(step, batch_size, targets=y)`.",
             )
+        targets = self._read(targets)
         arrays = [leaf for leaf in tree.flatten(targets) if hasattr(leaf, "dtype")]
         if xp is _backend.NUMPY and all(map(_backend.on_host, arrays)):
             targets = tree.map_structure(
@@ -151,6 +152,10 @@ class Pairing(Settings):
 
     def check_targets(self, targets):
         """Raise unless the rule can read the targets, from their static shapes and dtypes, and values on the host."""
+
+    def _read(self, targets):
+        """The targets by key that `score` looks at. A rule of a user gets all."""
+        return targets
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -256,18 +261,179 @@ class SimilarLabels(Pairing):
             xp = _backend.namespace(label)
             xp.require(label - label == 0, "`SimilarLabels` needs finite labels. Received: NaN or infinities.")
 
+    def _read(self, targets):
+        return {key: targets[key] for key in [_label_key(self, targets)]}
+
     def _label(self, targets):
-        keys = list(targets)
-        label = self.label if self.label is not None else keys[0] if len(keys) == 1 else None
-        if label is None and "labels" in targets:
-            label = "labels"
-        if label not in keys or not hasattr(targets[label], "dtype"):
+        return targets[_label_key(self, targets)]
+
+
+class _ByClass(Pairing):
+    """A rule that compares classes: of the labels, and of a group that is one more entry of the batch.
+
+    No sample is a candidate for itself: it would mix with itself, which is not to mix, while others are there.
+
+    Args:
+        group_name, group: The argument that names the group, and the key (or index) of the group, or None.
+        label, within: See `DifferentLabels`.
+    """
+
+    def __init__(self, group_name, group, label, within):
+        super().__init__(within=within, allow_self=False)
+        for name, key in ((group_name, group), ("label", label)):
+            setattr(self, name, key if key is None or isinstance(key, str) else _checks.integer(key, name))
+        if group is not None and group == label:
             _checks.fail(
-                "`SimilarLabels` needs one label to compare.",
-                f"label={self.label!r} for targets {keys}",
-                f"Write `SimilarLabels(label=...)` with one of {keys}." if len(keys) > 1 else "Leave out `label`.",
+                f"The `{group_name}` of `{type(self).__name__}` is another entry than its `label`.",
+                f"{group_name}={group!r} and label={label!r}",
+                f"Leave out `{group_name}`.",
             )
-        return targets[label]
+        self._group_name, self._group = group_name, group
+
+    def _read(self, targets):
+        keys = [_label_key(self, targets, self._group), *([] if self._group is None else [self._group])]
+        return {key: targets[key] for key in keys}
+
+    def _same(self, xp, targets):
+        """Whether each two samples share a class, and whether they share the group, as bool `(B, B)`, or None."""
+        label, *group = self._read(targets).values()
+        return _share_a_class(xp, label), _share_a_class(xp, group[0]) if group else None
+
+    def check_targets(self, targets):
+        name = type(self).__name__
+        if self._group is not None and not hasattr(targets.get(self._group), "dtype"):
+            _checks.fail(
+                f"`{name}({self._group_name}={self._group!r})` compares an entry of the batch by that key.",
+                f"targets {list(targets)}",
+                f'Pass it in a dictionary batch, with `target={{{self._group!r}: "keep", ...}}`. A MixTrainer gets '
+                "inputs and labels alone: mix in the data set, `ds.map(layer)`, and fit the model itself.",
+            )
+        sizes = set()
+        for key, value in self._read(targets).items():
+            shape, dtype = _backend.static_shape(value), _backend.dtype(value)
+            numbers = "int" in dtype or dtype == "bool"
+            flat = shape is not None and not _backend.irregular(value) and len(shape) in (1, 2)
+            if not flat or not (numbers or ("float" in dtype and shape[1:] not in ((), (1,)))):
+                _checks.fail(
+                    f"`{name}` compares classes: integers (B,) or (B, 1), or labels (B, C) of a column for each class.",
+                    f"{key!r} of dtype {dtype} and shape {shape}",
+                    'Numbers to regress have no classes: leave out `pairing`, or write `"similar_labels"`. Number '
+                    "groups that have names. Pass binary labels as integers, with `num_classes=2`.",
+                )
+            sizes |= {shape[0]} - {None}
+        if len(sizes) > 1:
+            _checks.fail(f"`{name}` compares one class and one group of each sample.", f"{sorted(sizes)} rows")
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class DifferentLabels(_ByClass):
+    """Partners with another label: every mixed label has two classes.
+
+    All samples with another label are equally likely. Two labels are the same if their largest entries are in one
+    column, the first of several that tie. Labels of zeros and ones, such as multi-hot ones, are the same if they have a
+    class in common. A sample without a candidate in its batch is its own partner, so it is not mixed.
+
+    Args:
+        same: Key of an entry of the batch in which the partners agree, such as the hospital or the camera: integers
+            `(B,)`, in a dictionary batch with `target={key: "keep"}`. By default, partners may come from anywhere.
+        label: With several labels, the key (or index) of the label to compare.
+        within: See `Pairing`; a rule that compares labels takes `"batch"` alone.
+
+    Raises:
+        ValueError: if `same` and `label` are one key; in a batch, if the labels have no classes (floats of one column),
+            or more than two axes, or if there is no entry `same`, as in a `MixTrainer`, which gets inputs and labels
+            alone.
+        TypeError: if an argument has a wrong type.
+
+    Reference:
+        H. Yao et al., "Improving Out-of-Distribution Robustness via Selective Augmentation", ICML 2022,
+        https://arxiv.org/abs/2201.00299
+
+    Example:
+        >>> layer = kmix.MixUp(2.0, num_classes=3, pairing=kmix.pairing.DifferentLabels(), seed=1)
+        >>> y = np.array([0, 0, 1, 1, 2])
+        >>> bool(np.any(y[layer.plan(step=0, batch_size=5, targets=y).permutation] == y))
+        False
+    """
+
+    def __init__(self, *, same: str | int | None = None, label: str | int | None = None, within: str = "batch") -> None:
+        super().__init__("same", same, label, within)
+
+    def score(self, xp, targets):
+        same, of_group = self._same(xp, targets)
+        candidates = ~same if of_group is None else ~same & of_group
+        return xp.where(candidates, 0.0, float("-inf"))
+
+
+@keras.saving.register_keras_serializable(package="kmix")
+class SameLabels(_ByClass):
+    """Partners with the same label, which stays as it is while the inputs mix.
+
+    All other samples with that label are equally likely; `DifferentLabels` says when two labels are the same. A sample
+    is never drawn as its own partner: one that is alone in its batch is not mixed. In small batches of many classes,
+    these are most.
+
+    Args:
+        other: Key of an entry of the batch in which the partners differ, such as the hospital or the camera: integers
+            `(B,)`, in a dictionary batch with `target={key: "keep"}`. By default, partners may come from anywhere.
+        label, within: See `DifferentLabels`.
+
+    Raises:
+        ValueError: as for `DifferentLabels`.
+        TypeError: if an argument has a wrong type.
+
+    Reference:
+        H. Yao et al., "Improving Out-of-Distribution Robustness via Selective Augmentation", ICML 2022,
+        https://arxiv.org/abs/2201.00299
+
+    Example:
+        LISA: partners of one class and two hospitals, or of two classes and one hospital.
+
+        >>> target = {"labels": kmix.targets.Labels(2), "hospital": "keep"}
+        >>> rules = kmix.pairing.SameLabels(other="hospital"), kmix.pairing.DifferentLabels(same="hospital")
+        >>> lisa = kmix.RandomChoice([kmix.MixUp(2.0, target=target, pairing=rule, seed=1) for rule in rules], seed=1)
+        >>> x, y = np.ones((4, 3), "float32"), np.array([0, 0, 1, 1])
+        >>> mixed = lisa.at_step(0, {"images": x, "labels": y, "hospital": np.array([0, 1, 0, 1])})
+        >>> mixed["labels"].shape
+        (4, 2)
+    """
+
+    def __init__(
+        self, *, other: str | int | None = None, label: str | int | None = None, within: str = "batch"
+    ) -> None:
+        super().__init__("other", other, label, within)
+
+    def score(self, xp, targets):
+        same, of_group = self._same(xp, targets)
+        candidates = same if of_group is None else same & ~of_group
+        return xp.where(candidates, 0.0, float("-inf"))
+
+
+def _label_key(rule, targets, group=None):
+    """The key of the label that a rule with a setting `label` compares, which is not `group`; or raise."""
+    keys, name = [key for key in targets if group is None or key != group], type(rule).__name__
+    label = rule.label if rule.label is not None else keys[0] if len(keys) == 1 else None
+    if label is None and "labels" in keys:
+        label = "labels"
+    if label not in keys or not hasattr(targets[label], "dtype"):
+        _checks.fail(
+            f"`{name}` needs one label to compare.",
+            f"label={rule.label!r} for targets {keys}",
+            f"Write `{name}(label=...)` with one of {keys}." if len(keys) > 1 else "Leave out `label`.",
+        )
+    return label
+
+
+def _share_a_class(xp, y):
+    """Whether each two rows of class ids `(B,)` or `(B, 1)`, or of encoded labels `(B, C)`, share a class: `(B, B)`."""
+    if len(y.shape) == 1 or y.shape[1] == 1:
+        ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
+        return ids[:, None] == ids
+    y = xp.cast(y, "float32")
+    largest = xp.cast(xp.argmax(y)[:, None] == xp.arange(xp.size(y, 1)), "float32")
+    others = xp.sum(xp.cast((y != 0) & (y != 1), "float32"), -1)
+    # Products of zeros and ones are exact in any precision.
+    return xp.gram(xp.where(others[:, None] == 0, y, largest)) > 0
 
 
 def to_within(given):
@@ -283,7 +449,12 @@ def to_within(given):
 
 def to_pairing(given):
     """The `Pairing` that an argument `pairing` stands for, or raise."""
-    named = {"random": RandomPairs, "similar_labels": SimilarLabels}
+    named: dict[str, type[Pairing]] = {
+        "random": RandomPairs,
+        "similar_labels": SimilarLabels,
+        "different_labels": DifferentLabels,
+        "same_labels": SameLabels,
+    }
     if isinstance(given, Pairing):
         return given
     if isinstance(given, str) and given in named:

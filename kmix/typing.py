@@ -32,7 +32,7 @@ TargetLike: TypeAlias = (
     Target | TargetName | Callable[[Any, Any], Any] | Mapping[Any, "TargetLike"] | Sequence["TargetLike"]
 )
 #: Who mixes with whom: an object, or a name for the default one.
-PairingLike: TypeAlias = Literal["random", "similar_labels"] | Pairing
+PairingLike: TypeAlias = Literal["random", "similar_labels", "different_labels", "same_labels"] | Pairing
 #: Where partners come from; an int is a number of rows.
 Within: TypeAlias = Literal["batch", "shard"] | int
 #: Whether each sample has its own lam.

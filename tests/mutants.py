@@ -395,6 +395,18 @@ MUTANTS = {
         "-0.5",
         "-0.4",
     ),
+    "multi-hot labels are their first class": Mutant(
+        "test_pairing_by_class::test_partners_follow_the_rule",
+        "pairing:_share_a_class",
+        "others[:, None] == 0",
+        "others[:, None] < 0",
+    ),
+    "partners of one label and one domain": Mutant(
+        "test_pairing_by_class::test_partners_follow_the_rule",
+        "pairing:SameLabels.score",
+        "same & ~of_group",
+        "same & of_group",
+    ),
     "partners from the batch itself": pipeline(
         "test_partners_from_a_second_batch",
         "plan.plan:MixPlan.with_second_batch",

@@ -93,6 +93,7 @@ TABLE = [
     ("evaluate", (lambda step: 0.5, array(3, "int32")), 0.5),
     ("evaluate", (lambda step: step * 0.5, array(3, "int32")), 1.5),
     ("evaluate", (kmix.schedules.Linear(0.0, 1.0, 4), array(3, "int32")), 0.75),
+    ("gram", (X,), [[14, 32], [32, 77]]),
     ("pick", (X, array([[2], [0]], "int32")), [[3], [4]]),
     ("pick", (X[None], array([[[2, 2], [0, 1]]], "int32")), [[[3, 3], [4, 5]]]),
     ("hash", (words([0, 1, -1, 0x12345678]),), [lowbias32(x) for x in (0, 1, 2**32 - 1, 0x12345678)]),

@@ -519,6 +519,24 @@ def test_an_endless_data_set_has_no_second_epoch():
     assert report.to_dict()["samples"] == 320
 
 
+def test_samples_without_a_partner_are_counted():
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(32, 4)).astype("float32"), rng.permutation(200)[:32]) for _ in range(4)]
+    for _, y in batches:
+        y[:4] = y[0]
+    for settings in ({}, {"include_clean": True}):
+        layer = kmix.MixUp(1.0, num_classes=200, pairing="same_labels", seed=1, **settings)
+        report = inspect(batches, mixer=layer)
+        share = np.mean([np.mean([(y == i).sum() == 1 for i in y]) for _, y in batches]) / (1 + len(settings))
+        np.testing.assert_allclose(report.to_dict()["no_candidate_share"], share)
+        assert "no candidate" in str(report)
+        assert any("no partner by the rule" in warning for warning in report.warnings) == (share > 0.5)
+    layers = [kmix.MixUp(1.0, num_classes=200, seed=1, pairing=rule) for rule in ("same_labels", "random")]
+    mixed = inspect(batches, mixer=kmix.RandomChoice(layers, seed=4)).to_dict()
+    assert 0 < mixed["no_candidate_share"] < share * 2
+    assert inspect(batches, mixer=layers[1]).to_dict()["no_candidate_share"] is None
+
+
 # The form of the report.
 
 
@@ -534,6 +552,7 @@ def test_the_report_prints_and_draws():
         "label_entropy",
         "label_mass",
         "self_pair_share",
+        "no_candidate_share",
         "repeated_batches",
         "samples_per_second",
         "warnings",

@@ -296,6 +296,8 @@ INSTANCES = [
     kmix.CutMix(0.3, num_classes=4, include_clean=True, rate=0.5, seed=3, axes=(1, 2), data_format="channels_first"),
     kmix.EmbeddingMixup(0.3, num_classes=4, lam_at_least_half=True, jit_compile=False, seed=3, name="e"),
     kmix.MixUp(pairing=kmix.pairing.SimilarLabels(0.1, label="a", allow_self=False), target={"a": "labels"}),
+    kmix.MixUp(pairing=kmix.pairing.SameLabels(other="id", label="label"), target=NAMED),
+    kmix.MixUp(pairing=kmix.pairing.DifferentLabels(same="id", label="label"), target=NAMED),
     kmix.Mosaic(target={"labels": "union", "bounding_boxes": BOXES}, pairing="random", rate=0.5, seed=4),
     kmix.RandomChoice([kmix.MixUp(0.1, seed=2), kmix.CutMix(seed=4)], probabilities=[1, 3], seed=5),
     kmix.CutMix(target=PAIRS, padding_id=0, data_format="channels_last"),

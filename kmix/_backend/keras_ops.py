@@ -52,6 +52,9 @@ class KerasOps(Namespace):
     def argsort(self, x):
         return keras.ops.cast(keras.ops.argsort(x), "int32")
 
+    def gram(self, x):
+        return keras.ops.matmul(x, keras.ops.transpose(x))
+
     def take(self, x, indices):
         if len(indices.shape) == 1:
             return x[indices]

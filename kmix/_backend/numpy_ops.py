@@ -54,6 +54,9 @@ class NumPy(Namespace):
     def argsort(self, x):
         return np.argsort(x, kind="stable").astype("int32")
 
+    def gram(self, x):
+        return x @ x.T
+
     # As in `Namespace`, in this file: a small batch is a matter of calls.
 
     def size(self, x, axis):

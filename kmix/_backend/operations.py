@@ -115,6 +115,10 @@ class Namespace(abc.ABC):
     def pick(self, x, ids):
         """The entries `ids` `(..., k)` along the last axis of `x` `(..., C)`, as `(..., k)`."""
 
+    @abc.abstractmethod
+    def gram(self, x):
+        """The sums of products `(n, n)` of each two rows of a float `x` `(n, C)`. An accelerator may round them."""
+
     # Functions.
 
     @abc.abstractmethod

@@ -72,6 +72,9 @@ class TensorFlow(Namespace):
     def argmax(self, x):
         return self.tf.argmax(x, axis=-1, output_type="int32")
 
+    def gram(self, x):
+        return self.tf.matmul(x, x, transpose_b=True)
+
     def take(self, x, indices):
         return self.tf.gather(x, self.rows(indices) if len(static_shape(indices) or ()) == 2 else indices)
 

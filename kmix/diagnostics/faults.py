@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kmix.diagnostics.label_summary import CLOSE, LabelSummary, label_summary
+from kmix.diagnostics.plan_replay import share_without_candidate
 
 # So few false alarms that a hundred thousand data sets without a fault give none.
 SIGNIFICANT = 1e-6
@@ -86,8 +87,14 @@ def _of_plans(batches, p_value) -> Iterator[str]:
         yield "lam is 1 throughout: alpha is 0, or `rate` is"
     elif p_value is not None and p_value < SIGNIFICANT:
         yield f"lam does not follow its Beta distribution (Kolmogorov-Smirnov, p = {p_value:.1g})"
+    alone = share_without_candidate([batch.plan for batch in batches])
     if all(batch.size == 1 for batch in batches):
         yield "each batch holds one sample, which is its own partner: batch the data before you mix it"
+    elif alone is not None and alone > 0.5:
+        yield (
+            f"{_percent(alone)} of the samples have no partner by the rule of pairing, so they are not mixed: draw "
+            "larger batches, or batches of fewer classes"
+        )
 
 
 def _unmixed(labels, main, alone) -> Iterator[str]:

@@ -13,7 +13,14 @@ from kmix.batch import INPUTS, LABELS
 from kmix.diagnostics import faults
 from kmix.diagnostics.data import batch_count, batches_of, read_batch
 from kmix.diagnostics.label_summary import LabelSummary, label_summary
-from kmix.diagnostics.plan_replay import BatchPlan, PlanReplay, check_mixer, is_mixer, p_value_of_lam
+from kmix.diagnostics.plan_replay import (
+    BatchPlan,
+    PlanReplay,
+    check_mixer,
+    is_mixer,
+    p_value_of_lam,
+    share_without_candidate,
+)
 from kmix.diagnostics.report import Report, Reported
 from kmix.plots.canvas import pyplot
 
@@ -86,7 +93,8 @@ class Inspection(Reported):
         Returns:
             `samples`; `mixed_share`, the share of samples that are mixed, or, without a mixer, of those whose label
             shows it, which is less; `lam_mean`; `label_entropy`, its mean in nats; `label_mass`, the mean sum of a
-            label; `self_pair_share`, the share of samples that are their own partner; `repeated_batches`;
+            label; `self_pair_share`, the share of samples that are their own partner; `no_candidate_share`, the share
+            of those for which a rule of pairing such as `SameLabels` has no partner; `repeated_batches`;
             `samples_per_second`; `warnings`. None stands for what the data does not show.
         """
 
@@ -102,6 +110,7 @@ class Inspection(Reported):
             "label_entropy": mean(self._labels.entropy),
             "label_mass": mean(self._labels.mass),
             "self_pair_share": mean(np.concatenate([plan.own_partner for plan in plans]) if plans else None),
+            "no_candidate_share": share_without_candidate(plans),
             "repeated_batches": self._repeats,
             "samples_per_second": timed / max(self._seconds, 1e-9),
             "warnings": list(self.warnings),
@@ -124,6 +133,7 @@ class Inspection(Reported):
             ("label entropy (nats)", text("label_entropy", ".3f")),
             ("label mass", text("label_mass", ".4f")),
             ("own partners", text("self_pair_share", ".1%")),
+            *([] if found["no_candidate_share"] is None else [("no candidate", text("no_candidate_share", ".1%"))]),
             ("batches that repeat", str(found["repeated_batches"])),
             ("inputs", f"{low:g} to {high:g}"),
             ("samples a second", text("samples_per_second", ",.0f")),

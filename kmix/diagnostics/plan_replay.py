@@ -12,6 +12,7 @@ from kmix import _backend, _checks
 from kmix.batch import INPUTS, Batch, Reading
 from kmix.diagnostics.data import read_batch
 from kmix.layers import MixLayer, RandomChoice
+from kmix.pairing import Pairing
 from kmix.training.manifold import placed_layers
 from kmix.training.trainer import MixTrainer
 
@@ -29,12 +30,15 @@ class BatchPlan(NamedTuple):
         own_partner: bool `(B,)`: whether a sample was to be mixed, and is its own partner.
         alpha: Alpha of the Beta distribution of lam; None if a paste has changed lam since.
         low: The smallest lam that may be drawn.
+        without_candidate: bool `(B,)`: whether the rule of pairing has no partner for a sample, which is not mixed
+            then; None for a rule that does not tell.
     """
 
     lam: np.ndarray
     own_partner: Any
     alpha: float | None
     low: float
+    without_candidate: Any = None
 
 
 def is_mixer(value: Any) -> bool:
@@ -78,13 +82,18 @@ class PlanReplay:
         in_trainer = self._layer is not self.mixer
         mixed = self._mix_in_training(batch, plan, layer) if in_trainer else self.mixer.at_step(step, batch)
         lam = np.asarray(plan.lam, "float64")
-        own = (_backend.NUMPY.rows(plan.permutation) == np.arange(size)) & (lam < 1)
+        own = _backend.NUMPY.rows(plan.permutation) == np.arange(size)
+        # By a score, a sample that may not be its own partner is, for want of another.
+        alone = own if _draws_others_by_score(layer._pairing) else None
+        own = own & (lam < 1)
         if len(tree.flatten(read_batch(mixed, self.inputs_key)[0])[0]) == 2 * size:
             # The clean samples come first.
-            lam, own = np.concatenate([np.ones(size), lam]), np.concatenate([np.zeros(size, bool), own])
+            none = np.zeros(size, bool)
+            lam, own = np.concatenate([np.ones(size), lam]), np.concatenate([none, own])
+            alone = None if alone is None else np.concatenate([none, alone])
         blends = not plan.pastes
         low = 0.5 if layer.lam_at_least_half else 0.0
-        return mixed, BatchPlan(lam, own, _alpha_of(layer, step) if blends else None, low)
+        return mixed, BatchPlan(lam, own, _alpha_of(layer, step) if blends else None, low, alone)
 
     def alpha(self, step: int) -> float | None:
         """Alpha in a step; None if the mixer has none of its own."""
@@ -107,9 +116,21 @@ class PlanReplay:
         return tree.map_structure(lambda leaf: np.concatenate([_backend.values(leaf)] * copies), x), *mixed[1:]
 
 
+def _draws_others_by_score(rule):
+    return type(rule).partners is Pairing.partners and not rule.allow_self
+
+
 def _alpha_of(layer, step):
     alpha = getattr(layer, "alpha", None)
     return alpha if alpha is None else float(_backend.values(alpha(step) if callable(alpha) else alpha))
+
+
+def share_without_candidate(plans: list[BatchPlan]) -> float | None:
+    """The share of samples for which the rule of pairing has no partner; None if no rule tells."""
+    if all(plan.without_candidate is None for plan in plans):
+        return None
+    found = [0 if plan.without_candidate is None else int(plan.without_candidate.sum()) for plan in plans]
+    return sum(found) / sum(len(plan.lam) for plan in plans)
 
 
 def p_value_of_lam(plans: list[BatchPlan]) -> float | None:
@@ -118,7 +139,8 @@ def p_value_of_lam(plans: list[BatchPlan]) -> float | None:
         from scipy import stats
 
     parts = [np.array([])]
-    for lam, _, alpha, low in plans:
+    for plan in plans:
+        lam, alpha, low = plan.lam, plan.alpha, plan.low
         if alpha:
             # A batch may share one lam.
             lam = np.unique(lam[lam < 1]) if len(np.unique(lam[lam < 1])) == 1 else lam

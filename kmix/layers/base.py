@@ -41,7 +41,8 @@ class MixLayer(keras.layers.Layer):
             that need no settings: `"labels"`, `"union"`, `"keep"`, `"segmentation_masks"`; a callable `(y, plan) -> y`;
             or a structure of these that matches `y`, such as `{"class": Labels(10), "id": "keep"}`. Defaults to
             labels. In a dictionary batch, a dictionary says what its keys are; anything else describes `"labels"`.
-        pairing: Who mixes with whom: `"random"`, `"similar_labels"` (for regression), or an object of `kmix.pairing`.
+        pairing: Who mixes with whom: `"random"`, `"similar_labels"` (for regression), `"different_labels"`,
+            `"same_labels"`, or an object of `kmix.pairing`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam, so that no partner outweighs its sample.
@@ -224,19 +225,23 @@ class MixLayer(keras.layers.Layer):
         # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
         alphas = self._alphas(plan_xp, step, leaf)
 
-        def mixed(step, number, alphas, arrays):
-            batch, own = given.with_arrays(arrays).encode(), key._replace(step=step, **{place: number})
+        # As an argument: a compiled program would keep it as a constant.
+        kept = self._kept_for_pairing(given) if given.kept else {}
+
+        def mixed(step, number, alphas, arrays, kept):
+            batch, own = given.with_arrays(arrays), key._replace(step=step, **{place: number})
+            batch = batch._replace(kept=batch.kept | kept).encode()
             batch = self._draw_and_mix(plan_xp, own, alphas, batch, self.include_clean)
             # As the structure of the result, since a compiled program returns arrays alone.
             return {"by entry" if batch.weights_by_entry else "as given": batch.arrays}
 
         if not self.jit_compile or plan_xp is _backend.NUMPY:
-            arrays = mixed(step, number, alphas, given.arrays)
+            arrays = mixed(step, number, alphas, given.arrays, kept)
             return given.with_mixed(arrays).write(self.include_clean, key)
         padded, added = given.padded()
         constants = self._constants()
         text = constants and f"{constants} {given.second} {given.entries} {place}"
-        arrays = given.xp.fused(mixed, step, number, alphas, padded.arrays, key=lambda: text, padded=added)
+        arrays = given.xp.fused(mixed, step, number, alphas, padded.arrays, kept, key=lambda: text, padded=added)
         return given.with_mixed(arrays).cropped(given).write(self.include_clean, key)
 
     def _draw_and_mix(self, plan_xp, key, alphas, batch, include_clean):
@@ -303,6 +308,13 @@ class MixLayer(keras.layers.Layer):
         """Raise unless partners can be chosen for a batch."""
         if self._pairs_by_targets:
             self._pairing.check_targets(batch.by_key())
+
+    def _kept_for_pairing(self, batch):
+        """What a rule of kmix reads of what is kept, by key: arrays of the framework of the batch."""
+        if not self._pairs_by_targets or not type(self._pairing).__module__.startswith("kmix."):
+            return {}
+        read = self._pairing._read(batch.by_key())
+        return {key: batch.xp.asarray(value) for key, value in read.items() if key in batch.kept}
 
     def _constants(self):
         """What a compiled program holds of the layer, as text; None if it holds code of the user, which may change."""
@@ -533,8 +545,8 @@ class MixLayer(keras.layers.Layer):
             batch_size: Number of samples in the batch.
             replica: As in `at_step`, an int in [0, 65536).
             spatial_shape: Sizes of the spatial axes, `(H, W)` for images. CutMix and Mosaic need it.
-            targets: `y` of the batch, or for a dictionary batch the dictionary of its targets: for a rule of pairing
-                that reads them, such as `"similar_labels"`.
+            targets: `y` of the batch, or for a dictionary batch the dictionary of its targets, with what is kept: for
+                a rule of pairing that reads them, such as `"similar_labels"`.
             first_row: As in `at_step`, an int. Partners are counted from the first row of this batch.
 
         Returns:

@@ -19,7 +19,8 @@ class MixUp(MixLayer):
             that need no settings: `"labels"`, `"union"`, `"keep"`, `"segmentation_masks"`; a callable `(y, plan) -> y`;
             or a structure of these that matches `y`, such as `{"class": Labels(10), "id": "keep"}`. Defaults to
             labels. In a dictionary batch, a dictionary says what its keys are; anything else describes `"labels"`.
-        pairing: Who mixes with whom: `"random"`, `"similar_labels"` (for regression), or an object of `kmix.pairing`.
+        pairing: Who mixes with whom: `"random"`, `"similar_labels"` (for regression), `"different_labels"`,
+            `"same_labels"`, or an object of `kmix.pairing`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
         rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
         lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam, so that no partner outweighs its sample.

@@ -120,6 +120,10 @@ class RandomChoice(MixLayer):
         for layer in self.layers:
             layer._check_pairing(batch)
 
+    def _kept_for_pairing(self, batch):
+        parts = [layer._kept_for_pairing(batch) for layer in self.layers]
+        return {key: value for part in parts for key, value in part.items()}
+
     def _check_takes_second_batch(self):
         for layer in self.layers:
             layer._check_takes_second_batch()
