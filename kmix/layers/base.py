@@ -15,14 +15,14 @@ import keras
 
 from kmix import _backend, _checks
 from kmix._settings import deserialize, serialize
-from kmix.batch import LABELS, WEIGHTS, Batch, Reading
+from kmix.batch import Batch, Reading
 from kmix.layers.alpha import Alpha
-from kmix.layers.input_mixing import InputMixing, check_batch_of_plan
+from kmix.layers.input_mixing import InputMixing, check_batch_of_plan, check_inputs_key
 from kmix.layers.training_step import current_step
 from kmix.pairing import Pairing, RandomPairs, to_pairing
 from kmix.plan import MixPlan, PlanKey
 from kmix.plan.plan import check_key, check_number
-from kmix.targets.argument import check_target, to_target
+from kmix.targets.argument import check_target, plain, to_target
 from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 tree = keras.tree
@@ -115,13 +115,13 @@ class MixLayer(keras.layers.Layer):
             _checks.fail("A layer mixes in a float dtype.", f"dtype={dtype!r}", 'For example, write `dtype="float16"`.')
         self._store(
             num_classes=None if num_classes is None else _checks.integer(num_classes, "num_classes", 1),
-            target=_plain(target),
+            target=plain(target),
             pairing=pairing,
             per=_checks.one_of(per, "per", ("sample", "batch")),
             rate=_checks.real(rate, "rate", 0.0, 1.0),
             lam_at_least_half=_checks.boolean(lam_at_least_half, "lam_at_least_half"),
             include_clean=_checks.boolean(include_clean, "include_clean"),
-            inputs_key=_check_inputs_key(inputs_key),
+            inputs_key=check_inputs_key(inputs_key),
             jit_compile=_checks.boolean(jit_compile, "jit_compile"),
             # From Python's generator, as Keras' own seeds, so that keras.utils.set_random_seed controls it.
             seed=random.randint(1, int(1e9)) if seed is None else _checks.seed(seed),
@@ -685,24 +685,3 @@ def _of_shape(x):
 
 def _is_array(leaf):
     return hasattr(leaf, "dtype")
-
-
-def _plain(target):
-    """A structure of targets in plain lists and dictionaries."""
-    if isinstance(target, dict):
-        return {key: _plain(part) for key, part in target.items()}
-    return [_plain(part) for part in target] if isinstance(target, (list, tuple)) else target
-
-
-def _check_inputs_key(value):
-    """Return a key, or a tuple of keys, or raise."""
-    if not isinstance(value, (str, list, tuple)):
-        _checks.fail("`inputs_key` must be a string, or a tuple of strings.", f"inputs_key={value!r}", error=TypeError)
-    keys = (value,) if isinstance(value, str) else _checks.names(value, "inputs_key")
-    if not keys or len(set(keys)) < len(keys) or not {LABELS, WEIGHTS}.isdisjoint(keys):
-        _checks.fail(
-            f"`inputs_key` must name keys of inputs, each once; {LABELS!r} and {WEIGHTS!r} are none.",
-            f"inputs_key={value!r}",
-            'For example `inputs_key="audio"`.',
-        )
-    return value if isinstance(value, str) else keys

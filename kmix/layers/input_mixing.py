@@ -3,6 +3,7 @@
 import keras
 
 from kmix import _backend, _checks
+from kmix.batch import LABELS, WEIGHTS
 from kmix.mixing import mix_inputs
 from kmix.mixing.blend import blend, check_blendable
 from kmix.mixing.padding_masks import mix_masks
@@ -288,6 +289,20 @@ class OneOf(InputMixing):
 
     def dtype(self, leaf):
         return keras.backend.result_type(*(each.dtype(leaf) for each in self._options))
+
+
+def check_inputs_key(value):
+    """Return a key, or a tuple of keys, or raise."""
+    if not isinstance(value, (str, list, tuple)):
+        _checks.fail("`inputs_key` must be a string, or a tuple of strings.", f"inputs_key={value!r}", error=TypeError)
+    keys = (value,) if isinstance(value, str) else _checks.names(value, "inputs_key")
+    if not keys or len(set(keys)) < len(keys) or not {LABELS, WEIGHTS}.isdisjoint(keys):
+        _checks.fail(
+            f"`inputs_key` must name keys of inputs, each once; {LABELS!r} and {WEIGHTS!r} are none.",
+            f"inputs_key={value!r}",
+            'For example `inputs_key="audio"`.',
+        )
+    return value if isinstance(value, str) else keys
 
 
 def check_data_format(value):

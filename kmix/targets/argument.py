@@ -63,3 +63,10 @@ def check_target(target, num_classes, partners, mixer):
                 "Use `CutMix` or `MixUp`, or another target.",
             )
     return Labels(num_classes) if target is None else target
+
+
+def plain(target):
+    """A structure of targets in plain lists and dictionaries."""
+    if isinstance(target, dict):
+        return {key: plain(part) for key, part in target.items()}
+    return [plain(part) for part in target] if isinstance(target, (list, tuple)) else target
