@@ -75,10 +75,8 @@ FAMILIES = {
         ("layers/base.py", "`partner=`|`targets` must"),
         ("layers/mosaic.py", "."),
         ("layers/random_choice.py", "of their pairing"),
-        (
-            "pairing.py",
-            "`pairing|score draws|`SimilarLabels`|size of the batch|depends on the targets|needs one label|another entry than|compares",
-        ),
+        ("pairing.py", "`pairing|score draws|`SimilarLabels`|needs one label|another entry than|compares"),
+        ("pairing.py", "size of the batch|depends on the targets"),
         ("plan/plan.py", "first_row|one plan|message"),
     ],
     "Class ids need the number of classes": [
