@@ -39,6 +39,7 @@ FAMILIES = {
     ],
     "A schedule has no usable value": [
         ("_backend/operations.py", "schedule"),
+        ("layers/random_choice.py", "at every step"),
         ("schedules.py", "boundaries"),
     ],
     "A package is missing": [
@@ -165,7 +166,7 @@ FAMILIES = {
         ("*", "NotImplementedError"),
         ("mixing/__init__.py", "."),
         ("plan/plan.py", "."),
-        ("plan/samplers.py", "`xp`|`alpha`|`cut`|`pair`"),
+        ("plan/samplers.py", "`xp`|float scalar|`cut`|`pair`"),
         ("plan/streams.py", "."),
         ("targets/base.py", "callable"),
     ],
