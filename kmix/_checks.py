@@ -51,16 +51,17 @@ def real(value, name, low=0.0, high=math.inf, *, positive=False, hint=""):
     return number
 
 
-def alpha(value):
-    """Return `value` as a float >= 0, or unchanged if it is a schedule (a callable of the step)."""
+def scalar_or_schedule(value, name, high=math.inf):
+    """Return `value` as a float within `[0, high]`, or unchanged if it is a schedule (a callable of the step)."""
     if isinstance(value, (str, type)) or not (callable(value) or hasattr(value, "__float__")):
+        within = f">= 0 and <= {high:g}" if high < math.inf else ">= 0"
         fail(
-            "`alpha` must be a number >= 0 or a schedule (a callable of the step).",
-            f"alpha={value!r} of type {type(value).__name__}",
-            "For example, write `alpha=0.2` or `alpha=kmix.schedules.Linear(0.0, 0.4, 1000)`.",
+            f"`{name}` must be a number {within} or a schedule (a callable of the step).",
+            f"{name}={value!r} of type {type(value).__name__}",
+            f"For example, write `{name}=0.2` or `{name}=kmix.schedules.Linear(0.0, 0.4, 1000)`.",
             TypeError,
         )
-    return value if callable(value) else real(value, "alpha")
+    return value if callable(value) else real(value, name, 0.0, high)
 
 
 def integer(value, name, low=0, high=None):
@@ -112,12 +113,16 @@ def sequence(value, name):
 
 
 def probabilities(given, count=None):
-    """Return probabilities as floats, in any scale, or raise. `count` says how many there must be."""
-    values = [real(value, "probabilities") for value in sequence(given, "probabilities")]
-    if count not in (None, len(values)) or not 0 < sum(values) < math.inf:
-        many = "one or more" if count is None else count
-        fail(
-            f"`probabilities` must be {many} numbers >= 0, one for each layer, with a finite sum > 0.",
-            f"probabilities={values}",
-        )
+    """Return probabilities as floats, in any scale, or raise.
+
+    `count` says how many a layer needs; it takes schedules, too, which stay as they are.
+    """
+    values = [
+        value if count is not None and callable(value) and not isinstance(value, type) else real(value, "probabilities")
+        for value in sequence(given, "probabilities")
+    ]
+    constant = not any(map(callable, values))
+    if count not in (None, len(values)) or (constant and not 0 < sum(values) < math.inf):
+        many = "one or more numbers >= 0" if count is None else f"{count} numbers >= 0 or schedules, one for each layer"
+        fail(f"`probabilities` must be {many}, with a finite sum > 0.", f"probabilities={values}")
     return values

@@ -1,10 +1,11 @@
-"""Alpha schedules: callables of the step, on Python numbers and on tensors of any framework.
+"""Schedules: callables of the step, on Python numbers and on tensors of any framework.
 
-Arguments are named as in optax. Pass a schedule as `alpha` of a layer, which evaluates it for each batch
-inside the data pipeline, or pass it to `kmix.callbacks.AlphaScheduler`. Both also accept Keras' own
-`LearningRateSchedule`s and plain functions of the step.
+Arguments are named as in optax. Pass a schedule as `alpha` or `rate` of a layer, or among the `probabilities` of a
+`RandomChoice`, which evaluate it for each batch inside the data pipeline; or pass it to
+`kmix.callbacks.AlphaScheduler`. All also accept Keras' own `LearningRateSchedule`s and plain functions of the step.
 
-Steps are counted from 0. The schedules are right up to step 2**32 - 1, in tensors, too.
+Steps are counted from 0. A schedule in a layer counts the batches that the layer draws. The schedules are right up to
+step 2**32 - 1, in tensors, too.
 """
 
 import bisect

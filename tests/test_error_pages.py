@@ -41,6 +41,7 @@ FAMILIES = {
     ],
     "A schedule has no usable value": [
         ("_backend/operations.py", "schedule"),
+        ("layers/random_choice.py", "at every step"),
         ("schedules.py", "boundaries"),
     ],
     "A package is missing": [
@@ -169,7 +170,7 @@ FAMILIES = {
         ("*", "NotImplementedError"),
         ("mixing/__init__.py", "."),
         ("plan/plan.py", "spatial_shape|integer scalar"),
-        ("plan/samplers.py", "`xp`|`alpha`|`cut`|`pair`"),
+        ("plan/samplers.py", "`xp`|float scalar|`cut`|`pair`"),
         ("plan/streams.py", "."),
         ("targets/base.py", "callable"),
     ],

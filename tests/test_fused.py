@@ -164,8 +164,8 @@ def test_eager_tensors_and_training_steps_are_not_compiled():
 
     def step(x, y):
         layer = make("mixup")
-        batch, alphas = layer._read((x, y)).check_values().encode(), layer._alphas(TENSORFLOW, 0, x)
-        return tuple(keras.tree.flatten(layer._draw_and_mix(TENSORFLOW, PlanKey(0), alphas, batch, False).arrays))
+        batch, values = layer._read((x, y)).check_values().encode(), layer._values_at(TENSORFLOW, 0, x)
+        return tuple(keras.tree.flatten(layer._draw_and_mix(TENSORFLOW, PlanKey(0), values, batch, False).arrays))
 
     assert not any("_XlaMustCompile" in op.node_def.attr for op in graph(step, x, y))
 

@@ -174,17 +174,18 @@ class Namespace(abc.ABC):
         """`weight * own + (1 - weight) * partner`, exactly `own` where both are equal. May overwrite `partner`."""
         return self.where(own == partner, own, weight * own + (1.0 - weight) * partner)
 
-    def evaluate(self, schedule, step):
+    def evaluate(self, schedule, step, high=float("inf")):
         """The value of a schedule at a step, as a float32 scalar.
 
         Args:
             schedule: Takes the step, exactly up to `2**32`: a Python int, or where the step is symbolic a scalar in
                 which arithmetic is exact. Returns a number or a scalar tensor.
             step: An integer >= 0 or an integer scalar.
+            high: The largest value that it may have.
 
         Raises:
-            ValueError: if the schedule raises, or the value is not one finite number >= 0. Where it cannot be read, it
-                becomes NaN.
+            ValueError: if the schedule raises, or the value is not one finite number in `[0, high]`. Where it cannot be
+                read, it becomes NaN.
         """
         symbolic = arrays.is_symbolic(step)
         try:
@@ -201,16 +202,19 @@ class Namespace(abc.ABC):
         if arrays.is_symbolic(value):
             number, valid = self.cast(value, "float32"), arrays.static_shape(value) in ((), None)
             valid = valid and arrays.dtype(value) != "bool"
-            number = self.where((number >= 0) & (number < math.inf), number, math.nan)
+            number = self.where((number >= 0) & (number < math.inf) & (number <= high), number, math.nan)
         else:
             value = arrays.values(value) if arrays.kind(value).framework else value
             is_truth = isinstance(value, bool) or getattr(value, "dtype", None) == "bool"
             is_number = hasattr(value, "__float__") and np.shape(value) == () and not is_truth
             number = float(value) if is_number else math.nan
-            number, valid = self.cast(number, "float32"), 0 <= number < math.inf
+            # In float32, as in a graph: 1 + 1e-9 is 1.
+            valid = 0 <= number < math.inf and np.float32(number) <= high
+            number = self.cast(number, "float32")
         if not valid:
+            within = f">= 0 and <= {high:g}" if high < math.inf else ">= 0"
             _checks.fail(
-                "A schedule must return one finite number >= 0.", f"{value!r} from {schedule!r} at step {step!r}"
+                f"A schedule must return one finite number {within}.", f"{value!r} from {schedule!r} at step {step!r}"
             )
         return number
 

@@ -14,7 +14,7 @@ class Alpha:
     """
 
     def __init__(self, value, memory=None):
-        value = _checks.alpha(value)
+        value = _checks.scalar_or_schedule(value, "alpha")
         self._schedule: Any = value if callable(value) else None
         self._cell: Any = None if callable(value) else _backend.Cell(value if memory is None else memory.value, memory)
         # Whether a graph reads it; whether a function compiled by `jax.jit` holds it as a constant.
@@ -35,7 +35,7 @@ class Alpha:
 
     def check(self, value):
         """Return `value` as the alpha to set, or raise."""
-        value = _checks.alpha(value)
+        value = _checks.scalar_or_schedule(value, "alpha")
         if self._schedule is not None:
             _checks.fail(
                 "`alpha` of this layer follows a schedule, which sets it for each step.",

@@ -44,7 +44,8 @@ class MixLayer(keras.layers.Layer):
         pairing: Who mixes with whom: `"random"`, `"similar_labels"` (for regression), `"different_labels"`,
             `"same_labels"`, or an object of `kmix.pairing`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
-        rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all, a float or a
+            schedule (a callable of the step).
         lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam, so that no partner outweighs its sample.
         include_clean: Whether to return a batch of twice the size: the clean samples, encoded in the same way, and then
             the mixed ones (RegMixup). What is kept is doubled as well.
@@ -100,7 +101,7 @@ class MixLayer(keras.layers.Layer):
         target: TargetLike | None = None,
         pairing: PairingLike = "random",
         per: Per = "sample",
-        rate: float = 1.0,
+        rate: ScalarOrSchedule = 1.0,
         lam_at_least_half: bool = False,
         include_clean: bool = False,
         inputs_key: str | Sequence[str] = "images",
@@ -118,7 +119,7 @@ class MixLayer(keras.layers.Layer):
             target=plain(target),
             pairing=pairing,
             per=_checks.one_of(per, "per", ("sample", "batch")),
-            rate=_checks.real(rate, "rate", 0.0, 1.0),
+            rate=_checks.scalar_or_schedule(rate, "rate", 1.0),
             lam_at_least_half=_checks.boolean(lam_at_least_half, "lam_at_least_half"),
             include_clean=_checks.boolean(include_clean, "include_clean"),
             inputs_key=check_inputs_key(inputs_key),
@@ -148,6 +149,8 @@ class MixLayer(keras.layers.Layer):
     def __setattr__(self, name, value):
         if name in self.__dict__ and name in self._argument_names:
             hint = f"Pass `{name}=` when the layer is built."
+            if name in ("rate", "probabilities"):
+                hint += " A schedule of the step changes it during training."
             _checks.fail(
                 f"`{name}` of a layer cannot be set after it was built.", f"{name}={value!r}", hint, AttributeError
             )
@@ -167,9 +170,10 @@ class MixLayer(keras.layers.Layer):
             seed: Python int in `[0, 2**32)`.
             step: Number of the batch: int or integer scalar tensor.
             alpha: Float or float32 scalar tensor; None for a layer without alpha.
+            rate: Float or float32 scalar tensor.
             batch_size: Number of samples, an int or a scalar tensor.
             spatial_shape: Sizes of the spatial axes, from `input_mixing`; None if there are none.
-            per, rate, lam_at_least_half, replica, pair, xp: As in `kmix.plan.sample_mixup`.
+            per, lam_at_least_half, replica, pair, xp: As in `kmix.plan.sample_mixup`.
 
         Returns:
             A `kmix.MixPlan`. Its `lam` is the share of the sample in its label.
@@ -223,42 +227,42 @@ class MixLayer(keras.layers.Layer):
         if given.xp is not plan_xp:
             plan_xp, step, number = _backend.plan_namespace(given.xp, leaf, step, number)
         # Outside XLA: a schedule may be any function, and XLA would make the current alpha a constant.
-        alphas = self._alphas(plan_xp, step, leaf)
+        values = self._values_at(plan_xp, step, leaf)
 
         # As an argument: a compiled program would keep it as a constant.
         kept = self._kept_for_pairing(given) if given.kept else {}
 
-        def mixed(step, number, alphas, arrays, kept):
+        def mixed(step, number, values, arrays, kept):
             batch, own = given.with_arrays(arrays), key._replace(step=step, **{place: number})
             batch = batch._replace(kept=batch.kept | kept).encode()
-            batch = self._draw_and_mix(plan_xp, own, alphas, batch, self.include_clean)
+            batch = self._draw_and_mix(plan_xp, own, values, batch, self.include_clean)
             # As the structure of the result, since a compiled program returns arrays alone.
             return {"by entry" if batch.weights_by_entry else "as given": batch.arrays}
 
         if not self.jit_compile or plan_xp is _backend.NUMPY:
-            arrays = mixed(step, number, alphas, given.arrays, kept)
+            arrays = mixed(step, number, values, given.arrays, kept)
             return given.with_mixed(arrays).write(self.include_clean, key)
         padded, added = given.padded()
         constants = self._constants()
         text = constants and f"{constants} {given.second} {given.entries} {place}"
-        arrays = given.xp.fused(mixed, step, number, alphas, padded.arrays, kept, key=lambda: text, padded=added)
+        arrays = given.xp.fused(mixed, step, number, values, padded.arrays, kept, key=lambda: text, padded=added)
         return given.with_mixed(arrays).cropped(given).write(self.include_clean, key)
 
-    def _draw_and_mix(self, plan_xp, key, alphas, batch, include_clean):
+    def _draw_and_mix(self, plan_xp, key, values, batch, include_clean):
         """Draw the plan of a step for an encoded batch, in the array namespace `plan_xp`, and mix it."""
         mixing, size = self.input_mixing, batch.size()
         sizes = mixing.sizes(batch.xp, batch.inputs) if mixing.pastes else None
-        plan = self._draw(plan_xp, key, alphas, size // 2 if batch.second else size, sizes, batch.by_key)
+        plan = self._draw(plan_xp, key, values, size // 2 if batch.second else size, sizes, batch.by_key)
         if batch.second:
             plan = plan.with_second_batch()
         return batch.mix(self.resolve(plan, batch), mixing, include_clean, key)
 
-    def _draw(self, xp, key, alphas, batch_size, spatial_shape, targets):
+    def _draw(self, xp, key, values, batch_size, spatial_shape, targets):
         """The plan of a step, in the array namespace `xp`.
 
         Args:
             key: The `PlanKey`.
-            alphas: What `_alphas` returned.
+            values: What `_values_at` returned.
             targets: A function that gives the targets of the batch by key.
         """
         key = key._replace(seed=self.seed if key.seed is None else key.seed)
@@ -268,11 +272,11 @@ class MixLayer(keras.layers.Layer):
         plan = self.sample(
             key.seed,
             key.step,
-            alphas[0] if alphas else None,
+            values.get("alpha"),
             batch_size,
             spatial_shape,
             per=self.per,
-            rate=self.rate,
+            rate=values["rate"],
             lam_at_least_half=self.lam_at_least_half,
             replica=key.replica,
             pair=lambda words: choose(xp, words, key, known),
@@ -281,8 +285,8 @@ class MixLayer(keras.layers.Layer):
         )
         return plan if plan.bijective == pairing.bijective else plan._replace(bijective=pairing.bijective)
 
-    def _alphas(self, xp, step, leaf, given=None):
-        """Alpha in a step: a list, which a compiled program takes as an argument; empty for a layer without alpha.
+    def _values_at(self, xp, step, leaf, given=None):
+        """The values in a step of what may be a schedule, by name: arguments of a compiled program.
 
         Args:
             xp: The array namespace of the plan.
@@ -290,12 +294,13 @@ class MixLayer(keras.layers.Layer):
             leaf: An array of the batch.
             given: Alpha by layer, for layers whose alpha a trainer holds.
         """
-        if self._alpha is None:
-            return []
+        values = {"rate": xp.evaluate(self.rate, step, 1.0) if callable(self.rate) else self.rate}
         if given and self in given:
-            return [given[self]]
-        framework, symbolic = (None, False) if xp is _backend.NUMPY else _backend.kind(leaf)[:2]
-        return [self._alpha.at(xp, step, symbolic, symbolic and framework == "jax")]
+            values["alpha"] = given[self]
+        elif self._alpha is not None:
+            framework, symbolic = (None, False) if xp is _backend.NUMPY else _backend.kind(leaf)[:2]
+            values["alpha"] = self._alpha.at(xp, step, symbolic, symbolic and framework == "jax")
+        return values
 
     def _reading(self):
         """What the layer knows of the batches that it mixes."""
@@ -323,9 +328,9 @@ class MixLayer(keras.layers.Layer):
             hasattr(part, "function") for part in parts
         ):
             return None
-        arguments = {
-            name: value for name, value in self._arguments().items() if name not in ("name", "alpha", "layers")
-        }
+        # The others are arguments of the program.
+        others = ("name", "layers", "alpha", "rate", "probabilities")
+        arguments = {name: value for name, value in self._arguments().items() if name not in others}
         return f"{type(self).__name__} {arguments} {self.compute_dtype} {keras.config.image_data_format()}"
 
     # Calls.
@@ -559,10 +564,10 @@ class MixLayer(keras.layers.Layer):
         """
         key = check_key(_checks.integer(step, "step"), replica, self._within, first_row)
         batch_size = _checks.integer(batch_size, "batch_size", 1)
-        alphas = self._alphas(_backend.NUMPY, key.step, None)
-        return self._plan(key, alphas, batch_size, spatial_shape, targets)
+        values = self._values_at(_backend.NUMPY, key.step, None)
+        return self._plan(key, values, batch_size, spatial_shape, targets)
 
-    def _plan(self, key, alphas, batch_size, spatial_shape, targets):
+    def _plan(self, key, values, batch_size, spatial_shape, targets):
         """The plan of a `PlanKey` as NumPy arrays."""
 
         def by_key():
@@ -577,7 +582,7 @@ class MixLayer(keras.layers.Layer):
             self._check_pairing(batch)
             return batch.check_values().encode().by_key()
 
-        plan = self._draw(_backend.NUMPY, key, alphas, batch_size, spatial_shape, by_key)
+        plan = self._draw(_backend.NUMPY, key, values, batch_size, spatial_shape, by_key)
         permutation = _backend.values(_backend.namespace(plan.permutation).rows(plan.permutation))
         return plan._replace(permutation=permutation.astype("int32"))
 

@@ -73,7 +73,7 @@ class CutMix(MixLayer):
         target: TargetLike | None = None,
         pairing: PairingLike = "random",
         per: Per = "sample",
-        rate: float = 1.0,
+        rate: ScalarOrSchedule = 1.0,
         lam_at_least_half: bool = False,
         include_clean: bool = False,
         axes: int | Sequence[int] | None = None,

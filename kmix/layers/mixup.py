@@ -22,7 +22,8 @@ class MixUp(MixLayer):
         pairing: Who mixes with whom: `"random"`, `"similar_labels"` (for regression), `"different_labels"`,
             `"same_labels"`, or an object of `kmix.pairing`.
         per: `"sample"` draws one lam for each sample, `"batch"` one for the whole batch.
-        rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all.
+        rate: Probability in [0, 1] that a sample (or a batch, with `per="batch"`) is mixed at all, a float or a
+            schedule (a callable of the step).
         lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam, so that no partner outweighs its sample.
         include_clean: Whether to return a batch of twice the size: the clean samples, encoded in the same way, and then
             the mixed ones (RegMixup). What is kept is doubled as well.

@@ -10,7 +10,7 @@ from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import PasteImages, check_data_format
 from kmix.pairing import Pairing
 from kmix.plan import sample_mosaic
-from kmix.typing import DataFormat, PairingLike, TargetLike
+from kmix.typing import DataFormat, PairingLike, ScalarOrSchedule, TargetLike
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -27,7 +27,8 @@ class Mosaic(MixLayer):
     Args:
         num_classes, target: What `y` is, see `MixUp`. Pairs of labels have no room for four classes.
         pairing: A rule without a score, see `kmix.pairing`: it is asked for each of the three partners.
-        rate: Probability in [0, 1] that a sample is mixed at all.
+        rate: Probability in [0, 1] that a sample is mixed at all, a float or a schedule (a callable of the step): one
+            that falls to 0 ends the Mosaic before training does.
         include_clean, inputs_key: See `MixUp`.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' own setting.
         jit_compile, seed, name, dtype: See `MixUp`.
@@ -64,7 +65,7 @@ class Mosaic(MixLayer):
         num_classes: int | None = None,
         target: TargetLike | None = None,
         pairing: PairingLike = "random",
-        rate: float = 1.0,
+        rate: ScalarOrSchedule = 1.0,
         include_clean: bool = False,
         inputs_key: str | Sequence[str] = "images",
         data_format: DataFormat | None = None,

@@ -1,13 +1,15 @@
 """RandomChoice: one of several mixing layers for each batch."""
 
+import math
 from collections.abc import Sequence
 
 import keras
 
-from kmix import _checks
+from kmix import _backend, _checks
 from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import OneOf
 from kmix.plan import sample_choice
+from kmix.typing import ScalarOrSchedule
 
 tree = keras.tree
 
@@ -19,7 +21,8 @@ class RandomChoice(MixLayer):
     Args:
         layers: Mixing layers of kmix that agree on `num_classes`, `target`, `include_clean` and `inputs_key`. To leave
             some batches unmixed, add `kmix.MixUp(0.0)`.
-        probabilities: Numbers >= 0, one for each layer, in proportion to the probabilities. Equal by default.
+        probabilities: Numbers >= 0, one for each layer, in proportion to the probabilities; each may be a schedule (a
+            callable of the step) instead. Equal by default.
         jit_compile: Whether the mixing may be compiled and use several threads, see `MixUp`. That of the layers is
             ignored.
         seed: Integer in `[0, 2**32)` for the choice alone: each layer keeps its own seed. Drawn from
@@ -50,7 +53,7 @@ class RandomChoice(MixLayer):
     def __init__(
         self,
         layers: Sequence[MixLayer],
-        probabilities: Sequence[float] | None = None,
+        probabilities: Sequence[ScalarOrSchedule] | None = None,
         *,
         jit_compile: bool = True,
         seed: int | None = None,
@@ -81,22 +84,22 @@ class RandomChoice(MixLayer):
         self._depth = 1 + max(getattr(layer, "_depth", 0) for layer in layers)
         values = _checks.probabilities([1.0] * len(layers) if probabilities is None else probabilities, len(layers))
         as_given = None if probabilities is None else list(probabilities)
-        self._store(probabilities=as_given, _scaled=[value / sum(values) for value in values])
+        self._store(probabilities=as_given, _probabilities=values)
 
     @property
     def input_mixing(self):
         return OneOf([layer.input_mixing for layer in self.layers])
 
-    def _choice(self, xp, key):
+    def _choice(self, xp, key, values):
         seed = self.seed if key.seed is None else key.seed
-        return sample_choice(seed, key.step, self._scaled, depth=self._depth, xp=xp)
+        return sample_choice(seed, key.step, values["probabilities"], depth=self._depth, xp=xp)
 
-    def _draw(self, xp, key, alphas, batch_size, spatial_shape, targets):
-        choice = self._choice(xp, key)
-        layer, own = self.layers[int(choice)], alphas[int(choice)]
+    def _draw(self, xp, key, values, batch_size, spatial_shape, targets):
+        choice = self._choice(xp, key, values)
+        layer, own = self.layers[int(choice)], values["layers"][int(choice)]
         return layer._draw(xp, key, own, batch_size, spatial_shape, targets)._replace(choice=choice)
 
-    def _draw_and_mix(self, plan_xp, key, alphas, batch, include_clean):
+    def _draw_and_mix(self, plan_xp, key, values, batch, include_clean):
         dtype = self.input_mixing.dtype
 
         def branch(layer, own):
@@ -110,11 +113,26 @@ class RandomChoice(MixLayer):
 
             return run
 
-        branches = [branch(*pair) for pair in zip(self.layers, alphas, strict=True)]
-        return batch.with_arrays(plan_xp.switch(self._choice(plan_xp, key), branches))
+        branches = [branch(*pair) for pair in zip(self.layers, values["layers"], strict=True)]
+        return batch.with_arrays(plan_xp.switch(self._choice(plan_xp, key, values), branches))
 
-    def _alphas(self, xp, step, leaf, given=None):
-        return [layer._alphas(xp, step, leaf, given) for layer in self.layers]
+    def _values_at(self, xp, step, leaf, given=None):
+        layers = [layer._values_at(xp, step, leaf, given) for layer in self.layers]
+        if not any(map(callable, self._probabilities)):
+            return {"probabilities": self._probabilities, "layers": layers}
+        drawn = [xp.evaluate(value, step) if callable(value) else value for value in self._probabilities]
+        probabilities = [xp.cast(value, "float32") for value in drawn]
+        total = sum(probabilities)
+        valid = (total > 0) & (total < math.inf)
+        if _backend.is_symbolic(total):
+            layers = [_or_nan(xp, valid, own) for own in layers]
+        elif not valid:
+            _checks.fail(
+                "`probabilities` must have a finite sum > 0 at every step.",
+                f"{list(map(float, probabilities))} at step {int(step)}",
+                "To leave batches unmixed, add `kmix.MixUp(0.0)`.",
+            )
+        return {"probabilities": probabilities, "layers": layers}
 
     def _check_pairing(self, batch):
         for layer in self.layers:
@@ -138,3 +156,10 @@ class RandomChoice(MixLayer):
 
     def _arguments(self):
         return {**super()._arguments(), "layers": list(self.layers)}
+
+
+def _or_nan(xp, valid, values):
+    """The values of a layer, with a rate of NaN unless `valid`: no branch must be drawn in silence."""
+    if "layers" in values:
+        return {**values, "layers": [_or_nan(xp, valid, own) for own in values["layers"]]}
+    return {**values, "rate": xp.where(valid, xp.cast(values["rate"], "float32"), math.nan)}

@@ -168,7 +168,7 @@ class MixPlan(NamedTuple):
         return self._replace(**arrays, region=region)
 
     def without_own_partners(self):
-        """The plan in which a sample that is its own partner is not mixed, whatever its lam says.
+        """The plan in which a sample that is its own partner is not mixed, whatever its lam says, unless it is NaN.
 
         With several partners, all that a plan draws is shown.
         """
@@ -177,6 +177,7 @@ class MixPlan(NamedTuple):
         xp = _backend.namespace(self.lam, self.permutation)
         own = self.permutation == self._index(xp)
         own = own if len(own.shape) == 1 else xp.reshape(own, (-1,))
+        own = own & (self.lam == self.lam)
         return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
 
     def with_clean(self, key):

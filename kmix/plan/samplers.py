@@ -36,7 +36,7 @@ def sample_mixup(
             `lam = 1` exactly, the identity.
         batch_size: Number of samples `B`: int or integer scalar tensor.
         per: `"sample"` draws one lam for each sample, `"batch"` one for all of them.
-        rate: Probability that a sample (or the batch) is mixed at all, in [0, 1].
+        rate: Probability that a sample (or the batch) is mixed at all, in [0, 1]: float or float32 scalar tensor.
         replica: Index of the replica under data parallelism, in [0, 65536): int or integer scalar tensor. Replicas
             draw different plans.
         first_row: Number of the first row in the global batch, of which these are `batch_size` rows: int or integer
@@ -165,7 +165,7 @@ def sample_mosaic(
     spatial_shape = check_spatial_shape(spatial_shape)
     if len(spatial_shape) != 2:
         _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"spatial_shape={spatial_shape}")
-    rate = _checks.real(rate, "rate", 0.0, 1.0)
+    rate = _check_real(rate, "rate", 1.0)
     words = _words(xp, seed, step, stream, _WORDS.stop, batch_size, replica, first_row)
     u = xp.unstack(prng.uniform(xp, words))
     height, width = (xp.cast(size, "int32") for size in spatial_shape)
@@ -174,14 +174,18 @@ def sample_mosaic(
         xp.cast(xp.math.floor((0.25 + 0.5 * u[axis]) * xp.cast(size, "float32") + 0.5), "int32")
         for axis, size in ((_ROWS, height), (_COLUMNS, width))
     )
-    if rate < 1.0:
-        row, column = (xp.where(u[_MIXED] < rate, *each) for each in ((row, height), (column, width)))
+    known, area = isinstance(rate, float), xp.cast(height * width, "float32")
+    if not known:
+        # So that all shares are NaN.
+        area = _if_rate(xp, rate, area)
+    if not known or rate < 1.0:
+        # A rate of NaN leaves none as it is.
+        row, column = (xp.where(u[_MIXED] >= rate, *each) for each in ((height, row), (width, column)))
     partners = [xp.rows(_partners(xp, words[i], pair)) for i in _WORDS]
     # Each half of an axis: how far its image is moved, where it begins, where it ends, and its length.
     top, bottom = (row - height, 0 * row, row, row), (row, row, 0 * row + height, height - row)
     left, right = (column - width, 0 * column, column, column), (column, column, 0 * column + width, width - column)
     tiles = [(top, left), (top, right), (bottom, left), (bottom, right)]
-    area = xp.cast(height * width, "float32")
     shares = [_portion(xp, xp.cast(rows[3] * columns[3], "float32"), area) for rows, columns in tiles]
     shift = [xp.stack([rows[0], columns[0]], axis=1) for rows, columns in tiles]
     window = [xp.stack([rows[1], columns[1], rows[2], columns[2]], axis=1) for rows, columns in tiles]
@@ -194,7 +198,7 @@ def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, 
 
     Args:
         seed, step, stream, xp: As in `sample_mixup`.
-        probabilities: Python numbers >= 0 with a positive sum.
+        probabilities: Numbers >= 0 with a positive sum; or some of them float32 scalar tensors.
         depth: Level of nested choices, an int >= 1. Each level draws from its own stream.
 
     Returns:
@@ -208,13 +212,17 @@ def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, 
         >>> int(sample_choice(seed=1, step=0, probabilities=[0, 1]))
         1
     """
-    probabilities = _checks.probabilities(probabilities)
+    given = [_check_real(value, "probabilities") for value in _checks.sequence(probabilities, "probabilities")]
+    numbers = all(isinstance(value, float) for value in given)
+    probabilities = _checks.probabilities(given) if numbers else [xp.cast(value, "float32") for value in given]
     stream = _checks.integer(stream, "stream") + _checks.integer(depth, "depth", 1) - 1
     u = prng.uniform(xp, _words(xp, seed, step, stream, 1, 1))[0, 0]
     total, below, index = sum(probabilities), 0.0, xp.cast(0, "int32")
     for probability in probabilities[:-1]:
         below = below + probability
-        index = index + xp.cast(u > below / total, "int32")
+        # Exactly 1 where only branches of probability 0 follow, which must not be drawn.
+        share = below / total if numbers else _portion(xp, below, total)
+        index = index + xp.cast(u > share, "int32")
     return index
 
 
@@ -256,12 +264,22 @@ def _partners(xp, words, pair):
     return partners
 
 
-def _check_tensor(alpha):
-    """Return a scalar array, or raise. It may have no value yet: where that is wrong, lam is NaN."""
-    shape, dtype = _backend.static_shape(alpha), _backend.dtype(alpha)
+def _check_real(value, name, high=math.inf):
+    """Return a float, or a scalar array, or raise. An array may have no value yet: where that is wrong, lam is NaN."""
+    # A small batch is a matter of calls.
+    if isinstance(value, (float, np.float32)) and 0.0 <= value <= high and value < math.inf:
+        return float(value)
+    if isinstance(value, np.generic) or not hasattr(value, "dtype"):
+        return _checks.real(value, name, 0.0, high)
+    shape, dtype = _backend.static_shape(value), _backend.dtype(value)
     if shape not in ((), None) or "float" not in dtype:
-        _checks.fail("`alpha` must be a float scalar.", f"dtype {dtype}, shape {shape}")
-    return alpha
+        _checks.fail(f"`{name}` must be a float scalar.", f"dtype {dtype}, shape {shape}")
+    return value
+
+
+def _if_rate(xp, rate, values):
+    """Values, NaN if an array is no rate."""
+    return xp.where((rate >= 0.0) & (rate <= 1.0), values, xp.cast(math.nan, "float32"))
 
 
 def _sample_lam(seed, step, alpha, rows, per, rate, lam_at_least_half, stream, xp, own=0):
@@ -271,9 +289,7 @@ def _sample_lam(seed, step, alpha, rows, per, rate, lam_at_least_half, stream, x
     """
     _checks.one_of(per, "per", ("sample", "batch"))
     _checks.boolean(lam_at_least_half, "lam_at_least_half")
-    rate = _checks.real(rate, "rate", 0.0, 1.0)
-    is_number = isinstance(alpha, np.generic) or not hasattr(alpha, "dtype")
-    alpha = _checks.real(alpha, "alpha") if is_number else _check_tensor(alpha)
+    rate, alpha = _check_real(rate, "rate", 1.0), _check_real(alpha, "alpha")
     words = _words(xp, seed, step, stream, _OWN + own, *rows)
     u = prng.uniform(xp, words)
     if per == "batch":
@@ -285,8 +301,9 @@ def _sample_lam(seed, step, alpha, rows, per, rate, lam_at_least_half, stream, x
     u = xp.unstack(u)
     lam = prng.symmetric_beta(xp, u[:_RATE], alpha)
     lam = xp.math.maximum(lam, 1.0 - lam) if lam_at_least_half else lam
-    lam = lam if rate == 1.0 else xp.where(u[_RATE] < rate, lam, xp.cast(1.0, "float32"))
-    return lam, words[_PARTNERS], u[_OWN:]
+    known = isinstance(rate, float)
+    lam = lam if known and rate == 1.0 else xp.where(u[_RATE] < rate, lam, xp.cast(1.0, "float32"))
+    return lam if known else _if_rate(xp, rate, lam), words[_PARTNERS], u[_OWN:]
 
 
 def _boxes(xp, lam, centres, spatial_shape, cut=None):

@@ -156,6 +156,11 @@ class BoundingBoxes(Target):
                 "Write a callable target.",
             )
         joined = keras.tree.map_structure(lambda *leaves: xp.concat(list(leaves), axis=1), *groups)
+        if "float" in _backend.dtype(joined.boxes):
+            # NaN stands for an error, and must not look like an image without boxes.
+            lost, nan = plan.lam != plan.lam, xp.cast(float("nan"), _backend.dtype(joined.boxes))
+            shows = joined.shows | (xp.along(lost, joined.labels) & (joined.labels >= 0))
+            joined = joined._replace(boxes=xp.where(xp.along(lost, joined.boxes), nan, joined.boxes), shows=shows)
         wanted = self.max_boxes or (info.partners + 1) * xp.size(y[label], 1)
         return self._packed(xp, joined, label, wanted), weight
 

@@ -73,6 +73,6 @@ def _total(xp, y, sources, shares):
     total = 0.0
     for source, share in zip(sources, shares, strict=True):
         share = xp.along(share, y)
-        # A sample without a share adds nothing, even where it is NaN.
-        total = total + xp.where(share > 0, share * xp.take(y, source), 0.0)
+        # A sample without a share adds nothing, even where it is NaN. A share that is NaN stands for an error.
+        total = total + xp.where(share <= 0, 0.0, share * xp.take(y, source))
     return total

@@ -92,8 +92,8 @@ class StepMixer:
                 "Under `keras.distribution` the batch size must be divisible by the number of devices.",
                 f"batch_size={batch_size} on {key.shards} devices",
             )
-        alphas = self.planner._alphas(_backend.NUMPY, key.step, None)
-        plan = self.planner._plan(key, alphas, batch_size, spatial_shape, targets)
+        values = self.planner._values_at(_backend.NUMPY, key.step, None)
+        plan = self.planner._plan(key, values, batch_size, spatial_shape, targets)
         return self._with_place(_backend.NUMPY, key, plan)
 
     def _key(self, step, replica, rows):
@@ -160,11 +160,12 @@ class StepMixer:
         planner._check_pairing(batch)
         batch = batch.encode()
         plan_xp, step, replica = _backend.plan_namespace(batch.xp, leaf, step, _backend.replica(leaf))
-        key, alphas = self._key(step, replica, batch.xp.size(leaf, 0)), planner._alphas(plan_xp, step, leaf, alphas)
+        key = self._key(step, replica, batch.xp.size(leaf, 0))
+        values = planner._values_at(plan_xp, step, leaf, alphas)
         if mixing is not None:
-            batch = planner._draw_and_mix(plan_xp, key, alphas, batch, planner.include_clean)
+            batch = planner._draw_and_mix(plan_xp, key, values, batch, planner.include_clean)
             return None, batch.write(planner.include_clean, key)
-        plan = planner._draw(plan_xp, key, alphas, batch.xp.size(leaf, 0), None, batch.by_key)
+        plan = planner._draw(plan_xp, key, values, batch.xp.size(leaf, 0), None, batch.by_key)
         plan = self._with_place(plan_xp, key, plan)
         mixed = batch.mix(plan, None, planner.include_clean, key)
         _, y, sample_weight = mixed.write(planner.include_clean, key)
