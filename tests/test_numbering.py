@@ -660,18 +660,21 @@ def test_pytorch_workers_mix(workers, persistent, method, alpha):
 
 
 @torch_workers
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_mixing_ends_in_workers_at_exactly_the_step(method):
+@pytest.mark.fast("*-fork")
+@pytest.mark.parametrize(("name", "method"), [("rate", "fork"), ("probabilities", "fork"), ("both", "spawn")])
+def test_mixing_ends_in_workers_at_exactly_the_step(name, method):
     """Schedules of the rate and of probabilities go along with the layer."""
     end = BATCHES + 1
     off = kmix.schedules.Piecewise([1.0, 0.0], [end])
     on = kmix.schedules.Piecewise([0.0, 1.0], [end])
-    for layer in (mixup(rate=off), kmix.RandomChoice([mixup(), mixup(alpha=0.0)], [off, on], seed=1)):
-        loader = mixed_loader(kmix.data.Numbering(), layer.at_step, 2, False, method)
-        batches = [tuple(map(to_numpy, batch)) for _ in range(3) for batch in loader]
-        assert_steps(batches, layer)
-        clean = [np.array_equal(x, loaders.batch(step % BATCHES)[0]) for step, (x, _) in enumerate(batches)]
-        assert clean == [step >= end for step in range(3 * BATCHES)]
+    layer = mixup(rate=1.0 if name == "probabilities" else off)
+    if name != "rate":
+        layer = kmix.RandomChoice([layer, mixup(alpha=0.0)], [off, on], seed=1)
+    loader = mixed_loader(kmix.data.Numbering(), layer.at_step, 2, True, method)
+    batches = [tuple(map(to_numpy, batch)) for _ in range(3) for batch in loader]
+    assert_steps(batches, layer)
+    clean = [np.array_equal(x, loaders.batch(step % BATCHES)[0]) for step, (x, _) in enumerate(batches)]
+    assert clean == [step >= end for step in range(3 * BATCHES)]
 
 
 @torch_workers
