@@ -29,7 +29,7 @@ class RowMix(kmix.layers.MixLayer):
     """Pastes the lower rows of the partner."""
 
     input_mixing = kmix.layers.Paste("channels_last")
-    stream = kmix.plan.reserve("RowMix", 4096)
+    stream = kmix.plan.reserve("RowMix of the tests", 4096)
 
     def sample(self, seed, step, alpha, batch_size, spatial_shape, *, xp, **settings) -> kmix.MixPlan:
         drawn = kmix.plan.sample_mixup(seed, step, alpha, batch_size, stream=self.stream, xp=xp, **settings)
@@ -44,7 +44,7 @@ class Strong(kmix.layers.MixLayer):
 
     fits_in_models = True
     input_mixing = kmix.layers.Blend("float32")
-    stream = kmix.plan.reserve("Strong", 4112)
+    stream = kmix.plan.reserve("Strong of the tests", 4112)
 
     def sample(self, seed, step, alpha, batch_size, spatial_shape, *, xp, **settings) -> kmix.MixPlan:
         drawn = kmix.plan.sample_mixup(seed, step, alpha, batch_size, stream=self.stream, xp=xp, **settings)
