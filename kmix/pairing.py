@@ -57,7 +57,7 @@ class Pairing(Settings):
         """Whether the rule reads the targets. Set it to True in a rule whose `partners` does; one with a score does."""
         return type(self).partners is Pairing.partners
 
-    def draw(self, xp, words, key, targets):
+    def _draw_in_groups(self, xp, words, key, targets):
         """The partner of each sample in a batch with groups: what `partners` returns, group by group.
 
         Args:
@@ -145,9 +145,9 @@ class Pairing(Settings):
         """Raise unless the rule can draw partners from a part of the batch."""
         if self.needs_targets:
             _checks.fail(
-                "A rule with a score draws partners from the whole batch.",
+                "A rule with a score draws partners from the whole batch, or from groups of a number of rows.",
                 f'`within="shard"` for {type(self).__name__}',
-                'Write `within="batch"`.',
+                'Write `within="batch"`, or for example `within=16`.',
             )
 
     def check_targets(self, targets):
@@ -178,7 +178,7 @@ class RandomPairs(Pairing):
 
     bijective = True
 
-    def draw(self, xp, words, key, targets):
+    def _draw_in_groups(self, xp, words, key, targets):
         if key.shards > 1:
             return self.partners(xp, words, key, targets)
         # All full groups at once, and what is left.
@@ -337,7 +337,7 @@ class DifferentLabels(_ByClass):
         same: Key of an entry of the batch in which the partners agree, such as the hospital or the camera: integers
             `(B,)`, in a dictionary batch with `target={key: "keep"}`. By default, partners may come from anywhere.
         label: With several labels, the key (or index) of the label to compare.
-        within: See `Pairing`; a rule that compares labels takes `"batch"` alone.
+        within: See `Pairing`: `"batch"`, or an int for groups of so many rows.
 
     Raises:
         ValueError: if `same` and `label` are one key; in a batch, if the labels have no classes (floats of one column),
@@ -356,7 +356,9 @@ class DifferentLabels(_ByClass):
         False
     """
 
-    def __init__(self, *, same: str | int | None = None, label: str | int | None = None, within: str = "batch") -> None:
+    def __init__(
+        self, *, same: str | int | None = None, label: str | int | None = None, within: Literal["batch"] | int = "batch"
+    ) -> None:
         super().__init__("same", same, label, within)
 
     def score(self, xp, targets):
@@ -399,7 +401,11 @@ class SameLabels(_ByClass):
     """
 
     def __init__(
-        self, *, other: str | int | None = None, label: str | int | None = None, within: str = "batch"
+        self,
+        *,
+        other: str | int | None = None,
+        label: str | int | None = None,
+        within: Literal["batch"] | int = "batch",
     ) -> None:
         super().__init__("other", other, label, within)
 

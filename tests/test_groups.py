@@ -11,7 +11,7 @@ from helpers import CODE_PATHS, at_step, boxes, data, ids, network, raises, to_n
 
 import kmix
 from kmix import _backend, prng
-from kmix.pairing import Pairing, RandomPairs, SimilarLabels
+from kmix.pairing import DifferentLabels, Pairing, RandomPairs, SameLabels, SimilarLabels
 from kmix.plan import streams
 
 N, W, CLASSES = 40, 8, 5
@@ -178,6 +178,20 @@ def test_similar_labels_in_groups(path):
     plan = layer.plan(5, len(y), targets=y)
     np.testing.assert_array_equal(plan.permutation, similar(y, 0.3, W, 3, 5))
     assert_parts_equal_whole(path, layer, (X[: len(y)], y), [16, 20])
+
+
+@pytest.mark.fast("numpy", "native")
+@every_path
+def test_classes_in_groups(path):
+    y = ids(N, 3)
+    for rule, differ in ((DifferentLabels, True), (SameLabels, False)):
+        layer = kmix.MixUp(0.7, num_classes=3, seed=3, pairing=rule(within=W))
+        partners = layer.plan(5, N, targets=y).permutation
+        assert (partners // W == np.arange(N) // W).all()
+        mixed = partners != np.arange(N)
+        assert mixed.sum() > N / 2
+        assert ((y[partners] != y) == differ)[mixed].all()
+        assert_parts_equal_whole(path, layer, (X, y), [16, 24])
 
 
 def test_a_rule_of_ones_own_sees_one_group_at_a_time():

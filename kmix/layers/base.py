@@ -267,7 +267,7 @@ class MixLayer(keras.layers.Layer):
         """
         key = key._replace(seed=self.seed if key.seed is None else key.seed)
         pairing = self._pairing
-        choose = pairing.partners if key.group is None else pairing.draw
+        choose = pairing.partners if key.group is None else pairing._draw_in_groups
         known = targets() if self._pairs_by_targets else {}
         plan = self.sample(
             key.seed,
