@@ -1,6 +1,7 @@
 """Two processes on PyTorch, each with its rows of the batch. test_devices.py runs it twice, once as each process."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -21,6 +22,18 @@ def ranks():
 
 def mine(array):
     return np.split(array, 2)[RANK]
+
+
+def test_processes_that_know_nothing_of_each_other_are_warned_of(monkeypatch):
+    x, y, w = steps.batch(N)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    steps.fit(steps.trainer_of("mixer"), x, y, w, steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.distributed, "is_initialized", lambda: False)
+        with pytest.warns(UserWarning, match=r"`WORLD_SIZE` is 2.*init_process_group"):
+                # Of Keras, which pytest would give again.
+                warnings.simplefilter("ignore", DeprecationWarning)
+            steps.fit(steps.trainer_of("mixer"), x, y, w, steps=1)
 
 
 def average_gradients(model):

@@ -26,6 +26,7 @@ from kmix._backend.arrays import (
 )
 from kmix._backend.execution import (
     after_checks,
+    check_processes,
     device_of,
     device_of_plans,
     fusing,

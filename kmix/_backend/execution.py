@@ -213,6 +213,20 @@ def replica(leaf):
     return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
+def check_processes():
+    """Warn if this is one of several processes on PyTorch that know nothing of each other."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if keras.backend.backend() != "torch" or world in ("", "1"):
+        return
+    distributed = sys.modules["torch"].distributed
+    if distributed.is_available() and not distributed.is_initialized():
+        _checks.warn(
+            f"`WORLD_SIZE` is {world}, but `torch.distributed` is not initialized: each process trains a model of its "
+            "own, with the same plans. First write `keras.distribution.initialize()` (from Keras 3.16 on), or "
+            "`torch.distributed.init_process_group()` and average the gradients."
+        )
+
+
 def after_checks():
     """A scope whose operations run after all assertions in the graph so far."""
     tf = tensorflow()

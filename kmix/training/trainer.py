@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from kmix import _checks
+from kmix import _backend, _checks
 from kmix._settings import deserialize, serialize
 from kmix.layers import MixLayer
 from kmix.layers.training_step import run_step
@@ -288,6 +288,7 @@ class MixTrainer(keras.Model):
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
+        _backend.check_processes()
         # A callback that loads a file now resumes a training.
         self._resumes = True
         try:
