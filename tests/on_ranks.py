@@ -31,8 +31,8 @@ def test_processes_that_know_nothing_of_each_other_are_warned_of(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.distributed, "is_initialized", lambda: False)
         with pytest.warns(UserWarning, match=r"`WORLD_SIZE` is 2.*init_process_group"):
-                # Of Keras, which pytest would give again.
-                warnings.simplefilter("ignore", DeprecationWarning)
+            # Of Keras, which pytest would give again.
+            warnings.simplefilter("ignore", DeprecationWarning)
             steps.fit(steps.trainer_of("mixer"), x, y, w, steps=1)
 
 
