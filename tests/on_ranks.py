@@ -1,7 +1,6 @@
 """Two processes on PyTorch, each with its rows of the batch. test_devices.py runs it twice, once as each process."""
 
 import os
-import warnings
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ def mine(array):
     return np.split(array, 2)[RANK]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Keras, which `pytest.warns` gives again
 def test_processes_that_know_nothing_of_each_other_are_warned_of(monkeypatch):
     x, y, w = steps.batch(N)
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -31,8 +31,6 @@ def test_processes_that_know_nothing_of_each_other_are_warned_of(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.distributed, "is_initialized", lambda: False)
         with pytest.warns(UserWarning, match=r"`WORLD_SIZE` is 2.*init_process_group"):
-            # Of Keras, which pytest would give again.
-            warnings.simplefilter("ignore", DeprecationWarning)
             steps.fit(steps.trainer_of("mixer"), x, y, w, steps=1)
 
 
