@@ -138,4 +138,4 @@ def test_model_parallel(devices, within):
         assert not trainer.model.get_layer("top").kernel.value.sharding.is_fully_replicated
         assert_steps(trainer, "places", steps.batch(N)[2])
         shard = np.arange(N) // 8
-        assert np.array_equal(shard[trainer.plan(0, N).permutation], shard) == (within == "shard")
+        assert np.array_equal(shard[trainer.plan(0, N).permutation], shard) == (within != "batch")
