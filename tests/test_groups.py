@@ -7,7 +7,20 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from helpers import CODE_PATHS, at_step, boxes, data, ids, network, raises, to_native, to_numpy, trainer_of
+from helpers import (
+    CODE_PATHS,
+    at_step,
+    boxes,
+    data,
+    fit,
+    ids,
+    network,
+    predictions,
+    raises,
+    to_native,
+    to_numpy,
+    trainer_of,
+)
 
 import kmix
 from kmix import _backend, prng
@@ -254,6 +267,18 @@ def test_a_training_step_is_that_of_the_layer():
         3, 16
     ).permutation.tolist() == list(plan.permutation)
     np.testing.assert_allclose(layer.at_step(3, (x, Y[:16]))[0], oracle.mixup(x, plan.lam, plan.permutation), atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [RandomPairs, DifferentLabels])
+def test_a_step_mixes_within_groups(rule):
+    x, y = data(16, (5,)), ids(16, CLASSES)
+    mixer = kmix.MixUp(0.7, seed=3, num_classes=CLASSES, pairing=rule(within=4))
+    trainer = trainer_of(network(CLASSES), mixer=mixer)
+    plan = trainer.plan(0, 16, targets=y)
+    assert (plan.permutation // 4 == np.arange(16) // 4).all()
+    p = predictions(trainer.model, oracle.mixup(x, plan.lam, plan.permutation))
+    loss = oracle.crossentropy(oracle.mixup(oracle.one_hot(y, CLASSES), plan.lam, plan.permutation), p).mean()
+    assert fit(trainer, x, y)["loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_groups_round_trip():
