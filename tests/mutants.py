@@ -115,10 +115,17 @@ MUTANTS = {
     ),
     "replicas draw alike": pipeline(
         "test_replicas_draw_different_plans",
-        "layers.base:MixLayer._at_step",
+        "plan.plan:check_key",
         "check_number(replica, 'replica', 0, REPLICAS)",
         "0",
         file="test_numbering",
+    ),
+    "parts of a batch draw alike": pipeline(
+        "test_parts_are_mixed_as_the_whole",
+        "plan.samplers:_words",
+        "check_number(first_row, 'first_row')",
+        "0",
+        file="test_groups",
     ),
     "a numbering begins again": Mutant(
         "test_numbering::test_a_loop_goes_on_across_epochs|test_generators_and_lengths",

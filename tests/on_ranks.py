@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 import steps
-import torch
 
 N = 8
 RANK = int(os.environ.get("KMIX_PROCESS", "0"))
@@ -13,6 +12,8 @@ RANK = int(os.environ.get("KMIX_PROCESS", "0"))
 
 @pytest.fixture(scope="module", autouse=True)
 def ranks():
+    import torch
+
     torch.distributed.init_process_group("gloo", f"tcp://{os.environ['KMIX_ADDRESS']}", rank=RANK, world_size=2)
     yield
     torch.distributed.barrier()
@@ -25,6 +26,8 @@ def mine(array):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Keras, which `pytest.warns` gives again
 def test_processes_that_know_nothing_of_each_other_are_warned_of(monkeypatch):
+    import torch
+
     x, y, w = steps.batch(N)
     monkeypatch.setenv("WORLD_SIZE", "2")
     steps.fit(steps.trainer_of("mixer"), x, y, w, steps=1)
@@ -35,6 +38,8 @@ def test_processes_that_know_nothing_of_each_other_are_warned_of(monkeypatch):
 
 
 def average_gradients(model):
+    import torch
+
     def averaged(parameter):
         torch.distributed.all_reduce(parameter.grad)
         parameter.grad /= 2

@@ -352,6 +352,14 @@ class OtherPlan(kmix.MixUp):
 
 
 @keras.saving.register_keras_serializable(package="contract")
+class PartsDrawAlike(kmix.MixUp):
+    """Each part of a batch draws what the first one draws."""
+
+    def sample(self, *args, first_row=0, **settings):
+        return super().sample(*args, **settings)
+
+
+@keras.saving.register_keras_serializable(package="contract")
 class CleanLast(kmix.MixUp):
     """The clean samples come behind the mixed ones."""
 
@@ -388,6 +396,7 @@ BROKEN = [
     (WrongShare, contract.check_shares),
     (CleanLast, contract.check_clean),
     (OtherPlan, contract.check_second_batch),
+    (PartsDrawAlike, contract.check_groups),
 ]
 
 
