@@ -216,6 +216,7 @@ def test_a_target_for_two_partners_is_refused():
             layer(target=target)
 
 
+@pytest.mark.xla("everywhere")
 @pytest.mark.fast("11-numpy", "22-native", "47-numpy")
 @every_path
 @pytest.mark.parametrize("size", [11, 22, 47])
