@@ -41,8 +41,7 @@ def installed(package, extra):
 
 def real(value, name, low=0.0, high=math.inf, *, positive=False, hint=""):
     """Return `value` as a Python float within `[low, high]`, and above 0 if it must be `positive`, or raise."""
-    expected = f"`{name}` must be a finite number " + ("> 0" if positive else f">= {low:g}")
-    expected += f" and <= {high:g}." if high < math.inf else "."
+    expected = f"`{name}` must be a finite number {bounds(low, high, positive)}."
     if isinstance(value, _NO_NUMBERS) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
         fail(expected, f"{name}={value!r} of type {type(value).__name__}", hint, TypeError)
     number = float(value)
@@ -51,12 +50,16 @@ def real(value, name, low=0.0, high=math.inf, *, positive=False, hint=""):
     return number
 
 
+def bounds(low, high, positive=False):
+    """The bounds of a number, for an error."""
+    return ("> 0" if positive else f">= {low:g}") + (f" and <= {high:g}" if high < math.inf else "")
+
+
 def scalar_or_schedule(value, name, high=math.inf):
     """Return `value` as a float within `[0, high]`, or unchanged if it is a schedule (a callable of the step)."""
     if isinstance(value, (str, type)) or not (callable(value) or hasattr(value, "__float__")):
-        within = f">= 0 and <= {high:g}" if high < math.inf else ">= 0"
         fail(
-            f"`{name}` must be a number {within} or a schedule (a callable of the step).",
+            f"`{name}` must be a number {bounds(0.0, high)} or a schedule (a callable of the step).",
             f"{name}={value!r} of type {type(value).__name__}",
             f"For example, write `{name}=0.2` or `{name}=kmix.schedules.Linear(0.0, 0.4, 1000)`.",
             TypeError,

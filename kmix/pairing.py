@@ -70,7 +70,6 @@ class Pairing(Settings):
                 "a batch of unknown size",
                 "Write `ds.batch(n, drop_remainder=True)`.",
             )
-
         begin = 0 if key.first_row is None else key.first_row
 
         def partners(first):

@@ -7,11 +7,12 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
+from contract import cut
 from helpers import (
-    CODE_PATHS,
     at_step,
     boxes,
     data,
+    every_path,
     fit,
     ids,
     network,
@@ -30,7 +31,6 @@ from kmix.plan import streams
 N, W, CLASSES = 40, 8, 5
 X, Y = data(N), ids(N, CLASSES)
 tree = keras.tree
-every_path = pytest.mark.parametrize("path", CODE_PATHS)
 
 
 def words(seed, step, stream, n):
@@ -58,10 +58,6 @@ MAKE = {
 
 def layer_of(name, w=W, **settings):
     return MAKE[name](**{"num_classes": CLASSES, "pairing": RandomPairs(within=w), "seed": 3, **settings})
-
-
-def cut(structure, rows):
-    return tree.map_structure(lambda leaf: leaf[rows], structure)
 
 
 def assert_parts_equal_whole(path, layer, batch, sizes, step=5):
@@ -106,12 +102,11 @@ def test_every_setting(settings):
 
 @pytest.mark.parametrize("name", ["CutMix", "Mosaic"])
 def test_masks_boxes_weights_and_what_is_kept(name):
-    given = boxes(n=N)["bounding_boxes"] if "bounding_boxes" in boxes(n=N) else boxes(n=N)
     batch = {
         "images": X,
         "labels": Y,
         "segmentation_masks": (X[..., :1] > 0.5).astype("uint8"),
-        "bounding_boxes": given,
+        "bounding_boxes": boxes(n=N),
         "id": np.arange(N),
         "sample_weight": np.arange(1, N + 1, dtype="float32"),
     }

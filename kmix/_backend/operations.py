@@ -212,9 +212,9 @@ class Namespace(abc.ABC):
             valid = 0 <= number < math.inf and np.float32(number) <= high
             number = self.cast(number, "float32")
         if not valid:
-            within = f">= 0 and <= {high:g}" if high < math.inf else ">= 0"
             _checks.fail(
-                f"A schedule must return one finite number {within}.", f"{value!r} from {schedule!r} at step {step!r}"
+                f"A schedule must return one finite number {_checks.bounds(0.0, high)}.",
+                f"{value!r} from {schedule!r} at step {step!r}",
             )
         return number
 
