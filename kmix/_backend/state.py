@@ -77,9 +77,11 @@ class Cell:
 
     def _refreshed(self):
         """The weights of all trainers that still exist, brought up to date."""
-        self._weights = [(weight, refresh) for weight, refresh in self._weights if refresh() is not None]
-        for weight, refresh in self._weights:
-            refresh()()
+        # A trainer that is collected from here on is still one of them.
+        held = [(shared, refresh) for shared in self._weights if (refresh := shared[1]()) is not None]
+        self._weights = [shared for shared, _ in held]
+        for (weight, _), refresh in held:
+            refresh()
             yield weight
 
     @property

@@ -177,7 +177,7 @@ class MixPlan(NamedTuple):
         xp = _backend.namespace(self.lam, self.permutation)
         own = self.permutation == self._index(xp)
         own = own if len(own.shape) == 1 else xp.reshape(own, (-1,))
-        own = own & (self.lam == self.lam)
+        own = own & xp.asarray(self.lam == self.lam)
         return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
 
     def with_clean(self, key):
