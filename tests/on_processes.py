@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import steps
 
+import kmix
+
 N = 8
 PROCESS = int(os.environ.get("KMIX_PROCESS", "0"))
 
@@ -38,3 +40,14 @@ def test_processes_train_on_one_global_batch(way, within):
     for number in range(4):
         expected, _ = steps.step(way, expected, x, y, w, trainer.plan(number, N))
     steps.assert_close(steps.weights_of(trainer), expected)
+
+
+def test_processes_that_draw_different_plans_stop():
+    x, y, w = steps.batch(N)
+    watch = kmix.callbacks.Fingerprint(N)
+    alike = steps.trainer_of("mixer", within=4)
+    different = steps.compiled(kmix.MixTrainer(alike.model, kmix.MixUp(0.7, seed=PROCESS), within=4))
+    logs = steps.fit(alike, mine(x), mine(y), mine(w), steps=2, callbacks=[watch])
+    assert logs["fingerprint"] == [alike.fingerprint(step, N) for step in range(2)]
+    with pytest.raises(ValueError, match=r"at step 0 in process 0, .* at step 0 in process 1"):
+        steps.fit(different, mine(x), mine(y), mine(w), callbacks=[watch])

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import steps
 
+import kmix
+
 N = 8
 RANK = int(os.environ.get("KMIX_PROCESS", "0"))
 
@@ -70,3 +72,14 @@ def test_each_rank_has_a_plan_of_its_own_without_groups():
     assert RANK == 0 or not np.array_equal(plan.lam, trainer.plan(0, N // 2).lam)
     expected, _ = steps.step("mixer", expected, mine(x), mine(y), mine(w), plan)
     steps.assert_close(steps.weights_of(trainer), expected)
+
+
+def test_processes_that_draw_different_plans_stop():
+    x, y, w = steps.batch(N)
+    watch = kmix.callbacks.Fingerprint(N)
+    alike = steps.trainer_of("mixer", within=4)
+    different = steps.compiled(kmix.MixTrainer(alike.model, kmix.MixUp(0.7, seed=RANK), within=4))
+    logs = steps.fit(alike, mine(x), mine(y), mine(w), steps=2, callbacks=[watch])
+    assert logs["fingerprint"] == [alike.fingerprint(step, N) for step in range(2)]
+    with pytest.raises(ValueError, match=r"at step 0 in process 0, .* at step 0 in process 1"):
+        steps.fit(different, mine(x), mine(y), mine(w), callbacks=[watch])

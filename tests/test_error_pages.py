@@ -23,6 +23,7 @@ FAMILIES = {
     "An argument has the wrong type or value": [
         ("_checks.py", "finite number|`{name}`|`probabilities`|schedule"),
         ("callbacks/alpha_scheduler.py", "`layers` must|`schedule` must"),
+        ("callbacks/fingerprint.py", "is one of"),
         ("data/mixed_batches.py", "must be callable"),
         ("layers/base.py", "float dtype|`training` must"),
         ("layers/input_mixing.py", "`inputs_key` must"),
@@ -54,7 +55,8 @@ FAMILIES = {
     ],
     "The argument is not a batch": [
         ("batch.py", "dense tensors|arrays of numbers|arrays or tensors"),
-        ("layers/base.py", "Expected a labelled batch|A batch is|labels are a second argument"),
+        ("layers/base.py", "A batch is|labels are a second argument"),
+        ("layers/calls.py", "."),
     ],
     "A dictionary has an unknown or a missing key": [
         ("batch.py", "A dictionary batch holds|Only these keys|labels of a dictionary batch|include_clean"),
@@ -157,6 +159,7 @@ FAMILIES = {
     ],
     "The batches cannot be numbered": [
         ("callbacks/alpha_scheduler.py", "go on where"),
+        ("callbacks/fingerprint.py", "mix alike"),
         ("data/mixed_batches.py", "takes examples|An item of"),
         ("data/number*.py", "."),
     ],

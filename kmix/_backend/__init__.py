@@ -31,6 +31,7 @@ from kmix._backend.execution import (
     device_of_plans,
     fusing,
     kernel,
+    of_all_processes,
     over_rows,
     replica,
     set_num_threads,
@@ -39,5 +40,5 @@ from kmix._backend.execution import (
 from kmix._backend.keras_ops import KERAS, KerasOps
 from kmix._backend.numpy_ops import NUMPY, NumPy, in_memory_order
 from kmix._backend.operations import Namespace
-from kmix._backend.state import Cell, Counter, Resource
+from kmix._backend.state import Cell, Counter, Resource, is_stateless
 from kmix._backend.tensorflow_ops import TENSORFLOW, TensorFlow

@@ -227,6 +227,22 @@ def check_processes():
         )
 
 
+def of_all_processes(number):
+    """The number in `[0, 2**32)` that each process of a distributed training passes, in the order of the processes."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        distributed = sys.modules["torch"].distributed
+        if distributed.is_available() and distributed.is_initialized():
+            found = [None] * distributed.get_world_size()
+            distributed.all_gather_object(found, number)
+            return found
+    if backend == "jax" and sys.modules["jax"].process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(np.uint32(number)).tolist()
+    return [number]
+
+
 def after_checks():
     """A scope whose operations run after all assertions in the graph so far."""
     tf = tensorflow()

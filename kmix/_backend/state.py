@@ -189,3 +189,12 @@ class Counter:
             state = tf.raw_ops.RngReadAndSkip(resource=self._resource.handle, alg=1, delta=np.uint64(1))
             number = tf.bitwise.right_shift(state[0], np.int64(8))
         return number if isinstance(xp, TensorFlow) else int(number)
+
+
+def is_stateless():
+    """Whether Keras runs a model as a function, as it does to learn what a loaded one returns."""
+    try:
+        keras.Variable(0.0)
+    except ValueError:
+        return True
+    return False

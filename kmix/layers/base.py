@@ -17,10 +17,12 @@ from kmix import _backend, _checks
 from kmix._settings import deserialize, serialize
 from kmix.batch import Batch, Reading
 from kmix.layers.alpha import Alpha
+from kmix.layers.calls import STEP_FIRST, as_given, check_labelled, is_array, of_shape
 from kmix.layers.input_mixing import InputMixing, check_batch_of_plan, check_inputs_key
 from kmix.layers.training_step import current_step
 from kmix.pairing import Pairing, RandomPairs, to_pairing
 from kmix.plan import MixPlan, PlanKey
+from kmix.plan.fingerprint import fingerprint
 from kmix.plan.plan import check_key, check_number
 from kmix.targets.argument import check_target, plain, to_target
 from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLike
@@ -353,7 +355,7 @@ class MixLayer(keras.layers.Layer):
         batch, found = self._labelled(**values), set()
         arrays: list[Any] = []
         for value in values.values():
-            arrays += [value] if hasattr(value, "dtype") else filter(_is_array, tree.flatten(value))
+            arrays += [value] if hasattr(value, "dtype") else filter(is_array, tree.flatten(value))
         for leaf in arrays:
             found.add(_backend.kind(leaf)[:2])
         if ("keras", True) in found:
@@ -375,7 +377,7 @@ class MixLayer(keras.layers.Layer):
             return self.call(*args, **kwargs) if foreign else super().__call__(*args, **kwargs)
         # Keras would add nothing to an eager batch but time; it adds whether a model that calls the layer trains.
         if foreign or (found == {(own, False)} and self.built and not self._is_nested() and current_step() is None):
-            return _as_given(**values) if training is False else self._mix(None, batch)
+            return as_given(**values) if training is False else self._mix(None, batch)
         return super().__call__(*args, **kwargs)
 
     def _labelled(self, x=None, y=None, sample_weight=None):
@@ -393,7 +395,7 @@ class MixLayer(keras.layers.Layer):
 
     def call(self, x, y=None, sample_weight=None, *, training=None):
         if training is False:
-            return _as_given(x, y, sample_weight)
+            return as_given(x, y, sample_weight)
         batch = self._labelled(x, y, sample_weight)
         return self._mix_inputs_alone(x, training) if batch is None else self._mix(None, batch)
 
@@ -426,7 +428,7 @@ class MixLayer(keras.layers.Layer):
     def _check_inference(self, x, training):
         """Return inputs without labels as they are, or raise unless this may be a model in inference."""
         leaves = tree.flatten(x)
-        in_model = self._in_model = self._in_model or self._is_nested() or _is_stateless()
+        in_model = self._in_model = self._in_model or self._is_nested() or _backend.is_stateless()
         symbolic = any(_backend.kind(leaf)[:2] == ("tensorflow", True) for leaf in leaves)
         pipeline = symbolic and keras.backend.backend() != "tensorflow"
         if not training and in_model and not pipeline:
@@ -438,7 +440,7 @@ class MixLayer(keras.layers.Layer):
         if training or symbolic or foreign or tree.is_nested(x) or keras.backend.backend() == "numpy":
             _checks.fail(
                 "Inputs are mixed together with their labels.",
-                f"inputs without labels{_of_shape(x)}",
+                f"inputs without labels{of_shape(x)}",
                 "Call the layer on labelled batches: `layer(x, y)`, `layer(*batch)`, `layer.at_step(step, batch)`, or "
                 "`ds.map(layer)` on a data set of (x, y). Plain `fit` of a model with a mixing layer would mix the "
                 "inputs but not the labels: write `kmix.MixTrainer(model)` and fit that.",
@@ -450,9 +452,9 @@ class MixLayer(keras.layers.Layer):
         if training is False or y is None:
             if self.fits_in_models:
                 self.input_mixing.check(x)
-            given = _as_given(x, y, sample_weight)
+            given = as_given(x, y, sample_weight)
             return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), given)
-        batch = Batch.read(_as_given(x, y, sample_weight), self._reading())
+        batch = Batch.read(as_given(x, y, sample_weight), self._reading())
         self._check_pairing(batch)
         return batch.spec(self.input_mixing, self.include_clean)
 
@@ -499,26 +501,12 @@ class MixLayer(keras.layers.Layer):
         return _backend.untraced(self._at_step, step, batch, replica, partner, first_row)
 
     def _at_step(self, step, batch, replica, partner, first_row):
-        step = check_number(step, "step", hint=_STEP_FIRST)
+        step = check_number(step, "step", hint=STEP_FIRST)
         key = check_key(step, replica, self._within, first_row)
         if partner is not None:
             self._check_takes_second_batch()
-            partner = self._check_batch(partner)
-        return self._mix(key, self._check_batch(batch), partner)
-
-    def _check_batch(self, batch):
-        """Return a batch that has labels, or raise."""
-        batch = tuple(batch) if isinstance(batch, list) else batch
-        if not isinstance(batch, dict) and not (
-            isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None
-        ):
-            parts = f" with {len(batch)} parts" if isinstance(batch, tuple) else ""
-            _checks.fail(
-                "Expected a labelled batch: (x, y), (x, y, sample_weight), or a dictionary with inputs and labels.",
-                f"a batch of type {type(batch).__name__}{parts}",
-                "Write `dict(batch)` for another mapping. In tf.data, map `at_step` over `kmix.data.Numbering()(ds)`.",
-            )
-        return batch
+            partner = check_labelled(partner)
+        return self._mix(key, check_labelled(batch), partner)
 
     def _check_takes_second_batch(self):
         """Raise unless the partners may come from a second batch."""
@@ -586,6 +574,39 @@ class MixLayer(keras.layers.Layer):
         permutation = _backend.values(_backend.namespace(plan.permutation).rows(plan.permutation))
         return plan._replace(permutation=permutation.astype("int32"))
 
+    def fingerprint(self, step: int, batch_size: int) -> int:
+        """A checksum of the settings and of what a step draws: equal in processes that mix alike.
+
+        Log it, and compare it between processes and runs with one version of kmix: where it differs, so do batches. It
+        holds the seed, the step, all settings that shape a batch, the layer that a `RandomChoice` draws, and the
+        partners, unless a rule chooses them by their targets. A schedule or a function counts by its name and its own
+        settings. Names, dtypes and lam, which rounds differently between processors, do not count.
+
+        Args:
+            step: Number of the batch, an int >= 0.
+            batch_size: Number of samples in the global batch, of which every process may hold a part.
+
+        Returns:
+            An int in `[0, 2**32)`, the same with every framework, and for every number of processes and devices.
+
+        Example:
+            >>> kmix.MixUp(0.2, seed=1).fingerprint(step=0, batch_size=32) == kmix.MixUp(0.3, seed=1).fingerprint(0, 32)
+            False
+        """
+        key = PlanKey(_checks.integer(step, "step"), group=self._group)
+        batch_size = _checks.integer(batch_size, "batch_size", 1)
+        return fingerprint([self, key.step, batch_size], *self._integers(key, batch_size))
+
+    def _integers(self, key, batch_size):
+        """The integers that a step draws, whatever the inputs and targets are."""
+        if self._pairs_by_targets:
+            return []
+        # Any sizes: those of the inputs shape boxes and lam, not partners.
+        axes = 1 + max((axis for cut in self.input_mixing.cut_axes() for axis in cut), default=1)
+        values = self._values_at(_backend.NUMPY, key.step, None)
+        plan = self._plan(key, values, batch_size, (64,) * max(axes, 2), None)
+        return [plan.permutation, plan.partners]
+
     # Alpha.
 
     @property
@@ -651,12 +672,6 @@ class MixLayer(keras.layers.Layer):
         return {**self._arguments(), **policy}
 
 
-_STEP_FIRST = (
-    "Write `at_step(n, batch)`, in tf.data `numbering(ds).map(layer.at_step)`. For a second layer, write "
-    "`lambda n, batch: second.at_step(n, first.at_step(n, batch))`."
-)
-
-
 def _rebuild(cls, arguments, count, memory=None, process=None):
     """Unpickle or copy a layer. In a worker process it can mix at a given step, but not count."""
     layer = cls(**arguments)
@@ -664,29 +679,3 @@ def _rebuild(cls, arguments, count, memory=None, process=None):
     if memory is not None:
         layer._alpha = Alpha(memory.value, memory)
     return layer
-
-
-def _is_stateless():
-    """Whether Keras runs a model as a function, as it does to learn what a loaded one returns."""
-    try:
-        keras.Variable(0.0)
-    except ValueError:
-        return True
-    return False
-
-
-def _as_given(x, y=None, sample_weight=None):
-    """The arguments of a call as a batch."""
-    if sample_weight is not None:
-        return x, y, sample_weight
-    return x if y is None else (x, y)
-
-
-def _of_shape(x):
-    """The shapes of inputs, for an error."""
-    shapes = [_backend.static_shape(leaf) for leaf in tree.flatten(x) if _is_array(leaf)]
-    return f" of shape {', '.join(map(str, shapes))}" if shapes else f", a {type(x).__name__}"
-
-
-def _is_array(leaf):
-    return hasattr(leaf, "dtype")

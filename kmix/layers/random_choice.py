@@ -99,6 +99,11 @@ class RandomChoice(MixLayer):
         layer, own = self.layers[int(choice)], values["layers"][int(choice)]
         return layer._draw(xp, key, own, batch_size, spatial_shape, targets)._replace(choice=choice)
 
+    def _integers(self, key, batch_size):
+        values = self._values_at(_backend.NUMPY, key.step, None)
+        choice = int(self._choice(_backend.NUMPY, key, values))
+        return [choice, *self.layers[choice]._integers(key, batch_size)]
+
     def _draw_and_mix(self, plan_xp, key, values, batch, include_clean):
         dtype = self.input_mixing.dtype
 

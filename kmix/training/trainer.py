@@ -262,6 +262,18 @@ class MixTrainer(keras.Model):
         """
         return self._step_mixer.plan(step, batch_size, replica, spatial_shape, targets)
 
+    def fingerprint(self, step: int, batch_size: int) -> int:
+        """A checksum of the settings and of what a training step draws, see `MixLayer.fingerprint`.
+
+        Args:
+            step: Number of the training step, an int >= 0.
+            batch_size: Number of samples in the global batch, of which every process may hold a part.
+
+        Returns:
+            An int in `[0, 2**32)`. With partners `within="shard"`, it also tells numbers of devices apart.
+        """
+        return self._step_mixer.fingerprint(step, batch_size)
+
     # Training.
 
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):

@@ -8,6 +8,7 @@ from kmix.batch import Batch, Reading
 from kmix.layers.training_step import TrainingStep
 from kmix.losses import SoftLabelCrossentropy
 from kmix.plan import MixPlan, PlanKey, sample_choice, streams
+from kmix.plan.fingerprint import fingerprint
 from kmix.plan.plan import REPLICAS
 from kmix.targets import BatchInfo, Keep, LabelPairs, Labels
 from kmix.targets.base import Function
@@ -94,7 +95,15 @@ class StepMixer:
             )
         values = self.planner._values_at(_backend.NUMPY, key.step, None)
         plan = self.planner._plan(key, values, batch_size, spatial_shape, targets)
-        return self._with_place(_backend.NUMPY, key, plan)
+        return plan._replace(place=self._place(_backend.NUMPY, key))
+
+    def fingerprint(self, step, batch_size):
+        """The fingerprint of a step, see `MixTrainer.fingerprint`."""
+        batch_size = _checks.integer(batch_size, "batch_size", 1)
+        key = self._key(_checks.integer(step, "step"), 0, batch_size)
+        settings = [self.planner, self.target, self._places, self._within, key.seed, self.mix_losses]
+        drawn = self.planner._integers(key, batch_size)
+        return fingerprint([*settings, key.step, batch_size], self._place(_backend.NUMPY, key), *drawn)
 
     def _key(self, step, replica, rows):
         """The `PlanKey` of a step on so many rows of a replica."""
@@ -106,12 +115,12 @@ class StepMixer:
         first_row = replica * rows if not isinstance(replica, int) or replica else None
         return PlanKey(step, 0, rows // group if whole else 1, self.seed, group, first_row)
 
-    def _with_place(self, xp, key, plan):
-        """A plan with the place of Manifold Mixup that mixes."""
+    def _place(self, xp, key):
+        """The place of Manifold Mixup that mixes; None without places."""
         if not self._places:
-            return plan
+            return None
         seed, even = self.planner.seed if key.seed is None else key.seed, [1] * len(self._places)
-        return plan._replace(place=sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp))
+        return sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp)
 
     def mix(self, data, loss, step, alphas):
         """Mix the batch of a step.
@@ -166,7 +175,7 @@ class StepMixer:
             batch = planner._draw_and_mix(plan_xp, key, values, batch, planner.include_clean)
             return None, batch.write(planner.include_clean, key)
         plan = planner._draw(plan_xp, key, values, batch.xp.size(leaf, 0), None, batch.by_key)
-        plan = self._with_place(plan_xp, key, plan)
+        plan = plan._replace(place=self._place(plan_xp, key))
         mixed = batch.mix(plan, None, planner.include_clean, key)
         _, y, sample_weight = mixed.write(planner.include_clean, key)
         if planner.include_clean:
