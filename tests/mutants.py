@@ -104,14 +104,14 @@ MUTANTS = {
     "at_step ignores the step": pipeline(
         "test_every_step_has_its_own_plan",
         "layers.base:MixLayer._at_step",
-        "check_number(step, 'step', hint=_STEP_FIRST)",
+        "check_number(step, 'step', hint=STEP_FIRST)",
         "0",
     ),
     "at_step takes the step modulo 256": pipeline(
         "test_every_step_has_its_own_plan",
         "layers.base:MixLayer._at_step",
-        "check_number(step, 'step', hint=_STEP_FIRST)",
-        "check_number(step % 256, 'step', hint=_STEP_FIRST)",
+        "check_number(step, 'step', hint=STEP_FIRST)",
+        "check_number(step % 256, 'step', hint=STEP_FIRST)",
     ),
     "replicas draw alike": pipeline(
         "test_replicas_draw_different_plans",
@@ -262,7 +262,7 @@ MUTANTS = {
     ),
     "step: the first place always": step(
         "test_steps_of_manifold_mixup",
-        "training.training_step:StepMixer._with_place",
+        "training.training_step:StepMixer._place",
         "sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp)",
         "0 * sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp)",
     ),
