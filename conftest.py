@@ -20,7 +20,7 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`."""
+    """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`; slow tf.data only once."""
     unknown = {}
     for item in items:
         mark = item.get_closest_marker("fast")
@@ -29,9 +29,18 @@ def pytest_collection_modifyitems(config, items):
             unknown.setdefault((item.path.name, item.originalname), set(mark.args)).difference_update(found)
             if not found:
                 item.add_marker("slow")
+        if not ON_TENSORFLOW and item.get_closest_marker("slow") and _is_about_tfdata(item):
+            item.add_marker(pytest.mark.skip(reason="the programs of tf.data are alike on every backend"))
     unknown = {test: patterns for test, patterns in unknown.items() if patterns}
     if unknown and ON_TENSORFLOW and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"The mark `fast` names cases that there are not: {unknown}")
+
+
+def _is_about_tfdata(item):
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return item.get_closest_marker("tfdata") or any(
+        isinstance(value, str) and value == "tfdata" for value in parameters
+    )
 
 
 @pytest.fixture(autouse=True)

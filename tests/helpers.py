@@ -25,6 +25,9 @@ def on(*backends, why):
     return pytest.mark.skipif(BACKEND not in backends, reason=why)
 
 
+once = on("tensorflow", why="alike on every backend")
+
+
 # Arrays and layers.
 
 

@@ -5,17 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from contract import PROMISES
-from helpers import at_step, every_path, to_native, to_numpy
+from helpers import at_step, every_path, once, to_native, to_numpy
 
 import kmix
 from kmix._backend import xla
 from kmix._backend.execution import Programs
 from kmix.targets import BoundingBoxes, Labels, SegmentationMasks
 from kmix.targets.box_formats import FORMATS
-
-once = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy and tf.data run alike on every backend"
-)
 
 N = 8
 # Boxes are painted on a grid this much finer than the pixels.
@@ -427,6 +423,7 @@ def test_boxes_of_a_second_batch(path):
 
 
 @pytest.mark.slow
+@pytest.mark.tfdata
 @pytest.mark.parametrize("after", ["RandomFlip", "RandomCrop", "Resizing", "MaxNumBoundingBoxes"])
 def test_keras_layers_take_mixed_boxes_and_give_boxes_to_mix(after):
     keras_layer = {

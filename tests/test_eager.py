@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import data, ids, to_native, to_numpy
+from helpers import data, ids, once, to_native, to_numpy
 
 import kmix
 from kmix import _backend
@@ -262,7 +262,9 @@ def count_threads():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:os.fork")  # Of JAX, if another test of the process has imported it.
-@pytest.mark.parametrize("method", ["spawn", *(["fork"] if BACKEND == "torch" and sys.platform == "linux" else [])])
+@pytest.mark.parametrize(
+    "method", [pytest.param("spawn", marks=once), *(["fork"] if BACKEND == "torch" and sys.platform == "linux" else [])]
+)
 def test_a_worker_uses_one_thread(method):
     """JAX and TensorFlow warn of a fork."""
     kmix.mixing.set_num_threads(None)

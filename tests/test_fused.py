@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import to_numpy
+from helpers import once, to_numpy
 
 import kmix
 from kmix._backend import TENSORFLOW, xla
@@ -17,11 +17,7 @@ from kmix.pairing import RandomPairs
 from kmix.plan import PlanKey
 from kmix.targets import Labels
 
-pytestmark = pytest.mark.xla("everywhere")
-# TensorFlow's graph is the same whatever backend Keras runs on, and XLA takes its time.
-once = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="long, and tf.data compiles alike on every backend"
-)
+pytestmark = [pytest.mark.xla("everywhere"), pytest.mark.tfdata]
 SIZE, CLASSES = 6, 3
 KINDS = ("mixup", "cutmix", "choice")
 

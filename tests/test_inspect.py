@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import once
 from scipy import stats
 
 import kmix
@@ -15,8 +16,6 @@ from kmix.diagnostics import inspect
 from kmix.diagnostics.plan_replay import BatchPlan, p_value_of_lam
 from kmix.pairing import RandomPairs
 from kmix.targets import BoundingBoxes, LabelPairs
-
-once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same NumPy code on every backend")
 
 CLASSES = 10
 

@@ -7,7 +7,20 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
-from helpers import assert_near, at_step, data, every_path, ids, native, pipeline, raises, refused, to_native, to_numpy
+from helpers import (
+    assert_near,
+    at_step,
+    data,
+    every_path,
+    ids,
+    native,
+    once,
+    pipeline,
+    raises,
+    refused,
+    to_native,
+    to_numpy,
+)
 from outside import RowMix
 from scipy import stats
 from test_losses_metrics import gradient
@@ -148,6 +161,7 @@ LABELS = {
 
 
 @pytest.mark.slow
+@once
 @pytest.mark.parametrize(("bandwidth", "others"), [(0.5, False), (2.0, True)])
 @pytest.mark.parametrize("name", LABELS)
 def test_the_frequencies_of_partners_are_gaussian(name, bandwidth, others):

@@ -10,6 +10,8 @@ from helpers import to_numpy
 
 import kmix
 
+pytestmark = pytest.mark.tfdata
+
 CLASSES = 3
 
 
