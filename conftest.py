@@ -19,9 +19,13 @@ from kmix import _backend
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--everywhere", action="store_true", help="run slow cases of tf.data on JAX and PyTorch, too")
+
+
 def pytest_collection_modifyitems(config, items):
     """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`; slow tf.data only once."""
-    unknown = {}
+    unknown, once = {}, not ON_TENSORFLOW and not config.getoption("everywhere")
     for item in items:
         mark = item.get_closest_marker("fast")
         if mark is not None:
@@ -29,7 +33,7 @@ def pytest_collection_modifyitems(config, items):
             unknown.setdefault((item.path.name, item.originalname), set(mark.args)).difference_update(found)
             if not found:
                 item.add_marker("slow")
-        if not ON_TENSORFLOW and item.get_closest_marker("slow") and _is_about_tfdata(item):
+        if once and item.get_closest_marker("slow") and _is_about_tfdata(item):
             item.add_marker(pytest.mark.skip(reason="the programs of tf.data are alike on every backend"))
     unknown = {test: patterns for test, patterns in unknown.items() if patterns}
     if unknown and ON_TENSORFLOW and not any("::" in argument for argument in config.args):

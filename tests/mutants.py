@@ -522,9 +522,9 @@ def failures(mutant, backend, sound=False):
         if not sound:
             path.write_text(mutated(mutant, path.read_text()))
         chosen = " or ".join(tests.split("|"))
-        command = [sys.executable, "-m", "pytest", f"tests/{file}.py", "-q", "-p", "no:cacheprovider", "-k", chosen]
+        command = [sys.executable, "-m", "pytest", f"tests/{file}.py", "-q", "-p", "no:cacheprovider", "--everywhere"]
         environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(where)}
-        result = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
+        result = subprocess.run([*command, "-k", chosen], cwd=where, env=environment, capture_output=True, text=True)
     # With an error in the collection, or without tests, nothing was noticed.
     if result.returncode not in (0, 1):
         sys.exit(f"{mutant.tests} could not run:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
