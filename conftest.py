@@ -20,11 +20,11 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--everywhere", action="store_true", help="run slow cases of tf.data on JAX and PyTorch, too")
+    parser.addoption("--everywhere", action="store_true", help="run slow tests that are alike on every backend")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`; slow tf.data only once."""
+    """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`; what is alike runs once."""
     unknown, once = {}, not ON_TENSORFLOW and not config.getoption("everywhere")
     for item in items:
         mark = item.get_closest_marker("fast")
@@ -33,18 +33,16 @@ def pytest_collection_modifyitems(config, items):
             unknown.setdefault((item.path.name, item.originalname), set(mark.args)).difference_update(found)
             if not found:
                 item.add_marker("slow")
-        if once and item.get_closest_marker("slow") and _is_about_tfdata(item):
-            item.add_marker(pytest.mark.skip(reason="the programs of tf.data are alike on every backend"))
+        if once and item.get_closest_marker("slow") and _is_alike(item):
+            item.add_marker(pytest.mark.skip(reason="alike on every backend, and long"))
     unknown = {test: patterns for test, patterns in unknown.items() if patterns}
     if unknown and ON_TENSORFLOW and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"The mark `fast` names cases that there are not: {unknown}")
 
 
-def _is_about_tfdata(item):
+def _is_alike(item):
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return item.get_closest_marker("tfdata") or any(
-        isinstance(value, str) and value == "tfdata" for value in parameters
-    )
+    return item.get_closest_marker("alike") or any(isinstance(value, str) and value == "tfdata" for value in parameters)
 
 
 @pytest.fixture(autouse=True)

@@ -423,7 +423,7 @@ def test_boxes_of_a_second_batch(path):
 
 
 @pytest.mark.slow
-@pytest.mark.tfdata
+@pytest.mark.alike
 @pytest.mark.parametrize("after", ["RandomFlip", "RandomCrop", "Resizing", "MaxNumBoundingBoxes"])
 def test_keras_layers_take_mixed_boxes_and_give_boxes_to_mix(after):
     keras_layer = {

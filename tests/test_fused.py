@@ -17,7 +17,7 @@ from kmix.pairing import RandomPairs
 from kmix.plan import PlanKey
 from kmix.targets import Labels
 
-pytestmark = [pytest.mark.xla("everywhere"), pytest.mark.tfdata]
+pytestmark = [pytest.mark.xla("everywhere"), pytest.mark.alike]
 SIZE, CLASSES = 6, 3
 KINDS = ("mixup", "cutmix", "choice")
 

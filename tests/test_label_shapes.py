@@ -111,7 +111,7 @@ def unknown(*known):
 
 
 @pytest.mark.slow
-@pytest.mark.tfdata
+@pytest.mark.alike
 @pytest.mark.parametrize("make", [cutmix, mosaic, choice])
 @pytest.mark.parametrize(
     "sizes", [((H, W), (None, None)), ((None, None), (None, H * W)), ((None, W), (None, None))], ids=str

@@ -109,7 +109,7 @@ def test_a_loop_over_numpy_batches():
 
 
 @pytest.mark.slow
-@pytest.mark.tfdata
+@pytest.mark.alike
 def test_tf_data_twice():
     """TensorFlow rounds a blend in its own way, and always in the same."""
     assert_same_bytes(in_tf_data(), expected=in_tf_data())
@@ -261,7 +261,7 @@ def load(n):
 
 
 @pytest.mark.slow
-@pytest.mark.tfdata
+@pytest.mark.alike
 def test_tf_data_service(service):
     """The workers share the numbers of a range out among them, and send the batches in any order."""
     by_number = lambda n: (n, mixer_in_service.at_step(n, load(n)))
@@ -275,7 +275,7 @@ def test_tf_data_service(service):
 
 
 @pytest.mark.slow
-@pytest.mark.tfdata
+@pytest.mark.alike
 def test_what_does_not_number_the_batches_of_the_service(service):
     """Every worker would count its own batches."""
     ds = tf.data.Dataset.from_tensor_slices((loaders.IMAGES, loaders.Y)).batch(SIZE)

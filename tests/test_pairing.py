@@ -14,7 +14,6 @@ from helpers import (
     every_path,
     ids,
     native,
-    once,
     pipeline,
     raises,
     refused,
@@ -161,7 +160,7 @@ LABELS = {
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize(("bandwidth", "others"), [(0.5, False), (2.0, True)])
 @pytest.mark.parametrize("name", LABELS)
 def test_the_frequencies_of_partners_are_gaussian(name, bandwidth, others):

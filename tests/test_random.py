@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import once, to_numpy
+from helpers import to_numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -100,7 +100,7 @@ def test_key_is_a_bijection(seed, step):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_a_million_keys_are_distinct():
     steps = np.arange(1000)
     keys = [prng.key(_backend.NUMPY, seed, steps) for seed in range(1000)]

@@ -112,7 +112,7 @@ def test_a_mosaic_ends_at_exactly_the_step(name, path):
 
 
 @pytest.mark.slow
-@pytest.mark.tfdata
+@pytest.mark.alike
 @pytest.mark.xla
 @pytest.mark.parametrize("name", ENDING)
 def test_a_mosaic_ends_in_a_compiled_pipeline(name):
@@ -127,7 +127,7 @@ def test_a_mosaic_ends_in_a_compiled_pipeline(name):
 
 
 @pytest.mark.slow
-@pytest.mark.tfdata
+@pytest.mark.alike
 @pytest.mark.xla
 def test_programs_that_are_alike_hold_no_rate():
     """Programs are shared between layers of equal settings: what differs must be an argument, or tell them apart."""
@@ -237,7 +237,7 @@ def test_a_single_sample_and_its_own_partner_show_an_error():
 
 
 @pytest.mark.slow
-@pytest.mark.tfdata
+@pytest.mark.alike
 def test_boxes_and_tags_show_an_error():
     images, objects = data(N), boxes()
     for make in (mosaic, mixup):

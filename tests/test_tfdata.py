@@ -10,7 +10,7 @@ from helpers import to_numpy
 
 import kmix
 
-pytestmark = pytest.mark.tfdata
+pytestmark = pytest.mark.alike
 
 CLASSES = 3
 
