@@ -11,18 +11,17 @@ from kmix.targets.base import ROWS, Target
 
 @keras.saving.register_keras_serializable(package="kmix")
 class Keypoints(Target):
-    """Points on objects `(B, N, K, 3)`: `K` points on each of `N` objects, with their COCO visibility `v`.
+    """Points on objects, `(B, N, K, 3)`: `K` points on each of `N` objects, with their visibility `v`, as in COCO.
 
-    `v` is 0 for a point that is not labelled, 1 for one that is hidden, and 2 for one that shows. A point belongs to the
-    pixel `(floor(x), floor(y))`, and follows it. Coordinates are moved, never clipped. What a paste leaves outside of
-    the view gets `v = 0`, and what it covers gets `v = hidden`. Points that came with `v = 0` stay as they are, and so
-    does a sample that is not mixed.
+    `v` is 0 for a point that is not labelled, 1 for one that is hidden, and 2 for one that shows. A point belongs to
+    the pixel `(floor(x), floor(y))`, and follows it. Coordinates are moved, never clipped. What a paste leaves outside
+    of the view gets `v = 0`, and what it covers `v = hidden`. Points that came with `v = 0` stay as they are, and so
+    do those of a sample that is not mixed.
 
     The rows of the sample come first, then those of its partner: `(B, 2 N, K, 3)`, or `(B, 4 N, K, 3)` in a Mosaic.
-    No row is dropped: where a partner does not show, its points have `v = 0`. Rows of padding hold -1, and 0 for `v`.
+    None is dropped. Where a partner has no share, its rows are padding: -1, with a `v` of 0.
 
-    Points without visibility, `(B, N, K, 2)`, can be blended alone. There, the rows of a partner that does not show
-    are -1.
+    Points without visibility, `(B, N, K, 2)`, can be blended, and not pasted.
 
     Where objects have boxes, points are an entry of these, `BoundingBoxes("xyxy", keypoints=Keypoints())`: a target of
     their own would lose the order of the boxes.
@@ -66,9 +65,7 @@ class Keypoints(Target):
                 "Add an axis for one object, `y[:, None]`." if shape is not None and len(shape) == 3 else "",
             )
         if not ("float" in dtype or ("int" in dtype and "uint" not in dtype)):
-            _checks.fail(
-                "Keypoints may leave their image, so they are signed numbers.", received, "Cast them to int32."
-            )
+            _checks.fail("Keypoints are signed: they may leave their image.", received, "Cast them to int32.")
         if self.format.startswith("rel_") and "float" not in dtype:
             _checks.fail(
                 "Relative keypoints are floats.", received, f'If they are pixels, write `"{self.format[4:]}"`.'
@@ -113,41 +110,38 @@ class Keypoints(Target):
             info: The `BatchInfo`.
         """
         parts = plan.parts()
-        taken = [xp.take(points, part.source) for part in parts]
-        if not plan.pastes:
-            found = [_blended(xp, own, part.share) for own, part in zip(taken, parts, strict=True)]
-        elif isinstance(plan.region, Tiles):
-            found = [self._tiled(xp, own, part, info) for own, part in zip(taken, parts, strict=True)]
-        else:
-            found = self._pasted(xp, taken, plan, info)
+        found = [xp.take(points, part.source) for part in parts]
+        if isinstance(plan.region, Tiles):
+            found = [self._tiled(xp, own, part, info) for own, part in zip(found, parts, strict=True)]
+        elif plan.pastes:
+            found = self._pasted(xp, *found, plan, info)
         if plan.pastes:
             found[0] = xp.where(xp.along(plan.lam == 1, points), points, found[0])
+        for i in range(int(plan.pastes), len(parts)):
+            found[i] = geometry.only(xp, found[i], ~(parts[i].share <= 0))
         if "float" not in _backend.dtype(points):
             return found
         # NaN stands for an error, and must not look like points.
         nan, lost = xp.cast(float("nan"), _backend.dtype(points)), xp.along(plan.lam != plan.lam, points)
         return [xp.where(lost, nan, part) for part in found]
 
-    def _pasted(self, xp, taken, plan, info):
-        own, partner = taken
-        pixel, from_partner = (geometry.pixels(xp, points, self.format, info.spatial_shape) for points in taken)
+    def _pasted(self, xp, own, partner, plan, info):
+        pixel, of_partner = (geometry.pixels(xp, each, self.format, info.spatial_shape) for each in (own, partner))
         if plan.region is None:
-            covered, shows = (geometry.inside(xp, each, plan.box) for each in (pixel, from_partner))
+            covered, shows = (geometry.inside(xp, each, plan.box) for each in (pixel, of_partner))
         else:
             mask = _region(xp, plan, info.spatial_shape)
-            covered, shows = (geometry.under(xp, each, mask) for each in (pixel, from_partner))
+            covered, shows = (geometry.under(xp, each, mask) for each in (pixel, of_partner))
         own = geometry.marked(xp, own, covered, self.hidden)
         own = geometry.marked(xp, own, ~geometry.in_view(xp, pixel, info.spatial_shape), 0)
-        shows = shows & xp.along(plan.lam != 1, shows)
         return [own, geometry.marked(xp, partner, ~shows, 0)]
 
     def _tiled(self, xp, points, part, info):
         pixel = geometry.pixels(xp, points, self.format, info.spatial_shape)
-        row, column = (edge + xp.along(xp.cast(part.shift[:, i], "float32"), edge) for i, edge in enumerate(pixel))
-        shows = geometry.inside(xp, (row, column), part.window)
-        shows = shows & ~xp.along(part.share <= 0, shows)
-        moved = geometry.shifted(xp, points, part.shift, self.format, info.spatial_shape)
-        return geometry.marked(xp, moved, ~shows, 0)
+        moved = [edge + xp.along(xp.cast(part.shift[:, i], "float32"), edge) for i, edge in enumerate(pixel)]
+        shows = geometry.inside(xp, moved, part.window)
+        points = geometry.shifted(xp, points, part.shift, self.format, info.spatial_shape)
+        return geometry.marked(xp, points, ~shows, 0)
 
     def spec(self, y, weight, info):
         batch, rows, *rest = y.shape
@@ -177,14 +171,6 @@ def _valid(points):
         return known
     v = points[..., 2]
     return (v == 0) | (v == -1) | (known & ((v == 1) | (v == 2)))
-
-
-def _blended(xp, points, share):
-    """All points of one of the partners of a blend; marked where it has no share."""
-    absent = share <= 0
-    if points.shape[-1] == 2:
-        return geometry.only(xp, points, ~xp.along(absent, points[..., 0, 0]))
-    return geometry.marked(xp, points, xp.along(absent, points[..., 0]), 0)
 
 
 def _region(xp, plan, spatial_shape):
