@@ -114,7 +114,7 @@ class Keypoints(Target):
         if isinstance(plan.region, Tiles):
             found = [self._tiled(xp, own, part, info) for own, part in zip(found, parts, strict=True)]
         elif plan.pastes:
-            found = self._pasted(xp, *found, plan, info)
+            found = self._pasted(xp, found, plan, info)
         if plan.pastes:
             found[0] = xp.where(xp.along(plan.lam == 1, points), points, found[0])
         for i in range(int(plan.pastes), len(parts)):
@@ -125,8 +125,9 @@ class Keypoints(Target):
         nan, lost = xp.cast(float("nan"), _backend.dtype(points)), xp.along(plan.lam != plan.lam, points)
         return [xp.where(lost, nan, part) for part in found]
 
-    def _pasted(self, xp, own, partner, plan, info):
-        pixel, of_partner = (geometry.pixels(xp, each, self.format, info.spatial_shape) for each in (own, partner))
+    def _pasted(self, xp, taken, plan, info):
+        own, partner = taken
+        pixel, of_partner = (geometry.pixels(xp, points, self.format, info.spatial_shape) for points in taken)
         if plan.region is None:
             covered, shows = (geometry.inside(xp, each, plan.box) for each in (pixel, of_partner))
         else:
