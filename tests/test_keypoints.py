@@ -228,22 +228,18 @@ def test_a_float64_stays_in_its_pixel():
 
 @every_path
 def test_a_point_written_as_a_part_belongs_to_its_pixel(path):
-    """k / size times size may be less than k in float32; 7 / 25 * 25 in float64."""
-    for size in (25, 41, 47, 49, 55, 61):
-        columns = np.arange(size)
-        points = np.zeros((2, size, 1, 3), "float32")
-        points[..., 0, 0], points[..., 0, 2] = (columns / size).astype("float32"), 2
-        x = np.zeros((2, 1, size, 1), "float32")
-        for step in range(3):
-            mixer = layer("CutMix", "rel_xy", hidden=1)
-            plan = mixer.plan(step, 2, spatial_shape=(1, size))
-            mixed = at_step(path, mixer, step, (x, points))[1]
-            for i in range(2):
-                covered = (columns >= plan.box[i, 1]) & (columns < plan.box[i, 3]) & (plan.box[i, 0] < plan.box[i, 2])
-                covered &= plan.permutation[i] != i
-                np.testing.assert_array_equal(mixed[i, :size, 0, 2], np.where(covered, 1, 2))
-        if path != "numpy":
-            return
+    """In float32, k / 41 * 41 is less than k for 1, 2, 4, 8, 16 and 32."""
+    n, columns = 64, np.arange(41)
+    points = np.full((n, 41, 1, 3), 0.5, "float32")
+    points[..., 0, 0], points[..., 0, 2] = columns / 41, 2
+    mixer = layer("CutMix", "rel_xy", hidden=1)
+    mixed = at_step(path, mixer, 0, (images(n, 8, 41, 1), points))[1]
+    plan = mixer.plan(0, n, spatial_shape=(8, 41))
+    top, left, bottom, right = plan.box.T[..., None]
+    covered = (columns >= left) & (columns < right) & (top <= 4) & (bottom > 4)
+    covered &= (plan.permutation != np.arange(n))[:, None]
+    assert np.isin(left[covered.any(axis=1)], [1, 2, 4, 8, 16, 32]).any()
+    np.testing.assert_array_equal(mixed[:, :41, 0, 2], np.where(covered, 1, 2))
 
 
 def test_what_is_not_mixed_keeps_its_bits():
