@@ -357,8 +357,8 @@ MUTANTS = {
     "points that are covered still show": Mutant(
         "test_keypoints::test_many_scenes|test_every_path_shows",
         "targets.keypoints:Keypoints._pasted",
-        "geometry.marked(xp, own, covered, self.hidden)",
-        "own",
+        "xp.where(covered, self.hidden, 0)",
+        "2",
     ),
     "points that are parts in the pixel before": Mutant(
         "test_keypoints::test_a_point_written_as_a_part",

@@ -226,6 +226,7 @@ def test_a_float64_stays_in_its_pixel():
     assert 0 < sum(counts) < 16 * B
 
 
+@pytest.mark.fast("numpy", "native")
 @every_path
 def test_a_point_written_as_a_part_belongs_to_its_pixel(path):
     """In float32, k / 41 * 41 is less than k for 1, 2, 4, 8, 16 and 32."""

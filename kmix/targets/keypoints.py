@@ -90,8 +90,9 @@ class Keypoints(Target):
 
     def encode(self, xp, y, weight, info):
         dtype = _backend.dtype(y)
-        if "float" not in dtype:
+        if "float" not in dtype or xp is _backend.NUMPY or _backend.on_host(y):
             return y, weight
+        # A compiled step cannot raise, so the loss must show the error.
         return xp.where(_valid(y)[..., None], y, xp.cast(float("nan"), dtype)), weight
 
     def mix(self, xp, y, weight, plan, info):
@@ -133,8 +134,8 @@ class Keypoints(Target):
         else:
             mask = _region(xp, plan, info.spatial_shape)
             covered, shows = (geometry.under(xp, each, mask) for each in (pixel, of_partner))
-        own = geometry.marked(xp, own, covered, self.hidden)
-        own = geometry.marked(xp, own, ~geometry.in_view(xp, pixel, info.spatial_shape), 0)
+        lost = covered | ~geometry.in_view(xp, pixel, info.spatial_shape)
+        own = geometry.marked(xp, own, lost, xp.where(covered, self.hidden, 0))
         return [own, geometry.marked(xp, partner, ~shows, 0)]
 
     def _tiled(self, xp, points, part, info):
