@@ -287,7 +287,8 @@ def test_a_choice_has_room_for_the_widest():
 
 
 @pytest.mark.slow
-@pytest.mark.xla("everywhere")
+@pytest.mark.xla
+@once
 @pytest.mark.parametrize(
     ("kind", "target"),
     [
