@@ -374,7 +374,7 @@ MUTANTS = {
     ),
     "points of a partner without a share": Mutant(
         "test_keypoints::test_a_blend_has|test_what_is_not_mixed",
-        "targets.keypoints:Keypoints.follow",
+        "targets.keypoints:Keypoints._follow",
         "parts[i].share <= 0",
         "parts[i].share < 0",
     ),

@@ -196,7 +196,7 @@ class BoundingBoxes(Target):
                 "Write a callable target.",
             )
         if self.keypoints is not None:
-            followed = self.keypoints.follow(xp, y["keypoints"], plan, info)
+            followed = self.keypoints._follow(xp, y["keypoints"], plan, info)
             groups = [group._replace(keypoints=points) for group, points in zip(groups, followed, strict=True)]
         joined = keras.tree.map_structure(lambda *leaves: xp.concat(list(leaves), axis=1), *groups)
         if "float" in _backend.dtype(joined.boxes):

@@ -96,12 +96,12 @@ class Keypoints(Target):
         return xp.where(_valid(y)[..., None], y, xp.cast(float("nan"), dtype)), weight
 
     def mix(self, xp, y, weight, plan, info):
-        parts = self.follow(xp, y, plan, info)
+        parts = self._follow(xp, y, plan, info)
         more = (info.partners + 1 - len(parts)) * xp.size(y, 1)
         mixed = xp.concat(parts, axis=1)
         return (mixed if isinstance(more, int) and not more else geometry.lengthened(xp, mixed, more)), weight
 
-    def follow(self, xp, points, plan, info):
+    def _follow(self, xp, points, plan, info):
         """The points of the sample and of each partner, `(B, N, K, C)` each: moved, and marked where they do not show.
 
         Args:
