@@ -116,7 +116,11 @@ FAMILIES = {
     "Bounding boxes do not fit": [
         ("batch.py", "bounding boxes"),
         ("targets/argument.py", "bounding boxes"),
-        ("targets/bounding_boxes.py", "."),
+        ("targets/bounding_boxes.py", "box|Box"),
+    ],
+    "Keypoints do not fit": [
+        ("targets/bounding_boxes.py", "Keypoints"),
+        ("targets/keypoints.py", "."),
     ],
     "Inputs cannot be blended": [
         ("layers/input_mixing.py", "blends float|must hold float"),

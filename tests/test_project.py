@@ -288,7 +288,10 @@ def test_symbols_without_documentation_are_noticed():
 
 LABELS = kmix.targets.Labels(4, class_weight={1: 2.0})
 NAMED = {"label": LABELS, "id": "keep", "masks": kmix.targets.SegmentationMasks(3, ignore_class=255)}
-BOXES = kmix.targets.BoundingBoxes("xyxy", max_boxes=9, min_visibility=0.2, weights=True, keep=("track",))
+POINTS = kmix.targets.Keypoints("rel_yx", hidden=1)
+BOXES = kmix.targets.BoundingBoxes(
+    "xyxy", max_boxes=9, min_visibility=0.2, weights=True, keep=("track",), keypoints=POINTS
+)
 PAIRS = kmix.targets.LabelPairs(9)
 
 INSTANCES = [
@@ -305,6 +308,7 @@ INSTANCES = [
     LABELS,
     NAMED["masks"],
     BOXES,
+    POINTS,
     kmix.targets.Labels(nan_is_missing=True),
     kmix.targets.Labels(any_shape=True),
     kmix.pairing.RandomPairs(within="shard", allow_self=False),
