@@ -5,7 +5,8 @@
 # make lint      ruff and mypy
 # make docs      the site, in docs/_build/html; docs-fast without the gallery, docs-open serves it, docs-check opens each
 #                page in Chromium
-# make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem
+# make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem, and with MONAI, Keras' nightly Mosaic,
+#                and the formulas of ultralytics and torch-audiomentations
 # make speed     measure throughput in tf.data next to Keras, KerasCV, and the formulas of torchvision and timm, and the
 #                cost of labels for very many classes; write both to RESULTS.md
 # make code-paths     measure every code path of a batch to a layer, on the three backends and in two loaders, next to one
@@ -19,6 +20,7 @@ PYTHON ?= python3
 # The newest PyTorch from the package index brings several GB of CUDA libraries; any version works.
 TORCH ?= torch==2.13.0
 OLDEST_KERAS ?= keras==3.12.0
+PEERS ?= monai==1.6.1 keras-nightly==3.16.0.dev2026102704
 BACKENDS ?= tensorflow jax torch
 
 BIN := .venv/bin
@@ -89,8 +91,11 @@ docs-check: .venv/.ready-docs
 targets: .venv/.ready-all
 	$(RUN) benchmarks/targets.py --save
 
+# A peer that cannot be installed is left out of the table.
 compare: .venv/.ready-all
 	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) benchmarks/compare.py || exit 1; done
+	-$(BIN)/pip install -q --no-deps --upgrade --target .venv/peers $(PEERS)
+	PYTHONPATH=.venv/peers $(RUN) benchmarks/compare_others.py
 
 speed: .venv/.ready-all
 	$(RUN) benchmarks/speed.py

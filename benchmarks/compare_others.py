@@ -1,7 +1,7 @@
 """Where other libraries differ from the papers in silence, next to kmix, in one table.
 
-    make compare-others                              # installs MONAI and the nightly Keras beside the others
-    python benchmarks/compare_others.py --save       # also writes the table to RESULTS.md
+    make compare                                     # installs MONAI and the nightly Keras into .venv/peers
+    PYTHONPATH=.venv/peers python benchmarks/compare_others.py --save     # also writes the table to RESULTS.md
 
 Each row is a contract of kmix: a function below that runs a peer and kmix and returns what it saw. The nightly Keras,
 on which kmix runs here too, has a `Mosaic` that is in no release yet. "By formula" stands for a library that cannot be
@@ -43,7 +43,7 @@ def off(batches):
 
 
 def monai_cutmix(images):
-    """`(images, labels, drawn lam)` of some batches, channels last."""
+    """Some batches, channels last: images, labels, and what was drawn: lam, the partners, the first corners."""
     import torch
     from monai.transforms import CutMix
 
@@ -52,7 +52,15 @@ def monai_cutmix(images):
     given = torch.from_numpy(np.moveaxis(images, -1, 1).copy()), torch.from_numpy(ONE_HOT)
     for _ in range(STEPS):
         x, y = (np.asarray(part) for part in layer(*given))
-        yield np.moveaxis(x, 1, -1), y, np.asarray(layer._params[0])
+        lam, permutation, corner = layer._params
+        yield np.moveaxis(x, 1, -1), y, (np.asarray(lam), permutation, corner)
+
+
+def keras_mosaic(**settings):
+    """The `Mosaic` of the nightly Keras."""
+    if not hasattr(keras.layers, "Mosaic"):
+        raise ImportError(f"Keras {keras.__version__} has no Mosaic")
+    return keras.layers.Mosaic(**settings)
 
 
 def ours(layer, images, labels=ONE_HOT):
@@ -75,25 +83,25 @@ def monai_labels():
 
 def monai_volumes():
     """The box of a volume holds 1 - lam of it, before it is cut off at the border."""
-    images = painted(8, 8, 8)
-    lam = np.concatenate([lam for *_, lam in monai_cutmix(images[..., :1])])
-    drawn, side = (1 - lam).mean(), ((1 - lam) ** 1.5).mean()
-    layer, count = kmix.CutMix(1.0, data_format="channels_last", seed=0), 200
-    boxes = [layer.plan(step, B, spatial_shape=(64, 64, 64)) for step in range(count)]
-    alone = kmix.MixUp(1.0, seed=0)
-    del boxes, alone
-    error = off(ours(layer, images))
-    return (
-        f"sides of sqrt(1 - lam) make (1 - lam)^1.5: {side:.2f} of the volume for {drawn:.2f} drawn",
-        f"label off the kept voxels by up to {error:.1g}",
-        error < 1e-6,
-    )
+    numbers, size = np.arange(B, dtype="float32"), 32
+    images = np.broadcast_to(numbers[:, None, None, None, None], (B, size, size, size, 1)).copy()
+    drawn, pasted = [], []
+    for x, _, (lam, permutation, corner) in monai_cutmix(images):
+        whole = [size * np.sqrt(1 - lam) + int(start) <= size for start in corner]
+        seen = np.all(whole, axis=0) & (permutation != numbers)
+        drawn.append((1 - lam)[seen])
+        pasted.append((x != images).mean(axis=(1, 2, 3, 4))[seen])
+    drawn, pasted = np.concatenate(drawn).mean(), np.concatenate(pasted).mean()
+    layer = kmix.CutMix(1.0, data_format="channels_last", seed=0)
+    error = off(ours(layer, painted(8, 8, 8)))
+    theirs = f"pastes {pasted:.2f} of the volume for 1 - lam = {drawn:.2f}, in boxes that are not cut off"
+    return theirs, f"label off the kept voxels by up to {error:.1g}", error < 1e-6
 
 
 def mosaic_labels():
     """The label weights of a Mosaic are the shares of its tiles."""
     images = painted(16, 16)
-    peer = keras.layers.Mosaic(seed=0)
+    peer = keras_mosaic(seed=0)
     theirs = [peer({"images": images, "labels": ONE_HOT}) for _ in range(STEPS)]
     theirs = off([(np.asarray(batch["images"]), np.asarray(batch["labels"])) for batch in theirs])
     error = off(ours(kmix.Mosaic(data_format="channels_last", seed=0), images))
@@ -103,7 +111,7 @@ def mosaic_labels():
 def mosaic_ids():
     """Class ids of a Mosaic are encoded, and float ids are refused."""
     images, ids = painted(16, 16), np.arange(B)
-    peer = attempt(lambda: keras.layers.Mosaic(seed=0)({"images": images, "labels": ids}))
+    peer = attempt(lambda: keras_mosaic(seed=0)({"images": images, "labels": ids}))
     encoded = kmix.Mosaic(num_classes=B, data_format="channels_last", seed=0).at_step(0, (images, ids))[1]
     expected = kmix.Mosaic(data_format="channels_last", seed=0).at_step(0, (images, ONE_HOT))[1]
     return peer, f"as one-hot labels: {np.array_equal(encoded, expected)}", np.array_equal(encoded, expected)
@@ -125,8 +133,9 @@ def mosaic_boxes():
         return f"smallest part of a box that is kept {share:.3f}; real boxes first: {first}"
 
     objects = {"boxes": boxes, "labels": classes}
-    peer, layer = keras.layers.Mosaic(seed=0, bounding_box_format="xyxy"), kmix.Mosaic(
-        target={"bounding_boxes": kmix.targets.BoundingBoxes("xyxy")}, data_format="channels_last", seed=0
+    peer, layer = (
+        keras_mosaic(seed=0, bounding_box_format="xyxy"),
+        kmix.Mosaic(target={"bounding_boxes": kmix.targets.BoundingBoxes("xyxy")}, data_format="channels_last", seed=0),
     )
     batch = {"images": images, "bounding_boxes": objects}
     theirs = [peer(batch)["bounding_boxes"] for _ in range(STEPS)]
@@ -141,12 +150,12 @@ def mosaic_seed():
     images, count = np.arange(B, dtype="float32")[:, None, None, None] * np.ones((1, 2, 2, 1), "float32"), 300
 
     def twice(run):
-        first, second = (np.stack([y for y in run().as_numpy_iterator()]) for _ in range(2))
+        first, second = (np.stack(list(run().as_numpy_iterator())) for _ in range(2))
         return (first != second).any(axis=-1).mean()
 
     def theirs():
         batch = tf.data.Dataset.from_tensors({"images": images, "labels": ONE_HOT}).repeat(count)
-        return batch.map(keras.layers.Mosaic(seed=1), num_parallel_calls=8).map(lambda batch: batch["labels"])
+        return batch.map(keras_mosaic(seed=1), num_parallel_calls=8).map(lambda batch: batch["labels"])
 
     def own():
         batch = tf.data.Dataset.from_tensors((images, ONE_HOT)).repeat(count).enumerate()
@@ -178,8 +187,8 @@ def torch_audiomentations_mix():
     plan = layer.plan(0, B)
     mixed = layer.at_step(0, (waves, ONE_HOT))[0]
     partner = waves[plan.partners[0] if plan.partners is not None else plan.permutation]
-    rms = lambda wave: np.sqrt(np.square(wave, dtype="float64").mean(axis=1))
-    gain = rms(waves) / rms(partner) * 10 ** (-5 / 20)
+    own, other = (np.sqrt(np.square(wave, dtype="float64").mean(axis=1)) for wave in (waves, partner))
+    gain = own / other * 10 ** (-5 / 20)
     formula = waves + gain[:, None] * partner
     changed = np.asarray(plan.permutation) != np.arange(B)
     error = np.abs(mixed - formula)[changed].max()
@@ -190,6 +199,8 @@ def attempt(function):
     """What a function returns, or the name of the exception that it raises."""
     try:
         return function()
+    except ImportError:
+        raise
     except Exception as error:
         return type(error).__name__
 
@@ -208,6 +219,7 @@ ROWS = {
 
 
 def main():
+    """Print the table. The exit code says whether kmix keeps every contract."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true", help="write the table to RESULTS.md")
     options = parser.parse_args()
@@ -223,7 +235,7 @@ def main():
     table = results.table(["contract", "peer", "what it does", "kmix", "kmix keeps it"], rows)
     print(table)
     if options.save:
-        head = "## Contracts, other libraries\n\n`make compare-others`"
+        head = "## Contracts, other libraries\n\n`PYTHONPATH=.venv/peers python benchmarks/compare_others.py --save`"
         versions = results.machine("keras-nightly", "monai", "torch", "tensorflow")
         results.write_section("compare_others", f"{head}\n\n{versions}\n\n{table}")
     sys.exit(not held)
