@@ -87,8 +87,22 @@ def symmetric_beta(xp, u, alpha):
     """
     one, given = xp.cast(1.0, "float32"), xp.cast(alpha, "float32")
     positive = given > 0
+    return xp.where(positive, xp.sigmoid(beta_logit(xp, u, alpha)), xp.where(given == 0, one, math.nan * one))
+
+
+def beta_logit(xp, u, alpha):
+    """The logits of Beta(alpha, alpha) draws, from four uniforms each: `log(lam / (1 - lam))`.
+
+    Args:
+        u: Uniforms of shape `(4, ...)`.
+        alpha: Python float or float32 scalar. Where it is not positive, 1 stands for it.
+
+    Returns:
+        float32 of shape `(...)`, finite.
+    """
+    one, given = xp.cast(1.0, "float32"), xp.cast(alpha, "float32")
     # The lower limit only keeps the division below from overflowing.
-    alpha = xp.where(positive, xp.math.maximum(given, xp.cast(1e-30, "float32")), one)
+    alpha = xp.where(given > 0, xp.math.maximum(given, xp.cast(1e-30, "float32")), one)
     log_radius = 2.0 / (2.0 * alpha + 1.0) * xp.math.log(u[0])
     radius = xp.math.sqrt(-xp.math.expm1(log_radius))
     half_angle = (0.5 * math.pi) * u[1]
@@ -96,5 +110,30 @@ def symmetric_beta(xp, u, alpha):
     rest = xp.math.exp(log_radius) / (1.0 + radius)
     above = rest + 2.0 * radius * xp.math.square(xp.math.cos(half_angle))
     below = rest + 2.0 * radius * xp.math.square(xp.math.sin(half_angle))
-    logit = xp.math.log(above / below) + xp.math.log(u[2] / u[3]) / alpha
-    return xp.where(positive, xp.sigmoid(logit), xp.where(given == 0, one, math.nan * one))
+    return xp.math.log(above / below) + xp.math.log(u[2] / u[3]) / alpha
+
+
+def log_dirichlet(xp, u, alpha, levels):
+    """The logarithms of `2**levels` parts of a symmetric Dirichlet(alpha) draw, without rejection.
+
+    A whole is split in two, and each part again, by symmetric Betas. The first `n` parts, made to sum to 1, are a
+    Dirichlet draw of `n` parts. Logarithms, since parts below the range of float32 decide these sums at a small alpha.
+
+    Args:
+        u: Uniforms of shape `(4 * (2**levels - 1), n)`.
+        alpha: As in `beta_logit`.
+
+    Returns:
+        float32 of shape `(2**levels, n)`, finite.
+    """
+    logs, first = 0.0 * u[:1], 0
+    for level in range(levels):
+        halves = 2**level
+        own = xp.reshape(u[first : first + 4 * halves], (4, halves, -1))
+        first += 4 * halves
+        logit = beta_logit(xp, own, alpha * 2.0 ** (levels - 1 - level))
+        # The logarithms of lam and of 1 - lam.
+        tail = xp.math.log(1.0 + xp.math.exp(-xp.math.maximum(logit, -logit)))
+        parts = [logs + xp.math.minimum(logit, 0.0) - tail, logs - xp.math.maximum(logit, 0.0) - tail]
+        logs = xp.reshape(xp.stack(parts, axis=1), (2 * halves, -1))
+    return logs

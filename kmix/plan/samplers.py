@@ -248,6 +248,22 @@ def _words(xp, seed, step, stream, streams_used, batch_size, replica=0, first_ro
     return prng.bits(xp, key, stream, streams_used, batch_size, replica, position)
 
 
+def _words_and_uniforms(xp, seed, step, stream, streams_used, rows, per):
+    """Random words and uniforms of a mixer with `per`, each `(streams_used, B)`.
+
+    `rows` are the batch size, the replica and the first row.
+    """
+    words = _words(xp, seed, step, stream, streams_used, *rows)
+    u = prng.uniform(xp, words)
+    if per == "batch":
+        # The draw of the first row of the global batch applies to all.
+        batch_size, replica, first_row = rows
+        if not isinstance(first_row, int) or first_row:
+            u = prng.uniform(xp, _words(xp, seed, step, stream, streams_used, 1, replica))
+        u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
+    return words, u
+
+
 def _partners(xp, words, pair):
     """The partner of each sample, by random words `(B,)`."""
     if pair is None:
@@ -290,14 +306,7 @@ def _sample_lam(seed, step, alpha, rows, per, rate, lam_at_least_half, stream, x
     _checks.one_of(per, "per", ("sample", "batch"))
     _checks.boolean(lam_at_least_half, "lam_at_least_half")
     rate, alpha = _check_real(rate, "rate", 1.0), _check_real(alpha, "alpha")
-    words = _words(xp, seed, step, stream, _OWN + own, *rows)
-    u = prng.uniform(xp, words)
-    if per == "batch":
-        # The draw of the first row of the global batch applies to all.
-        batch_size, replica, first_row = rows
-        if not isinstance(first_row, int) or first_row:
-            u = prng.uniform(xp, _words(xp, seed, step, stream, _OWN + own, 1, replica))
-        u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
+    words, u = _words_and_uniforms(xp, seed, step, stream, _OWN + own, rows, per)
     u = xp.unstack(u)
     lam = prng.symmetric_beta(xp, u[:_RATE], alpha)
     lam = xp.math.maximum(lam, 1.0 - lam) if lam_at_least_half else lam
