@@ -33,7 +33,7 @@ def levels(xp, waves):
     """
     squares, count = xp.unstack(sum(energy(xp, x) for x in waves))
     level = xp.math.sqrt(squares / xp.math.maximum(count, 1.0))
-    return level + 0.0 * level
+    return xp.where(level < math.inf, level, math.nan)
 
 
 def with_levels(xp, plan, level):

@@ -94,14 +94,15 @@ def sample_audio_mix(
     shares = _mixed(xp, shares, u[_RATE], rate, None if snr else alpha)
     if high == 2:
         return MixPlan(shares[0], permutation, bijective=pair is None)
-    return MixPlan(
-        shares[0], partners[0], partners=xp.stack(partners), shares=xp.stack(shares), bijective=pair is None
-    )
+    return MixPlan(shares[0], partners[0], partners=xp.stack(partners), shares=xp.stack(shares), bijective=pair is None)
 
 
 def check_sources(given):
     """Return the fewest and the most sources, or raise."""
-    message, hint = f"`num_sources` must be an int from 2 to {_MOST}, or the fewest and the most.", "For example (1, 3)."
+    message, hint = (
+        f"`num_sources` must be an int from 2 to {_MOST}, or the fewest and the most.",
+        "For example (1, 3).",
+    )
     if not isinstance(given, (list, tuple)):
         number = _checks.integer(given, "num_sources", 2, _MOST + 1)
         return number, number
