@@ -68,7 +68,7 @@ def uniform(xp, bits):
     return (xp.cast(xp.shift(bits, 9), "float32") + 0.5) * 2.0**-23
 
 
-def symmetric_beta(xp, u, alpha):
+def symmetric_beta(xp, u, alpha, logits=False):
     """Beta(alpha, alpha) draws from four uniforms each, without rejection, for any alpha > 0.
 
     Ulrich's polar method gives `r` with `(1 + r) / 2 ~ Beta(alpha + 1, alpha + 1)`. The boost
@@ -76,33 +76,20 @@ def symmetric_beta(xp, u, alpha):
     so that nothing underflows.
 
     Args:
-        u: Uniforms of shape `(4, n)`.
+        u: Uniforms of shape `(4, ...)`.
         alpha: Python float or float32 scalar.
+        logits: Whether to return the logits, which are finite; 1 stands for an alpha that is not positive.
 
     Returns:
-        float32 of shape `(n,)`, in [0, 1]: exactly 1 if `alpha` is 0; NaN if it is negative or NaN.
+        float32 of shape `(...)`, in [0, 1]: exactly 1 if `alpha` is 0; NaN if it is negative or NaN.
 
     Reference:
         L. Devroye, Non-Uniform Random Variate Generation (1986), chapter IX, sections 3 and 4.
     """
     one, given = xp.cast(1.0, "float32"), xp.cast(alpha, "float32")
     positive = given > 0
-    return xp.where(positive, xp.sigmoid(beta_logit(xp, u, alpha)), xp.where(given == 0, one, math.nan * one))
-
-
-def beta_logit(xp, u, alpha):
-    """The logits of Beta(alpha, alpha) draws, from four uniforms each: `log(lam / (1 - lam))`.
-
-    Args:
-        u: Uniforms of shape `(4, ...)`.
-        alpha: Python float or float32 scalar. Where it is not positive, 1 stands for it.
-
-    Returns:
-        float32 of shape `(...)`, finite.
-    """
-    one, given = xp.cast(1.0, "float32"), xp.cast(alpha, "float32")
     # The lower limit only keeps the division below from overflowing.
-    alpha = xp.where(given > 0, xp.math.maximum(given, xp.cast(1e-30, "float32")), one)
+    alpha = xp.where(positive, xp.math.maximum(given, xp.cast(1e-30, "float32")), one)
     log_radius = 2.0 / (2.0 * alpha + 1.0) * xp.math.log(u[0])
     radius = xp.math.sqrt(-xp.math.expm1(log_radius))
     half_angle = (0.5 * math.pi) * u[1]
@@ -110,7 +97,10 @@ def beta_logit(xp, u, alpha):
     rest = xp.math.exp(log_radius) / (1.0 + radius)
     above = rest + 2.0 * radius * xp.math.square(xp.math.cos(half_angle))
     below = rest + 2.0 * radius * xp.math.square(xp.math.sin(half_angle))
-    return xp.math.log(above / below) + xp.math.log(u[2] / u[3]) / alpha
+    logit = xp.math.log(above / below) + xp.math.log(u[2] / u[3]) / alpha
+    if logits:
+        return logit
+    return xp.where(positive, xp.sigmoid(logit), xp.where(given == 0, one, math.nan * one))
 
 
 def log_dirichlet(xp, u, alpha, levels):
@@ -121,7 +111,7 @@ def log_dirichlet(xp, u, alpha, levels):
 
     Args:
         u: Uniforms of shape `(4 * (2**levels - 1), n)`.
-        alpha: As in `beta_logit`.
+        alpha: Python float or float32 scalar; 1 stands for one that is not positive.
 
     Returns:
         float32 of shape `(2**levels, n)`, finite.
@@ -131,7 +121,7 @@ def log_dirichlet(xp, u, alpha, levels):
         halves = 2**level
         own = xp.reshape(u[first : first + 4 * halves], (4, halves, -1))
         first += 4 * halves
-        logit = beta_logit(xp, own, alpha * 2.0 ** (levels - 1 - level))
+        logit = symmetric_beta(xp, own, alpha * 2.0 ** (levels - 1 - level), logits=True)
         # The logarithms of lam and of 1 - lam.
         tail = xp.math.log(1.0 + xp.math.exp(-xp.math.maximum(logit, -logit)))
         parts = [logs + xp.math.minimum(logit, 0.0) - tail, logs - xp.math.maximum(logit, 0.0) - tail]

@@ -120,7 +120,7 @@ def audio_mix(x, shares, partners, snr=False, equal_levels=False, constant_power
 
 
 def between_class(first, second, r):
-    """Tokozume et al. 2018, equations 2 and 3: `(p x1 + (1 - p) x2) / sqrt(p^2 + (1 - p)^2)`, with sound pressures in dB.
+    """Tokozume et al. 2018, equations 2 and 3: `(p x1 + (1 - p) x2) / sqrt(p^2 + (1 - p)^2)`, p by pressures in dB.
 
     The paper takes the loudest part of an A-weighted sound for its pressure; here it is the root mean square of all.
     """

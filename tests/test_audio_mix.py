@@ -285,7 +285,9 @@ BATCHES = {
         (waves((8, 1)), {"a": np.arange(8 * N).reshape(N, 8) % 3, "b": IDS}),
     ),
     "a choice": lambda: (
-        kmix.RandomChoice([audio(snr=(0, 10), num_sources=3), kmix.MixUp(num_classes=CLASSES, inputs_key="audio")], seed=4),
+        kmix.RandomChoice(
+            [audio(snr=(0, 10), num_sources=3), kmix.MixUp(num_classes=CLASSES, inputs_key="audio")], seed=4
+        ),
         (waves(), IDS, WEIGHTS),
     ),
 }  # fmt: skip

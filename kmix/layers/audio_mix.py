@@ -124,15 +124,7 @@ class AudioMix(MixLayer):
             name=name,
             dtype=dtype,
         )
-        if type(self._pairing) is RandomPairs:
-            # All of the batch (or group) in one cycle, in which the next ones are others.
-            self._pairing = self._pairing.replace(allow_self=False)
-        elif self._partners > 1:
-            _checks.fail(
-                "AudioMix of more than two sources draws partners at random.",
-                f"pairing={pairing!r} with num_sources={num_sources!r}",
-                "Write `num_sources=2`, or `pairing=kmix.pairing.RandomPairs()`.",
-            )
+        self._pairing = _others(self._pairing, num_sources, sources[1])
 
     @property
     def input_mixing(self):
@@ -169,3 +161,17 @@ def _check_alone(alpha, lam_at_least_half):
             "lam_at_least_half=True",
             "Choose a range >= 0, in which no partner is louder than its sample.",
         )
+
+
+def _others(rule, num_sources, most):
+    """The rule of pairing in which no sample is its own partner, or raise."""
+    if type(rule) is RandomPairs:
+        # All of the batch (or group) is one cycle, in which the next ones are others.
+        return rule.replace(allow_self=False)
+    if most > 2:
+        _checks.fail(
+            "AudioMix of more than two sources draws partners at random.",
+            f"pairing={rule!r} with num_sources={num_sources!r}",
+            "Write `num_sources=2`, or `pairing=kmix.pairing.RandomPairs()`.",
+        )
+    return rule

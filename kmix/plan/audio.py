@@ -6,7 +6,7 @@ import math
 from kmix import _backend, _checks, prng
 from kmix.plan import streams
 from kmix.plan.plan import MixPlan
-from kmix.plan.samplers import _check_real, _if_rate, _partners, _words_and_uniforms
+from kmix.plan.samplers import _check_real, _draw, _if_rate, _partners
 
 # The most sources of a sample.
 _MOST = 8
@@ -69,8 +69,7 @@ def sample_audio_mix(
     rate, snr, (low, high) = _check_real(rate, "rate", 1.0), check_snr(snr), check_sources(num_sources)
     levels = math.ceil(math.log2(high))
     own = high - 1 if snr else 4 * (2**levels - 1)
-    rows = batch_size, replica, first_row
-    words, u = _words_and_uniforms(xp, seed, step, stream, _OWN + own, rows, per)
+    words, u = _draw(xp, seed, step, stream, _OWN + own, batch_size, replica, first_row, per)
     if snr:
         decibels = snr[0] + (snr[1] - snr[0]) * u[_OWN:]
         logs = xp.concat([0.0 * u[:1], -math.log(10) / 20 * decibels])
