@@ -397,7 +397,7 @@ def test_what_is_no_wave_is_refused(x, words):
 REFUSED = {
     "a wrong ratio": (lambda: audio(snr=(0, np.nan)), ["snr"]),
     "a large ratio": (lambda: audio(snr=(0, 400)), ["snr", "100"]),
-    "a reversed ratio": (lambda: audio(snr=(5, 0)), ["snr", "lowest"]),
+    "a reversed ratio": (lambda: audio(snr=(5, 0)), ["snr", "higher"]),
     "three ratios": (lambda: audio(snr=(0, 1, 2)), ["snr"]),
     "one source": (lambda: audio(num_sources=1), ["num_sources", ">= 2"]),
     "nine sources": (lambda: audio(num_sources=9), ["num_sources"]),

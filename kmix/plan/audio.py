@@ -98,31 +98,29 @@ def sample_audio_mix(
 
 def check_sources(given):
     """Return the fewest and the most sources, or raise."""
-    message, hint = (
-        f"`num_sources` must be an int from 2 to {_MOST}, or the fewest and the most.",
-        "For example (1, 3).",
-    )
     if not isinstance(given, (list, tuple)):
         number = _checks.integer(given, "num_sources", 2, _MOST + 1)
         return number, number
-    if len(given) != 2:
-        _checks.fail(message, f"num_sources={given!r}", hint)
-    low, high = (_checks.integer(number, "num_sources", 1, _MOST + 1) for number in given)
-    if low > high or high < 2:
-        _checks.fail(message, f"num_sources={given!r}", hint)
-    return low, high
+    numbers = [_checks.integer(number, "num_sources", 1, _MOST + 1) for number in given]
+    if len(numbers) != 2 or numbers[0] > numbers[1] or numbers[1] < 2:
+        _checks.fail(
+            "`num_sources` must be an int >= 2, or the fewest and the most.",
+            f"num_sources={given!r}",
+            "For example `num_sources=(1, 3)`.",
+        )
+    return tuple(numbers)
 
 
 def check_snr(given):
     """Return the lowest and the highest signal-to-noise ratio in dB, or None, or raise."""
     if given is None:
         return None
-    if not isinstance(given, (list, tuple)) or len(given) != 2:
-        error = ValueError if isinstance(given, (list, tuple)) else TypeError
-        _checks.fail("`snr` must be the lowest and the highest ratio in dB.", f"snr={given!r}", _SNR, error)
-    low, high = (_checks.real(number, "snr", -100.0, 100.0) for number in given)
-    if low > high:
+    ratios = [_checks.real(ratio, "snr", -100.0, 100.0) for ratio in _checks.sequence(given, "snr")]
+    if len(ratios) != 2:
         _checks.fail("`snr` must be the lowest and the highest ratio in dB.", f"snr={given!r}", _SNR)
+    low, high = ratios
+    if low > high:
+        _checks.fail("`snr` must not begin with the higher ratio.", f"snr={given!r}", _SNR)
     return low, high
 
 

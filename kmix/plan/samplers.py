@@ -297,7 +297,8 @@ def _sample_lam(seed, step, alpha, rows, per, rate, lam_at_least_half, stream, x
     _checks.one_of(per, "per", ("sample", "batch"))
     _checks.boolean(lam_at_least_half, "lam_at_least_half")
     rate, alpha = _check_real(rate, "rate", 1.0), _check_real(alpha, "alpha")
-    words, u = _draw(xp, seed, step, stream, _OWN + own, *rows, per=per)
+    batch_size, replica, first_row = rows
+    words, u = _draw(xp, seed, step, stream, _OWN + own, batch_size, replica, first_row, per)
     u = xp.unstack(u)
     lam = prng.symmetric_beta(xp, u[:_RATE], alpha)
     lam = xp.math.maximum(lam, 1.0 - lam) if lam_at_least_half else lam
