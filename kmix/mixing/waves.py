@@ -9,6 +9,8 @@ from kmix import _backend
 
 # Number of values that NumPy adds at a time: few enough to stay in the cache of a core.
 _BLOCK = 2**16
+# Number of parts of a wave whose squares are added to each other first: a power of two.
+_PARTS = 32
 
 
 @_backend.kernel
@@ -21,8 +23,25 @@ def energy(xp, x):
     """
     if xp is _backend.NUMPY:
         return _energies(x)
-    rows = xp.cast(xp.reshape(x, (-1, math.prod(xp.size(x, axis) for axis in range(1, len(x.shape))))), "float32")
-    return xp.stack([xp.sum(rows * rows, 1), xp.cast(xp.sum(xp.cast(rows != 0, "int32"), 1), "float32")])
+    size = math.prod(xp.size(x, axis) for axis in range(1, len(x.shape)))
+    rows = xp.reshape(x, (-1, size))
+    # XLA adds up a row value by value, but sums of whole parts of it many at a time.
+    width = size // _PARTS if isinstance(size, int) and _backend.is_symbolic(x) else 0
+    parts = [rows[:, part * width : (part + 1) * width] for part in range(_PARTS if width else 0)]
+    found = []
+    for group in filter(None, (parts, [rows[:, _PARTS * width :]])):
+        values = [xp.cast(part, "float32") for part in group]
+        squares = xp.sum(_summed([value * value for value in values]), 1)
+        count = xp.sum(_summed([xp.cast(value != 0, "int32") for value in values]), 1)
+        found.append(xp.stack([squares, xp.cast(count, "float32")]))
+    return sum(found)
+
+
+def _summed(arrays):
+    """The sum of arrays, of which there are a power of two, in pairs: short chains."""
+    while len(arrays) > 1:
+        arrays = [first + second for first, second in zip(arrays[::2], arrays[1::2], strict=True)]
+    return arrays[0]
 
 
 def levels(xp, waves):
