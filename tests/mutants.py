@@ -360,6 +360,25 @@ MUTANTS = {
         "line(1, 3, -column)",
         "line(1, 3, 1 - column)",
     ),
+    "a partner at its own level": Mutant(
+        "test_audio_mix::test_every_value",
+        "mixing.waves:with_gains",
+        "level is not None",
+        "False",
+        PATHS,
+    ),
+    "padding that counts as silence": Mutant(
+        "test_audio_mix::test_every_value",
+        "mixing.waves:levels",
+        "xp.math.maximum(count, 1.0)",
+        "1.0 * math.prod(waves[0].shape[1:])",
+    ),
+    "shares of parts that do not sum to 1": Mutant(
+        "test_audio_mix::test_shares_are_a_dirichlet_draw",
+        "prng:log_dirichlet",
+        "levels - 1 - level",
+        "level",
+    ),
     "boxes cut off after mixing": Mutant(
         "test_boxes::test_padded_batches_of_several_widths",
         "targets.bounding_boxes:BoundingBoxes._crop",
