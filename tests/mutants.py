@@ -122,7 +122,7 @@ MUTANTS = {
     ),
     "parts of a batch draw alike": pipeline(
         "test_parts_are_mixed_as_the_whole",
-        "plan.samplers:_words",
+        "plan.samplers:_draw",
         "check_number(first_row, 'first_row')",
         "0",
         file="test_groups",
@@ -175,9 +175,9 @@ MUTANTS = {
     "rate ignored": pipeline(
         "test_rate_is_the_share_of_mixed_samples", "plan.samplers:_sample_lam", "u[_RATE] < rate", "u[_RATE] < 1.0"
     ),
-    "per ignored": pipeline("test_per_batch_shares_one_lam", "plan.samplers:_sample_lam", "per == 'batch'", "False"),
+    "per ignored": pipeline("test_per_batch_shares_one_lam", "plan.samplers:_draw", "per == 'batch'", "False"),
     "seed ignored": pipeline(
-        "test_seed_decides", "plan.samplers:_words", "check_number(seed, 'seed', 0, 2 ** 32)", "5"
+        "test_seed_decides", "plan.samplers:_draw", "check_number(seed, 'seed', 0, 2 ** 32)", "5"
     ),
     "label_smoothing ignored": pipeline(
         "test_loss_settings_matter",
