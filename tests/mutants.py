@@ -176,9 +176,7 @@ MUTANTS = {
         "test_rate_is_the_share_of_mixed_samples", "plan.samplers:_sample_lam", "u[_RATE] < rate", "u[_RATE] < 1.0"
     ),
     "per ignored": pipeline("test_per_batch_shares_one_lam", "plan.samplers:_draw", "per == 'batch'", "False"),
-    "seed ignored": pipeline(
-        "test_seed_decides", "plan.samplers:_draw", "check_number(seed, 'seed', 0, 2 ** 32)", "5"
-    ),
+    "seed ignored": pipeline("test_seed_decides", "plan.samplers:_draw", "check_number(seed, 'seed', 0, 2 ** 32)", "5"),
     "label_smoothing ignored": pipeline(
         "test_loss_settings_matter",
         "losses:SoftLabelCrossentropy.__init__",

@@ -8,6 +8,7 @@ from contract import PROMISES, check_shares
 from helpers import at_step, every_path, raises, refused, to_native, to_numpy
 
 import kmix
+from kmix.diagnostics.plan_replay import PlanReplay
 from kmix.mixing import mix_inputs
 from kmix.pairing import DifferentLabels, RandomPairs
 from kmix.plan import sample_audio_mix
@@ -352,11 +353,11 @@ def test_plans_and_mixtures_in_a_compiled_function(large):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("within", ["batch", 4])
-def test_a_training_step_is_one_on_the_mixed_batch(within):
+@pytest.mark.parametrize(("within", "sources"), [("batch", 3), (4, 3), (4, 2)])
+def test_a_training_step_is_one_on_the_mixed_batch(within, sources):
     x, ids = waves(n=8), np.arange(8) % CLASSES
     model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(CLASSES, kernel_initializer="zeros")])
-    layer = audio(snr=(0, 10), num_sources=3, pairing=RandomPairs(within=within))
+    layer = audio(snr=(0, 10), num_sources=sources, pairing=RandomPairs(within=within))
     trainer = kmix.MixTrainer(model, layer)
     trainer.compile(keras.optimizers.SGD(1.0), kmix.losses.SoftLabelCrossentropy(from_logits=True))
     trainer.fit(x, ids, batch_size=8, shuffle=False, verbose=0)
@@ -365,6 +366,16 @@ def test_a_training_step_is_one_on_the_mixed_batch(within):
     np.testing.assert_allclose(to_numpy(model.layers[-1].kernel.value), mixed.T @ (y - 1 / CLASSES) / 8, atol=1e-5)
     with pytest.raises(ValueError, match="AudioMix has no alpha"):
         trainer.alpha = 0.1
+
+
+def test_diagnostics_repeat_what_is_mixed_and_find_no_fault():
+    batches = [(waves(n=32) + number, np.arange(32) % CLASSES) for number in range(8)]
+    for settings in ({"num_sources": 3}, {"snr": (0, 10)}, {"equal_levels": True, "num_sources": (1, 2), "alpha": 0.5}):
+        assert kmix.diagnostics.inspect(batches, mixer=audio(**settings)).warnings == []
+    layer = audio(snr=(0, 10), num_sources=3)
+    trainer = kmix.MixTrainer(small(), layer)
+    for ours, expected in zip(PlanReplay(trainer).mix(0, batches[0])[0][:2], layer.at_step(0, batches[0]), strict=True):
+        np.testing.assert_allclose(to_numpy(ours), expected, atol=1e-5)
 
 
 def test_a_drawn_plan_adds_by_its_shares():

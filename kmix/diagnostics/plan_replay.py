@@ -61,6 +61,7 @@ class PlanReplay:
 
     Attributes:
         start: The step to begin with: 0 for a layer, the next step of a trainer.
+        keeps_range: Whether mixed values of the inputs lie between theirs.
         inputs_key: The key of the inputs in a dictionary batch; a trainer takes no dictionaries.
     """
 
@@ -70,6 +71,7 @@ class PlanReplay:
         if isinstance(mixer, MixTrainer):
             self.start = int(_backend.values(mixer.step))
             self._layer = mixer.mixer if mixer.mixer is not None else placed_layers(mixer.model)[0]
+        self.keeps_range = self._layer.input_mixing._keeps_range
 
     def mix(self, step: int, batch: Any) -> tuple[Any, BatchPlan]:
         """The batch mixed as in a step, and its `BatchPlan`."""

@@ -39,6 +39,8 @@ class InputMixing:
     data_format: str | None = None
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     _takes_numpy_plan = False
+    # Whether mixed values lie between those of the inputs.
+    _keeps_range = True
 
     def check(self, x):
         """Raise unless the static shapes and dtypes of the arrays of `x` allow mixing."""
@@ -145,6 +147,8 @@ class AddWaves(Blend):
         >>> kmix.layers.AddWaves("float32").dtype(np.zeros((2, 16000), "float16"))
         'float32'
     """
+
+    _keeps_range = False
 
     def check(self, x):
         for leaf in tree.flatten(x):
@@ -304,6 +308,7 @@ class OneOf(InputMixing):
     def __init__(self, options):
         self._options = options
         self.pastes, self.blends = any(each.pastes for each in options), any(each.blends for each in options)
+        self._keeps_range = all(each._keeps_range for each in options)
         self.data_format = next((each.data_format for each in options if each.data_format is not None), None)
 
     def check(self, x):
