@@ -80,6 +80,7 @@ def test_every_value_label_and_weight(name, path):
 # Recipes of others.
 
 
+@pytest.mark.fast("numpy", "native")
 @every_path
 def test_perch_adds_equal_shares_at_constant_power_and_unites_tags(path):
     """van Merrienboer et al. 2025, with equal weights: `sum x / sqrt(n)`."""
@@ -95,6 +96,7 @@ def test_perch_adds_equal_shares_at_constant_power_and_unites_tags(path):
     assert len(set(counts)) > 2
 
 
+@pytest.mark.fast("numpy", "native")
 @every_path
 def test_between_class_learning(path):
     layer, x = audio(equal_levels=True, pairing=DifferentLabels()), waves()
@@ -108,6 +110,7 @@ def test_between_class_learning(path):
         np.testing.assert_allclose(y[i], r * TAGS[i] + (1 - r) * TAGS[j], atol=1e-5)
 
 
+@pytest.mark.fast("numpy", "native")
 @every_path
 def test_mix_of_torch_audiomentations(path):
     layer = audio(snr=(0, 5), rate=0.5, target="union")
@@ -211,6 +214,7 @@ def test_the_batch_shares_one_draw():
 # Levels.
 
 
+@pytest.mark.fast("numpy", "native")
 @every_path
 def test_silence_and_what_is_not_a_number(path):
     x = waves()
@@ -231,6 +235,7 @@ def test_silence_and_what_is_not_a_number(path):
     np.testing.assert_array_equal(y, TAGS)
 
 
+@pytest.mark.fast("numpy", "native")
 @every_path
 def test_without_levels_nothing_is_read_from_the_waves(path):
     x = np.zeros((N, 30), "float32")
@@ -240,6 +245,7 @@ def test_without_levels_nothing_is_read_from_the_waves(path):
     np.testing.assert_allclose(y, sum(part.share[:, None] * TAGS[part.source] for part in plan.parts()), atol=1e-5)
 
 
+@pytest.mark.fast("*numpy", "*native")
 @every_path
 @pytest.mark.parametrize("settings", [{"rate": 0.0}, {"alpha": 0.0}, {"alpha": 0.0, "num_sources": 3}], ids=str)
 def test_off_is_the_identity_whatever_the_values(settings, path):
@@ -294,7 +300,7 @@ BATCHES = {
 }  # fmt: skip
 
 
-@pytest.mark.fast("ratios")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 def test_the_layer_keeps_the_promises_of_every_mixer(name):
     mixer, batch = BATCHES[name]()
