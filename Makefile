@@ -12,6 +12,7 @@
 # make code-paths     measure every code path of a batch to a layer, on the three backends and in two loaders, next to one
 #                pass over the memory and the formulas of torchvision and timm; write the times and the memory to RESULTS.md
 # make targets   measure masks, boxes and Mosaic in tf.data next to CutMix of images alone; write them to RESULTS.md
+# make audio     measure AudioMix in tf.data next to MixUp and one pass over the memory; write it to RESULTS.md
 # make in-step   measure the cost of mixing in the training step, on the three backends
 # make mutants   break kmix on purpose and check that a test notices, on every code path and backend
 # make mutants-short  some of these mutants, on one backend
@@ -33,7 +34,7 @@ COV := --cov --cov-append --cov-report=
 
 PORT ?= 8000
 
-.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets code-paths in-step mutants mutants-short clean
+.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets audio code-paths in-step mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -90,6 +91,9 @@ docs-check: .venv/.ready-docs
 
 targets: .venv/.ready-all
 	$(RUN) benchmarks/targets.py --save
+
+audio: .venv/.ready-all
+	$(RUN) benchmarks/audio.py --save
 
 # A peer that cannot be installed is left out of the table.
 compare: .venv/.ready-all

@@ -5,8 +5,9 @@
     python examples/audio_digits.py --quick              # two speakers, one epoch: only to check that it runs
     KERAS_BACKEND=jax python examples/audio_digits.py    # or torch
 
-MixUp of waves is two speakers at once. MixUp of log-mel spectrograms fades one picture into another, and CutMix
-along time alone says one digit in the middle of another. In a checkout, run `pip install ".[tensorflow,examples]"`.
+MixUp of waves is two speakers at once. So is AudioMix, which brings them to one level, or the second one to a
+signal-to-noise ratio from 0 to 20 dB. MixUp of log-mel spectrograms fades one picture into another, and CutMix along
+time alone says one digit in the middle of another. In a checkout, run `pip install ".[tensorflow,examples]"`.
 """
 
 import argparse
@@ -38,11 +39,20 @@ SHA256 = "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"
 RATE, LENGTH, STRIDE, MELS, CLASSES = 8000, 4864, 128, 32, 10  # 0.6 s; 9 % of the recordings are longer
 
 # On takes 20 to 39 of each digit, 30 epochs were chosen from 10, 20 and 30, and alpha from 0.4 and 1 by the NLL of the
-# two methods that mix spectrograms. The runs here use takes 0 to 19, of the same speakers. A seed sets the initial
-# weights, the order and the mixing. The speaker of a test neither selects nor stops anything in its run.
+# two methods that mix spectrograms. Nothing was chosen for AudioMix, which takes that alpha, too. The runs here use
+# takes 0 to 19, of the same speakers. A seed sets the initial weights, the order and the mixing. The speaker of a test
+# neither selects nor stops anything in its run.
 TAKES, BATCH_SIZE, LEARNING_RATE, ALPHA = 20, 50, 2e-3, 0.4
-METHODS = {"none": "#666666", "MixUp, waves": "#0072b2", "MixUp, spectrograms": "#009e73", "CutMix, time": "#d55e00"}
-MARKERS = dict(zip(METHODS, "osD^", strict=True))
+METHODS = {
+    "none": "#666666",
+    "MixUp, waves": "#0072b2",
+    "AudioMix, one level": "#e69f00",
+    "AudioMix, 0 to 20 dB": "#cc79a7",
+    "MixUp, spectrograms": "#009e73",
+    "CutMix, time": "#d55e00",
+}
+MARKERS = dict(zip(METHODS, "osP*D^", strict=True))
+WAVES = list(METHODS)[1:4]  # those that mix waves
 PAIR = (6, 8)  # the digits in the picture
 SCORES = ("error (%)", "NLL (nats)", "ECE (%)")
 
@@ -119,6 +129,10 @@ def network(shape):
 
 def mixing_of(method, **settings):
     """The mixing layer of a method."""
+    if method == "AudioMix, one level":
+        return kmix.AudioMix(ALPHA, equal_levels=True, num_classes=CLASSES, seed=0, **settings)
+    if method == "AudioMix, 0 to 20 dB":
+        return kmix.AudioMix(snr=(0, 20), num_classes=CLASSES, seed=0, **settings)
     if method.startswith("MixUp"):
         return kmix.MixUp(ALPHA, num_classes=CLASSES, seed=0, **settings)
     # Spectrograms (B, MELS, frames) are cut along time alone: a box spans all frequencies.
@@ -128,7 +142,7 @@ def mixing_of(method, **settings):
 def compiled_trainer(method, shape):
     """A network that reads spectrograms, what to fit, compiled once for all runs, and its state before training."""
     model = network(shape)
-    whole = keras.Sequential([log_mel(), model]) if method == "MixUp, waves" else model
+    whole = keras.Sequential([log_mel(), model]) if method in WAVES else model
     trainer = whole if method == "none" else kmix.MixTrainer(whole, mixing_of(method))
     trainer.compile(keras.optimizers.Adam(LEARNING_RATE), kmix.losses.SoftLabelCrossentropy())
     trainer.optimizer.build(model.trainable_variables)
@@ -165,9 +179,9 @@ def train_all(console, data, speakers, seeds, epochs):
             scores[method] = np.zeros((len(speakers), seeds, len(SCORES)))
             for i, held_out in enumerate(speakers):
                 test = speaker == held_out
-                x = (waves if method == "MixUp, waves" else spectrograms)[~test]
+                x = (waves if method in WAVES else spectrograms)[~test]
                 for seed in range(seeds):
-                    progress.update(task, description=f"{method:19} without {held_out:8} seed {seed}")
+                    progress.update(task, description=f"{method:20} without {held_out:8} seed {seed}")
                     train(model, *compiled, x, digits[~test], seeds * i + seed, epochs)
                     scores[method][i, seed] = evaluate(model, spectrograms[test], digits[test])
                     progress.advance(task)
@@ -191,10 +205,10 @@ def print_tables(console, scores, seeds, epochs):
 
 
 def draw(data, scores, speakers, path):
-    """Two recordings, mixed in three ways, and the scores speaker by speaker."""
-    figure = Figure(figsize=(14, 7.6), layout="constrained")
+    """Two recordings, mixed in all ways, and the scores speaker by speaker."""
+    figure = Figure(figsize=(18, 8), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.35])
-    panels = top.subplots(1, 5, sharey=True)
+    panels = top.subplots(1, 1 + len(METHODS), sharey=True)
     draw_mixed(top, panels, data)
     for column, (ax, name) in enumerate(zip(bottom.subplots(1, len(SCORES)), SCORES, strict=True)):
         for place, (method, values) in enumerate(scores.items()):
@@ -229,7 +243,7 @@ def draw_mixed(figure, panels, data):
     frames = spectrograms.shape[2]
     for method in list(METHODS)[1:]:
         layer = mixing_of(method, pairing=kmix.pairing.RandomPairs(allow_self=False))
-        step, are_waves = near_half(layer, frames), method == "MixUp, waves"
+        step, are_waves = near_half(layer, frames), method in WAVES
         mixed, y = layer.at_step(step, (waves[pair] if are_waves else spectrograms, digits[pair]))
         title = f"{method}\n{y[0, PAIR[0]]:.2f} a + {y[0, PAIR[1]]:.2f} b"
         pictures[title] = (spectrograms_of(mixed) if are_waves else mixed)[0]

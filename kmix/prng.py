@@ -68,7 +68,7 @@ def uniform(xp, bits):
     return (xp.cast(xp.shift(bits, 9), "float32") + 0.5) * 2.0**-23
 
 
-def symmetric_beta(xp, u, alpha):
+def symmetric_beta(xp, u, alpha, logits=False):
     """Beta(alpha, alpha) draws from four uniforms each, without rejection, for any alpha > 0.
 
     Ulrich's polar method gives `r` with `(1 + r) / 2 ~ Beta(alpha + 1, alpha + 1)`. The boost
@@ -76,11 +76,12 @@ def symmetric_beta(xp, u, alpha):
     so that nothing underflows.
 
     Args:
-        u: Uniforms of shape `(4, n)`.
+        u: Uniforms of shape `(4, ...)`.
         alpha: Python float or float32 scalar.
+        logits: Whether to return the logits, which are finite; 1 stands for an alpha that is not positive.
 
     Returns:
-        float32 of shape `(n,)`, in [0, 1]: exactly 1 if `alpha` is 0; NaN if it is negative or NaN.
+        float32 of shape `(...)`, in [0, 1]: exactly 1 if `alpha` is 0; NaN if it is negative or NaN.
 
     Reference:
         L. Devroye, Non-Uniform Random Variate Generation (1986), chapter IX, sections 3 and 4.
@@ -97,4 +98,32 @@ def symmetric_beta(xp, u, alpha):
     above = rest + 2.0 * radius * xp.math.square(xp.math.cos(half_angle))
     below = rest + 2.0 * radius * xp.math.square(xp.math.sin(half_angle))
     logit = xp.math.log(above / below) + xp.math.log(u[2] / u[3]) / alpha
+    if logits:
+        return logit
     return xp.where(positive, xp.sigmoid(logit), xp.where(given == 0, one, math.nan * one))
+
+
+def log_dirichlet(xp, u, alpha, levels):
+    """The logarithms of `2**levels` parts of a symmetric Dirichlet(alpha) draw, without rejection.
+
+    A whole is split in two, and each part again, by symmetric Betas. The first `n` parts, made to sum to 1, are a
+    Dirichlet draw of `n` parts. Logarithms, since parts below the range of float32 decide these sums at a small alpha.
+
+    Args:
+        u: Uniforms of shape `(4 * (2**levels - 1), n)`.
+        alpha: Python float or float32 scalar; 1 stands for one that is not positive.
+
+    Returns:
+        float32 of shape `(2**levels, n)`, finite.
+    """
+    logs, first = 0.0 * u[:1], 0
+    for level in range(levels):
+        halves = 2**level
+        own = xp.reshape(u[first : first + 4 * halves], (4, halves, -1))
+        first += 4 * halves
+        logit = symmetric_beta(xp, own, alpha * 2.0 ** (levels - 1 - level), logits=True)
+        # The logarithms of lam and of 1 - lam.
+        tail = xp.math.log(1.0 + xp.math.exp(-xp.math.maximum(logit, -logit)))
+        parts = [logs + xp.math.minimum(logit, 0.0) - tail, logs - xp.math.maximum(logit, 0.0) - tail]
+        logs = xp.reshape(xp.stack(parts, axis=1), (2 * halves, -1))
+    return logs

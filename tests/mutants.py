@@ -122,7 +122,7 @@ MUTANTS = {
     ),
     "parts of a batch draw alike": pipeline(
         "test_parts_are_mixed_as_the_whole",
-        "plan.samplers:_words",
+        "plan.samplers:_draw",
         "check_number(first_row, 'first_row')",
         "0",
         file="test_groups",
@@ -175,10 +175,8 @@ MUTANTS = {
     "rate ignored": pipeline(
         "test_rate_is_the_share_of_mixed_samples", "plan.samplers:_sample_lam", "u[_RATE] < rate", "u[_RATE] < 1.0"
     ),
-    "per ignored": pipeline("test_per_batch_shares_one_lam", "plan.samplers:_sample_lam", "per == 'batch'", "False"),
-    "seed ignored": pipeline(
-        "test_seed_decides", "plan.samplers:_words", "check_number(seed, 'seed', 0, 2 ** 32)", "5"
-    ),
+    "per ignored": pipeline("test_per_batch_shares_one_lam", "plan.samplers:_draw", "per == 'batch'", "False"),
+    "seed ignored": pipeline("test_seed_decides", "plan.samplers:_draw", "check_number(seed, 'seed', 0, 2 ** 32)", "5"),
     "label_smoothing ignored": pipeline(
         "test_loss_settings_matter",
         "losses:SoftLabelCrossentropy.__init__",
@@ -407,6 +405,25 @@ MUTANTS = {
         "mixing.mosaic:mosaic",
         "line(1, 3, -column)",
         "line(1, 3, 1 - column)",
+    ),
+    "a partner at its own level": Mutant(
+        "test_audio_mix::test_every_value",
+        "mixing.waves:with_gains",
+        "level is not None",
+        "False",
+        PATHS,
+    ),
+    "padding that counts as silence": Mutant(
+        "test_audio_mix::test_every_value",
+        "mixing.waves:levels",
+        "xp.math.maximum(count, 1.0)",
+        "1.0 * math.prod(waves[0].shape[1:])",
+    ),
+    "shares of parts that do not sum to 1": Mutant(
+        "test_audio_mix::test_shares_are_a_dirichlet_draw",
+        "prng:log_dirichlet",
+        "levels - 1 - level",
+        "level",
     ),
     "boxes cut off after mixing": Mutant(
         "test_boxes::test_padded_batches_of_several_widths",

@@ -80,3 +80,56 @@ def calibration_error(y, p, bins, weights=None):
             )
             error += weights[inside].sum() / weights.sum() * abs(gap)
     return error
+
+
+def levels(x):
+    """The root mean square of each wave over time and channels, without values that are exactly 0; 0 for silence."""
+    rows = np.asarray(x, "float64").reshape(len(x), -1)
+    return np.array([np.sqrt(np.mean(row[row != 0] ** 2)) if (row != 0).any() else 0.0 for row in rows])
+
+
+def audio_mix(x, shares, partners, snr=False, equal_levels=False, constant_power=None):
+    """Waves added: the sum of `g x` over the sources, divided by a norm; and the shares of the sources.
+
+    Args:
+        x: Waves `(B, ...)`.
+        shares: `(k + 1, B)`, that of the wave itself first.
+        partners: `(k, B)`.
+
+    `g` of a wave is its share; of a partner, too, times `rms / rms_partner` with `snr` or `equal_levels`. The norm is
+    `sqrt(sum g^2)` with constant power (by default, without snr), else the share of the wave with snr, else 1.
+    """
+    x, mixed, found = np.asarray(x, "float64"), [], []
+    level = levels(x)
+    for i in range(len(x)):
+        s, sources = np.array(shares[:, i], "float64"), [i, *partners[:, i]]
+        ratio = np.ones(len(s))
+        if snr or equal_levels:
+            for m in range(1, len(s)):
+                # Silence gives its share to the wave; a silent wave stays alone.
+                if 0 in (level[i], level[sources[m]]):
+                    s[0], s[m] = s[0] + s[m], 0
+                else:
+                    ratio[m] = level[i] / level[sources[m]]
+        g = s * ratio
+        power = (not snr) if constant_power is None else constant_power
+        norm = np.sqrt(np.sum(g[s > 0] ** 2)) if power else s[0] if snr else 1.0
+        mixed.append(sum(g[m] / norm * x[source] for m, source in enumerate(sources) if s[m] > 0))
+        found.append(s)
+    return np.stack(mixed), np.stack(found, axis=1)
+
+
+def between_class(first, second, r):
+    """Tokozume et al. 2018, equations 2 and 3: `(p x1 + (1 - p) x2) / sqrt(p^2 + (1 - p)^2)`, p by pressures in dB.
+
+    The paper takes the loudest part of an A-weighted sound for its pressure; here it is the root mean square of all.
+    """
+    gap = 20 * np.log10(levels(first[None])[0]) - 20 * np.log10(levels(second[None])[0])
+    p = 1 / (1 + 10 ** (gap / 20) * (1 - r) / r)
+    return (p * first + (1 - p) * second) / np.sqrt(p**2 + (1 - p) ** 2)
+
+
+def torch_audiomentations_mix(wave, other, snr):
+    """`Mix` of torch-audiomentations for one channel: the other, normalised, so many dB below the wave."""
+    rms = lambda x: np.sqrt(np.mean(np.square(x, dtype="float64")))
+    return wave + rms(wave) / 10 ** (snr / 20) * other / rms(other)

@@ -34,6 +34,7 @@ MIXERS = {
     "MixUp": lambda **settings: kmix.MixUp(1.0, seed=1, **settings),
     "CutMix": lambda **settings: kmix.CutMix(1.0, data_format="channels_last", seed=1, **settings),
     "EmbeddingMixup": lambda **settings: kmix.EmbeddingMixup(1.0, seed=1, **settings),
+    "AudioMix": lambda **settings: kmix.AudioMix(1.0, seed=1, **settings),
     "Mosaic": lambda **settings: kmix.Mosaic(data_format="channels_last", seed=1, **settings),
     "RandomChoice": lambda **settings: kmix.RandomChoice(
         [MIXERS["CutMix"](**settings), MIXERS["MixUp"](**settings)], seed=3
@@ -71,10 +72,10 @@ def test_the_cell_keeps_its_promises_or_says_why_not(mixer, target):
         with pytest.raises(ValueError, match=REFUSED[mixer, target]):
             MIXERS[mixer](**settings)
         return
-    layer = MIXERS[mixer](**settings)
+    layer, x = MIXERS[mixer](**settings), IMAGES[..., 0] if mixer == "AudioMix" else IMAGES
     for promise in PROMISES:
         if promise.__name__ not in ("check_once", *(["check_second_batch"] if mixer == "Mosaic" else [])):
-            promise(layer, (IMAGES, y))
+            promise(layer, (x, y))
 
 
 def test_the_page_shows_the_table():

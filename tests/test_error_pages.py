@@ -25,10 +25,12 @@ FAMILIES = {
         ("callbacks/alpha_scheduler.py", "`layers` must|`schedule` must"),
         ("callbacks/fingerprint.py", "is one of"),
         ("data/mixed_batches.py", "must be callable"),
+        ("layers/audio_mix.py", "With `snr`"),
         ("layers/base.py", "float dtype|`training` must"),
         ("layers/input_mixing.py", "`inputs_key` must"),
         ("layers/random_choice.py", "must hold|must be mixing|{setting}"),
         ("pairing.py", "`within` must"),
+        ("plan/audio.py", "."),
     ],
     "A setting cannot change": [
         ("_settings.py", "."),
@@ -76,6 +78,7 @@ FAMILIES = {
     "Partners cannot be chosen": [
         ("batch.py", "_ALIKE"),
         ("layers/base.py", "`partner=`|`targets` must"),
+        ("layers/audio_mix.py", "draws partners"),
         ("layers/mosaic.py", "."),
         ("layers/random_choice.py", "of their pairing"),
         ("pairing.py", "`pairing|score draws|`SimilarLabels`|needs one label|another entry than|compares"),
@@ -123,7 +126,7 @@ FAMILIES = {
         ("targets/keypoints.py", "."),
     ],
     "Inputs cannot be blended": [
-        ("layers/input_mixing.py", "blends float|must hold float"),
+        ("layers/input_mixing.py", "blends float|must hold float|AudioMix adds"),
         ("mixing/blend.py", "."),
         ("training/manifold.py", "be blended"),
     ],

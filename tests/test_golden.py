@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from golden.write import ARRAYS, BATCHES, PLANS, layer_of, trainer_of
+from golden.write import ARRAYS, AUDIO, BATCHES, PLANS, layer_of, trainer_of
 from helpers import CODE_PATHS, at_step
 
 INTEGERS = ("permutation", "box", "choice", "place")
@@ -51,6 +51,19 @@ def test_what_the_plans_cover():
     assert {case["choice"] for case in groups["RandomChoice"]} == {0, 1}
     assert {case["place"] for case in groups["MixTrainer"] if "place" in case} == {0, 1, 2}
     assert {len(case["spatial_shape"]) for case in groups["CutMix"]} == {1, 2, 3}
+
+
+def test_plans_of_audio_mix():
+    given = cases(AUDIO)
+    assert len(given) == 114
+    for case in given:
+        plan = layer_of(case["layer"]).plan(case["step"], case["batch_size"], case["replica"])
+        for name in ("permutation", "partners", "lam", "shares"):
+            drawn = getattr(plan, name)
+            assert (drawn is None) == (name not in case), f"{case['layer']}: {name}"
+            if drawn is not None:
+                about, atol = f"{case['layer']}, step {case['step']}: {name}", 1e-5 * (drawn.dtype == "float32")
+                np.testing.assert_allclose(drawn, case[name], rtol=0, atol=atol, err_msg=about)
 
 
 @pytest.mark.fast("*numpy", "*native", "*uint8, 1-tfdata", "volumes*", "pairs*", "boxes*")

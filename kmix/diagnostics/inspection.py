@@ -225,7 +225,7 @@ def inspect(data: Any, *, batches: int = 50, mixer: Any = None) -> Inspection:
 
 
 def _look(data, count, replay):
-    """The summaries of up to so many batches, the seconds after the first, and the range of the raw inputs."""
+    """The summaries of up to so many batches, the seconds after the first, and the range that mixed inputs keep."""
     found, raw, times, batches = [], [], [], batches_of(data)
     inputs_key = INPUTS if replay is None else replay.inputs_key
     for number in range(count):
@@ -242,7 +242,8 @@ def _look(data, count, replay):
         times.append(waited)
         found.append(_summarize(batch, inputs_key, plan))
     seconds = sum(times[1:]) or sum(times)
-    return found, seconds, (min(b.low for b in raw), max(b.high for b in raw)) if raw else None
+    bounded = raw and replay.keeps_range
+    return found, seconds, (min(b.low for b in raw), max(b.high for b in raw)) if bounded else None
 
 
 def _summarize(batch, inputs_key, plan=None):

@@ -28,7 +28,7 @@ class BatchPlan(NamedTuple):
     Attributes:
         lam: float64 `(B,)`.
         own_partner: bool `(B,)`: whether a sample was to be mixed, and is its own partner.
-        alpha: Alpha of the Beta distribution of lam; None if a paste has changed lam since.
+        alpha: Alpha of the Beta distribution of lam; None if lam follows another distribution, as of a paste.
         low: The smallest lam that may be drawn.
         without_candidate: bool `(B,)`: whether the rule of pairing has no partner for a sample, which is not mixed
             then; None for a rule that does not tell.
@@ -61,6 +61,7 @@ class PlanReplay:
 
     Attributes:
         start: The step to begin with: 0 for a layer, the next step of a trainer.
+        keeps_range: Whether mixed values of the inputs lie between theirs.
         inputs_key: The key of the inputs in a dictionary batch; a trainer takes no dictionaries.
     """
 
@@ -70,6 +71,7 @@ class PlanReplay:
         if isinstance(mixer, MixTrainer):
             self.start = int(_backend.values(mixer.step))
             self._layer = mixer.mixer if mixer.mixer is not None else placed_layers(mixer.model)[0]
+        self.keeps_range = self._layer.input_mixing._keeps_range
 
     def mix(self, step: int, batch: Any) -> tuple[Any, BatchPlan]:
         """The batch mixed as in a step, and its `BatchPlan`."""
@@ -91,7 +93,8 @@ class PlanReplay:
             none = np.zeros(size, bool)
             lam, own = np.concatenate([np.ones(size), lam]), np.concatenate([none, own])
             alone = None if alone is None else np.concatenate([none, alone])
-        blends = not plan.pastes
+        # Of several partners, lam follows another distribution.
+        blends = not plan.pastes and plan.partners is None
         low = 0.5 if layer.lam_at_least_half else 0.0
         return mixed, BatchPlan(lam, own, _alpha_of(layer, step) if blends else None, low, alone)
 
@@ -109,7 +112,9 @@ class PlanReplay:
         y = tree.map_structure(_backend.values, y)
         early = layer.input_mixing if trainer.mixer is not None and not trainer.places else None
         read = Batch.read((x, y, sample_weight), Reading(target, input_mixing=early, partners=layer._partners))
-        mixed = read.check_values().encode().mix(plan, early, layer.include_clean).write(layer.include_clean)
+        encoded = read.check_values().encode()
+        plan = plan if early is None else layer.resolve(plan, encoded)
+        mixed = encoded.mix(plan, early, layer.include_clean).write(layer.include_clean)
         if early is not None:
             return mixed
         copies = 2 if layer.include_clean else 1

@@ -510,7 +510,7 @@ class MixLayer(keras.layers.Layer):
 
     def _check_takes_second_batch(self):
         """Raise unless the partners may come from a second batch."""
-        rule = self._pairing
+        rule = to_pairing(self.pairing)
         if self._partners > 1 or type(rule) is not RandomPairs or not rule.allow_self:
             received = f"pairing={self.pairing!r}" if self._partners == 1 else f"{self.name}, which takes several"
             _checks.fail(

@@ -4,7 +4,7 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.batch import LABELS, WEIGHTS
-from kmix.mixing import mix_inputs
+from kmix.mixing import add_sources, mix_inputs
 from kmix.mixing.blend import blend, check_blendable
 from kmix.mixing.padding_masks import mix_masks
 from kmix.mixing.paste import spatial_axes
@@ -39,6 +39,8 @@ class InputMixing:
     data_format: str | None = None
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     _takes_numpy_plan = False
+    # Whether mixed values lie between those of the inputs.
+    _keeps_range = True
 
     def check(self, x):
         """Raise unless the static shapes and dtypes of the arrays of `x` allow mixing."""
@@ -130,6 +132,43 @@ class BlendEmbeddings(Blend):
 
     def mix(self, xp, leaf, plan):
         return mix_masks(leaf, plan) if _backend.dtype(leaf) == "bool" else super().mix(xp, leaf, plan)
+
+
+class AddWaves(Blend):
+    """Float waves `(B, T)` or `(B, T, C)`, added with the gains of the plan.
+
+    Args:
+        dtype: Name of their dtype after mixing.
+
+    Raises:
+        ValueError: in `check`, if an array holds integers, or has another rank.
+
+    Example:
+        >>> kmix.layers.AddWaves("float32").dtype(np.zeros((2, 16000), "float16"))
+        'float32'
+    """
+
+    _keeps_range = False
+
+    def check(self, x):
+        for leaf in tree.flatten(x):
+            shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
+            if "float" not in dtype:
+                _checks.fail(
+                    "AudioMix adds waves of floats.",
+                    f"x of dtype {dtype}",
+                    "Scale integers first: `x / 32768` for PCM of 16 bits.",
+                )
+            if shape is None or len(shape) not in (2, 3):
+                _checks.fail(
+                    "AudioMix adds waves (B, T) or (B, T, C).",
+                    "x of unknown rank" if shape is None else f"x of shape {shape}",
+                    "Compute spectrograms after mixing, or blend them with `MixUp`. Was the data set batched? Write "
+                    "`ds.batch(32).map(layer)`.",
+                )
+
+    def mix(self, xp, leaf, plan):
+        return add_sources(xp, leaf, plan, self._dtype)
 
 
 class Paste(InputMixing):
@@ -269,6 +308,7 @@ class OneOf(InputMixing):
     def __init__(self, options):
         self._options = options
         self.pastes, self.blends = any(each.pastes for each in options), any(each.blends for each in options)
+        self._keeps_range = all(each._keeps_range for each in options)
         self.data_format = next((each.data_format for each in options if each.data_format is not None), None)
 
     def check(self, x):

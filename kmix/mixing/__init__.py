@@ -9,6 +9,7 @@ from kmix import _backend, _checks
 from kmix.mixing.blend import blend, check_blendable
 from kmix.mixing.mosaic import mosaic
 from kmix.mixing.paste import paste, spatial_axes
+from kmix.mixing.waves import weighted_sum
 from kmix.plan import MixPlan, Tiles
 
 set_num_threads = _backend.set_num_threads
@@ -30,7 +31,8 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
 
     Returns:
         A new tensor of the same shape, `lam * x + (1 - lam) * x[permutation]`. With boxes,
-        `x[permutation]` inside the box and `x` outside. A sample with `lam = 1` comes back exactly.
+        `x[permutation]` inside the box and `x` outside. Of several partners the sum by `shares`, or by `gains` if the
+        plan has them. A sample with `lam = 1` comes back exactly.
 
     Raises:
         ValueError: if the sizes of `x` and of the plan do not match, `x` cannot be blended, or an option is unknown.
@@ -72,7 +74,25 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     dtype = keras.backend.standardize_dtype(dtype or ("float32" if given == "uint8" else given))
     if "float" not in dtype:
         _checks.fail("`dtype` must be a float dtype.", f"dtype={dtype!r}", 'For example `dtype="float16"`.')
+    if plan.gains is not None or plan.partners is not None:
+        return add_sources(xp, x, plan, dtype)
     return blend(xp, x, plan.permutation, plan.lam, dtype=dtype, bijective=plan.bijective)
+
+
+def add_sources(xp, x, plan, dtype):
+    """The sum of each sample and its partners by the gains of the plan, or by its shares if it has no gains.
+
+    Args:
+        xp: Array namespace of `x`.
+        x: Float `(B, ...)`.
+        plan: A `MixPlan`.
+        dtype: Name of the dtype of the result.
+    """
+    known = _backend.namespace(plan.lam)
+    gains = known.stack([part.share for part in plan.parts()]) if plan.gains is None else plan.gains
+    # One partner as the plan has it: within its shard.
+    partners = [plan.permutation] if plan.partners is None else known.unstack(plan.partners)
+    return weighted_sum(xp, x, gains, *partners, dtype=dtype)
 
 
 def _check_sizes(x, plan):

@@ -1,5 +1,6 @@
 """The mix plan: everything random about one batch, drawn once. Only this package draws random numbers."""
 
+from kmix.plan.audio import sample_audio_mix
 from kmix.plan.plan import MixPlan, Part, PlanKey, Tiles
 from kmix.plan.samplers import sample_choice, sample_cutmix, sample_mixup, sample_mosaic
 from kmix.plan.streams import reserve
@@ -10,6 +11,7 @@ __all__ = [
     "PlanKey",
     "Tiles",
     "reserve",
+    "sample_audio_mix",
     "sample_choice",
     "sample_cutmix",
     "sample_mixup",

@@ -112,6 +112,8 @@ class MixPlan(NamedTuple):
         place: int32 scalar: index of the place that Manifold Mixup drew.
         partners: int32 `(k, B)`: for mixers of several partners, the index of each; `permutation` is the first.
         shares: float32 `(k + 1, B)`: with `partners`, the shares of the sample and of its partners; `lam` is the first.
+        gains: float32 `(k + 1, B)`: by what waves are multiplied before they are added, where that is not the share.
+            They may depend on the waves, so a drawn plan has none.
         bijective: Whether `permutation` is known to hold each index once. The gradient of a blend can then gather
             instead of scatter.
 
@@ -131,6 +133,7 @@ class MixPlan(NamedTuple):
     place: Any = None
     partners: Any = None
     shares: Any = None
+    gains: Any = None
     bijective: bool = False
 
     @property
@@ -161,7 +164,7 @@ class MixPlan(NamedTuple):
 
     def as_arrays(self, xp):
         """The plan with its arrays in the framework of the namespace `xp`."""
-        names = ("lam", "permutation", "box", "partners", "shares")
+        names = ("lam", "permutation", "box", "partners", "shares", "gains")
         given = {name: getattr(self, name) for name in names}
         arrays = {name: xp.asarray(array) for name, array in given.items() if array is not None}
         region = None if self.region is None else tree.map_structure(xp.asarray, self.region)

@@ -166,8 +166,8 @@ def sample_mosaic(
     if len(spatial_shape) != 2:
         _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"spatial_shape={spatial_shape}")
     rate = _check_real(rate, "rate", 1.0)
-    words = _words(xp, seed, step, stream, _WORDS.stop, batch_size, replica, first_row)
-    u = xp.unstack(prng.uniform(xp, words))
+    words, u = _draw(xp, seed, step, stream, _WORDS.stop, batch_size, replica, first_row)
+    u = xp.unstack(u)
     height, width = (xp.cast(size, "int32") for size in spatial_shape)
     # In the middle half of each axis.
     row, column = (
@@ -216,7 +216,7 @@ def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, 
     numbers = all(isinstance(value, float) for value in given)
     probabilities = _checks.probabilities(given) if numbers else [xp.cast(value, "float32") for value in given]
     stream = _checks.integer(stream, "stream") + _checks.integer(depth, "depth", 1) - 1
-    u = prng.uniform(xp, _words(xp, seed, step, stream, 1, 1))[0, 0]
+    u = _draw(xp, seed, step, stream, 1, 1)[1][0, 0]
     total, below, index = sum(probabilities), 0.0, xp.cast(0, "int32")
     for probability in probabilities[:-1]:
         below = below + probability
@@ -237,15 +237,22 @@ def check_spatial_shape(sizes):
     return tuple(check_number(size, "spatial_shape", 1) for size in sizes)
 
 
-def _words(xp, seed, step, stream, streams_used, batch_size, replica=0, first_row=0):
-    """Random words `(streams_used, B)` for checked arguments."""
+def _draw(xp, seed, step, stream, streams_used, batch_size, replica=0, first_row=0, per="sample"):
+    """Random words and uniforms, each `(streams_used, B)`, for checked arguments."""
     if not isinstance(xp, _backend.Namespace):
         _checks.fail("`xp` must be an array namespace of kmix.", f"xp={xp!r}", "Leave it out for NumPy.", TypeError)
     streams.check(stream, streams_used)
     key = prng.key(xp, check_number(seed, "seed", 0, 2**32), check_number(step, "step"))
     replica, batch_size = check_number(replica, "replica", 0, REPLICAS), check_number(batch_size, "batch_size")
     position = 0 if type(first_row) is int and first_row == 0 else check_number(first_row, "first_row")
-    return prng.bits(xp, key, stream, streams_used, batch_size, replica, position)
+    words = prng.bits(xp, key, stream, streams_used, batch_size, replica, position)
+    u = prng.uniform(xp, words)
+    if per == "batch":
+        # The draw of the first row of the global batch applies to all.
+        if not isinstance(first_row, int) or first_row:
+            _, u = _draw(xp, seed, step, stream, streams_used, 1, replica)
+        u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
+    return words, u
 
 
 def _partners(xp, words, pair):
@@ -290,14 +297,8 @@ def _sample_lam(seed, step, alpha, rows, per, rate, lam_at_least_half, stream, x
     _checks.one_of(per, "per", ("sample", "batch"))
     _checks.boolean(lam_at_least_half, "lam_at_least_half")
     rate, alpha = _check_real(rate, "rate", 1.0), _check_real(alpha, "alpha")
-    words = _words(xp, seed, step, stream, _OWN + own, *rows)
-    u = prng.uniform(xp, words)
-    if per == "batch":
-        # The draw of the first row of the global batch applies to all.
-        batch_size, replica, first_row = rows
-        if not isinstance(first_row, int) or first_row:
-            u = prng.uniform(xp, _words(xp, seed, step, stream, _OWN + own, 1, replica))
-        u = u[:, :1] + xp.cast(xp.words(batch_size) * 0, "float32")
+    batch_size, replica, first_row = rows
+    words, u = _draw(xp, seed, step, stream, _OWN + own, batch_size, replica, first_row, per)
     u = xp.unstack(u)
     lam = prng.symmetric_beta(xp, u[:_RATE], alpha)
     lam = xp.math.maximum(lam, 1.0 - lam) if lam_at_least_half else lam
