@@ -2,8 +2,13 @@
 
 import importlib
 import importlib.metadata
+import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
+import pickle
+import signal
+import subprocess
 import sys
 import warnings
 
@@ -175,6 +180,67 @@ def test_py_dataset(processes):
     model.compile(run_eagerly=True)
     model.fit(train, shuffle=False, callbacks=[numbering], verbose=0)
     assert_same_bytes(model.kept)
+
+
+# Workers that train nothing.
+
+
+def made_by(workers, numbers, killed_at=None):
+    """The batches that worker processes make of these numbers, and how the processes ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kmix"])
+    queue, made = context.SimpleQueue(), {}
+    for number in [*numbers, *[None] * workers]:
+        queue.put(number)
+    pipes, processes = [], []
+    for _ in range(workers):
+        ours, theirs = context.Pipe(duplex=False)
+        processes.append(context.Process(target=loaders.make_batches, args=(mixer(), queue, theirs, killed_at)))
+        processes[-1].start()
+        theirs.close()
+        pipes.append(ours)
+    while pipes:
+        for pipe in multiprocessing.connection.wait(pipes):
+            try:
+                number, batch = pipe.recv()
+                made[number] = batch
+            except EOFError:
+                pipes.remove(pipe)
+    for process in processes:
+        process.join()
+    return made, sorted(process.exitcode for process in processes)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_nothing(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    numbers = range(3 * BATCHES)
+    made, ends = made_by(2, numbers, killed_at=4)
+    assert ends == [-signal.SIGKILL, 0]
+    lost = set(numbers) - set(made)
+    assert lost == {4}
+    again, ends = made_by(1, lost)
+    assert ends == [0]
+    made.update(again)
+    assert_same_bytes([made[number] for number in numbers], numbers)
+
+
+@pytest.mark.slow
+def test_workers_with_keras_on_numpy():
+    layer, batch = mixer(), loaders.images(0)
+    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    found = subprocess.run(
+        [sys.executable, "-c", loaders.ON_NUMPY],
+        input=pickle.dumps((layer, batch)),
+        stdout=subprocess.PIPE,
+        check=True,
+        env=environment,
+    )
+    ours = [layer.at_step(3, batch), mixer()(*batch), tuple(layer.plan(3, SIZE, spatial_shape=(8, 8)))]
+    theirs = pickle.loads(found.stdout)
+    keras.tree.assert_same_structure(theirs, ours)
+    for one, other in zip(keras.tree.flatten(theirs), keras.tree.flatten(ours), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # Hugging Face `datasets`.
