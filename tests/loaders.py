@@ -103,7 +103,7 @@ def make_batches(layer, numbers, sent, killed_at):
         sent.send((number, layer.at_step(number, batch)))
 
 
-# For a process whose Keras runs on NumPy, which loads no framework to train with.
+# For a process whose Keras runs on NumPy.
 ON_NUMPY = """
 import pickle, sys
 import keras, kmix
@@ -111,6 +111,5 @@ assert keras.backend.backend() == "numpy"
 layer, batch = pickle.load(sys.stdin.buffer)
 counts = type(layer).from_config(layer.get_config())
 plan = layer.plan(3, len(batch[1]), spatial_shape=(8, 8))
-assert not {"tensorflow", "torch"} & set(sys.modules)
 sys.stdout.buffer.write(pickle.dumps([layer.at_step(3, batch), counts(*batch), tuple(plan)]))
 """
