@@ -58,7 +58,7 @@ LINES = {
     ),
     "Ray Data": (
         "ray",
-        'mixed = ray_dataset.map_batches(lambda b: mixup.at_step(int(b["step"][0]), b), batch_size=128)',
+        'mixed = ray.data.range(steps).map(lambda row: mixup.at_step(row["id"], load(row["id"])))',
     ),
 }
 
@@ -362,24 +362,21 @@ def ray():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env=workers)
-        data.DataContext.get_current().enable_progress_bars = False
+        context = data.DataContext.get_current()
+        context.enable_progress_bars, context.execution_options.preserve_order = False, True
     yield ray
     ray.shutdown()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_ray(ray):
-    rows = [
-        {"images": x, "labels": y, "step": i // SIZE}
-        for i, (x, y) in enumerate(zip(loaders.IMAGES, loaders.Y, strict=True))
-    ]
-    dataset = ray.data.from_items(rows)
-    mixed = run("Ray Data", ray_dataset=dataset, mixup=mixer(target={"step": "keep"}))
-    batches = {int(batch["step"][0]): batch for batch in mixed.iter_batches(batch_size=SIZE)}
-    assert_same_bytes([batches[step] for step in range(BATCHES)])
-    layer = kmix.MixUp(0.5, num_classes=3, target={"step": "keep"})
+    def load(number):
+        return dict(zip(("images", "labels"), loaders.images(number % BATCHES), strict=True))
+
+    assert_same_bytes(run("Ray Data", ray=ray, steps=12, load=load).iter_rows(), range(12))
+    layer = kmix.MixUp(0.5, num_classes=3)
     with pytest.raises(ray.exceptions.RayTaskError, match="worker process"):
-        list(dataset.map_batches(lambda batch: layer(batch), batch_size=SIZE).iter_batches(batch_size=SIZE))
+        list(ray.data.range(1).map(lambda row: layer(load(row["id"]))).iter_rows())
 
 
 def test_the_page_shows_the_lines_that_run():
