@@ -141,6 +141,17 @@ def test_grain(workers):
     assert_same_bytes([next(resumed) for _ in range(5)], range(7, 12))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the example is alike on every backend")
+def test_grain_goes_on_with_another_number_of_processes():
+    pytest.importorskip("grain", reason="grain is not installed")
+    example = pathlib.Path(kmix.__file__).parent.parent / "examples" / "grain_elastic.py"
+    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    command = [sys.executable, str(example), "--trials", "2"]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert "Equal to the uninterrupted run: 2 of 2." in found.stdout, found.stderr
+
+
 def torch_loader(dataset, workers, **names):
     data = pytest.importorskip("torch.utils.data")
     make = lambda *args, **kwargs: data.DataLoader(*args, **{**kwargs, "num_workers": workers})

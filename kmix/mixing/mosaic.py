@@ -38,8 +38,8 @@ def mosaic(xp, x, centre, sources, *, axes):
     plane = xp.reshape(xp.cast(xp.arange(planes), xp.integer), (-1, 1))
     position = xp.cast(xp.arange(width * pixel), xp.integer)
     # Groups of rows, or all rows.
-    groups = sources.shape[1:-1] or (1,)
-    units, last = xp.reshape(x, (-1, unit)), math.prod(sizes) // unit // groups[0] - 1
+    groups = sources.shape[1] if len(sources.shape) == 3 else 1
+    units, last = xp.reshape(x, (-1, unit)), math.prod(sizes) // unit // groups - 1
 
     def line(first, second, shift):
         """The lines of two images, the upper and the lower one, moved by so many columns, `(B, planes, H, W * C)`."""
@@ -48,7 +48,7 @@ def mosaic(xp, x, centre, sources, *, axes):
         index = xp.reshape(start, (-1, planes, height, 1)) * pixel + position
         # Beyond the ends lies what the other line covers.
         index = xp.math.minimum(xp.math.maximum(index, 0), last)
-        index = xp.reshape(index, (-1,) if groups == (1,) else (*groups, -1))
+        index = xp.reshape(index, (-1,) if groups == 1 else (groups, -1))
         return xp.reshape(xp.take(units, index), (-1, planes, height, width * pixel, unit))
 
     left = (position < xp.reshape(column, (-1, 1, 1, 1)) * pixel)[..., None]
