@@ -13,6 +13,8 @@
 #                pass over the memory and the formulas of torchvision and timm; write the times and the memory to RESULTS.md
 # make targets   measure masks, boxes and Mosaic in tf.data next to CutMix of images alone; write them to RESULTS.md
 # make audio     measure AudioMix in tf.data next to MixUp and one pass over the memory; write it to RESULTS.md
+# make scale     one plan and one training on any number of devices and processes; the bytes that devices send each other;
+#                the examples with Grain's elastic iterator and with Ray, which takes 620 MB
 # make in-step   measure the cost of mixing in the training step, on the three backends
 # make mutants   break kmix on purpose and check that a test notices, on every code path and backend
 # make mutants-short  some of these mutants, on one backend
@@ -34,7 +36,7 @@ COV := --cov --cov-append --cov-report=
 
 PORT ?= 8000
 
-.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets audio code-paths in-step mutants mutants-short clean
+.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets audio code-paths in-step scale mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -108,6 +110,11 @@ speed: .venv/.ready-all
 code-paths: .venv/.ready-all
 	$(RUN) benchmarks/code_paths.py --save
 
+scale: .venv/.ready-ray
+	$(RUN) benchmarks/scale.py --save
+	KERAS_BACKEND=numpy $(RUN) examples/grain_elastic.py
+	$(RUN) examples/ray_pipeline.py
+
 in-step: .venv/.ready-all
 	$(RUN) benchmarks/in_step.py --all-backends --save
 
@@ -127,6 +134,10 @@ mutants-short: .venv/.ready-all
 .venv/.ready-all: .venv/.ready
 	$(BIN)/pip install -q --disable-pip-version-check "$(TORCH)"
 	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,jax,torch,cv,neighbours,diagnostics,examples,test]"
+	touch $@
+
+.venv/.ready-ray: .venv/.ready-all
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[ray]"
 	touch $@
 
 .venv/.ready-docs: .venv/.ready

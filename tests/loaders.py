@@ -1,5 +1,8 @@
 """Data for worker processes, which import this file."""
 
+import os
+import signal
+
 import keras
 import numpy as np
 
@@ -89,3 +92,24 @@ def keep(layer):
 
 def set_kept_alpha(alpha):
     KEPT[-1].alpha = alpha
+
+
+def make_batches(layer, numbers, sent, killed_at):
+    """A worker: sends the mixed batches of the numbers that it takes, until it is killed at one of them."""
+    for number in iter(numbers.get, None):
+        batch = images(number % BATCHES)
+        if number == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sent.send((number, layer.at_step(number, batch)))
+
+
+# For a process whose Keras runs on NumPy.
+ON_NUMPY = """
+import pickle, sys
+import keras, kmix
+assert keras.backend.backend() == "numpy"
+layer, batch = pickle.load(sys.stdin.buffer)
+counts = type(layer).from_config(layer.get_config())
+plan = layer.plan(3, len(batch[1]), spatial_shape=(8, 8))
+sys.stdout.buffer.write(pickle.dumps([layer.at_step(3, batch), counts(*batch), tuple(plan)]))
+"""

@@ -391,8 +391,8 @@ MUTANTS = {
     "the quadrants of a mosaic change places": Mutant(
         "test_mosaic::test_every_pixel|test_the_parts",
         "mixing:mix_inputs",
-        "[part.source for part in plan.parts()]",
-        "[plan.parts()[i].source for i in (0, 2, 1, 3)]",
+        "plan._sources()",
+        "[plan._sources()[i] for i in (0, 2, 1, 3)]",
     ),
     "a share that is 1 only nearly": Mutant(
         "test_mosaic::test_a_sample_that_is_not_mixed_keeps",

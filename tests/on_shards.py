@@ -53,14 +53,14 @@ def test_shards_divide_the_batch():
         steps.trainer_of("mixer", within="shard").plan(0, 10)
 
 
-def moves(trainer):
+def moves(trainer, data=None):
     """What the devices send each other in a compiled training step: the kinds of messages and their shapes."""
     import jax
 
     def laid(array):
         return jax.device_put(array, keras.distribution.distribution().get_data_layout(array.shape).backend_layout)
 
-    data = steps.batch(N)
+    data = data or steps.batch(N)
     steps.fit(trainer, *data, steps=1)
     variables = trainer.trainable_variables, trainer.non_trainable_variables, trainer.optimizer.variables
     state = [[variable.value for variable in group] for group in (*variables, trainer.metrics_variables)]
@@ -109,6 +109,42 @@ def test_no_clean_sample_leaves_its_device_with_shards(way, within):
     sent = moves(steps.trainer_of(way, within=within, include_clean=True))
     assert {kind for _, kind in sent} == {"all-reduce"}
     assert not any(f"[{N}" in shape or f"[{2 * N}" in shape for shape, _ in sent)
+
+
+IMAGES = steps.numbers(N, 8, 8, 3), np.arange(N) % steps.CLASSES
+
+
+def on_images(mixer):
+    """A compiled trainer on images, and the bare model if there is no mixer; each with the same weights."""
+    keras.utils.set_random_seed(0)
+    flat = [keras.layers.Flatten(), keras.layers.Dense(steps.CLASSES)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *flat])
+    return steps.compiled(model if mixer is None else kmix.MixTrainer(model, mixer))
+
+
+def mosaic(within, include_clean):
+    pairing = kmix.pairing.RandomPairs(within=within)
+    settings = {"num_classes": steps.CLASSES, "data_format": "channels_last", "seed": 3}
+    return kmix.Mosaic(pairing=pairing, include_clean=include_clean, **settings)
+
+
+@pytest.mark.parametrize("include_clean", [False, True])
+def test_a_mosaic_in_groups(include_clean):
+    layer = mosaic(4, include_clean)
+    trainer, model = on_images(layer), on_images(None)
+    steps.fit(trainer, *IMAGES, steps=1)
+    steps.fit(model, *layer.at_step(0, IMAGES), steps=1)
+    steps.assert_close(trainer.get_weights(), model.get_weights())
+
+
+@pytest.mark.parametrize("include_clean", [False, True])
+@pytest.mark.parametrize("within", ["shard", 4])
+def test_no_image_of_a_mosaic_leaves_its_device_with_shards(within, include_clean):
+    sent = moves(on_images(mosaic(within, include_clean)), IMAGES)
+    assert {kind for _, kind in sent} == {"all-reduce"}
+    # No more than the gradients and the metrics: in all, a fifth of the images.
+    shapes = re.findall(r"\[([\d,]+)\]", "".join(shape for shape, _ in sent))
+    assert sum(np.prod([int(size) for size in shape.split(",")]) for shape in shapes) < IMAGES[0].size / 3
 
 
 def test_all_samples_go_to_all_devices_without_shards():

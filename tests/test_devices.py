@@ -57,9 +57,10 @@ def address():
 
 
 @on_jax
-def test_two_processes():
-    settings = {"devices": 2, "KMIX_ADDRESS": address()}
-    finish(*(start("on_processes.py", KMIX_PROCESS=str(process), **settings) for process in range(2)))
+@pytest.mark.parametrize(("file", "devices"), [("on_processes.py", 2), ("on_auto_shards.py", 1)])
+def test_two_processes(file, devices):
+    settings = {"devices": devices, "KMIX_ADDRESS": address()}
+    finish(*(start(file, KMIX_PROCESS=str(process), **settings) for process in range(2)))
 
 
 @on_torch

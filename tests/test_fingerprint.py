@@ -18,6 +18,8 @@ from kmix.targets import Labels
 
 # The same on every backend and machine. A new argument of a layer changes them, which the changelog tells.
 KNOWN = {"MixUp": 821148138, "EmbeddingMixup": 221740903, "CutMix": 2279560742, "RandomChoice": 2344601340}
+# Of a Mosaic in a trainer, by the size of its groups.
+GROUPED = {4: 3096591110, 2: 122313092}
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -128,6 +130,14 @@ def test_trainers(way):
     trainer.alpha = 0.6
     found.append(trainer.fingerprint(0, 8))
     assert len(set(found)) == len(found)
+
+
+@pytest.mark.slow
+def test_fingerprints_of_groups_are_the_same_on_every_backend():
+    layer = kmix.Mosaic(data_format="channels_last", pairing=RandomPairs(within=4), seed=5)
+    trainer = kmix.MixTrainer(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), layer)
+    drawn = {4: trainer.fingerprint(1, 16), 2: kmix.MixTrainer(trainer.model, layer, within=2).fingerprint(1, 16)}
+    assert drawn == GROUPED
 
 
 def watched(every=1, **settings):

@@ -2,8 +2,13 @@
 
 import importlib
 import importlib.metadata
+import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
+import pickle
+import signal
+import subprocess
 import sys
 import warnings
 
@@ -53,7 +58,7 @@ LINES = {
     ),
     "Ray Data": (
         "ray",
-        'mixed = ray_dataset.map_batches(lambda b: mixup.at_step(int(b["step"][0]), b), batch_size=128)',
+        'mixed = ray.data.range(steps).map(lambda row: mixup.at_step(row["id"], load(row["id"])))',
     ),
 }
 
@@ -137,6 +142,17 @@ def test_grain(workers):
     assert_same_bytes([next(resumed) for _ in range(5)], range(7, 12))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the example is alike on every backend")
+def test_grain_goes_on_with_another_number_of_processes():
+    pytest.importorskip("grain", reason="grain is not installed")
+    example = pathlib.Path(kmix.__file__).parent.parent / "examples" / "grain_elastic.py"
+    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    command = [sys.executable, str(example), "--trials", "2"]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert "Equal to the uninterrupted run: 2 of 2." in found.stdout, found.stderr
+
+
 def torch_loader(dataset, workers, **names):
     data = pytest.importorskip("torch.utils.data")
     make = lambda *args, **kwargs: data.DataLoader(*args, **{**kwargs, "num_workers": workers})
@@ -176,6 +192,67 @@ def test_py_dataset(processes):
     model.compile(run_eagerly=True)
     model.fit(train, shuffle=False, callbacks=[numbering], verbose=0)
     assert_same_bytes(model.kept)
+
+
+# Workers that train nothing.
+
+
+def made_by(workers, numbers, killed_at=None):
+    """The batches that worker processes make of these numbers, and how the processes ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kmix"])
+    queue, made = context.SimpleQueue(), {}
+    for number in [*numbers, *[None] * workers]:
+        queue.put(number)
+    pipes, processes = [], []
+    for _ in range(workers):
+        ours, theirs = context.Pipe(duplex=False)
+        processes.append(context.Process(target=loaders.make_batches, args=(mixer(), queue, theirs, killed_at)))
+        processes[-1].start()
+        theirs.close()
+        pipes.append(ours)
+    while pipes:
+        for pipe in multiprocessing.connection.wait(pipes):
+            try:
+                number, batch = pipe.recv()
+                made[number] = batch
+            except EOFError:
+                pipes.remove(pipe)
+    for process in processes:
+        process.join()
+    return made, sorted(process.exitcode for process in processes)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_nothing(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    numbers = range(3 * BATCHES)
+    made, ends = made_by(2, numbers, killed_at=4)
+    assert ends == [-signal.SIGKILL, 0]
+    lost = set(numbers) - set(made)
+    assert lost == {4}
+    again, ends = made_by(1, lost)
+    assert ends == [0]
+    made.update(again)
+    assert_same_bytes([made[number] for number in numbers], numbers)
+
+
+@pytest.mark.slow
+def test_workers_with_keras_on_numpy():
+    layer, batch = mixer(), loaders.images(0)
+    environment = {**os.environ, "KERAS_BACKEND": "numpy"}
+    found = subprocess.run(
+        [sys.executable, "-c", loaders.ON_NUMPY],
+        input=pickle.dumps((layer, batch)),
+        stdout=subprocess.PIPE,
+        check=True,
+        env=environment,
+    )
+    ours = [layer.at_step(3, batch), mixer()(*batch), tuple(layer.plan(3, SIZE, spatial_shape=(8, 8)))]
+    theirs = pickle.loads(found.stdout)
+    keras.tree.assert_same_structure(theirs, ours)
+    for one, other in zip(keras.tree.flatten(theirs), keras.tree.flatten(ours), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # Hugging Face `datasets`.
@@ -299,24 +376,21 @@ def ray():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env=workers)
-        data.DataContext.get_current().enable_progress_bars = False
+        context = data.DataContext.get_current()
+        context.enable_progress_bars, context.execution_options.preserve_order = False, True
     yield ray
     ray.shutdown()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_ray(ray):
-    rows = [
-        {"images": x, "labels": y, "step": i // SIZE}
-        for i, (x, y) in enumerate(zip(loaders.IMAGES, loaders.Y, strict=True))
-    ]
-    dataset = ray.data.from_items(rows)
-    mixed = run("Ray Data", ray_dataset=dataset, mixup=mixer(target={"step": "keep"}))
-    batches = {int(batch["step"][0]): batch for batch in mixed.iter_batches(batch_size=SIZE)}
-    assert_same_bytes([batches[step] for step in range(BATCHES)])
-    layer = kmix.MixUp(0.5, num_classes=3, target={"step": "keep"})
+    def load(number):
+        return dict(zip(("images", "labels"), loaders.images(number % BATCHES), strict=True))
+
+    assert_same_bytes(run("Ray Data", ray=ray, steps=12, load=load).iter_rows(), range(12))
+    layer = kmix.MixUp(0.5, num_classes=3)
     with pytest.raises(ray.exceptions.RayTaskError, match="worker process"):
-        list(dataset.map_batches(lambda batch: layer(batch), batch_size=SIZE).iter_batches(batch_size=SIZE))
+        list(ray.data.range(1).map(lambda row: layer(load(row["id"]))).iter_rows())
 
 
 def test_the_page_shows_the_lines_that_run():

@@ -6,6 +6,7 @@ import itertools
 import pickle
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -306,6 +307,33 @@ def test_a_py_dataset_without_its_callback():
         trained_on(train, [numbering], epochs=3, steps_per_epoch=2)
     with pytest.raises(TypeError, match="at_step"):
         kmix.data.Numbering()(loaders.Batches()).map(3)
+
+
+class FourBatches(loaders.Batches):
+    num_batches = 4
+
+
+def test_a_py_dataset_of_which_two_processes_take_batches_in_turn(monkeypatch):
+    """As Keras deals them from 3.16 on. The processes count all batches of the data set."""
+    dealt = types.SimpleNamespace(auto_shard_dataset=True, num_data_shards=2)
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: dealt)
+    processes = [kmix.data.Numbering() for _ in range(2)]
+    train = [numbering(FourBatches()) for numbering in processes]
+    for process, numbering in enumerate(processes):
+        numbering.set_model(keras.Sequential())
+        numbering.set_params({"steps": 2})
+        numbering.on_train_begin()
+        for epoch in range(2):
+            numbering.on_epoch_begin(epoch)
+            for batch in range(2):
+                assert train[process][2 * batch + process][0] == 4 * epoch + 2 * batch + process
+                numbering.on_train_batch_end(batch)
+                assert numbering.state_dict()["step"] == 4 * epoch + 2 * batch + 2
+            numbering.on_epoch_end(epoch)
+        numbering.on_train_end()
+        numbering.set_params({"steps": 3})
+        with pytest.raises(ValueError, match=r"4 batches of 2 processes.*equally many"):
+            numbering.on_epoch_begin(2)
 
 
 def test_fit_on_a_generator():

@@ -95,6 +95,8 @@ class Numbering(keras.callbacks.Callback):
         self._numbered: Any = None
         self._dataset: DatasetNumbers | None = None
         self._length, self._indexed = 0, False
+        # How many processes take the batches of a `PyDataset` in turn.
+        self._shards = 1
         # Of an iterable: the last iteration, whether it came to its end, and the first number that Keras took before
         # its callbacks heard of `fit`.
         self._iteration, self._finished = 0, True
@@ -245,12 +247,14 @@ class Numbering(keras.callbacks.Callback):
                 "a callback without a data set",
                 "Write `train = numbering(ds).map(layer.at_step)` and fit on that.",
             )
-        steps = self.params.get("steps")
+        self._shards = _shards() if self._indexed else 1
+        steps = self.params.get("steps") and self.params["steps"] * self._shards
         if self._indexed and self._length not in (0, steps):
+            several = self._shards > 1
             _checks.fail(
                 "A numbered `PyDataset` is trained on in whole epochs, batch by batch.",
-                f"{steps} steps with {self._length} batches",
-                "Leave out `steps_per_epoch`.",
+                f"{steps} steps with {self._length} batches" + f" of {self._shards} processes" * several,
+                "Leave out `steps_per_epoch`." + " Each process needs equally many batches." * several,
             )
         with self._lock:
             if self._begins:
@@ -282,7 +286,7 @@ class Numbering(keras.callbacks.Callback):
             # Batches end in any order, and the last execution of several steps may have fewer.
             self._trained = max(self._trained, min(batch + 1, self.params.get("steps") or batch + 1))
             if self._one_to_one:
-                used = self._first + self._trained
+                used = self._first + self._trained * self._shards
                 iterable = self._dataset is None and not self._indexed
                 self._used = max(self._used, min(used, self._next) if iterable else used)
 
@@ -302,6 +306,13 @@ class Numbering(keras.callbacks.Callback):
             self._count(loops=False)
             self._fitting = False
             self._go_on()
+
+
+def _shards():
+    """To how many processes Keras deals the batches of a `PyDataset`, which it does from Keras 3.16 on."""
+    distribution = keras.distribution.distribution()
+    dealt = getattr(distribution, "auto_shard_dataset", False)
+    return getattr(distribution, "num_data_shards", 1) if dealt else 1
 
 
 def _fit_is_running():

@@ -605,7 +605,7 @@ class MixLayer(keras.layers.Layer):
         axes = 1 + max((axis for cut in self.input_mixing.cut_axes() for axis in cut), default=1)
         values = self._values_at(_backend.NUMPY, key.step, None)
         plan = self._plan(key, values, batch_size, (64,) * max(axes, 2), None)
-        return [plan.permutation, plan.partners]
+        return [part.source for part in plan.parts()[1:]]
 
     # Alpha.
 

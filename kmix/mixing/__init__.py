@@ -61,7 +61,7 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
         centre = known.where(
             known.along(plan.lam, plan.region.window[:, 0, 2:]) == 1.0, size, plan.region.window[:, 0, 2:]
         )
-        sources = known.stack([part.source for part in plan.parts()])
+        sources = known.stack(plan._sources())
         return mosaic(xp, x, centre, sources, axes=axes)
     if plan.region is not None:
         region = keras.tree.map_structure(xp.asarray, plan.region)

@@ -15,7 +15,8 @@ def mosaic(xp, x, centre, sources, *, axes):
         xp: Array namespace.
         x: Tensor `(B, ...)` with two spatial axes.
         centre: int `(B, 2)`.
-        sources: int `(4, B)`: the images at the top left, top right, bottom left, bottom right.
+        sources: int `(4, B)`: the images at the top left, top right, bottom left, bottom right; or counted within
+            groups, `(4, groups, n)`.
         axes: The spatial axes of `x`, a range.
 
     Works line by line. A line begins with one of an image on the left, and goes on with one of an image on the right:
@@ -36,7 +37,9 @@ def mosaic(xp, x, centre, sources, *, axes):
     row = xp.where(above, row + height, row)
     plane = xp.reshape(xp.cast(xp.arange(planes), xp.integer), (-1, 1))
     position = xp.cast(xp.arange(width * pixel), xp.integer)
-    units, last = xp.reshape(x, (-1, unit)), math.prod(sizes) // unit - 1
+    # Groups of rows, or all rows.
+    groups = sources.shape[1] if len(sources.shape) == 3 else 1
+    units, last = xp.reshape(x, (-1, unit)), math.prod(sizes) // unit // groups - 1
 
     def line(first, second, shift):
         """The lines of two images, the upper and the lower one, moved by so many columns, `(B, planes, H, W * C)`."""
@@ -45,7 +48,8 @@ def mosaic(xp, x, centre, sources, *, axes):
         index = xp.reshape(start, (-1, planes, height, 1)) * pixel + position
         # Beyond the ends lies what the other line covers.
         index = xp.math.minimum(xp.math.maximum(index, 0), last)
-        return xp.reshape(xp.take(units, xp.reshape(index, (-1,))), (-1, planes, height, width * pixel, unit))
+        index = xp.reshape(index, (-1,) if groups == 1 else (groups, -1))
+        return xp.reshape(xp.take(units, index), (-1, planes, height, width * pixel, unit))
 
     left = (position < xp.reshape(column, (-1, 1, 1, 1)) * pixel)[..., None]
     return xp.reshape(xp.where(left, line(0, 2, width - column), line(1, 3, -column)), sizes)
@@ -53,7 +57,8 @@ def mosaic(xp, x, centre, sources, *, axes):
 
 def _windows(x, centre, sources, axes):
     """`mosaic` for NumPy: copy the four windows."""
-    mixed, centres, sources = np.empty_like(x), centre.tolist(), sources.tolist()
+    mixed, centres = np.empty_like(x), centre.tolist()
+    sources = [_backend.NUMPY.rows(each).tolist() for each in sources]
     before = (slice(None),) * (axes.start - 1)
     sizes = [x.shape[axis] for axis in axes]
 

@@ -162,6 +162,14 @@ class MixPlan(NamedTuple):
         shift, window = self.region
         return [Part(sources[i], shares[i], shift[:, i], window[:, i]) for i in range(len(sources))]
 
+    def _sources(self):
+        """The `source` of each part in the form of `permutation`: counted within its groups, if it has groups."""
+        sources, shape = [part.source for part in self.parts()], self.permutation.shape
+        if len(shape) == 1:
+            return sources
+        xp = _backend.namespace(*sources)
+        return [xp.reshape(source % shape[-1], shape) for source in sources]
+
     def as_arrays(self, xp):
         """The plan with its arrays in the framework of the namespace `xp`."""
         names = ("lam", "permutation", "box", "partners", "shares", "gains")
@@ -196,7 +204,7 @@ class MixPlan(NamedTuple):
 
         identity, own = xp.cast(self.lam * 0 + 1, "float32"), self._own(xp)
         if len(self.permutation.shape) > 1:
-            first, permutation = 0, xp.concat([own, self.permutation + size], -1)
+            first, permutation = xp.rows(own) // size * size, xp.concat([own, self.permutation + size], -1)
         else:
             # The rows of a group are behind both copies of the groups before it.
             first = 0 if key.group is None else own // key.group * key.group

@@ -181,7 +181,8 @@ def sample_mosaic(
     if not known or rate < 1.0:
         # A rate of NaN leaves none as it is.
         row, column = (xp.where(u[_MIXED] >= rate, *each) for each in ((height, row), (width, column)))
-    partners = [xp.rows(_partners(xp, words[i], pair)) for i in _WORDS]
+    drawn = [_partners(xp, words[i], pair) for i in _WORDS]
+    partners = list(map(xp.rows, drawn))
     # Each half of an axis: how far its image is moved, where it begins, where it ends, and its length.
     top, bottom = (row - height, 0 * row, row, row), (row, row, 0 * row + height, height - row)
     left, right = (column - width, 0 * column, column, column), (column, column, 0 * column + width, width - column)
@@ -190,7 +191,7 @@ def sample_mosaic(
     shift = [xp.stack([rows[0], columns[0]], axis=1) for rows, columns in tiles]
     window = [xp.stack([rows[1], columns[1], rows[2], columns[2]], axis=1) for rows, columns in tiles]
     region = Tiles(xp.stack(shift, axis=1), xp.stack(window, axis=1))
-    return MixPlan(shares[0], partners[0], region=region, partners=xp.stack(partners), shares=xp.stack(shares))
+    return MixPlan(shares[0], drawn[0], region=region, partners=xp.stack(partners), shares=xp.stack(shares))
 
 
 def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, xp=_backend.NUMPY):

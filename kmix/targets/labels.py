@@ -338,7 +338,8 @@ class LabelUnion(Target):
         return or_nan(xp, y, y, (y >= 0) & (y <= 1)), weight
 
     def mix(self, xp, y, weight, plan, info):
-        present = [xp.where(xp.along(part.share, y) > 0, xp.take(y, part.source), 0.0) for part in plan.parts()]
+        pairs = zip(plan._sources(), plan.parts(), strict=True)
+        present = [xp.where(xp.along(part.share, y) > 0, xp.take(y, source), 0.0) for source, part in pairs]
         mixed = functools.reduce(xp.math.maximum, present)
         # NaN stands for an error, and a maximum may lose it.
         lost = functools.reduce(operator.or_, [each != each for each in present]) | xp.along(plan.lam != plan.lam, y)

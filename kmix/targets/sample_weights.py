@@ -65,8 +65,7 @@ def _aligned(xp, weight, y):
 
 
 def _sources_and_shares(xp, plan):
-    parts = plan.parts()
-    return [xp.asarray(part.source) for part in parts], [xp.asarray(part.share) for part in parts]
+    return list(map(xp.asarray, plan._sources())), [xp.asarray(part.share) for part in plan.parts()]
 
 
 def _total(xp, y, sources, shares):
