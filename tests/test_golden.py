@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from golden.write import ARRAYS, AUDIO, BATCHES, PLANS, layer_of, trainer_of
+from golden.write import ARRAYS, AUDIO, BATCHES, GROUPS, MOSAIC, PLANS, layer_of, trainer_of
 from helpers import CODE_PATHS, at_step
 
 INTEGERS = ("permutation", "box", "choice", "place")
@@ -53,13 +53,17 @@ def test_what_the_plans_cover():
     assert {len(case["spatial_shape"]) for case in groups["CutMix"]} == {1, 2, 3}
 
 
-def test_plans_of_audio_mix():
-    given = cases(AUDIO)
-    assert len(given) == 114
+@pytest.mark.parametrize(
+    ("path", "count"), [(AUDIO, 114), (MOSAIC, 30), (GROUPS, 96)], ids=["audio_mix", "mosaic", "groups"]
+)
+def test_plans_of_what_came_later(path, count):
+    given = cases(path)
+    assert len(given) == count
     for case in given:
-        plan = layer_of(case["layer"]).plan(case["step"], case["batch_size"], case["replica"])
-        for name in ("permutation", "partners", "lam", "shares"):
-            drawn = getattr(plan, name)
+        plan = layer_of(case["layer"]).plan(case["step"], case["batch_size"], **case["settings"])
+        found = {**plan._asdict(), **({} if plan.region is None else plan.region._asdict())}
+        for name in ("permutation", "partners", "lam", "shares", "shift", "window"):
+            drawn = found.get(name)
             assert (drawn is None) == (name not in case), f"{case['layer']}: {name}"
             if drawn is not None:
                 about, atol = f"{case['layer']}, step {case['step']}: {name}", 1e-5 * (drawn.dtype == "float32")

@@ -29,8 +29,8 @@ import kmix
 
 HERE = pathlib.Path(__file__).parent
 PLANS, BATCHES, ARRAYS = HERE / "plans.json", HERE / "batches.json", HERE / "batches.npz"
-# Of a mixer that came after 0.1.0. Shares may differ in their last bits, and are compared within 1e-5.
-AUDIO = HERE / "audio_mix.json"
+# Of what came after 0.1.0. Shares may differ in their last bits, and are compared within 1e-5.
+AUDIO, MOSAIC, GROUPS = HERE / "audio_mix.json", HERE / "mosaic.json", HERE / "groups.json"
 
 SEEDS, STEPS, ALPHAS = (0, 1, 2**32 - 1), (0, 77, 2**31 + 3), (0.01, 0.2, 0.5, 1.0, 8.0)
 SHAPES = ((16,), (12, 20), (4, 6, 9))
@@ -45,6 +45,8 @@ def layer_of(spec):
     if "layers" in arguments:
         arguments["layers"] = [layer_of(inner) for inner in arguments["layers"]]
         arguments["probabilities"] = arguments.pop("weights", None)
+    if "within" in arguments:
+        arguments["pairing"] = kmix.pairing.RandomPairs(within=arguments.pop("within"))
     if arguments.pop("labels", "dense") == "pair":
         arguments["target"] = kmix.targets.LabelPairs(arguments.pop("num_classes"))
     return getattr(kmix, name)(**arguments)
@@ -193,11 +195,34 @@ def audio_plans():
 
 def audio_case(arguments, step, batch_size, replica=0):
     """The plan of a step as JSON values."""
-    plan = kmix.AudioMix(**arguments).plan(step, batch_size, replica)
-    case = {"layer": ["AudioMix", arguments], "step": step, "batch_size": batch_size, "replica": replica}
-    integers, floats = ("permutation", "partners"), ("lam", "shares")
-    drawn = {name: getattr(plan, name) for name in (*integers, *floats) if getattr(plan, name) is not None}
-    return {**case, **{name: _decimals(value) for name, value in drawn.items()}}
+    return later_case(["AudioMix", arguments], step, batch_size, {"replica": replica})
+
+
+def mosaic_plans():
+    """Plans of Mosaic: seeds, steps, sizes, `rate`, small batches and replicas."""
+    for seed, step, shape in itertools.product(SEEDS, STEPS, (SHAPES[1], (33, 8))):
+        yield later_case(mosaic(seed=seed), step, 5, {"spatial_shape": shape})
+    for rate, size, replica in itertools.product((0.0, 0.4), (1, 2, 7), (0, 1)):
+        yield later_case(mosaic(rate=rate, seed=7), 9, size, {"spatial_shape": (6, 6), "replica": replica})
+
+
+def group_plans():
+    """Plans within groups: of whole batches, of their parts, and with a last group that is not full."""
+    for step, within, (first_row, size) in itertools.product(STEPS, (2, 4), ((None, 16), (8, 4), (8, 7), (2**20, 6))):
+        rows = {} if first_row is None else {"first_row": first_row}
+        yield later_case(mixup(1.0, within=within), step, size, rows)
+        yield later_case(mixup(0.5, within=within, per="batch", rate=0.7), step, size, rows)
+        yield later_case(mosaic(within=within, seed=7), step, size, {**rows, "spatial_shape": (6, 9)})
+        yield later_case(["AudioMix", {"num_sources": (1, 3), "within": within, "seed": 7}], step, size, rows)
+
+
+def later_case(spec, step, batch_size, settings):
+    """The plan of a step as JSON values; `settings` are more arguments of `plan`."""
+    plan = layer_of(spec).plan(step, batch_size, **settings)
+    region = {} if plan.region is None else plan.region._asdict()
+    drawn = {name: getattr(plan, name) for name in ("permutation", "partners", "lam", "shares")} | region
+    drawn = {name: _decimals(np.asarray(value)) for name, value in drawn.items() if value is not None}
+    return {"layer": spec, "step": step, "batch_size": batch_size, "settings": settings, **drawn}
 
 
 def _decimals(array):
@@ -209,6 +234,10 @@ def _decimals(array):
 
 def mixup(alpha, **arguments):
     return ["MixUp", {"alpha": alpha, "seed": 5, **arguments}]
+
+
+def mosaic(**arguments):
+    return ["Mosaic", {"data_format": "channels_last", **arguments}]
 
 
 def cutmix(alpha=1.0, **arguments):
@@ -277,8 +306,9 @@ def write(path, cases):
 
 
 def main():
-    if not AUDIO.exists():
-        write(AUDIO, audio_plans())
+    for path, later in ((AUDIO, audio_plans), (MOSAIC, mosaic_plans), (GROUPS, group_plans)):
+        if not path.exists():
+            write(path, later())
     if PLANS.exists():
         version = json.loads(PLANS.read_text())["version"]
         if version.split(".")[0] == kmix.__version__.split(".")[0]:
