@@ -1,6 +1,7 @@
 """The mixing layers, and the classes on which to build your own."""
 
 from kmix.layers.base import MixLayer
+from kmix.layers.copy_paste import CopyPaste
 from kmix.layers.cutmix import CutMix
 from kmix.layers.embedding_mixup import EmbeddingMixup
 from kmix.layers.input_mixing import Blend, BlendEmbeddings, InputMixing, Paste, PasteImages
@@ -11,6 +12,7 @@ from kmix.layers.random_choice import RandomChoice
 __all__ = [
     "Blend",
     "BlendEmbeddings",
+    "CopyPaste",
     "CutMix",
     "EmbeddingMixup",
     "InputMixing",

@@ -2,12 +2,14 @@
 
 from kmix.targets.base import BatchInfo, Keep, Target
 from kmix.targets.bounding_boxes import BoundingBoxes
+from kmix.targets.instance_masks import InstanceMasks
 from kmix.targets.labels import LabelPairs, Labels, LabelUnion
 from kmix.targets.segmentation_masks import SegmentationMasks
 
 __all__ = [
     "BatchInfo",
     "BoundingBoxes",
+    "InstanceMasks",
     "Keep",
     "LabelPairs",
     "LabelUnion",

@@ -157,7 +157,7 @@ class StepMixer:
         batch = Batch.read((x, y, sample_weight), Reading(target, input_mixing=mixing, partners=planner._partners))
         leaf = ops.convert_to_tensor((batch.leaves() or tree.flatten(x))[0])
         batch = batch._replace(xp=_backend.namespace(leaf), uniform=False).check_values()
-        planner._check_pairing(batch)
+        planner._check_targets(batch)
         batch = batch.encode()
         plan_xp, step, replica = _backend.plan_namespace(batch.xp, leaf, step, _backend.replica(leaf))
         key = self._key(step, replica, batch.xp.size(leaf, 0))
