@@ -263,7 +263,7 @@ class InstanceMasks(Target):
         shows = xp.where(mixed, shows, real) if number == 0 else shows & mixed
         # NaN stands for an error, and must not look like an image without objects.
         shows = shows | (real & xp.along(plan.lam != plan.lam, labels))
-        changed = mixed if tiled else mixed & (visible < area)
+        changed = mixed & ((visible < area) | tiled)
         index = xp.reshape(rows, (-1, 1)) * xp.size(labels, 1) + xp.arange(xp.size(labels, 1))
         view = xp.where(changed, number, WHOLE)
         return _Group(source, xp.cast(index, "int32"), xp.cast(view, "int32"), shows, changed)

@@ -34,6 +34,7 @@ class StepMixer:
         for layer in placement.parts(self.planner) if trainer.within == "shard" else ():
             layer._pairing.check_shards()
         self.target = placement.agreed_target(trainer.num_classes, trainer.target, layers)
+        placement.check_takes_arrays(self.planner, self.target)
         self._several = self.planner._partners > 1
         self._labels = OutputLabels(trainer.model, self.target)
         refused = {
