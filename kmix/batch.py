@@ -45,8 +45,8 @@ class Reading(NamedTuple):
 
     def targets_by_key(self):
         """What each key of a dictionary batch is, besides the inputs and the sample weights."""
-        known = {LABELS: Labels(self.num_classes), "segmentation_masks": SegmentationMasks(), "bounding_boxes": None}
-        known["instances"] = InstanceMasks()
+        known: dict = {LABELS: Labels(self.num_classes), "segmentation_masks": SegmentationMasks()}
+        known |= {"bounding_boxes": None, "instances": InstanceMasks()}
         return known | (self.target if isinstance(self.target, dict) else {LABELS: self.target})
 
     def input_keys(self):

@@ -433,7 +433,7 @@ def test_what_is_not_known_is_checked_in_tf_data():
     limited = ds.map(copy_paste(target={"instances": target(max_instances=10)}))
     raises(lambda: list(limited), "max_instances")
     many, _ = dataset([3, 497])
-    raises(lambda: list(many.map(copy_paste(target={"instances": target()}))), "496 objects")
+    raises(lambda: list(many.map(copy_paste(target={"instances": target()}))), "496")
 
 
 # Refusals.
@@ -473,34 +473,24 @@ def test_wrong_objects_are_refused(name):
         raises(lambda layer=layer: layer(pixels(), instances), *words, errors=ValueError)
 
 
-@pytest.mark.fast("none", "two", "boxes", "too many")
-@pytest.mark.parametrize(
-    ("name", "batch", "targets", "words"),
-    [
-        ("none", {"images": pixels(), "labels": np.zeros(2, "float32")}, None, "0 instance masks"),
-        (
-            "two",
-            {"images": pixels(), "instances": objects(), "more": objects()},
-            {"more": InstanceMasks()},
-            "2 instance",
-        ),
-        (
-            "boxes",
-            {
-                "images": pixels(),
-                "instances": objects(),
-                "boxes": {"boxes": np.ones((2, 1, 4)), "labels": np.ones((2, 1))},
-            },
-            {"boxes": BoundingBoxes("xyxy")},
-            "InstanceMasks",
-        ),
-        ("too many", {"images": pixels(size=(1, 1)), "instances": objects(most=497, size=(1, 1))}, None, "496"),
-    ],
-    ids=lambda value: value if isinstance(value, str) and " " not in value[:3] else "",
-)
-def test_what_a_copy_paste_cannot_mix_is_refused(name, batch, targets, words):
-    refused(copy_paste(target=targets), batch, words)
-    choice = kmix.RandomChoice([copy_paste(target=targets), kmix.CutMix(target=targets, data_format="channels_last")])
+CANNOT = {
+    "none": ({"labels": np.zeros(2, "float32")}, None, "0 instance masks"),
+    "two": ({"instances": objects(), "more": objects()}, {"more": InstanceMasks()}, "2 instance masks"),
+    "boxes": (
+        {"instances": objects(), "boxes": {"boxes": np.ones((2, 1, 4)), "labels": np.ones((2, 1))}},
+        {"boxes": BoundingBoxes("xyxy")},
+        "InstanceMasks",
+    ),
+    "too many": ({"instances": objects(most=497)}, None, "496"),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_what_a_copy_paste_cannot_mix_is_refused(name):
+    targets, target, words = CANNOT[name]
+    batch = {"images": pixels(), **targets}
+    refused(copy_paste(target=target), batch, words)
+    choice = kmix.RandomChoice([copy_paste(target=target), kmix.CutMix(target=target, data_format="channels_last")])
     refused(choice, batch, words, every_way=False)
 
 

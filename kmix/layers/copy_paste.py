@@ -133,9 +133,14 @@ class CopyPaste(MixLayer):
                 "bounding boxes beside them",
                 'Write `InstanceMasks("xyxy")` for `{"boxes": boxes, "masks": masks, "labels": labels}`.',
             )
-        _, y = _instances(batch)
-        shape = _backend.static_shape(y["labels"])
-        _check_count(shape[1])
+        count = _backend.static_shape(_instances(batch)[1]["labels"])[1]
+        # Of a number that is not known, TensorFlow compares the shapes.
+        if count is not None and count > MOST_INSTANCES:
+            _checks.fail(
+                f"A CopyPaste tells at most {MOST_INSTANCES} objects of an image apart.",
+                f"labels for {count}",
+                "Leave out padding that no image needs.",
+            )
 
     def resolve(self, plan, batch):
         """Paste the objects that the masks hold, and weigh labels by the pixels that are kept."""
@@ -143,8 +148,6 @@ class CopyPaste(MixLayer):
         xp, plan = batch.xp, plan.as_arrays(batch.xp).without_own_partners()
         target, y = _instances(batch)
         count = xp.size(y["labels"], 1)
-        if not isinstance(count, int):
-            xp.require(count <= MOST_INSTANCES, _TOO_MANY)
         mixed = plan.lam < 1.0
         pasted = target._pasted(xp, y, plan.region.chosen[:, :count] & mixed[:, None], plan.permutation)
         mask = union(xp, y["masks"], xp.rows(plan.permutation), pasted)
@@ -158,15 +161,7 @@ class CopyPaste(MixLayer):
         return "`rate` says how many samples are mixed, and `instance_rate` how many objects are pasted."
 
 
-_TOO_MANY = f"A CopyPaste tells at most {MOST_INSTANCES} objects of an image apart."
-
-
 def _instances(batch):
     """The `InstanceMasks` of a batch, and their value."""
     pairs = zip(batch.entries, batch.targets, strict=True)
     return next((entry.target, value) for entry, value in pairs if isinstance(entry.target, InstanceMasks))
-
-
-def _check_count(count):
-    if count is not None and count > MOST_INSTANCES:
-        _checks.fail(_TOO_MANY, f"labels for {count}", "Leave out padding that no image needs.")
