@@ -8,7 +8,7 @@ import keras
 from kmix import _backend, _checks
 from kmix.layers.base import MixLayer
 from kmix.layers.input_mixing import PasteImages, check_data_format
-from kmix.mixing.objects import Objects, union
+from kmix.mixing.objects import Objects, areas, union
 from kmix.plan import sample_copy_paste
 from kmix.plan.samplers import MOST_INSTANCES
 from kmix.targets.bounding_boxes import BoundingBoxes
@@ -149,13 +149,14 @@ class CopyPaste(MixLayer):
         target, y = _instances(batch)
         count = xp.size(y["labels"], 1)
         mixed = plan.lam < 1.0
-        pasted = target._pasted(xp, y, plan.region.chosen[:, :count] & mixed[:, None], plan.permutation)
+        area = areas(xp, y["masks"], y["labels"] >= 0)
+        pasted = target._pasted(xp, y, area, plan.region.chosen[:, :count] & mixed[:, None], plan.permutation)
         mask = union(xp, y["masks"], xp.rows(plan.permutation), pasted)
-        covered, area = xp.sum(xp.sum(xp.cast(mask, "int32"), 2), 1), xp.size(mask, 1) * xp.size(mask, 2)
-        share = xp.cast(area - covered, "float32") / xp.cast(area, "float32")
+        covered, total = xp.sum(xp.sum(xp.cast(mask, "int32"), 2), 1), xp.size(mask, 1) * xp.size(mask, 2)
+        share = xp.cast(total - covered, "float32") / xp.cast(total, "float32")
         # Less than 1 even if one pixel of millions is covered.
         share = xp.where(covered > 0, xp.math.minimum(share, xp.cast(1.0 - 2.0**-24, "float32")), 1.0)
-        return plan._replace(lam=xp.where(plan.lam == plan.lam, share, plan.lam), region=Objects(mask, pasted))
+        return plan._replace(lam=xp.where(plan.lam == plan.lam, share, plan.lam), region=Objects(mask, pasted, area))
 
     def _without_alpha(self):
         return "`rate` says how many samples are mixed, and `instance_rate` how many objects are pasted."

@@ -16,10 +16,12 @@ class Objects(NamedTuple):
     Attributes:
         mask: bool `(B, H, W)`: where one of the pasted objects lies.
         pasted: bool `(B, N)`: which objects of the partner are pasted.
+        area: int32 `(B, N)`: the `areas` of the objects of the batch.
     """
 
     mask: Any
     pasted: Any
+    area: Any
 
     def paste(self, xp, x, permutation, axes):
         """`x` with the pixels of the pasted objects of the partners."""
@@ -36,11 +38,9 @@ def _paste(xp, x, permutation, mask, *, axes):
     def copy(samples):
         for i in range(samples.start, samples.stop):
             mixed[i] = x[i]
-            if mask[i].any():
-                # Repeated rather than broadcast along a short axis of channels, over which NumPy would loop.
-                channels_last = axes.start == 1
-                inside = np.repeat(mask[i], x.shape[3], axis=1).reshape(x.shape[1:]) if channels_last else mask[i]
-                np.copyto(mixed[i], x[permutation[i]], where=inside)
+            rows, columns = np.nonzero(mask[i])
+            where = (rows, columns) if axes.start == 1 else (slice(None), rows, columns)
+            mixed[i][where] = x[permutation[i]][where]
 
     _backend.over_rows(copy, len(x), x.size)
     return mixed
@@ -56,7 +56,7 @@ def union(xp, masks, sources, pasted):
     def unite(samples):
         for i in range(samples.start, samples.stop):
             for n in np.flatnonzero(pasted[i]):
-                united[i] |= masks[sources[i], n] != 0
+                united[i] |= _inside(masks[sources[i], n])
 
     _backend.over_rows(unite, len(masks), masks.size)
     return united
@@ -71,15 +71,30 @@ def areas(xp, masks, wanted):
 
 
 @_backend.kernel
-def visible_areas(xp, masks, rows, shown, wanted):
-    """The number of pixels of each object of the samples `rows` `(B,)` that lie where `shown` `(B, H, W)` holds."""
+def visible_areas(xp, masks, shown, wanted, *rows):
+    """As `areas`, where `shown` `(B, H, W)` holds: of the objects of the samples `rows` `(B,)`, if they are given."""
     if xp is not _backend.NUMPY:
-        return xp.where(wanted, _pixels(xp, xp.cast(xp.take(masks, rows), "bool") & shown[:, None]), 0)
-    return _counted(masks, wanted, lambda i, n: (masks[rows[i], n] != 0) & shown[i])
+        taken = xp.take(masks, *rows) if rows else masks
+        return xp.where(wanted, _pixels(xp, xp.cast(taken, "bool") & shown[:, None]), 0)
+    (rows,) = rows or (np.arange(len(masks)),)
+    return _counted(masks, wanted, lambda i, n: _inside(masks[rows[i], n]) & shown[i])
 
 
 def _pixels(xp, inside):
-    return xp.sum(xp.sum(xp.cast(inside, "int32"), 3), 2)
+    """The number of true values of each `(H, W)`."""
+    counts = xp.cast(inside, "uint8")
+    # Halves are added as bytes, at most 128 in all, since to add words takes XLA twenty times as long.
+    for _ in range(7):
+        half, odd = divmod(_backend.static_shape(counts)[2] or 1, 2)
+        if odd or not half:
+            break
+        counts = counts[:, :, :half] + counts[:, :, half:]
+    return xp.sum(xp.sum(xp.cast(counts, "int32"), 2), 2)
+
+
+def _inside(mask):
+    """A NumPy mask as booleans."""
+    return mask if mask.dtype == bool else mask != 0
 
 
 def _counted(masks, wanted, pixels):

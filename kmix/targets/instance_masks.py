@@ -219,10 +219,10 @@ class InstanceMasks(Target):
         empty = xp.cast(0 * xp.arange(size * more * height * width), _backend.dtype(leaf))
         return xp.concat([leaf, xp.reshape(empty, (size, more, height, width))], axis=1)
 
-    def _pasted(self, xp, y, chosen, permutation):
+    def _pasted(self, xp, y, area, chosen, permutation):
         """Which objects of the partner are pasted, bool `(B, N)`, among the `chosen` `(B, N)`."""
         real = y["labels"] >= 0
-        can = areas(xp, y["masks"], real) > 0
+        can = area > 0
         if self.crowd is not None:
             can = can & (y[self.crowd] == 0)
         pasted, count = chosen & xp.take(can, permutation), xp.size(y["labels"], 1)
@@ -235,8 +235,8 @@ class InstanceMasks(Target):
         return pasted & (before < places[:, None])
 
     def mix(self, xp, y, weight, plan, info):
-        masks, area = y["masks"], areas(xp, y["masks"], y["labels"] >= 0)
-        shown = _shown(xp, masks, plan)
+        masks, shown = y["masks"], _shown(xp, y["masks"], plan)
+        area = plan.region.area if isinstance(plan.region, Objects) else areas(xp, masks, y["labels"] >= 0)
         if isinstance(plan.region, Tiles):
             # Each pixel from the image that shows there.
             masks = mix_inputs(masks, plan, data_format="channels_first")
@@ -250,13 +250,13 @@ class InstanceMasks(Target):
         """The objects that a part of the plan adds: number 0 is the sample itself."""
         source, own = xp.cast(part.source, "int32"), xp.cast(xp.arange(xp.size(labels, 0)), "int32")
         tiled, pasted = isinstance(plan.region, Tiles), isinstance(plan.region, Objects) and number > 0
-        rows = own if tiled else source
+        rows = own if tiled or number == 0 else source
         area, real = xp.take(area, source), xp.take(labels >= 0, source)
         mixed = xp.along(plan.lam != 1.0, labels)
         if shown is None or pasted:
             visible = xp.where(plan.region.pasted if pasted else xp.along(part.share > 0, labels), area, 0)
         else:
-            visible = visible_areas(xp, masks, rows, shown == number, real & mixed)
+            visible = visible_areas(xp, masks, shown == number, real & mixed, *([] if rows is own else [rows]))
         least = (self.min_visibility - 1e-6) * xp.cast(area, "float32")
         shows = real & (visible > 0) & (xp.cast(visible, "float32") >= least)
         # A sample that is not mixed keeps its empty masks.
