@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from golden.write import ARRAYS, BATCHES, PLANS, layer_of, trainer_of
+from golden.write import ARRAYS, BATCHES, COPY_PASTE, PLANS, layer_of, trainer_of
 from helpers import CODE_PATHS, at_step
 
 INTEGERS = ("permutation", "box", "choice", "place")
@@ -51,6 +51,14 @@ def test_what_the_plans_cover():
     assert {case["choice"] for case in groups["RandomChoice"]} == {0, 1}
     assert {case["place"] for case in groups["MixTrainer"] if "place" in case} == {0, 1, 2}
     assert {len(case["spatial_shape"]) for case in groups["CutMix"]} == {1, 2, 3}
+
+
+def test_plans_of_copy_paste():
+    for case in cases(COPY_PASTE):
+        plan = layer_of(case["layer"]).plan(case["step"], case["batch_size"], case["replica"])
+        np.testing.assert_array_equal(plan.lam, case["lam"])
+        np.testing.assert_array_equal(plan.permutation, case["permutation"])
+        assert [row.tobytes().hex() for row in np.packbits(plan.region.chosen, axis=1)] == case["chosen"]
 
 
 @pytest.mark.fast("*numpy", "*native", "*uint8, 1-tfdata", "volumes*", "pairs*", "boxes*")

@@ -12,7 +12,7 @@ import pytest
 import kmix
 
 PACKAGE = pathlib.Path(kmix.__file__).parent
-MIXERS = (kmix.MixUp, kmix.CutMix, kmix.EmbeddingMixup, kmix.Mosaic, kmix.RandomChoice)
+MIXERS = (kmix.MixUp, kmix.CutMix, kmix.EmbeddingMixup, kmix.Mosaic, kmix.CopyPaste, kmix.RandomChoice)
 
 
 def calls_of(function):

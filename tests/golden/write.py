@@ -29,6 +29,8 @@ import kmix
 
 HERE = pathlib.Path(__file__).parent
 PLANS, BATCHES, ARRAYS = HERE / "plans.json", HERE / "batches.json", HERE / "batches.npz"
+# Of a mixer that came after 0.1.0. It compares uniforms with numbers, so that its plans are exact.
+COPY_PASTE = HERE / "copy_paste.json"
 
 SEEDS, STEPS, ALPHAS = (0, 1, 2**32 - 1), (0, 77, 2**31 + 3), (0.01, 0.2, 0.5, 1.0, 8.0)
 SHAPES = ((16,), (12, 20), (4, 6, 9))
@@ -178,6 +180,22 @@ def plans():
         yield case_of(choice(seed=5), step, 3, SHAPES[1], replica, {"seed": 99})
 
 
+def copy_paste_plans():
+    """Plans of CopyPaste: seeds, steps, rates, small batches and replicas."""
+    for seed, step, rate in itertools.product(SEEDS, STEPS, (0.0, 0.4, 1.0)):
+        yield copy_paste_case({"rate": rate, "seed": seed}, step, 4)
+    for size, share, replica in itertools.product((1, 7), (0.1, 1.0), (0, 1)):
+        yield copy_paste_case({"instance_rate": share, "seed": 12345}, 9, size, replica)
+
+
+def copy_paste_case(arguments, step, batch_size, replica=0):
+    """The plan of a step as JSON values: a bit for each object."""
+    plan = kmix.CopyPaste(**arguments).plan(step, batch_size, replica)
+    case = {"layer": ["CopyPaste", arguments], "step": step, "batch_size": batch_size, "replica": replica}
+    chosen = [row.tobytes().hex() for row in np.packbits(plan.region.chosen, axis=1)]
+    return {**case, "lam": plan.lam.tolist(), "permutation": plan.permutation.tolist(), "chosen": chosen}
+
+
 def mixup(alpha, **arguments):
     return ["MixUp", {"alpha": alpha, "seed": 5, **arguments}]
 
@@ -248,6 +266,8 @@ def write(path, cases):
 
 
 def main():
+    if not COPY_PASTE.exists():
+        write(COPY_PASTE, copy_paste_plans())
     if PLANS.exists():
         version = json.loads(PLANS.read_text())["version"]
         if version.split(".")[0] == kmix.__version__.split(".")[0]:
