@@ -98,10 +98,10 @@ class Instances(NamedTuple):
         chosen: bool `(B, 496)`: whether to paste an object of the partner, if it can be pasted.
 
     Example:
-        >>> plan = kmix.CopyPaste(instance_rate=0.5, seed=1).plan(step=0, batch_size=2, spatial_shape=(8, 8))
+        >>> plan = kmix.CopyPaste(instance_rate=0.4, seed=2).plan(step=0, batch_size=2)
         >>> plan.region.chosen[:, :4]
-        array([[ True, False,  True, False],
-               [False,  True,  True, False]])
+        array([[False, False, False,  True],
+               [False, False,  True, False]])
     """
 
     chosen: Any

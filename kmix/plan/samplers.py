@@ -230,8 +230,8 @@ def sample_copy_paste(
 
     Example:
         >>> from kmix.plan import sample_copy_paste
-        >>> sample_copy_paste(seed=1, step=0, batch_size=4, rate=0.5).lam
-        array([0., 0., 1., 0.], dtype=float32)
+        >>> sample_copy_paste(seed=5, step=0, batch_size=4, rate=0.5).lam
+        array([1., 0., 0., 1.], dtype=float32)
     """
     _MIXED, _WORDS = 0, 1
     rate, instance_rate = _check_real(rate, "rate", 1.0), _checks.real(instance_rate, "instance_rate", 0.0, 1.0)
