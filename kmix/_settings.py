@@ -30,7 +30,7 @@ class Settings:
     @classmethod
     def from_config(cls, config):
         """The object with these settings."""
-        return cls(**config)
+        return cls(**deserialize(config))
 
     def replace(self, **settings):
         """A copy with other settings."""

@@ -11,9 +11,10 @@ from outside import RowMix
 import kmix
 from kmix import prng
 from kmix._backend import NUMPY
-from kmix.targets import BoundingBoxes, InstanceMasks, Labels, SegmentationMasks
+from kmix.targets import BoundingBoxes, InstanceMasks, Keypoints, Labels, SegmentationMasks
 
-N, PADDING = 6, {"labels": -1, "boxes": -1, "iscrowd": 0, "track": -1}
+N, HIDDEN = 6, 1
+PADDING = {"labels": -1, "boxes": -1, "iscrowd": 0, "track": -1, "keypoints": [-1, -1, 0]}
 
 
 def copy_paste(**settings):
@@ -55,7 +56,7 @@ def packed(objects, like, width):
     """The objects `(values by name, mask)` of an image as arrays, padded."""
     found = {}
     for name, leaf in like.items():
-        padding = np.zeros(leaf.shape[2:]) if name == "masks" else np.full(leaf.shape[2:], PADDING[name])
+        padding = np.zeros(leaf.shape[2:]) if name == "masks" else np.zeros(leaf.shape[2:]) + PADDING[name]
         rows = [values[name] for values in objects][:width]
         rows += [padding] * (width - len(rows))
         found[name] = np.reshape(rows, (width, *leaf.shape[2:])).astype(leaf.dtype)
@@ -78,6 +79,19 @@ def objects_of(instances, i):
     return [{name: leaf[i, n] for name, leaf in instances.items()} for n in real]
 
 
+def marked(values, region, visibility):
+    """An object whose points have this visibility where they lie in a region, and 0 outside of the image."""
+    if "keypoints" not in values:
+        return values
+    points, (height, width) = values["keypoints"].copy(), region.shape
+    for point in points:
+        x, y = np.floor(point[:2]).astype(int)
+        inside = 0 <= x < width and 0 <= y < height
+        if point[2] > 0 and (not inside or region[y, x]):
+            point[2] = visibility if inside else 0
+    return {**values, "keypoints": points}
+
+
 def painted(images, instances, plan, max_instances=None, min_visibility=0.1):
     """What a CopyPaste makes of a batch, image by image: images, objects, the share of the sample."""
     mixed, found, lam = images.copy(), [], np.ones(len(images), "float32")
@@ -95,7 +109,9 @@ def painted(images, instances, plan, max_instances=None, min_visibility=0.1):
         lam[i] = 1 - regions[i].mean()
         if pasted:
             own = [cut(values, np.where(regions[i], 0, values["masks"]), min_visibility) for values in own]
-        found.append(packed([values for values in own if values is not None] + pasted, instances, width))
+            own = [marked(values, regions[i], HIDDEN) for values in own if values is not None]
+            pasted = [marked(values, ~regions[i], 0) for values in pasted]
+        found.append(packed(own + pasted, instances, width))
     return mixed, {name: np.stack([each[name] for each in found]) for name in instances}, lam, regions
 
 
@@ -158,6 +174,37 @@ def test_a_thousand_scenes_are_what_is_painted():
 @pytest.mark.parametrize(("path", "count"), [("native", 4), ("tfdata", 4)])
 def test_scenes_on_other_code_paths(path, count):
     check_scenes(range(count), path, sizes=(9, 7))
+
+
+@pytest.mark.fast("numpy*")
+@pytest.mark.parametrize(("path", "count"), [("numpy", 40), ("native", 2), ("tfdata", 2)])
+def test_points_of_objects_follow_their_pixels(path, count):
+    seen = {0: 0, 1: 0, 2: 0}
+    for step in range(count):
+        generator = np.random.default_rng(step)
+        images, instances = scene(generator, size=(9, 7), dtype="bool")
+        points = generator.uniform(-1, [8, 10, 0], (N, 5, 4, 3))
+        points[..., 2] = generator.integers(0, 3, points.shape[:3])
+        instances["keypoints"] = points.astype("float32")
+        own = target(keypoints=Keypoints(hidden=HIDDEN), max_instances=8)
+        layer = copy_paste(target=own, rate=0.8)
+        _, ours = at_step(path, layer, step, (images, instances))
+        expected = painted(images, instances, layer.plan(step, N, spatial_shape=(9, 7)), 8)[1]
+        assert_same(ours, expected)
+        for v in seen:
+            seen[v] += np.count_nonzero(expected["keypoints"][..., 2] == v)
+    assert min(seen.values()) > 50 or path != "numpy", seen
+
+
+def test_points_are_named_and_checked():
+    instances = objects(keypoints=np.ones((2, 1, 4, 3), "float32"))
+    raises(lambda: copy_paste(target=InstanceMasks())(pixels(), instances), r"keypoints=kmix.targets.Keypoints\(\)")
+    own = copy_paste(target=InstanceMasks(keypoints=Keypoints()))
+    raises(lambda: own(pixels(), objects()), r"no \['keypoints'\]")
+    raises(lambda: own(pixels(), {**instances, "keypoints": np.ones((2, 1, 4, 2))}), "visibility")
+    raises(lambda: own(pixels(), {**instances, "keypoints": np.full((2, 1, 4, 3), 7.0)}), "visibility is 0, 1 or 2")
+    with pytest.raises(TypeError, match="Keypoints"):
+        InstanceMasks(keypoints="xy")
 
 
 @on("jax", why="jax.jit")

@@ -114,7 +114,11 @@ FAMILIES = {
     "Bounding boxes do not fit": [
         ("batch.py", "bounding boxes"),
         ("targets/argument.py", "bounding boxes"),
-        ("targets/bounding_boxes.py", "."),
+        ("targets/bounding_boxes.py", "box|Box"),
+    ],
+    "Keypoints do not fit": [
+        ("targets/bounding_boxes.py", "Keypoints"),
+        ("targets/keypoints.py", "."),
     ],
     "Objects do not fit": [
         ("layers/copy_paste.py", "."),

@@ -107,6 +107,7 @@ def test_masks_boxes_weights_and_what_is_kept(name):
         "labels": Y,
         "segmentation_masks": (X[..., :1] > 0.5).astype("uint8"),
         "bounding_boxes": boxes(n=N),
+        "points": np.full((N, 2, 3, 3), 2, "float32"),
         "id": np.arange(N),
         "sample_weight": np.arange(1, N + 1, dtype="float32"),
     }
@@ -114,6 +115,7 @@ def test_masks_boxes_weights_and_what_is_kept(name):
         "labels": kmix.targets.Labels(CLASSES),
         "segmentation_masks": kmix.targets.SegmentationMasks(),
         "bounding_boxes": kmix.targets.BoundingBoxes("xyxy"),
+        "points": kmix.targets.Keypoints(),
         "id": "keep",
     }
     for clean in (False, True):

@@ -288,8 +288,13 @@ def test_symbols_without_documentation_are_noticed():
 
 LABELS = kmix.targets.Labels(4, class_weight={1: 2.0})
 NAMED = {"label": LABELS, "id": "keep", "masks": kmix.targets.SegmentationMasks(3, ignore_class=255)}
-BOXES = kmix.targets.BoundingBoxes("xyxy", max_boxes=9, min_visibility=0.2, weights=True, keep=("track",))
-OBJECTS = kmix.targets.InstanceMasks("xywh", max_instances=9, min_visibility=0.2, crowd="crowd", keep=("track",))
+POINTS = kmix.targets.Keypoints("rel_yx", hidden=1)
+BOXES = kmix.targets.BoundingBoxes(
+    "xyxy", max_boxes=9, min_visibility=0.2, weights=True, keep=("track",), keypoints=POINTS
+)
+OBJECTS = kmix.targets.InstanceMasks(
+    "xywh", max_instances=9, min_visibility=0.2, crowd="crowd", keep=("track",), keypoints=POINTS
+)
 PAIRS = kmix.targets.LabelPairs(9)
 
 INSTANCES = [
@@ -308,6 +313,7 @@ INSTANCES = [
     NAMED["masks"],
     BOXES,
     OBJECTS,
+    POINTS,
     kmix.targets.Labels(nan_is_missing=True),
     kmix.targets.Labels(any_shape=True),
     kmix.pairing.RandomPairs(within="shard", allow_self=False),

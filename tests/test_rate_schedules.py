@@ -33,7 +33,7 @@ from test_mosaic import shares
 import kmix
 from kmix import _backend, prng
 from kmix.schedules import Constant, Linear, Piecewise
-from kmix.targets import BoundingBoxes
+from kmix.targets import BoundingBoxes, Keypoints
 
 N, END = 6, 3
 X, Y = data(N), ids(N)
@@ -235,7 +235,7 @@ def test_a_single_sample_and_its_own_partner_show_an_error():
 
 
 @pytest.mark.slow
-def test_boxes_and_tags_show_an_error():
+def test_boxes_points_and_tags_show_an_error():
     images, objects = data(N), boxes()
     for make in (mosaic, mixup):
         layer = make(rate=bad(1.2), target={"bounding_boxes": BoundingBoxes("xyxy")})
@@ -245,6 +245,9 @@ def test_boxes_and_tags_show_an_error():
         shown = mixed["classes"] >= 0
         assert shown.sum() >= real
         assert np.isnan(mixed["boxes"][shown]).all()
+        points = np.full((N, 2, 3, 3), 2, "float32")
+        _, points = at_step("tfdata", make(rate=bad(1.2), target=Keypoints()), END, (images, points))
+        assert np.isnan(points).all()
         _, tags = at_step("tfdata", make(rate=bad(1.2), target="union"), END, (images, one_hot(Y)))
         assert np.isnan(tags).all()
 

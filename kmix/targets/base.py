@@ -9,6 +9,9 @@ from kmix._settings import Settings
 
 tree = keras.tree
 
+# A number of objects that is not known is padded to a multiple of this.
+ROWS = 16
+
 
 class BatchInfo(NamedTuple):
     """What is known of the batch that a target belongs to.

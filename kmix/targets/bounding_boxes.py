@@ -8,11 +8,10 @@ import keras
 from kmix import _backend, _checks
 from kmix.plan import Tiles
 from kmix.targets import box_geometry as geometry
-from kmix.targets.base import Target
+from kmix.targets import point_geometry
+from kmix.targets.base import ROWS, Target
 from kmix.targets.box_formats import FORMATS, from_corners, to_corners
-
-# A number of boxes that is not known is padded to a multiple of this.
-_STEP = 16
+from kmix.targets.keypoints import Keypoints
 
 
 class _Group(NamedTuple):
@@ -23,6 +22,7 @@ class _Group(NamedTuple):
     shows: Any
     weight: Any
     kept: tuple = ()
+    keypoints: Any = ()
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -44,6 +44,8 @@ class BoundingBoxes(Target):
             a box that is pasted or kept, and 0 for padding.
         keep: Names of other entries `(B, N, ...)` that move with their box, such as track ids. Padded with -1; booleans
             with False, unsigned integers with 0.
+        keypoints: `Keypoints()` if there is an entry `"keypoints"` `(B, N, K, 3)`, the points on the object in each
+            box. They move with the pixels, and drop with their box; those of padding are -1, with a visibility of 0.
 
     Raises:
         ValueError: if `format` is unknown, or `keep` names what is mixed; in a batch, if the shapes of boxes and labels
@@ -71,6 +73,7 @@ class BoundingBoxes(Target):
         min_visibility: float = 0.1,
         weights: bool = False,
         keep: Sequence[str] = (),
+        keypoints: Keypoints | None = None,
     ) -> None:
         self.format = _checks.one_of(format, "format", FORMATS)
         self.max_boxes = None if max_boxes is None else _checks.integer(max_boxes, "max_boxes", 1)
@@ -83,6 +86,14 @@ class BoundingBoxes(Target):
                 f"keep={self.keep}",
                 'For example `keep=("track_id",)`.',
             )
+        if "keypoints" in self.keep or not isinstance(keypoints, Keypoints | None):
+            _checks.fail(
+                "Keypoints move with the pixels, as their format says.",
+                'keep=("keypoints",)' if "keypoints" in self.keep else f"keypoints={keypoints!r}",
+                "Write `keypoints=kmix.targets.Keypoints()`.",
+                ValueError if "keypoints" in self.keep else TypeError,
+            )
+        self.keypoints = keypoints
 
     def takes(self, y):
         return not isinstance(y, (list, tuple)) and not (isinstance(y, dict) and "boxes" not in y and _holds_boxes(y))
@@ -96,20 +107,14 @@ class BoundingBoxes(Target):
         if len(keys) != 1 or "boxes" not in y:
             found = f"keys {sorted(map(str, y))}" if isinstance(y, dict) else f"a {type(y).__name__}"
             _checks.fail("Bounding boxes are a dictionary of boxes and their labels.", found, hint)
-        others = [name for name in y if name not in ("boxes", *keys, *self.keep)]
-        lacking = [name for name in self.keep if name not in y]
-        if others or lacking:
-            _checks.fail(
-                "A dictionary of bounding boxes holds boxes, labels, and the entries named in `keep`.",
-                f"other keys {others}" if others else f"no {lacking}",
-                f"If they are entries (B, N, ...) that move with their box, write `keep={others!r}`." if others else "",
-            )
+        entries = self._entries()
+        self._check_keys(("boxes", keys[0], *entries), y)
         shapes = {name: _backend.static_shape(value) for name, value in y.items()}
         boxes, labels = shapes["boxes"], shapes[keys[0]]
         received = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
         if boxes is None or labels is None or len(boxes) != 3 or boxes[-1] not in (4, None) or len(labels) != 2:
             _checks.fail("Boxes have the shape (B, N, 4), and their labels (B, N).", received, hint)
-        for shape in (labels, *(shapes[name] for name in self.keep)):
+        for shape in (labels, *(shapes[name] for name in entries)):
             if shape is None or len(shape) < 2 or (None not in (boxes[1], shape[1]) and boxes[1] != shape[1]):
                 _checks.fail("Each box needs one label, and one row of each entry.", received, hint)
         for name in self.keep:
@@ -127,12 +132,47 @@ class BoundingBoxes(Target):
             _checks.fail(
                 "Bounding boxes lie in images (B, H, W, C).", f"inputs with {len(info.spatial_shape)} spatial axes"
             )
+        if self.keypoints is not None:
+            self.keypoints.check(y["keypoints"], info)
+
+    def _entries(self):
+        """The names of what moves with a box, besides its label."""
+        return self.keep if self.keypoints is None else (*self.keep, "keypoints")
+
+    def _check_keys(self, known, y):
+        others, lacking = [name for name in y if name not in known], [name for name in known if name not in y]
+        if not others and not lacking:
+            return
+        hint = f"If they are entries (B, N, ...) that move with their box, write `keep={others!r}`." if others else ""
+        if others == ["keypoints"]:
+            hint = "If these are points on the object in each box, write `keypoints=kmix.targets.Keypoints()`."
+        _checks.fail(
+            "A dictionary of bounding boxes holds boxes, labels, and the entries named in `keep`.",
+            f"other keys {others}" if others else f"no {lacking}",
+            hint,
+        )
+
+    def check_values(self, xp, y, info):
+        if self.keypoints is not None:
+            # Padding may hold anything.
+            points = point_geometry.only(xp, y["keypoints"], y[_label_key(y)] >= 0)
+            self.keypoints.check_values(xp, points, info)
+
+    def encode(self, xp, y, weight, info):
+        if self.keypoints is None:
+            return y, weight
+        points, _ = self.keypoints.encode(xp, y["keypoints"], None, info)
+        return {**y, "keypoints": points}, weight
 
     def _pad(self, xp, y):
         if _backend.static_shape(y["boxes"])[1] is not None:
             return y
-        more = -xp.size(y["boxes"], 1) % _STEP
-        return {name: _lengthened(xp, value, more, self._padding(value)) for name, value in y.items()}
+        more = -xp.size(y["boxes"], 1) % ROWS
+        padded = {name: y[name] for name in y if name != "keypoints"}
+        padded = {name: _lengthened(xp, value, more, self._padding(value)) for name, value in padded.items()}
+        if self.keypoints is not None:
+            padded["keypoints"] = point_geometry.lengthened(xp, y["keypoints"], more)
+        return padded
 
     def _crop(self, xp, mixed, y, info):
         if self.max_boxes or _backend.static_shape(y["boxes"])[1] is not None:
@@ -155,6 +195,9 @@ class BoundingBoxes(Target):
                 f"a {type(plan.region).__name__}",
                 "Write a callable target.",
             )
+        if self.keypoints is not None:
+            followed = self.keypoints._follow(xp, y["keypoints"], plan, info)
+            groups = [group._replace(keypoints=points) for group, points in zip(groups, followed, strict=True)]
         joined = keras.tree.map_structure(lambda *leaves: xp.concat(list(leaves), axis=1), *groups)
         if "float" in _backend.dtype(joined.boxes):
             # NaN stands for an error, and must not look like an image without boxes.
@@ -249,6 +292,9 @@ class BoundingBoxes(Target):
 
         found = {"boxes": packed(group.boxes, -1), label: packed(group.labels, -1)}
         found |= {name: packed(leaf, self._padding(leaf)) for name, leaf in zip(self.keep, group.kept, strict=True)}
+        if self.keypoints is not None:
+            points = point_geometry.only(xp, point_geometry.taken(xp, group.keypoints, order), shows)
+            found["keypoints"] = point_geometry.lengthened(xp, points, lacking)
         return {**found, "weights": packed(group.weight, 0)} if self.weights else found
 
     def _padding(self, leaf):

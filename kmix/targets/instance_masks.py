@@ -9,9 +9,11 @@ from kmix import _backend, _checks
 from kmix.mixing import mix_inputs
 from kmix.mixing.objects import NOTHING, WHOLE, Objects, areas, corners, gather, visible_areas
 from kmix.plan import Tiles
-from kmix.targets.base import Target
-from kmix.targets.bounding_boxes import _STEP, _lengthened
+from kmix.targets import point_geometry
+from kmix.targets.base import ROWS, Target
+from kmix.targets.bounding_boxes import _lengthened
 from kmix.targets.box_formats import FORMATS, from_corners
+from kmix.targets.keypoints import Keypoints
 from kmix.targets.segmentation_masks import _spatial_sizes
 
 
@@ -54,6 +56,8 @@ class InstanceMasks(Target):
             never pasted.
         keep: Names of other entries `(B, N, ...)` that move with their object, such as track ids. Padded with -1;
             booleans with False, unsigned integers with 0.
+        keypoints: `Keypoints()` if there is an entry `"keypoints"` `(B, N, K, 3)`, the points on each object. They move
+            with the pixels, and drop with their object; those of padding are -1, with a visibility of 0.
 
     Raises:
         ValueError: if `format` is unknown, or `keep` names what is mixed; in a batch, if the shapes of masks, labels
@@ -86,6 +90,7 @@ class InstanceMasks(Target):
         min_visibility: float = 0.1,
         crowd: str | None = None,
         keep: Sequence[str] = (),
+        keypoints: Keypoints | None = None,
     ) -> None:
         self.format = None if format is None else _checks.one_of(format, "format", FORMATS)
         self.max_instances = None if max_instances is None else _checks.integer(max_instances, "max_instances", 1)
@@ -93,8 +98,16 @@ class InstanceMasks(Target):
         if crowd is not None and not isinstance(crowd, str):
             _checks.fail("`crowd` must be the name of an entry.", f"crowd={crowd!r}", error=TypeError)
         self.crowd, self.keep = crowd, _checks.names(keep, "keep")
+        if not isinstance(keypoints, Keypoints | None):
+            _checks.fail(
+                "Keypoints move with the pixels, as their format says.",
+                f"keypoints={keypoints!r}",
+                "Write `keypoints=kmix.targets.Keypoints()`.",
+                TypeError,
+            )
+        self.keypoints = keypoints
         names = self._entries()
-        if len(set(names)) < len(names) or not {"masks", "labels", "boxes"}.isdisjoint(names):
+        if len(set(names)) < len(names) or not {"masks", "labels", "boxes", "keypoints"}.isdisjoint(names):
             _checks.fail(
                 "`crowd` and `keep` name entries besides the masks, their labels and boxes, each once.",
                 f"crowd={crowd!r}, keep={self.keep}",
@@ -110,6 +123,7 @@ class InstanceMasks(Target):
 
     def check(self, y, info):
         wanted = ("masks", "labels", *(["boxes"] if self.format else []), *self._entries())
+        wanted += () if self.keypoints is None else ("keypoints",)
         self._check_names(y, wanted)
         shapes = {name: _backend.static_shape(y[name]) for name in wanted}
         received = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
@@ -128,6 +142,8 @@ class InstanceMasks(Target):
         if self.max_instances is not None and max(count, default=0) > self.max_instances:
             _checks.fail(_TOO_FEW, f"max_instances={self.max_instances} and {received}")
         self._check_dtypes(y)
+        if self.keypoints is not None:
+            self.keypoints.check(y["keypoints"], info)
         if info.pastes and info.spatial_shape is not None and len(info.spatial_shape) != 2:
             _checks.fail(
                 "Instance masks lie in images (B, H, W, C).", f"inputs with {len(info.spatial_shape)} spatial axes"
@@ -157,14 +173,17 @@ class InstanceMasks(Target):
                 '`target={"instances": kmix.targets.InstanceMasks("xyxy")}`.',
             )
         others, lacking = [name for name in y if name not in wanted], [name for name in wanted if name not in y]
+        hint = (
+            f"If they are entries (B, N, ...) that move with their object, write `keep={others!r}`." if others else ""
+        )
+        if others == ["keypoints"]:
+            hint = "If these are points on each object, write `keypoints=kmix.targets.Keypoints()`."
         if others or lacking:
             _checks.fail(
                 "A dictionary of instance masks holds masks, labels, boxes if they have a `format`, and the entries "
                 "named in `crowd` and `keep`.",
                 f"other keys {others}" if others else f"no {lacking}",
-                f"If they are entries (B, N, ...) that move with their object, write `keep={others!r}`."
-                if others
-                else "",
+                hint,
             )
 
     def _check_dtypes(self, y):
@@ -199,10 +218,21 @@ class InstanceMasks(Target):
                 if not (isinstance(size, int) and isinstance(xp.size(y["masks"], axis), int)):
                     xp.require(xp.size(y["masks"], axis) == size, "Instance masks must have the sizes of the images.")
 
+        if self.keypoints is not None:
+            # Padding may hold anything.
+            points = point_geometry.only(xp, y["keypoints"], y["labels"] >= 0)
+            self.keypoints.check_values(xp, points, info)
+
+    def encode(self, xp, y, weight, info):
+        if self.keypoints is None:
+            return y, weight
+        points, _ = self.keypoints.encode(xp, y["keypoints"], None, info)
+        return {**y, "keypoints": points}, weight
+
     def _pad(self, xp, y):
         if _backend.static_shape(y["labels"])[1] is not None:
             return y
-        more = -xp.size(y["labels"], 1) % _STEP
+        more = -xp.size(y["labels"], 1) % ROWS
         return {name: self._longer(xp, name, value, more) for name, value in y.items()}
 
     def _crop(self, xp, mixed, y, info):
@@ -213,6 +243,8 @@ class InstanceMasks(Target):
 
     def _longer(self, xp, name, leaf, more):
         """An entry with so many more rows of padding."""
+        if name == "keypoints" and self.keypoints is not None:
+            return point_geometry.lengthened(xp, leaf, more)
         if name != "masks":
             return _lengthened(xp, leaf, more, _padding(leaf))
         size, _, height, width = (xp.size(leaf, axis) for axis in range(4))
@@ -294,6 +326,9 @@ class InstanceMasks(Target):
             found[name] = packed(leaf, _padding(leaf))
         if self.format:
             found["boxes"] = self._boxes(xp, found["boxes"], found["masks"], changed & shows, plan)
+        if self.keypoints is not None:
+            points = xp.concat(self.keypoints._follow(xp, y["keypoints"], plan, info), axis=1)
+            found["keypoints"] = point_geometry.only(xp, point_geometry.taken(xp, points, order), shows)
         lacking = wanted - total if isinstance(total, int) else xp.math.maximum(wanted - total, 0)
         if not isinstance(lacking, int) or lacking > 0:
             found = {name: self._longer(xp, name, leaf, lacking) for name, leaf in found.items()}

@@ -85,8 +85,9 @@ class Labels(Target):
             _checks.fail(
                 f"Labels have the shape (B,), (B, 1) or (B, C).{pasted}",
                 received(),
-                "Say what this is with `target=`: `SegmentationMasks(...)`, `BoundingBoxes(...)`, `Keep()`, a callable "
-                "`(y, plan) -> y`, or `Labels(any_shape=True)` for probabilities of each position, which are blended.",
+                "Say what this is with `target=`: `SegmentationMasks(...)`, `BoundingBoxes(...)`, `Keypoints(...)`, "
+                "`Keep()`, a callable `(y, plan) -> y`, or `Labels(any_shape=True)` for probabilities of each "
+                "position, which are blended.",
             )
         self.check_positions(y, info)
 
