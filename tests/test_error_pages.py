@@ -116,14 +116,14 @@ FAMILIES = {
         ("targets/argument.py", "bounding boxes"),
         ("targets/bounding_boxes.py", "box|Box"),
     ],
-    "Keypoints do not fit": [
-        ("targets/bounding_boxes.py", "Keypoints"),
-        ("targets/keypoints.py", "."),
-    ],
     "Objects do not fit": [
         ("layers/copy_paste.py", "."),
         ("targets/instance_masks.py", "."),
         ("training/placement.py", "objects of images"),
+    ],
+    "Keypoints do not fit": [
+        ("targets/bounding_boxes.py", "Keypoints"),
+        ("targets/keypoints.py", "."),
     ],
     "Inputs cannot be blended": [
         ("layers/input_mixing.py", "blends float|must hold float"),
