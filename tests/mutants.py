@@ -409,14 +409,14 @@ MUTANTS = {
         "line(1, 3, 1 - column)",
     ),
     "objects pasted from another image": Mutant(
-        "test_copy_paste::test_scenes",
+        "test_copy_paste::test_scenes_on_every_code_path",
         "layers.copy_paste:CopyPaste.resolve",
         "union(xp, y['masks'], xp.rows(plan.permutation), pasted)",
         "union(xp, y['masks'], xp.argsort(xp.rows(plan.permutation)), pasted)",
         PATHS,
     ),
     "objects that keep what is covered": Mutant(
-        "test_copy_paste::test_scenes",
+        "test_copy_paste::test_scenes_are",
         "targets.instance_masks:InstanceMasks._group",
         "mixed & ((visible < area) | tiled)",
         "mixed & tiled",

@@ -170,9 +170,9 @@ def test_a_thousand_scenes_are_what_is_painted():
     assert min(seen.values()) > 100, seen
 
 
-@pytest.mark.fast("native*")
-@pytest.mark.parametrize(("path", "count"), [("native", 4), ("tfdata", 4)])
-def test_scenes_on_other_code_paths(path, count):
+@pytest.mark.fast("numpy*", "native*")
+@pytest.mark.parametrize(("path", "count"), [("numpy", 4), ("native", 4), ("tfdata", 4)])
+def test_scenes_on_every_code_path(path, count):
     check_scenes(range(count), path, sizes=(9, 7))
 
 
