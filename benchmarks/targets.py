@@ -1,11 +1,12 @@
-"""What masks and boxes cost in a tf.data pipeline, and a Mosaic, next to CutMix of the images alone.
+"""What masks and boxes cost in a tf.data pipeline, and a Mosaic, next to CutMix of the images alone; and a CopyPaste.
 
     python benchmarks/targets.py            # only printed
     python benchmarks/targets.py --save     # written to RESULTS.md
 
 Batches of 128 x 224 x 224 x 3 float32 images in memory, with class ids; with uint8 masks of one channel; with 20
 boxes a picture. The rounds are interleaved, as in `speed.py`, whose memory limit is the first row. KerasCV stands
-next to kmix where it can do the same.
+next to kmix where it can do the same. A CopyPaste of 32 x 512 x 512 x 3 uint8 images with masks of 20 objects stands
+next to the memory that it must at least move: the masks joined with those of the partners, and the images of these.
 """
 
 import argparse
@@ -18,17 +19,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import results
+import tensorflow as tf
 from speed import KMIX, keras_cv, memory_pass, run_pipeline, source
 
 import kmix
 
 SHAPE, CLASSES, BOXES = (128, 224, 224, 3), 1000, 20
-LIMIT, IMAGES = "memory limit", "CutMix"
+OBJECTS = (32, 20, 512, 512)
+LIMIT, IMAGES, JOINED = "memory limit", "CutMix", "masks joined with those of the partners"
 # What a row may cost, as a multiple of another.
 BOUNDS = {
     "CutMix, masks": (IMAGES, 1.4),
     "CutMix, boxes": (IMAGES, 1.1),
     "Mosaic": (LIMIT, 1.3),
+    "CopyPaste, objects": (JOINED, 2.0),
 }
 
 
@@ -48,6 +52,26 @@ def make_batch(kind):
     return batch
 
 
+def make_objects():
+    """Images, and ellipses of 30 to 160 pixels as the masks of objects."""
+    generator, (size, most, height, width) = np.random.default_rng(0), OBJECTS
+    masks = np.zeros(OBJECTS, bool)
+    for mask in masks.reshape(-1, height, width):
+        high, wide = generator.integers(30, 160, 2)
+        top, left = generator.integers(height - high), generator.integers(width - wide)
+        rows, columns = np.ogrid[-1 : 1 : high * 1j, -1 : 1 : wide * 1j]
+        mask[top : top + high, left : left + wide] = rows**2 + columns**2 <= 1
+    images = generator.integers(0, 256, (size, height, width, 3)).astype("uint8")
+    return {"images": images, "instances": {"masks": masks, "labels": generator.integers(80, size=(size, most))}}
+
+
+def join(batch):
+    """The memory that a CopyPaste must move: all masks of two images, and the images of the partners."""
+    order = np.random.default_rng(0).permutation(OBJECTS[0])
+    masks = batch["instances"]["masks"]
+    return tf.concat([masks, tf.gather(masks, order)], 1), tf.gather(batch["images"], order)
+
+
 def layer(kind):
     """The mixer of a row."""
     name = kind.split(",")[0]
@@ -61,6 +85,9 @@ def pipelines():
     found = {LIMIT: source((images["images"], images["labels"]), LIMIT).map(memory_pass("CutMix", images["images"]), 2)}
     for kind in ("CutMix", "CutMix, masks", "CutMix, boxes", "Mosaic", "Mosaic, masks", "Mosaic, boxes"):
         found[kind] = source(make_batch(kind), KMIX).map(layer(kind), 2)
+    objects = source(make_objects(), KMIX)
+    found[JOINED] = objects.map(join, 2)
+    found["CopyPaste, objects"] = objects.map(kmix.CopyPaste(data_format="channels_last"), 2)
     if keras_cv:
         one_hot = {"images": images["images"], "labels": np.eye(CLASSES, dtype="float32")[images["labels"]]}
         for name in ("CutMix", "Mosaic"):
@@ -92,7 +119,8 @@ def main():
 {results.machine("keras", "keras-cv", "tensorflow", "numpy")}.
 
 Milliseconds per batch of {" x ".join(map(str, SHAPE))} float32 images, two parallel calls: medians of {options.rounds}
-interleaved rounds (minimum to maximum). Masks are uint8 with one channel; {BOXES} boxes a picture.
+interleaved rounds (minimum to maximum). Masks are uint8 with one channel; {BOXES} boxes a picture. The
+objects of a CopyPaste are masks of {" x ".join(map(str, OBJECTS))} booleans with uint8 images.
 
 {results.table(["batch", "milliseconds", "as a multiple"], rows)}
 """

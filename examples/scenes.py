@@ -2,7 +2,8 @@
 
     images, masks, boxes, labels = scenes.generate(number, seed)
 
-The scenes are deterministic: the same seed gives the same ones. `segmentation.py` and `detection.py` train on them.
+The scenes are deterministic: the same seed gives the same ones. `segmentation.py`, `detection.py` and
+`instance_paste.py` train on them.
 """
 
 import numpy as np
@@ -20,12 +21,18 @@ def generate(number, seed):
     `(n, MOST)`. Boxes and labels are padded with -1.
     """
     rng = np.random.default_rng(seed)
-    images, masks, boxes, labels = zip(*(scene(rng) for _ in range(number)), strict=True)
+    images, masks, boxes, labels, _ = zip(*(scene(rng) for _ in range(number)), strict=True)
     return np.stack(images), np.stack(masks), np.stack(boxes), np.stack(labels)
 
 
+def instances(number, seed):
+    """The objects of the scenes that `generate` returns: `(n, MOST, SIZE, SIZE)`, where each of them shows."""
+    rng = np.random.default_rng(seed)
+    return np.stack([scene(rng)[-1] for _ in range(number)])
+
+
 def scene(rng):
-    """One image with its mask, boxes and labels."""
+    """One image with its mask, boxes, labels, and what shows of each object."""
     while True:
         image, owner = ground(rng), np.full((SIZE, SIZE), -1)
         labels, areas = rng.integers(len(NAMES), size=rng.integers(1, MOST + 1)), []
@@ -46,7 +53,8 @@ def scene(rng):
     padded[: len(labels)] = labels
     mask = np.append(labels + 1, 0)[owner]  # owner -1 is the last entry
     image = np.clip(image + rng.normal(0, 0.04, image.shape), 0, 1)
-    return image.astype("float32"), mask.astype("int32"), boxes, padded
+    visible = owner == np.arange(MOST)[:, None, None]
+    return image.astype("float32"), mask.astype("int32"), boxes, padded, visible
 
 
 def extent(visible):

@@ -14,6 +14,7 @@ import keras
 from kmix import _backend, _checks
 from kmix.plan import PlanKey
 from kmix.targets.base import BatchInfo, Keep, Target
+from kmix.targets.instance_masks import InstanceMasks
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight
 from kmix.targets.segmentation_masks import SegmentationMasks
@@ -44,7 +45,8 @@ class Reading(NamedTuple):
 
     def targets_by_key(self):
         """What each key of a dictionary batch is, besides the inputs and the sample weights."""
-        known = {LABELS: Labels(self.num_classes), "segmentation_masks": SegmentationMasks(), "bounding_boxes": None}
+        known: dict = {LABELS: Labels(self.num_classes), "segmentation_masks": SegmentationMasks()}
+        known |= {"bounding_boxes": None, "instances": InstanceMasks()}
         return known | (self.target if isinstance(self.target, dict) else {LABELS: self.target})
 
     def input_keys(self):

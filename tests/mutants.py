@@ -425,6 +425,37 @@ MUTANTS = {
         "levels - 1 - level",
         "level",
     ),
+    "objects pasted from another image": Mutant(
+        "test_copy_paste::test_scenes_on_every_code_path",
+        "layers.copy_paste:CopyPaste.resolve",
+        "union(xp, y['masks'], xp.rows(plan.permutation), pasted)",
+        "union(xp, y['masks'], xp.argsort(xp.rows(plan.permutation)), pasted)",
+        PATHS,
+    ),
+    "objects that keep what is covered": Mutant(
+        "test_copy_paste::test_scenes_are",
+        "targets.instance_masks:InstanceMasks._group",
+        "mixed & ((visible < area) | tiled)",
+        "mixed & tiled",
+    ),
+    "more objects than there are places": Mutant(
+        "test_copy_paste::test_scenes_are",
+        "targets.instance_masks:InstanceMasks._pasted",
+        "before < places[:, None]",
+        "before <= places[:, None]",
+    ),
+    "a crowd that is pasted": Mutant(
+        "test_copy_paste::test_scenes_are",
+        "targets.instance_masks:InstanceMasks._pasted",
+        "y[self.crowd] == 0",
+        "y[self.crowd] >= 0",
+    ),
+    "one pixel of millions rounded away": Mutant(
+        "test_copy_paste::test_one_pixel_of_many_counts",
+        "layers.copy_paste:CopyPaste.resolve",
+        "xp.math.minimum(share, xp.cast(1.0 - 2.0 ** (-24), 'float32'))",
+        "share",
+    ),
     "boxes cut off after mixing": Mutant(
         "test_boxes::test_padded_batches_of_several_widths",
         "targets.bounding_boxes:BoundingBoxes._crop",

@@ -9,7 +9,7 @@ import pytest
 from contract import PROMISES
 
 import kmix
-from kmix.targets import BoundingBoxes, Keypoints, LabelPairs, SegmentationMasks
+from kmix.targets import BoundingBoxes, InstanceMasks, Keypoints, LabelPairs, SegmentationMasks
 
 N, CLASSES, SIZE = 6, 5, (8, 6)
 GENERATOR = np.random.default_rng(0)
@@ -19,6 +19,7 @@ MASKS = GENERATOR.integers(0, 3, (N, *SIZE, 1)).astype("uint8")
 SOFT_MASKS = np.eye(3, dtype="float32")[MASKS[..., 0]]
 CORNERS = np.sort(GENERATOR.uniform(0, SIZE[1], (N, 4, 2, 2)), axis=2).reshape(N, 4, 4).astype("float32")
 BOXES = {"boxes": CORNERS, "labels": np.array([[0, 1, 2, -1]] * N, "float32")}
+OBJECTS = {"masks": GENERATOR.random((N, 3, *SIZE)) < 0.5, "labels": np.array([[0, 1, -1]] * N, "int32")}
 POINTS = GENERATOR.uniform(0, SIZE, (N, 4, 3, 2))[..., ::-1]
 POINTS = np.concatenate([POINTS, GENERATOR.integers(0, 3, (N, 4, 3, 1))], axis=-1).astype("float32")
 PAGE = (pathlib.Path(kmix.__file__).parent.parent / "docs" / "methods" / "targets.md").read_text()
@@ -52,6 +53,7 @@ TARGETS = {
     "masks of class ids": ({"target": SegmentationMasks(3)}, MASKS),
     "soft masks": ({"target": "segmentation_masks"}, SOFT_MASKS),
     "bounding boxes": ({"target": BoundingBoxes("xyxy")}, BOXES),
+    "instance masks": ({"target": InstanceMasks()}, OBJECTS),
     "keypoints": ({"target": Keypoints(hidden=1)}, POINTS),
     "keypoints with their boxes": (
         {"target": BoundingBoxes("xyxy", keypoints=Keypoints("xy"))},

@@ -121,6 +121,11 @@ FAMILIES = {
         ("targets/argument.py", "bounding boxes"),
         ("targets/bounding_boxes.py", "box|Box"),
     ],
+    "Objects do not fit": [
+        ("layers/copy_paste.py", "."),
+        ("targets/instance_masks.py", "."),
+        ("training/placement.py", "objects of images"),
+    ],
     "Keypoints do not fit": [
         ("targets/bounding_boxes.py", "Keypoints"),
         ("targets/keypoints.py", "."),
@@ -132,7 +137,7 @@ FAMILIES = {
     ],
     "Inputs cannot be pasted": [
         ("layers/cutmix.py", "."),
-        ("layers/input_mixing.py", "CutMix needs|_SAME_SPATIAL|A Mosaic|`axes`"),
+        ("layers/input_mixing.py", "CutMix needs|_SAME_SPATIAL|takes images|`axes`"),
         ("plan/samplers.py", "A Mosaic|To draw a box"),
     ],
     "MixTrainer does not take the model": [

@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from golden.write import ARRAYS, AUDIO, BATCHES, GROUPS, MOSAIC, PLANS, layer_of, trainer_of
+from golden.write import ARRAYS, AUDIO, BATCHES, COPY_PASTE, GROUPS, MOSAIC, PLANS, layer_of, trainer_of
 from helpers import CODE_PATHS, at_step
 
 INTEGERS = ("permutation", "box", "choice", "place")
@@ -68,6 +68,14 @@ def test_plans_of_what_came_later(path, count):
             if drawn is not None:
                 about, atol = f"{case['layer']}, step {case['step']}: {name}", 1e-5 * (drawn.dtype == "float32")
                 np.testing.assert_allclose(drawn, case[name], rtol=0, atol=atol, err_msg=about)
+
+
+def test_plans_of_copy_paste():
+    for case in cases(COPY_PASTE):
+        plan = layer_of(case["layer"]).plan(case["step"], case["batch_size"], case["replica"])
+        np.testing.assert_array_equal(plan.lam, case["lam"])
+        np.testing.assert_array_equal(plan.permutation, case["permutation"])
+        assert [row.tobytes().hex() for row in np.packbits(plan.region.chosen, axis=1)] == case["chosen"]
 
 
 @pytest.mark.fast("*numpy", "*native", "*uint8, 1-tfdata", "volumes*", "pairs*", "boxes*")

@@ -292,6 +292,9 @@ POINTS = kmix.targets.Keypoints("rel_yx", hidden=1)
 BOXES = kmix.targets.BoundingBoxes(
     "xyxy", max_boxes=9, min_visibility=0.2, weights=True, keep=("track",), keypoints=POINTS
 )
+OBJECTS = kmix.targets.InstanceMasks(
+    "xywh", max_instances=9, min_visibility=0.2, crowd="crowd", keep=("track",), keypoints=POINTS
+)
 PAIRS = kmix.targets.LabelPairs(9)
 
 INSTANCES = [
@@ -302,12 +305,14 @@ INSTANCES = [
     kmix.MixUp(pairing=kmix.pairing.SameLabels(other="id", label="label"), target=NAMED),
     kmix.MixUp(pairing=kmix.pairing.DifferentLabels(same="id", label="label"), target=NAMED),
     kmix.Mosaic(target={"labels": "union", "bounding_boxes": BOXES}, pairing="random", rate=0.5, seed=4),
+    kmix.CopyPaste(target={"instances": OBJECTS}, rate=0.5, instance_rate=0.2, data_format="channels_first", seed=4),
     kmix.RandomChoice([kmix.MixUp(0.1, seed=2), kmix.CutMix(seed=4)], probabilities=[1, 3], seed=5),
     kmix.CutMix(target=PAIRS, padding_id=0, data_format="channels_last"),
     kmix.RandomChoice([kmix.MixUp(target=PAIRS), kmix.CutMix(target=PAIRS)]),
     LABELS,
     NAMED["masks"],
     BOXES,
+    OBJECTS,
     POINTS,
     kmix.targets.Labels(nan_is_missing=True),
     kmix.targets.Labels(any_shape=True),
@@ -481,6 +486,7 @@ long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are
         pytest.param(["does_it_help.py"], marks=long),
         pytest.param(["segmentation.py"], marks=long),
         pytest.param(["detection.py"], marks=long),
+        pytest.param(["instance_paste.py"], marks=long),
         pytest.param(["audio_digits.py", "--data", str(DIGITS)], marks=[long, no_digits]),
         pytest.param(["experiments/noisy_labels.py"], marks=[long, no_fashion]),
         pytest.param(["experiments/few_samples.py"], marks=[long, no_fashion]),

@@ -12,7 +12,15 @@ import pytest
 import kmix
 
 PACKAGE = pathlib.Path(kmix.__file__).parent
-MIXERS = (kmix.AudioMix, kmix.MixUp, kmix.CutMix, kmix.EmbeddingMixup, kmix.Mosaic, kmix.RandomChoice)
+MIXERS = (
+    kmix.MixUp,
+    kmix.CutMix,
+    kmix.EmbeddingMixup,
+    kmix.Mosaic,
+    kmix.AudioMix,
+    kmix.CopyPaste,
+    kmix.RandomChoice,
+)
 
 
 def calls_of(function):

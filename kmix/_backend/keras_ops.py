@@ -29,6 +29,7 @@ class KerasOps(Namespace):
     sigmoid: Any = staticmethod(keras.ops.sigmoid)
     stack: Any = staticmethod(keras.ops.stack)
     sum: Any = staticmethod(keras.ops.sum)
+    transpose: Any = staticmethod(keras.ops.transpose)
     where: Any = staticmethod(keras.ops.where)
 
     # JAX has no 64-bit integers by default, and PyTorch has no arithmetic on unsigned words.

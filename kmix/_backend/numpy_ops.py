@@ -23,6 +23,7 @@ class NumPy(Namespace):
     shift: Any = staticmethod(np.right_shift)
     stack: Any = staticmethod(np.stack)
     sum: Any = staticmethod(np.sum)
+    transpose: Any = staticmethod(np.transpose)
     where: Any = staticmethod(np.where)
     word: Any = np.uint32
 

@@ -80,8 +80,8 @@ class Namespace(abc.ABC):
         """Whether all values of a boolean array hold, as a scalar."""
 
     @abc.abstractmethod
-    def any(self, x):
-        """Whether any value of a boolean array holds, as a scalar."""
+    def any(self, x, axis=None):
+        """Whether any value of a boolean array holds: as a scalar, or along an axis."""
 
     @abc.abstractmethod
     def sum(self, x, axis):
@@ -90,6 +90,10 @@ class Namespace(abc.ABC):
     @abc.abstractmethod
     def reshape(self, x, shape):
         """`x` in this shape. Its sizes may be scalars, and one of them may be -1."""
+
+    @abc.abstractmethod
+    def transpose(self, x):
+        """The columns of `x` `(n, m)` as rows `(m, n)`."""
 
     @abc.abstractmethod
     def stack(self, arrays, axis=0):

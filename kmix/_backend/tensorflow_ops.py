@@ -33,6 +33,7 @@ class TensorFlow(Namespace):
     sigmoid = _op("sigmoid")
     stack = _op("stack")
     sum = _op("reduce_sum")
+    transpose = _op("transpose")
     switch = _op("switch_case")
     unstack = _op("unstack")
     where = _op("where")

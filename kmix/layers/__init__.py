@@ -2,6 +2,7 @@
 
 from kmix.layers.audio_mix import AudioMix
 from kmix.layers.base import MixLayer
+from kmix.layers.copy_paste import CopyPaste
 from kmix.layers.cutmix import CutMix
 from kmix.layers.embedding_mixup import EmbeddingMixup
 from kmix.layers.input_mixing import AddWaves, Blend, BlendEmbeddings, InputMixing, Paste, PasteImages
@@ -14,6 +15,7 @@ __all__ = [
     "AudioMix",
     "Blend",
     "BlendEmbeddings",
+    "CopyPaste",
     "CutMix",
     "EmbeddingMixup",
     "InputMixing",

@@ -211,7 +211,7 @@ class MixLayer(keras.layers.Layer):
             if xp is not given.xp:
                 given = given._replace(xp=xp, uniform=False)
             given = given.check_values()
-            self._check_pairing(given)
+            self._check_targets(given)
             if key is not None:
                 return self._mix_step(key, given, leaf)
             step = self._counter.next(xp)
@@ -311,8 +311,8 @@ class MixLayer(keras.layers.Layer):
     def _read(self, batch):
         return Batch.read(batch, self._reading())
 
-    def _check_pairing(self, batch):
-        """Raise unless partners can be chosen for a batch."""
+    def _check_targets(self, batch):
+        """Raise unless the layer can choose partners by the targets of a batch, and mix these."""
         if self._pairs_by_targets:
             self._pairing.check_targets(batch.by_key())
 
@@ -455,7 +455,7 @@ class MixLayer(keras.layers.Layer):
             given = as_given(x, y, sample_weight)
             return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), given)
         batch = Batch.read(as_given(x, y, sample_weight), self._reading())
-        self._check_pairing(batch)
+        self._check_targets(batch)
         return batch.spec(self.input_mixing, self.include_clean)
 
     # Steps.
@@ -567,7 +567,7 @@ class MixLayer(keras.layers.Layer):
             if batch.size() != batch_size:
                 received = f"{batch.size()} rows for {batch_size} samples"
                 _checks.fail("`targets` must have one row for each sample.", received)
-            self._check_pairing(batch)
+            self._check_targets(batch)
             return batch.check_values().encode().by_key()
 
         plan = self._draw(_backend.NUMPY, key, values, batch_size, spatial_shape, by_key)

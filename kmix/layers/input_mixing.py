@@ -295,7 +295,7 @@ class PasteImages(Paste):
     def _check_rank(self, shape):
         super()._check_rank(shape)
         if len(shape) != 4:
-            _checks.fail("A Mosaic puts images (B, H, W, C) together.", f"x of shape {tuple(shape)}")
+            _checks.fail("This mixer takes images, with two spatial axes: (B, H, W, C).", f"x of shape {tuple(shape)}")
 
 
 class OneOf(InputMixing):

@@ -139,9 +139,9 @@ class RandomChoice(MixLayer):
             )
         return {"probabilities": probabilities, "layers": layers}
 
-    def _check_pairing(self, batch):
+    def _check_targets(self, batch):
         for layer in self.layers:
-            layer._check_pairing(batch)
+            layer._check_targets(batch)
 
     def _kept_for_pairing(self, batch):
         parts = [layer._kept_for_pairing(batch) for layer in self.layers]

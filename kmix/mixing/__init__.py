@@ -8,6 +8,7 @@ import numpy as np
 from kmix import _backend, _checks
 from kmix.mixing.blend import blend, check_blendable
 from kmix.mixing.mosaic import mosaic
+from kmix.mixing.objects import Objects
 from kmix.mixing.paste import paste, spatial_axes
 from kmix.mixing.waves import weighted_sum
 from kmix.plan import MixPlan, Tiles
@@ -66,6 +67,9 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     if plan.region is not None:
         region = keras.tree.map_structure(xp.asarray, plan.region)
         pasted = region.paste(xp, x, xp.asarray(plan.permutation), axes)
+        # Where no objects are pasted, their region is empty.
+        if isinstance(region, Objects):
+            return pasted
         return xp.where(xp.along(xp.asarray(plan.lam) == 1.0, x), x, pasted)
     if plan.box is not None:
         return paste(xp, x, plan.permutation, plan.box, axes=axes)

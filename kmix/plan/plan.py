@@ -89,6 +89,24 @@ class Tiles(NamedTuple):
     window: Any
 
 
+class Instances(NamedTuple):
+    """The region of a plan that pastes objects: which of those of the partner to paste.
+
+    How many objects there are, and where, says the batch, so that a plan chooses among as many as there may be.
+
+    Attributes:
+        chosen: bool `(B, 496)`: whether to paste an object of the partner, if it can be pasted.
+
+    Example:
+        >>> plan = kmix.CopyPaste(instance_rate=0.4, seed=2).plan(step=0, batch_size=2)
+        >>> plan.region.chosen[:, :4]
+        array([[False, False, False,  True],
+               [False, False,  True, False]])
+    """
+
+    chosen: Any
+
+
 class MixPlan(NamedTuple):
     """What happens to the `B` samples of one batch.
 
@@ -105,9 +123,9 @@ class MixPlan(NamedTuple):
             `within="shard"`, or a number of rows, `(shards, B / shards)`, counted within the shard.
         box: int32 `(B, 2 * k)` for the `k` spatial axes, CutMix only. Half open: all starts, then all stops,
             `(y0, x0, y1, x1)` for images.
-        region: What to paste, where a box does not say it: `Tiles`, or a value with a method `paste(xp, x, permutation,
-            axes)`, which returns `x` with parts of the partners pasted in. `axes` are the spatial axes of `x`, and `xp`
-            is the array namespace of `x`. Its arrays have one row for each sample.
+        region: What to paste, where a box does not say it: `Tiles`, `Instances`, or a value with a method
+            `paste(xp, x, permutation, axes)`, which returns `x` with parts of the partners pasted in. `axes` are the
+            spatial axes of `x`, and `xp` is the array namespace of `x`. Its arrays have one row for each sample.
         choice: int32 scalar: index of the layer that `RandomChoice` drew.
         place: int32 scalar: index of the place that Manifold Mixup drew.
         partners: int32 `(k, B)`: for mixers of several partners, the index of each; `permutation` is the first.

@@ -6,10 +6,14 @@ import numpy as np
 
 from kmix import _backend, _checks, prng
 from kmix.plan import streams
-from kmix.plan.plan import REPLICAS, MixPlan, Tiles, check_number
+from kmix.plan.plan import REPLICAS, Instances, MixPlan, Tiles, check_number
 
 # Rows of the streams of a mixer with lam: four for lam, one for `rate`, one for the partners, then its own.
 _RATE, _PARTNERS, _OWN = 4, 5, 6
+# The number of streams of a CopyPaste, and the first of those of its objects, one for each.
+_PASTE_STREAMS, _OBJECTS = 512, 16
+# As many objects as that leaves can be told apart.
+MOST_INSTANCES = _PASTE_STREAMS - _OBJECTS
 
 
 def sample_mixup(
@@ -192,6 +196,51 @@ def sample_mosaic(
     window = [xp.stack([rows[1], columns[1], rows[2], columns[2]], axis=1) for rows, columns in tiles]
     region = Tiles(xp.stack(shift, axis=1), xp.stack(window, axis=1))
     return MixPlan(shares[0], drawn[0], region=region, partners=xp.stack(partners), shares=xp.stack(shares))
+
+
+def sample_copy_paste(
+    seed,
+    step,
+    batch_size,
+    *,
+    rate=1.0,
+    instance_rate=0.5,
+    replica=0,
+    first_row=0,
+    pair=None,
+    stream=streams.COPY_PASTE,
+    xp=_backend.NUMPY,
+):
+    """Draw the plan of one Copy-Paste batch: for each sample a partner, and which of its objects to paste.
+
+    Args:
+        seed, step, batch_size, rate, replica, first_row, pair, stream, xp: As in `sample_mixup`.
+        instance_rate: Probability in [0, 1] that an object of the partner is pasted.
+
+    Returns:
+        A `MixPlan`. Its `region` are the `Instances`. Its `lam` is 1 where `rate` leaves a sample unmixed and 0
+        elsewhere: what is left of a sample depends on the objects.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        TypeError: if one of them has a wrong type.
+
+    Reference:
+        G. Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation",
+        CVPR 2021, https://arxiv.org/abs/2012.07177
+
+    Example:
+        >>> from kmix.plan import sample_copy_paste
+        >>> sample_copy_paste(seed=5, step=0, batch_size=4, rate=0.5).lam
+        array([1., 0., 0., 1.], dtype=float32)
+    """
+    _MIXED, _WORDS = 0, 1
+    rate, instance_rate = _check_real(rate, "rate", 1.0), _checks.real(instance_rate, "instance_rate", 0.0, 1.0)
+    words, u = _draw(xp, seed, step, stream, _PASTE_STREAMS, batch_size, replica, first_row)
+    lam = xp.cast(xp.unstack(u)[_MIXED] >= rate, "float32")
+    lam = lam if isinstance(rate, float) else _if_rate(xp, rate, lam)
+    chosen = xp.transpose(u[_OBJECTS:] < instance_rate)
+    return MixPlan(lam, _partners(xp, words[_WORDS], pair), region=Instances(chosen), bijective=pair is None)
 
 
 def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, xp=_backend.NUMPY):

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from kmix import _checks
-from kmix.layers import MixLayer
-from kmix.targets import Labels
+from kmix.layers import CopyPaste, MixLayer
+from kmix.targets import InstanceMasks, Labels
 from kmix.targets.argument import check_target, to_target
 from kmix.training.manifold import check_reads_no_ids
 
@@ -87,6 +87,18 @@ def agreed_target(num_classes, target, layers):
     if any(each != given[0] for each in given):
         _checks.fail("The trainer and its mixing layers must agree on `num_classes` and `target`.", f"{given}")
     return given[0] if given else Labels()
+
+
+def check_takes_arrays(mixer, target):
+    """Raise if a mixer or a target is for objects, which no loss of Keras compares with predictions."""
+    of_objects = [each for each in keras.tree.flatten(target) if isinstance(each, InstanceMasks)]
+    of_objects += [part for part in parts(mixer) if isinstance(part, CopyPaste)]
+    if of_objects:
+        _checks.fail(
+            "A MixTrainer mixes labels that a loss compares with predictions, and the objects of images are none.",
+            f"a {type(of_objects[0]).__name__}",
+            "Mix in a `train_step` of your own, `layer.at_step(step, batch)`, or in the pipeline, `ds.map(layer)`.",
+        )
 
 
 def check_loop(model):

@@ -35,6 +35,7 @@ class StepMixer:
         for layer in placement.parts(self.planner) if trainer.within == "shard" else ():
             layer._pairing.check_shards()
         self.target = placement.agreed_target(trainer.num_classes, trainer.target, layers)
+        placement.check_takes_arrays(self.planner, self.target)
         self._several = self.planner._partners > 1
         self._labels = OutputLabels(trainer.model, self.target)
         refused = {
@@ -166,7 +167,7 @@ class StepMixer:
         batch = Batch.read((x, y, sample_weight), Reading(target, input_mixing=mixing, partners=planner._partners))
         leaf = ops.convert_to_tensor((batch.leaves() or tree.flatten(x))[0])
         batch = batch._replace(xp=_backend.namespace(leaf), uniform=False).check_values()
-        planner._check_pairing(batch)
+        planner._check_targets(batch)
         batch = batch.encode()
         plan_xp, step, replica = _backend.plan_namespace(batch.xp, leaf, step, _backend.replica(leaf))
         key = self._key(step, replica, batch.xp.size(leaf, 0))

@@ -31,6 +31,8 @@ HERE = pathlib.Path(__file__).parent
 PLANS, BATCHES, ARRAYS = HERE / "plans.json", HERE / "batches.json", HERE / "batches.npz"
 # Of what came after 0.1.0. Shares may differ in their last bits, and are compared within 1e-5.
 AUDIO, MOSAIC, GROUPS = HERE / "audio_mix.json", HERE / "mosaic.json", HERE / "groups.json"
+# Of a mixer that came after 0.1.0. It compares uniforms with numbers, so that its plans are exact.
+COPY_PASTE = HERE / "copy_paste.json"
 
 SEEDS, STEPS, ALPHAS = (0, 1, 2**32 - 1), (0, 77, 2**31 + 3), (0.01, 0.2, 0.5, 1.0, 8.0)
 SHAPES = ((16,), (12, 20), (4, 6, 9))
@@ -232,6 +234,22 @@ def _decimals(array):
     return array.tolist() if array.dtype.kind == "i" else [float(str(np.float32(value))) for value in array]
 
 
+def copy_paste_plans():
+    """Plans of CopyPaste: seeds, steps, rates, small batches and replicas."""
+    for seed, step, rate in itertools.product(SEEDS, STEPS, (0.0, 0.4, 1.0)):
+        yield copy_paste_case({"rate": rate, "seed": seed}, step, 4)
+    for size, share, replica in itertools.product((1, 7), (0.1, 1.0), (0, 1)):
+        yield copy_paste_case({"instance_rate": share, "seed": 12345}, 9, size, replica)
+
+
+def copy_paste_case(arguments, step, batch_size, replica=0):
+    """The plan of a step as JSON values: a bit for each object."""
+    plan = kmix.CopyPaste(**arguments).plan(step, batch_size, replica)
+    case = {"layer": ["CopyPaste", arguments], "step": step, "batch_size": batch_size, "replica": replica}
+    chosen = [row.tobytes().hex() for row in np.packbits(plan.region.chosen, axis=1)]
+    return {**case, "lam": plan.lam.tolist(), "permutation": plan.permutation.tolist(), "chosen": chosen}
+
+
 def mixup(alpha, **arguments):
     return ["MixUp", {"alpha": alpha, "seed": 5, **arguments}]
 
@@ -306,9 +324,10 @@ def write(path, cases):
 
 
 def main():
-    for path, later in ((AUDIO, audio_plans), (MOSAIC, mosaic_plans), (GROUPS, group_plans)):
+    later = {AUDIO: audio_plans, MOSAIC: mosaic_plans, GROUPS: group_plans, COPY_PASTE: copy_paste_plans}
+    for path, drawn in later.items():
         if not path.exists():
-            write(path, later())
+            write(path, drawn())
     if PLANS.exists():
         version = json.loads(PLANS.read_text())["version"]
         if version.split(".")[0] == kmix.__version__.split(".")[0]:
