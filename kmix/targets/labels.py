@@ -145,7 +145,8 @@ class Labels(Target):
             _checks.fail(
                 "Integer labels must be class ids (B,) or (B, 1), or multi-hot (B, C).",
                 received(),
-                "Say what this is with `target=`: `SegmentationMasks(...)`, `Keep()`, a callable `(y, plan) -> y`; or "
+                "Say what this is with `target=`: `SegmentationMasks(...)`, `InstanceMasks(...)` of masks and labels "
+                "together, `Keep()`, a callable `(y, plan) -> y`; or "
                 "one-hot encode labels of each position as float, and write `Labels(any_shape=True)`.",
             )
         if len(shape) == 2 and shape[1] is None:
