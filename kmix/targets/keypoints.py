@@ -36,8 +36,8 @@ class Keypoints(Target):
             ones are integers, a `v` is none, or a point with `v > 0` is NaN; if points without `v` may be covered.
 
     Reference:
-        [Microsoft COCO: Common Objects in Context](https://arxiv.org/abs/1405.0312), and its
-        [format of keypoints](https://cocodataset.org/#format-data).
+        T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, https://arxiv.org/abs/1405.0312; the
+        format of its keypoints: https://cocodataset.org/#format-data
 
     Example:
         Two images with one object of two points each.
