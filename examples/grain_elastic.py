@@ -1,6 +1,6 @@
 """Another number of machines in the middle of a training, and the same batches: Grain's elastic iterator.
 
-    pip install . grain
+    pip install . grain jax
     python examples/grain_elastic.py
 
 Four processes read and mix one global batch together. They are killed at a random step; two processes go on, are killed
@@ -15,7 +15,7 @@ import argparse
 import multiprocessing
 import os
 
-os.environ.setdefault("KERAS_BACKEND", "numpy")  # Nothing is trained here. In a training: as it trains.
+os.environ.setdefault("KERAS_BACKEND", "numpy")  # Nothing is trained here.
 
 import grain
 import numpy as np

@@ -17,12 +17,13 @@ import loaders
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import to_numpy
+from helpers import on, once, to_numpy
 from loaders import BATCHES, SIZE
 
 import kmix
 
 BACKEND = keras.backend.backend()
+on_numpy = on("jax", why="alike on every backend, and Keras on NumPy imports JAX")
 torch_workers = pytest.mark.skipif(BACKEND != "torch", reason="JAX and TensorFlow warn of a fork, and start slowly")
 
 # What the table of the page on loaders shows: the package whose version it names, and the line.
@@ -143,7 +144,7 @@ def test_grain(workers):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the example is alike on every backend")
+@on_numpy
 def test_grain_goes_on_with_another_number_of_processes():
     pytest.importorskip("grain", reason="grain is not installed")
     example = pathlib.Path(kmix.__file__).parent.parent / "examples" / "grain_elastic.py"
@@ -224,8 +225,8 @@ def made_by(workers, numbers, killed_at=None):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_changes_nothing(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+@once
+def test_a_killed_worker_changes_nothing():
     numbers = range(3 * BATCHES)
     made, ends = made_by(2, numbers, killed_at=4)
     assert ends == [-signal.SIGKILL, 0]
@@ -238,6 +239,7 @@ def test_a_killed_worker_changes_nothing(monkeypatch):
 
 
 @pytest.mark.slow
+@on_numpy
 def test_workers_with_keras_on_numpy():
     layer, batch = mixer(), loaders.images(0)
     environment = {**os.environ, "KERAS_BACKEND": "numpy"}
