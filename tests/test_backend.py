@@ -518,6 +518,6 @@ def test_a_trainer_may_be_collected_while_a_value_it_shares_is_set():
     first.others.append(second)
     del second
     cell.assign(0.25)
-    assert [float(weight.value) for weight in weights] == [0.25, 0.25]
+    assert to_numpy([weight.value for weight in weights]) == [0.25, 0.25]
     cell.assign(0.125)
-    assert [float(weight.value) for weight in weights] == [0.125, 0.25]
+    assert to_numpy([weight.value for weight in weights]) == [0.125, 0.25]
