@@ -493,6 +493,7 @@ long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are
         pytest.param(["experiments/where_to_mix.py"], marks=[long, no_fashion]),
         pytest.param(["experiments/regularisers.py"], marks=[long, no_fashion]),
         pytest.param(["experiments/alphas.py"], marks=[long, no_fashion]),
+        pytest.param(["experiments/pairing_rules.py"], marks=[long, no_fashion]),
         pytest.param(["experiments/borderline_intents.py", "--data", str(CLINC150)], marks=[long, no_clinc]),
     ],
     ids=lambda command: command[0],

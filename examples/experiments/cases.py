@@ -10,7 +10,7 @@ from kmix.diagnostics import compare
 TEST_SIZE, PARTS = 5000, 5
 SCORES = {"error": ("test error (points)", 100), "nll": ("test NLL (nats)", 1), "ece": ("test ECE (points)", 100)}
 # Told apart without colour, too.
-STYLES = [("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^")]
+STYLES = [("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +105,9 @@ def draw(result, path, series=None):
     title = f"Minus plain training, with 95 % interval; left of 0 is better. {len(result['seeds'])} paired seed(s)"
     figure, panels = experiment.figure_of(len(SCORES), title)
     for ax, (score, (label, factor)) in zip(panels, SCORES.items(), strict=True):
-        shifts = 0.18 * (np.arange(len(series)) - (len(series) - 1) / 2)
-        for shift, (color, marker), (name, case) in zip(shifts, STYLES, series.items(), strict=False):
+        shifts = min(0.18, 0.8 / len(series)) * (np.arange(len(series)) - (len(series) - 1) / 2)
+        styles = STYLES[: len(series)]
+        for shift, (color, marker), (name, case) in zip(shifts, styles, series.items(), strict=True):
             found = [one[score]["difference"] for one in case.values()]
             mean, reach = experiment.reach(found, factor)
             at = [names.index(key) + shift for key in case]

@@ -102,6 +102,7 @@ RENDER = {
     "noisy_labels": noisy_labels,
     "few_samples": by_case("images"),
     "where_to_mix": by_case("images"),
+    "pairing_rules": by_case("images"),
     "regularisers": regularisers,
     "alphas": by_case("images"),
     "borderline_intents": borderline_intents,
