@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from kmix import _backend, _checks
-from kmix.layers import MixLayer
+from kmix.diagnostics.plan_replay import check_mixer, is_mixer
 from kmix.training.trainer import MixTrainer
 
 
@@ -43,11 +43,17 @@ class Fingerprint(keras.callbacks.Callback):
         super().__init__()
         self.batch_size = _checks.integer(batch_size, "batch_size", 1)
         self.every = _checks.integer(every, "every", 1)
-        self.mixer = None if mixer is None else _check_mixer(mixer)
+        self.mixer = check_mixer(mixer)
         self._found: int | None = None
 
     def on_train_begin(self, logs=None):
-        _check_mixer(self._mixer())
+        if not is_mixer(self._mixer()):
+            _checks.fail(
+                "A fingerprint is one of a mixing layer or a MixTrainer.",
+                f"a {type(self.model).__name__}",
+                "For a layer in a data pipeline, write `Fingerprint(batch_size, mixer=layer)`.",
+                TypeError,
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         if batch % self.every == 0:
@@ -85,15 +91,3 @@ class Fingerprint(keras.callbacks.Callback):
                 ", ".join(each),
                 "Give all of them the same `seed`, settings and checkpoint.",
             )
-
-
-def _check_mixer(mixer):
-    """Return a mixing layer or a trainer, or raise."""
-    if not isinstance(mixer, (MixLayer, MixTrainer)):
-        _checks.fail(
-            "A fingerprint is one of a mixing layer or a MixTrainer.",
-            f"a {type(mixer).__name__}",
-            "For a layer in a data pipeline, write `Fingerprint(batch_size, mixer=layer)`.",
-            TypeError,
-        )
-    return mixer

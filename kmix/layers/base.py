@@ -602,9 +602,9 @@ class MixLayer(keras.layers.Layer):
         if self._pairs_by_targets:
             return []
         # Any sizes: those of the inputs shape boxes and lam, not partners.
-        axes = 1 + max((axis for cut in self.input_mixing.cut_axes() for axis in cut), default=1)
+        axes = 1 + max([1, *(axis for cut in self.input_mixing.cut_axes() for axis in cut)])
         values = self._values_at(_backend.NUMPY, key.step, None)
-        plan = self._plan(key, values, batch_size, (64,) * max(axes, 2), None)
+        plan = self._plan(key, values, batch_size, (64,) * axes, None)
         return [part.source for part in plan.parts()[1:]]
 
     # Alpha.
