@@ -139,9 +139,9 @@ class Convolution(layers.Layer):
         return None
 
 
-def network(encoder, method, vectors, trainable, alpha, seed):
+def network(encoder, method, vectors, trainable, alpha, seed, pairing="random"):
     """Token ids in, logits out. The network of a method is the plain one, with an `EmbeddingMixup` in one place."""
-    mixup = kmix.EmbeddingMixup(alpha, seed=seed)
+    mixup = kmix.EmbeddingMixup(alpha, pairing=pairing, seed=seed)
     inputs = keras.Input((LENGTH,), dtype="int32")
     x = layers.Embedding(*vectors.shape, mask_zero=True, weights=[vectors], trainable=trainable)(inputs)
     if method == "wordMixup":

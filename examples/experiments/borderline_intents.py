@@ -5,11 +5,12 @@
 
 Each method trains on 10 requests for each of the 150 intents of CLINC150, with the two encoders of `text_intents.py`,
 its alpha, and its pretrained word vectors, which are frozen. It mixes in every step; `first half` stops halfway, as
-`text_intents.py` does. The 20 pairs of intents that overlap most are chosen before any training: the mean word vectors
-of all their training requests have the largest cosines. "Between" follows a network along the segments that join a test
-request of one intent of a pair to one of the other, at the sentence vector: how often it predicts neither intent, and
-the norm of the gradient of the loss at the middle, with half of each label. That norm is multiplied by the mean length
-of the segments, because a trained encoder sets the scale of its vectors itself.
+`text_intents.py` does. Partners are drawn at random from the batch, or from its requests of other intents, or of the
+same one. The 20 pairs of intents that overlap most are chosen before any training: the mean word vectors of all their
+training requests have the largest cosines. "Between" follows a network along the segments that join a test request of
+one intent of a pair to one of the other, at the sentence vector: how often it predicts neither intent, and the norm of
+the gradient of the loss at the middle, with half of each label. That norm is multiplied by the mean length of the
+segments, because a trained encoder sets the scale of its vectors itself.
 """
 
 import pathlib
@@ -32,35 +33,40 @@ import text_intents
 from text_intents import ALPHA, CLASSES, ENCODERS
 
 SIZE, PAIRS, POINTS, STEPS, PARTS, DROPOUT = 10, 20, 5, 1000, 5, 0.5
-# Method: where it mixes, in which share of the steps, and the dropout before the last layer.
+# Method: where it mixes, in which share of the steps, with whom, and the dropout before the last layer.
 METHODS = {
-    PLAIN: (PLAIN, 1.0, 0.0),
-    "dropout": (PLAIN, 1.0, DROPOUT),
-    "wordMixup": ("wordMixup", 1.0, 0.0),
-    "senMixup": ("senMixup", 1.0, 0.0),
-    "senMixup, first half": ("senMixup", 0.5, 0.0),
+    PLAIN: (PLAIN, 1.0, "random", 0.0),
+    "dropout": (PLAIN, 1.0, "random", DROPOUT),
+    "wordMixup": ("wordMixup", 1.0, "random", 0.0),
+    "senMixup": ("senMixup", 1.0, "random", 0.0),
+    "senMixup, first half": ("senMixup", 0.5, "random", 0.0),
+    "senMixup, other intents": ("senMixup", 1.0, "different_labels", 0.0),
+    "senMixup, same intent": ("senMixup", 1.0, "same_labels", 0.0),
 }
-COLORS = dict(zip(METHODS, ("#666666", "#e69f00", "#0072b2", "#d55e00", "#cc79a7"), strict=True))
-MARKERS = dict(zip(METHODS, "xvosD", strict=True))
+COLORS = dict(
+    zip(METHODS, ("#666666", "#e69f00", "#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#009e73"), strict=True)
+)
+MARKERS = dict(zip(METHODS, "xvosD^P", strict=True))
 
 
-def network(encoder, place, vectors, trainable, alpha, dropout):
+def network(encoder, place, vectors, trainable, alpha, pairing, dropout):
     """The network of `text_intents.py`, with dropout before its last layer, and probabilities out."""
-    base = text_intents.network(encoder, place, vectors, trainable, alpha, seed=0)
+    base = text_intents.network(encoder, place, vectors, trainable, alpha, seed=0, pairing=pairing)
     *_, hidden, last = base.layers
     x = keras.layers.Dropout(dropout)(hidden.output)
     return keras.Model(base.input, keras.layers.Softmax()(last(x)))
 
 
 def method_of(name, encoder, vectors, trainable, steps):
-    place, share, dropout = METHODS[name]
+    place, share, pairing, dropout = METHODS[name]
     schedule = kmix.schedules.Join([ALPHA, 0.0], boundaries=[round(share * steps)])
 
     def alpha(step):
         return schedule(step % SEED_STEPS)
 
     trainer_of = (lambda model: model) if place == PLAIN else kmix.MixTrainer
-    return Method(steps, trainer_of, dropout, model_of=partial(network, encoder, place, vectors, trainable, alpha))
+    model_of = partial(network, encoder, place, vectors, trainable, alpha, pairing)
+    return Method(steps, trainer_of, dropout, model_of=model_of)
 
 
 def overlapping(tokens, labels, vectors):
