@@ -2,6 +2,7 @@
 # make test      the fast tests on the TensorFlow backend, while one waits
 # make test-all  all tests on TensorFlow, JAX and PyTorch, with the coverage of the last; test-tensorflow, test-jax and
 #                test-torch run all tests on one of them
+# make test-oldest   some tests with the oldest versions that kmix takes; test-nightly the fast ones with Keras' nightly
 # make lint      ruff and mypy
 # make docs      the site, in docs/_build/html; docs-fast without the gallery, docs-open serves it, docs-check opens each
 #                page in Chromium
@@ -16,6 +17,8 @@
 # make scale     one plan and one training on any number of devices and processes; the bytes that devices send each other;
 #                the examples with Grain's elastic iterator and with Ray, which takes 620 MB
 # make in-step   measure the cost of mixing in the training step, on the three backends
+# make dist      build the wheel and the source distribution, and check them
+# make release   prepare VERSION=...: see RELEASING.md; with DRY=1 in a copy alone
 # make mutants   break kmix on purpose and check that a test notices, on every code path and backend
 # make mutants-short  some of these mutants, on one backend
 
@@ -28,6 +31,7 @@ BACKENDS ?= tensorflow jax torch
 
 BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
+PIP := $(BIN)/pip install -q --disable-pip-version-check
 # Parallel workers; each needs a core and about 2 GB of memory.
 WORKERS ?= 2
 PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
@@ -36,7 +40,7 @@ COV := --cov --cov-append --cov-report=
 
 PORT ?= 8000
 
-.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest lint compare speed targets audio code-paths in-step scale mutants mutants-short clean
+.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale dist release mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -67,6 +71,12 @@ coverage: .venv/.ready
 test-oldest: .venv/.ready-all
 	$(BIN)/pip install -q --no-deps --upgrade --target .venv/oldest $(OLDEST_KERAS)
 	PYTHONPATH=.venv/oldest KERAS_BACKEND=jax $(PYTEST) tests/test_code_paths.py tests/test_trainer.py -k "not tfdata" $(COV)
+
+# The fast tests with the newest development version of Keras.
+test-nightly: .venv/.ready-all
+	$(PIP) --no-deps --pre --upgrade --target .venv/nightly keras-nightly
+	for backend in $(BACKENDS); do \
+	    PYTHONPATH=.venv/nightly KERAS_BACKEND=$$backend $(PYTEST) -m "not slow" || exit 1; done
 
 lint: .venv/.ready
 	$(BIN)/ruff check
@@ -118,30 +128,51 @@ scale: .venv/.ready-ray
 in-step: .venv/.ready-all
 	$(RUN) benchmarks/in_step.py --all-backends --save
 
+# One commit gives the same bytes: times are that of the commit, and nothing tells who built the files.
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: .venv/.ready-release
+	rm -rf build dist kmix.egg-info
+	umask 022 && $(BIN)/python -m build -o dist > /dev/null
+	cd dist && for file in *.tar.gz; do name=$${file%.tar.gz}; tar -xzf $$file && tar --sort=name \
+	    --mtime=@$$SOURCE_DATE_EPOCH --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -cf - $$name \
+	    | gzip -9n > $$file.new && mv $$file.new $$file && rm -r $$name || exit 1; done
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/validate-pyproject pyproject.toml
+
+release: .venv/.ready
+	$(BIN)/python tools/release.py "$(VERSION)" $(if $(DRY),--dry)
+
 mutants: .venv/.ready-all
 	$(RUN) tests/mutants.py
 
 mutants-short: .venv/.ready-all
 	$(RUN) tests/mutants.py --short --backends jax
 
+# Older versions of pip do not know groups.
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+	$(PIP) "pip>=25.1"
 
 .venv/.ready: setup.cfg pyproject.toml | .venv/bin/python
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,diagnostics,examples,test]"
+	$(PIP) -e ".[tensorflow,diagnostics,examples]" --group test
 	touch $@
 
 .venv/.ready-all: .venv/.ready
-	$(BIN)/pip install -q --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[tensorflow,jax,torch,cv,neighbours,diagnostics,examples,test]"
+	$(PIP) "$(TORCH)"
+	$(PIP) -e ".[tensorflow,jax,torch,diagnostics,examples]" --group test --group neighbours
 	touch $@
 
 .venv/.ready-ray: .venv/.ready-all
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[ray]"
+	$(PIP) -e ".[ray]"
+	touch $@
+
+.venv/.ready-release: | .venv/bin/python
+	$(PIP) --group release
 	touch $@
 
 .venv/.ready-docs: .venv/.ready
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[docs]"
+	$(PIP) --group docs
 	touch $@
 
 clean:

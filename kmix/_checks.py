@@ -36,7 +36,8 @@ def installed(package, extra):
     try:
         yield
     except ImportError as error:
-        raise ImportError(f"This needs {package}. Install it: `pip install kmix[{extra}]`.") from error
+        hint = f'`pip install "kmix[{extra}]"`, or in a checkout `pip install ".[{extra}]"`'
+        raise ImportError(f"This needs {package}. Install it: {hint}.") from error
 
 
 def real(value, name, low=0.0, high=math.inf, *, positive=False, hint=""):

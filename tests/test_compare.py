@@ -707,5 +707,5 @@ def test_what_is_missing_is_named(module, call, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     if module == "scipy.stats":
         call = lambda result: compare({"a": [P, P], "b": [P, P]}, y=Y)
-    with pytest.raises(ImportError, match=re.escape("`pip install kmix[diagnostics]`")):
+    with pytest.raises(ImportError, match=re.escape('`pip install ".[diagnostics]"`')):
         call(result)

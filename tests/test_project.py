@@ -380,7 +380,7 @@ def declared(config):
     options = configparser.ConfigParser()
     options.read_string(config)
     always, extras = options["options"]["install_requires"], options["options.extras_require"]
-    optional = [line for extra, lines in extras.items() if extra != "test" for line in lines.split("\n")]
+    optional = [line for lines in extras.values() for line in lines.split("\n")]
     names = lambda lines: {re.split(r"[^\w.-]", line)[0].replace("-", "_") for line in lines} - {""}
     return names(always.split("\n")), {MODULES.get(name, name) for name in names(optional)}
 
