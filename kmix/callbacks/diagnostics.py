@@ -85,7 +85,7 @@ class Diagnostics(keras.callbacks.Callback):
         from_logits: bool = False,
         num_bins: int = 15,
         batch_size: int = 128,
-    ):
+    ) -> None:
         super().__init__()
         self.every = _checks.integer(every, "every", 1)
         self.num_bins = _checks.integer(num_bins, "num_bins", 1)
@@ -103,20 +103,20 @@ class Diagnostics(keras.callbacks.Callback):
         self._steps, self._first = 0, 0
         self._found: dict[str, float] = {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         for part in (self._clean, self._held_out):
             if part is not None:
                 first = batches((part.x, part.y), self.batch_size)[0]
                 label_shares(first[1], self._predict(first[0]).shape[1])
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._first = self._steps
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # With `steps_per_execution`, `batch` is the last of several.
         self._steps = self._first + batch + 1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._found or epoch % self.every == 0:
             start = time.perf_counter()
             self._found = {**self._measure_model(epoch), **self._measure_mixer(epoch)}

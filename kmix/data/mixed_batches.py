@@ -31,7 +31,9 @@ class MixedBatches:
         >>> loader = DataLoader(mixed, sampler=numbering(batches), batch_size=None, num_workers=2)  # doctest: +SKIP
     """
 
-    def __init__(self, dataset: Any, function: Callable[[int, Any], Any], *, collate_fn: Callable | None = None):
+    def __init__(
+        self, dataset: Any, function: Callable[[int, Any], Any], *, collate_fn: Callable[[Any], Any] | None = None
+    ) -> None:
         torch_data: Any = sys.modules.get("torch.utils.data")
         stream = torch_data is not None and isinstance(dataset, torch_data.IterableDataset)
         if stream or not hasattr(dataset, "__getitem__") or isinstance(dataset, type):

@@ -192,7 +192,7 @@ class Comparison(Reported):
         attacked: dict[str, list[np.ndarray]] | None = None,
         num_bins: int = 15,
         eps: float | None = None,
-    ):
+    ) -> None:
         self.y, self.probabilities, self.sample_weight = y, probabilities, sample_weight
         self.outside, self.attacked = outside, attacked
         self.reference, self.num_bins, self.eps = reference, num_bins, eps

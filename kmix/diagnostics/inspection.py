@@ -72,7 +72,7 @@ class Inspection(Reported):
         ['no label is mixed: alpha is 0, the data is not mixed yet, or its labels are kept']
     """
 
-    def __init__(self, first: list[BatchSummary], second: list[BatchSummary], seconds: float, raw: Any = None):
+    def __init__(self, first: list[BatchSummary], second: list[BatchSummary], seconds: float, raw: Any = None) -> None:
         self._first, self._seconds = first, seconds
         labels = {name: label_summary([batch.labels[name] for batch in first]) for name in first[0].labels}
         shows = [name for name, one in labels.items() if one.share is not None]

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import keras
 
 from kmix import _backend, _checks
-from kmix.plan import Tiles
+from kmix.plan import MixPlan, Tiles
 from kmix.targets import box_geometry as geometry
 from kmix.targets import point_geometry
-from kmix.targets.base import ROWS, Target
+from kmix.targets.base import ROWS, BatchInfo, Target
 from kmix.targets.box_formats import FORMATS, from_corners, to_corners
 from kmix.targets.keypoints import Keypoints
 
@@ -95,10 +95,10 @@ class BoundingBoxes(Target):
             )
         self.keypoints = keypoints
 
-    def takes(self, y):
+    def takes(self, y: Any) -> bool:
         return not isinstance(y, (list, tuple)) and not (isinstance(y, dict) and "boxes" not in y and _holds_boxes(y))
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         hint = (
             'Write `{"boxes": (B, N, 4), "labels": (B, N)}`, padded with labels of -1. If this holds no boxes, say '
             "what it is with `target=`."
@@ -152,13 +152,13 @@ class BoundingBoxes(Target):
             hint,
         )
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         if self.keypoints is not None:
             # Padding may hold anything.
             points = point_geometry.only(xp, y["keypoints"], y[_label_key(y)] >= 0)
             self.keypoints.check_values(xp, points, info)
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         if self.keypoints is None:
             return y, weight
         points, _ = self.keypoints.encode(xp, y["keypoints"], None, info)
@@ -180,7 +180,7 @@ class BoundingBoxes(Target):
         width = (info.partners + 1) * xp.size(y["boxes"], 1)
         return {name: value[:, :width] for name, value in mixed.items()}
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         label = _label_key(y)
         group = _Group(y["boxes"], y[label], None, None, tuple(y[name] for name in self.keep))
         if not plan.pastes:
@@ -301,7 +301,7 @@ class BoundingBoxes(Target):
         dtype = _backend.dtype(leaf)
         return 0 if dtype == "bool" or "uint" in dtype else -1
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         batch, width = y["boxes"].shape[0], self.max_boxes
         if width is None and y["boxes"].shape[1] is not None:
             width = (info.partners + 1) * y["boxes"].shape[1]
