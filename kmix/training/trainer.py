@@ -307,7 +307,6 @@ class MixTrainer(keras.Model):
         if self.built and optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
 
-    @functools.wraps(keras.Model.fit)
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         _backend.check_processes()
         # A callback that loads a file now resumes a training.
@@ -316,6 +315,9 @@ class MixTrainer(keras.Model):
             return super().fit(*args, **kwargs)
         finally:
             self._resumes = False
+
+    # Not as a decorator: a type checker would take the result for no method, and `trainer.fit(x, y)` for an error.
+    functools.update_wrapper(fit, keras.Model.fit, assigned=("__doc__",))
 
     def make_train_function(self, force: bool = False) -> None:
         super().make_train_function(force)
