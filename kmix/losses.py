@@ -1,6 +1,7 @@
 """A cross-entropy for mixed labels."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -187,17 +188,23 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 class ReducedByKeras(keras.losses.Loss):
     """`function(y_true, y_pred)`, losses `(...)`, with Keras' masks, weights and reduction."""
 
-    def __init__(self, function, reduction, name="reduced_by_keras", dtype="float32"):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        reduction: str | None,
+        name: str = "reduced_by_keras",
+        dtype: str = "float32",
+    ) -> None:
         super().__init__(name, reduction, dtype)
         self.call = function
 
 
-def check_ignore_class(ignore_class):
+def check_ignore_class(ignore_class: int | None) -> int | None:
     """Return `ignore_class` as an int or None, or raise."""
     return None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
 
 
-def read_weights(sample_weight, y_pred, by_class=False):
+def read_weights(sample_weight: Any, y_pred: Any, by_class: bool = False) -> tuple[Any, Any]:
     """Sample weights as weights of the predictions, or of their classes.
 
     Args:

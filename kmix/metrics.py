@@ -218,14 +218,14 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         return {name: getattr(self, name) for name in ("num_bins", "from_logits", "name", "dtype")}
 
 
-def prediction_weights(y_pred, sample_weight=None):
+def prediction_weights(y_pred: Any, sample_weight: Any = None) -> Any:
     """The weight of each prediction, float32 `(...)`: its sample weight, and 0 where Keras' mask leaves it out."""
     weights, _ = read_weights(sample_weight, y_pred)
     # A loss of 1 for each prediction, since Keras applies the mask of `y_pred` to losses.
     return ReducedByKeras(lambda _, y_pred: ops.ones_like(y_pred[..., 0]), None)(y_pred, y_pred, weights)
 
 
-def read(y_true, y_pred, ignore_class=None):
+def read(y_true: Any, y_pred: Any, ignore_class: int | None = None) -> tuple[LabelForm, Any]:
     """The `LabelForm` of labels, and the predictions in float32; a single column as the two classes that it means."""
     y_pred = ops.cast(y_pred, "float32")
     labels = LabelForm.read(ops.convert_to_tensor(y_true), y_pred, ignore_class)
@@ -235,7 +235,7 @@ def read(y_true, y_pred, ignore_class=None):
     return labels, y_pred
 
 
-def confidence_and_accuracy(y_true, y_pred):
+def confidence_and_accuracy(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     """Confidence `(...)` and label mass `(...)` of the predicted class, for the same arguments as the metrics."""
     labels, y_pred = read(y_true, y_pred)
     return ops.max(y_pred, axis=-1), labels.share_of(ops.argmax(y_pred, axis=-1))

@@ -444,7 +444,7 @@ def _share_a_class(xp, y):
     return xp.gram(xp.where(others[:, None] == 0, y, largest)) > 0
 
 
-def to_within(given):
+def to_within(given: Any) -> Literal["batch", "shard"] | int:
     """Return where partners come from, or raise."""
     if isinstance(given, int) and not isinstance(given, bool):
         return _checks.integer(given, "within", 2)
@@ -455,7 +455,7 @@ def to_within(given):
     return given
 
 
-def to_pairing(given):
+def to_pairing(given: Any) -> Pairing:
     """The `Pairing` that an argument `pairing` stands for, or raise."""
     named: dict[str, type[Pairing]] = {
         "random": RandomPairs,

@@ -81,7 +81,7 @@ class Diagnostics(keras.callbacks.Callback):
         validation_data: Any = None,
         every: int = 1,
         mixer: Any = None,
-        log_dir: str | os.PathLike | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
         from_logits: bool = False,
         num_bins: int = 15,
         batch_size: int = 128,

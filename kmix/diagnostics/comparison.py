@@ -282,7 +282,7 @@ class Comparison(Reported):
         draw_comparison(self, left, right, below, columns=4)
         return figure
 
-    def save_html(self, path: str | os.PathLike) -> None:
+    def save_html(self, path: str | os.PathLike[str]) -> None:
         """Write one page with the verdict, the table and the pictures, which needs no other file and no network."""
         with _checks.installed("Matplotlib", "diagnostics"):
             from matplotlib.figure import Figure

@@ -423,9 +423,9 @@ class MixLayer(keras.layers.Layer):
     def _mix_inputs_alone(self, x, training):
         """Mix inputs with the plan of the step inside a model that a `MixTrainer` trains. Else the identity."""
         step = current_step()
-        plan = None if step is None else step.plan
-        if plan is None or not self.fits_in_models:
+        if step is None or step.plan is None or not self.fits_in_models:
             return self._check_inference(x, training)
+        plan = step.plan
         if plan.place is not None:
             _checks.fail(
                 "Mix in one way: after the layers named in `places`, or with the mixing layers inside the model.",

@@ -41,7 +41,7 @@ class InputMixing:
     """
 
     pastes, blends = False, True
-    data_format: str | None = None
+    data_format: DataFormat | None = None
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     _takes_numpy_plan = False
     # Whether mixed values lie between those of the inputs.
@@ -199,7 +199,7 @@ class Paste(InputMixing):
     def __init__(
         self, data_format: DataFormat | None = None, confirmed: bool = True, axes: tuple[int, ...] | None = None
     ) -> None:
-        self.data_format = check_data_format(data_format) or keras.config.image_data_format()
+        self.data_format: DataFormat = check_data_format(data_format) or keras.config.image_data_format()
         self._confirmed, self._axes = confirmed, axes
 
     def check(self, x: Any) -> None:
@@ -338,7 +338,7 @@ class OneOf(InputMixing):
         return keras.backend.result_type(*(each.dtype(leaf) for each in self._options))
 
 
-def check_inputs_key(value):
+def check_inputs_key(value: Any) -> str | tuple[str, ...]:
     """Return a key, or a tuple of keys, or raise."""
     if not isinstance(value, (str, list, tuple)):
         _checks.fail("`inputs_key` must be a string, or a tuple of strings.", f"inputs_key={value!r}", error=TypeError)
@@ -352,7 +352,7 @@ def check_inputs_key(value):
     return value if isinstance(value, str) else keys
 
 
-def check_data_format(value):
+def check_data_format(value: Any) -> DataFormat | None:
     """Return where the channels are, or None, or raise."""
     if value is not None:
         _checks.one_of(value, "data_format", ("channels_last", "channels_first"))
@@ -362,7 +362,7 @@ def check_data_format(value):
 _SAME_SPATIAL = "All inputs are mixed at the same place, so they must have the same spatial sizes."
 
 
-def check_batch_of_plan(leaf, plan):
+def check_batch_of_plan(leaf: Any, plan: MixPlan) -> None:
     """Raise unless a tensor inside a model has one row for each sample of the plan."""
     shape, lam = _backend.static_shape(leaf), _backend.static_shape(plan.lam)
     if shape is not None and (not shape or (None not in (shape[0], lam[0]) and shape[0] != lam[0])):

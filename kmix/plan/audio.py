@@ -98,7 +98,7 @@ def sample_audio_mix(
     return MixPlan(shares[0], partners[0], partners=xp.stack(partners), shares=xp.stack(shares), bijective=pair is None)
 
 
-def check_sources(given):
+def check_sources(given: Any) -> tuple[int, int]:
     """Return the fewest and the most sources, or raise."""
     if not isinstance(given, (list, tuple)):
         number = _checks.integer(given, "num_sources", 2, _MOST + 1)
@@ -113,7 +113,7 @@ def check_sources(given):
     return tuple(numbers)
 
 
-def check_snr(given):
+def check_snr(given: Any) -> tuple[float, float] | None:
     """Return the lowest and the highest signal-to-noise ratio in dB, or None, or raise."""
     if given is None:
         return None

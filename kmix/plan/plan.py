@@ -269,7 +269,7 @@ class MixPlan(NamedTuple):
         return self._index(xp) + 0 * self.permutation
 
 
-def check_number(value, name, low=0, high=None, hint=""):
+def check_number(value: Any, name: str, low: int = 0, high: int | None = None, hint: str = "") -> Any:
     """Return an integer within `[low, high)`, or an integer scalar tensor without a value yet, or raise."""
     if type(value) is int and low <= value and (high is None or value < high):
         return value
@@ -283,7 +283,7 @@ def check_number(value, name, low=0, high=None, hint=""):
     return _checks.integer(value, name, low, high)
 
 
-def check_key(step, replica, within, first_row):
+def check_key(step: Any, replica: Any, within: Any, first_row: Any) -> PlanKey:
     """The `PlanKey` of a checked step, for partners from where `within` says, or raise."""
     replica = check_number(replica, "replica", 0, REPLICAS)
     group = within if isinstance(within, int) else None

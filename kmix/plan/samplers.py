@@ -286,7 +286,7 @@ def sample_choice(
     return index
 
 
-def check_spatial_shape(sizes):
+def check_spatial_shape(sizes: Any) -> tuple[Any, ...]:
     """Return the spatial sizes to draw a box for, or raise."""
     if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
         _checks.fail(

@@ -45,7 +45,7 @@ def reserve(owner: str, first: int, count: int = 16) -> int:
     return first
 
 
-def check(first, count):
+def check(first: int, count: int) -> None:
     """Raise unless the `count` streams from `first` on are reserved for one owner."""
     first = _checks.integer(first, "stream")
     for taken in _RESERVED.values():

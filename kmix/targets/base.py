@@ -40,8 +40,8 @@ class BatchInfo(NamedTuple):
     pastes: bool = False
     blends: bool = True
     partners: int = 1
-    path: tuple = ()
-    cut_axes: tuple = ()
+    path: tuple[Any, ...] = ()
+    cut_axes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def name(self) -> str:

@@ -21,7 +21,7 @@ class _Group(NamedTuple):
     labels: Any
     shows: Any
     weight: Any
-    kept: tuple = ()
+    kept: tuple[Any, ...] = ()
     keypoints: Any = ()
 
 

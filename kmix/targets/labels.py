@@ -356,14 +356,14 @@ def _received(y, info):
     return f"{info.name} of shape {_backend.static_shape(y)} and dtype {_backend.dtype(y)}"
 
 
-def one_hot(xp, ids, num_classes):
+def one_hot(xp: _backend.Namespace, ids: Any, num_classes: Any) -> Any:
     """Class ids `(B,)` or `(B, 1)` as float32 `(B, num_classes)`, with a row of NaN for an id outside the classes."""
     ids = xp.cast(xp.reshape(ids, (-1,)), xp.integer)
     encoded = xp.cast(ids[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
     return or_nan(xp, ids, encoded, ((ids >= 0) & (ids < num_classes))[:, None])
 
 
-def or_nan(xp, y, encoded, valid):
+def or_nan(xp: _backend.Namespace, y: Any, encoded: Any, valid: Any) -> Any:
     """Labels with NaN where they are not valid: a compiled step cannot raise, so the loss must show the error."""
     if xp is _backend.NUMPY or _backend.on_host(y):
         return encoded
