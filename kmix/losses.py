@@ -95,11 +95,11 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
-        self.from_logits = _checks.boolean(from_logits, "from_logits")
-        self.label_smoothing = _checks.real(label_smoothing, "label_smoothing", 0.0, 1.0)
-        self.multi_label = _checks.boolean(multi_label, "multi_label")
-        self.subtract_entropy = _checks.boolean(subtract_entropy, "subtract_entropy")
-        self.ignore_class = check_ignore_class(ignore_class)
+        self.from_logits: bool = _checks.boolean(from_logits, "from_logits")
+        self.label_smoothing: float = _checks.real(label_smoothing, "label_smoothing", 0.0, 1.0)
+        self.multi_label: bool = _checks.boolean(multi_label, "multi_label")
+        self.subtract_entropy: bool = _checks.boolean(subtract_entropy, "subtract_entropy")
+        self.ignore_class: int | None = check_ignore_class(ignore_class)
         if multi_label and ignore_class is not None:
             _checks.fail(
                 "With `multi_label`, a row of zeros is a sample without any of the classes.",

@@ -54,7 +54,7 @@ class SoftLabelAccuracy(keras.metrics.Mean):
         self, name: str = "soft_label_accuracy", *, ignore_class: int | None = None, dtype: Any = None
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.ignore_class = check_ignore_class(ignore_class)
+        self.ignore_class: int | None = check_ignore_class(ignore_class)
         self._direction = "up"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -120,11 +120,13 @@ class SoftLabelMeanIoU(keras.metrics.Metric):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.num_classes = _checks.integer(num_classes, "num_classes", 2)
-        self.ignore_class = check_ignore_class(ignore_class)
+        self.num_classes: int = _checks.integer(num_classes, "num_classes", 2)
+        self.ignore_class: int | None = check_ignore_class(ignore_class)
         self._direction = "up"
         # How much of each class was predicted as each. Keras' own `MeanIoU` counts in integers, and so rounds weights.
-        self.confusion = self.add_variable((self.num_classes, self.num_classes), "zeros", name="confusion")
+        self.confusion: keras.Variable = self.add_variable(
+            (self.num_classes, self.num_classes), "zeros", name="confusion"
+        )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         weight = prediction_weights(y_pred, sample_weight)
@@ -191,11 +193,11 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.num_bins = _checks.integer(num_bins, "num_bins", 1)
-        self.from_logits = _checks.boolean(from_logits, "from_logits")
+        self.num_bins: int = _checks.integer(num_bins, "num_bins", 1)
+        self.from_logits: bool = _checks.boolean(from_logits, "from_logits")
         self._direction = "down"
-        self.gap = self.add_variable((self.num_bins,), "zeros", name="gap")
-        self.total = self.add_variable((), "zeros", name="total")
+        self.gap: keras.Variable = self.add_variable((self.num_bins,), "zeros", name="gap")
+        self.total: keras.Variable = self.add_variable((), "zeros", name="total")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         weight = prediction_weights(y_pred, sample_weight)

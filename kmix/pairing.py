@@ -45,13 +45,13 @@ class Pairing(Settings):
         array([1, 2, 3, 0], dtype=int32)
     """
 
-    bijective = False
+    bijective: bool = False
 
     def __init__(self, *, within: Literal["batch", "shard"] | int = "batch", allow_self: bool = True) -> None:
-        self.within = to_within(within)
+        self.within: Literal["batch", "shard"] | int = to_within(within)
         if within == "shard":
             self.check_shards()
-        self.allow_self = _checks.boolean(allow_self, "allow_self")
+        self.allow_self: bool = _checks.boolean(allow_self, "allow_self")
 
     @property
     def needs_targets(self) -> bool:
@@ -234,8 +234,10 @@ class SimilarLabels(Pairing):
     ) -> None:
         super().__init__(within=within, allow_self=allow_self)
         hint = 'A small one prefers partners with the same label; `pairing="random"` takes any.'
-        self.bandwidth = _checks.real(bandwidth, "bandwidth", positive=True, hint=hint)
-        self.label = label if label is None or isinstance(label, str) else _checks.integer(label, "label")
+        self.bandwidth: float = _checks.real(bandwidth, "bandwidth", positive=True, hint=hint)
+        self.label: str | int | None = (
+            label if label is None or isinstance(label, str) else _checks.integer(label, "label")
+        )
 
     def score(self, xp: _backend.Namespace, targets: Mapping[Any, Any]) -> Any:
         label = self._label(targets)

@@ -69,7 +69,7 @@ class Constant(Schedule):
     _arguments = ("value",)
 
     def __init__(self, value: float) -> None:
-        self.value = _checks.real(value, "value")
+        self.value: float = _checks.real(value, "value")
 
     def _value(self, xp, step):
         return xp.cast(self.value, "float32") if hasattr(step, "dtype") else self.value
@@ -105,11 +105,11 @@ class Polynomial(Schedule):
         transition_begin: SupportsIndex = 0,
         power: float = 1.0,
     ) -> None:
-        self.init_value = _checks.real(init_value, "init_value")
-        self.end_value = _checks.real(end_value, "end_value")
-        self.transition_steps = _checks.integer(transition_steps, "transition_steps", 1)
-        self.transition_begin = _checks.integer(transition_begin, "transition_begin")
-        self.power = _checks.real(power, "power")
+        self.init_value: float = _checks.real(init_value, "init_value")
+        self.end_value: float = _checks.real(end_value, "end_value")
+        self.transition_steps: int = _checks.integer(transition_steps, "transition_steps", 1)
+        self.transition_begin: int = _checks.integer(transition_begin, "transition_begin")
+        self.power: float = _checks.real(power, "power")
 
     def _value(self, xp, step):
         left = self._remaining(xp, _progress(xp, step, self.transition_begin, self.transition_steps))
@@ -194,8 +194,8 @@ class Join(Schedule):
     _arguments = ("schedules", "boundaries")
 
     def __init__(self, schedules: Sequence[float | Callable[[Any], Any]], boundaries: Sequence[SupportsIndex]) -> None:
-        self.schedules = [schedule if callable(schedule) else Constant(schedule) for schedule in schedules]
-        self.boundaries = [_checks.integer(boundary, "boundaries", 1) for boundary in boundaries]
+        self.schedules: list[Any] = [schedule if callable(schedule) else Constant(schedule) for schedule in schedules]
+        self.boundaries: list[int] = [_checks.integer(boundary, "boundaries", 1) for boundary in boundaries]
         if len(self.boundaries) != len(self.schedules) - 1 or self.boundaries != sorted(set(self.boundaries)):
             _checks.fail(
                 "`boundaries` must be increasing steps, one fewer than the values or schedules.",
@@ -248,7 +248,7 @@ class Piecewise(Join):
     _arguments = ("values", "boundaries")
 
     def __init__(self, values: Sequence[float], boundaries: Sequence[SupportsIndex]) -> None:
-        self.values = [_checks.real(value, "values") for value in values]
+        self.values: list[float] = [_checks.real(value, "values") for value in values]
         super().__init__(self.values, boundaries)
 
     def get_config(self) -> dict[str, Any]:

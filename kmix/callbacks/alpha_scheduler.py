@@ -45,10 +45,10 @@ class AlphaScheduler(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.layers: list[Any] = list(layers) if isinstance(layers, (list, tuple)) else [layers]
-        self.schedule = schedule
-        self.unit = _checks.one_of(unit, "unit", ("epoch", "batch"))
+        self.schedule: Callable[[Any], Any] = schedule
+        self.unit: Literal["epoch", "batch"] = _checks.one_of(unit, "unit", ("epoch", "batch"))
         # Lets Keras call the batch hooks asynchronously, without delaying the training loop.
-        self.async_safe = unit == "epoch"
+        self.async_safe: bool = unit == "epoch"
         self.params: dict[str, Any] = {}
         self._alpha: float | None = None
         # The epoch to come and the number of its first batch, and how many of its batches were trained on.

@@ -87,12 +87,12 @@ class Diagnostics(keras.callbacks.Callback):
         batch_size: int = 128,
     ) -> None:
         super().__init__()
-        self.every = _checks.integer(every, "every", 1)
-        self.num_bins = _checks.integer(num_bins, "num_bins", 1)
-        self.batch_size = _checks.integer(batch_size, "batch_size", 1)
-        self.from_logits = _checks.boolean(from_logits, "from_logits")
-        self.mixer = check_mixer(mixer)
-        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.every: int = _checks.integer(every, "every", 1)
+        self.num_bins: int = _checks.integer(num_bins, "num_bins", 1)
+        self.batch_size: int = _checks.integer(batch_size, "batch_size", 1)
+        self.from_logits: bool = _checks.boolean(from_logits, "from_logits")
+        self.mixer: Any = check_mixer(mixer)
+        self.log_dir: str | None = None if log_dir is None else os.fspath(log_dir)
         key = getattr(mixer, "inputs_key", INPUTS)
         self._clean, self._held_out = data.samples(x_clean, y_clean, inputs_key=key), None
         if validation_data is not None:

@@ -41,9 +41,9 @@ class Fingerprint(keras.callbacks.Callback):
 
     def __init__(self, batch_size: int, *, every: int = 100, mixer: Any = None) -> None:
         super().__init__()
-        self.batch_size = _checks.integer(batch_size, "batch_size", 1)
-        self.every = _checks.integer(every, "every", 1)
-        self.mixer = check_mixer(mixer)
+        self.batch_size: int = _checks.integer(batch_size, "batch_size", 1)
+        self.every: int = _checks.integer(every, "every", 1)
+        self.mixer: Any = check_mixer(mixer)
         self._found: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -47,7 +47,9 @@ class MixedBatches:
             if not callable(value) and (name == "function" or value is not None):
                 hint = "Write `layer.at_step`." if name == "function" else ""
                 _checks.fail(f"`{name}` must be callable.", f"a {type(value).__name__}", hint, TypeError)
-        self.dataset, self.function, self.collate_fn = dataset, function, collate_fn
+        self.dataset: Any = dataset
+        self.function: Callable[[int, Any], Any] = function
+        self.collate_fn: Callable[[Any], Any] | None = collate_fn
 
     def __getitem__(self, numbered: tuple[int, Iterable[int]]) -> Any:
         if not (isinstance(numbered, tuple) and len(numbered) == 2 and hasattr(numbered[1], "__iter__")):

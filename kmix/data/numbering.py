@@ -79,7 +79,7 @@ class Numbering(keras.callbacks.Callback):
 
     def __init__(self, start: SupportsIndex = 0) -> None:
         super().__init__()
-        self.start = _checks.integer(start, "start")
+        self.start: int = _checks.integer(start, "start")
         self.async_safe = True
         # The numbers. Keras calls the hooks in several threads at once, so one lock guards them.
         #   _used     after the highest number used: the state. A loop raises it in `_take`, `fit` when a batch ends.

@@ -79,7 +79,7 @@ class Inspection(Reported):
         headline = next((name for name in [LABELS, *shows, *labels] if name in labels), None)
         self._labels = LabelSummary("other", []) if headline is None else labels[headline]
         self._plans = [batch.plan for batch in first if batch.plan is not None]
-        self.p_value = p_value_of_lam(self._plans) if self._plans else None
+        self.p_value: float | None = p_value_of_lam(self._plans) if self._plans else None
         self._repeats, self.warnings = faults.find(first, second, labels, headline, self.p_value, raw)
 
     @property

@@ -40,7 +40,8 @@ class InputMixing:
         dtype('complex64')
     """
 
-    pastes, blends = False, True
+    pastes: bool = False
+    blends: bool = True
     data_format: DataFormat | None = None
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     _takes_numpy_plan = False
@@ -194,7 +195,8 @@ class Paste(InputMixing):
     """
 
     _takes_numpy_plan = True
-    pastes, blends = True, False
+    pastes = True
+    blends = False
 
     def __init__(
         self, data_format: DataFormat | None = None, confirmed: bool = True, axes: tuple[int, ...] | None = None

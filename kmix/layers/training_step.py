@@ -26,7 +26,10 @@ class TrainingStep:
     def __init__(
         self, plan: MixPlan | None = None, places: int = 0, label_plan: MixPlan | None = None, several: bool = False
     ) -> None:
-        self.plan, self.places, self.label_plan, self.several = plan, places, label_plan, several
+        self.plan: MixPlan | None = plan
+        self.places: int = places
+        self.label_plan: MixPlan | None = label_plan
+        self.several: bool = several
         self._mixed_at: set[Any] = set()
 
     def record(self, place: Any = None) -> None:

@@ -173,7 +173,7 @@ class Keep(Target):
         array([17, 18])
     """
 
-    max_partners = None
+    max_partners: int | None = None
     _is_kept = True
 
     def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
@@ -200,7 +200,7 @@ class Function(Target):
         (4, 2, 2)
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self.function = function

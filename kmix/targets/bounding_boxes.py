@@ -63,7 +63,7 @@ class BoundingBoxes(Target):
                [5., 3.]])
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class BoundingBoxes(Target):
         keep: Sequence[str] = (),
         keypoints: Keypoints | None = None,
     ) -> None:
-        self.format = _checks.one_of(format, "format", FORMATS)
-        self.max_boxes = None if max_boxes is None else _checks.integer(max_boxes, "max_boxes", 1)
-        self.min_visibility = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
-        self.weights = _checks.boolean(weights, "weights")
-        self.keep = _checks.names(keep, "keep")
+        self.format: str = _checks.one_of(format, "format", FORMATS)
+        self.max_boxes: int | None = None if max_boxes is None else _checks.integer(max_boxes, "max_boxes", 1)
+        self.min_visibility: float = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
+        self.weights: bool = _checks.boolean(weights, "weights")
+        self.keep: tuple[str, ...] = _checks.names(keep, "keep")
         if len(set(self.keep)) < len(self.keep) or not {"boxes", "labels", "classes", "weights"}.isdisjoint(self.keep):
             _checks.fail(
                 "`keep` names entries besides the boxes, their labels (or classes) and their weights, each once.",
@@ -93,7 +93,7 @@ class BoundingBoxes(Target):
                 "Write `keypoints=kmix.targets.Keypoints()`.",
                 ValueError if "keypoints" in self.keep else TypeError,
             )
-        self.keypoints = keypoints
+        self.keypoints: Keypoints | None = keypoints
 
     def takes(self, y: Any) -> bool:
         return not isinstance(y, (list, tuple)) and not (isinstance(y, dict) and "boxes" not in y and _holds_boxes(y))

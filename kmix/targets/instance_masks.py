@@ -80,7 +80,7 @@ class InstanceMasks(Target):
                [0., 0., 2., 4.]], dtype=float32)
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
     def __init__(
         self,
@@ -92,12 +92,15 @@ class InstanceMasks(Target):
         keep: Sequence[str] = (),
         keypoints: Keypoints | None = None,
     ) -> None:
-        self.format = None if format is None else _checks.one_of(format, "format", FORMATS)
-        self.max_instances = None if max_instances is None else _checks.integer(max_instances, "max_instances", 1)
-        self.min_visibility = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
+        self.format: str | None = None if format is None else _checks.one_of(format, "format", FORMATS)
+        self.max_instances: int | None = (
+            None if max_instances is None else _checks.integer(max_instances, "max_instances", 1)
+        )
+        self.min_visibility: float = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
         if crowd is not None and not isinstance(crowd, str):
             _checks.fail("`crowd` must be the name of an entry.", f"crowd={crowd!r}", error=TypeError)
-        self.crowd, self.keep = crowd, _checks.names(keep, "keep")
+        self.crowd: str | None = crowd
+        self.keep: tuple[str, ...] = _checks.names(keep, "keep")
         if not isinstance(keypoints, Keypoints | None):
             _checks.fail(
                 "Keypoints move with the pixels, as their format says.",
@@ -105,7 +108,7 @@ class InstanceMasks(Target):
                 "Write `keypoints=kmix.targets.Keypoints()`.",
                 TypeError,
             )
-        self.keypoints = keypoints
+        self.keypoints: Keypoints | None = keypoints
         names = self._entries()
         if len(set(names)) < len(names) or not {"masks", "labels", "boxes", "keypoints"}.isdisjoint(names):
             _checks.fail(

@@ -51,11 +51,11 @@ class Keypoints(Target):
         (2, 2, 2, 3)
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
     def __init__(self, format: str = "xy", *, hidden: int = 0) -> None:
-        self.format = _checks.one_of(format, "format", geometry.FORMATS)
-        self.hidden = _checks.integer(hidden, "hidden", 0, 3)
+        self.format: str = _checks.one_of(format, "format", geometry.FORMATS)
+        self.hidden: int = _checks.integer(hidden, "hidden", 0, 3)
 
     def check(self, y: Any, info: BatchInfo) -> None:
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)

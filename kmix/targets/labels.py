@@ -46,7 +46,7 @@ class Labels(Target):
         ((4, 3), (4,))
     """
 
-    max_partners = None
+    max_partners: int | None = None
     _takes_numpy_plan = True
 
     def __init__(
@@ -57,10 +57,10 @@ class Labels(Target):
         nan_is_missing: bool = False,
         any_shape: bool = False,
     ) -> None:
-        self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
-        self.class_weight = _check_class_weight(class_weight, self.num_classes)
-        self.nan_is_missing = _checks.boolean(nan_is_missing, "nan_is_missing")
-        self.any_shape = _checks.boolean(any_shape, "any_shape")
+        self.num_classes: int | None = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
+        self.class_weight: dict[int, float] | None = _check_class_weight(class_weight, self.num_classes)
+        self.nan_is_missing: bool = _checks.boolean(nan_is_missing, "nan_is_missing")
+        self.any_shape: bool = _checks.boolean(any_shape, "any_shape")
         if nan_is_missing and class_weight is not None:
             _checks.fail("`nan_is_missing` makes weights of its own.", "`class_weight`", "Leave one of them out.")
 
@@ -267,7 +267,7 @@ class LabelPairs(Target):
     _takes_numpy_plan = _shows_own_partner = True
 
     def __init__(self, num_classes: int) -> None:
-        self.num_classes = _checks.integer(num_classes, "num_classes", 1)
+        self.num_classes: int = _checks.integer(num_classes, "num_classes", 1)
         if not 3 < self.num_classes <= 2**24:
             _checks.fail(
                 "`LabelPairs` needs more than 3 classes, since with 3 classes labels (B, 3) are soft labels, and at "
@@ -324,7 +324,7 @@ class LabelUnion(Target):
                [1., 1., 0.]], dtype=float32)
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
     def check(self, y: Any, info: BatchInfo) -> None:
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)

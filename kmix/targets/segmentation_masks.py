@@ -54,12 +54,14 @@ class SegmentationMasks(Target):
         ((4, 8, 8), dtype('uint8'))
     """
 
-    max_partners = None
+    max_partners: int | None = None
     _takes_numpy_plan = True
 
     def __init__(self, num_classes: int | None = None, *, ignore_class: int | None = None) -> None:
-        self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
-        self.ignore_class = None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
+        self.num_classes: int | None = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
+        self.ignore_class: int | None = (
+            None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
+        )
 
     def check(self, y: Any, info: BatchInfo) -> None:
         layout = self._layout(y, info)

@@ -98,15 +98,15 @@ class MixTrainer(keras.Model):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self.seed = None if seed is None else _checks.seed(seed)
-        self.places = None if places is None else _checks.names(places, "places")
+        self.seed: int | None = None if seed is None else _checks.seed(seed)
+        self.places: tuple[str, ...] | None = None if places is None else _checks.names(places, "places")
         if isinstance(model, MixTrainer):
             _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
         placed = manifold.placed_layers(model)
         placement.check_ways(model, mixer, self.places, placed)
         self.model, self.mixer, self.num_classes, self.target = model, mixer, num_classes, target
-        self.mix_losses = _checks.boolean(mix_losses, "mix_losses")
-        self.within = within if within is None else to_within(within)
+        self.mix_losses: bool = _checks.boolean(mix_losses, "mix_losses")
+        self.within: Within | None = within if within is None else to_within(within)
         parts = [] if mixer is None else placement.parts(mixer)
         for part in parts:
             # Nobody calls it, and Keras would trace a trainer with layers to build in every `fit`.
