@@ -17,6 +17,8 @@ import kmix
 from kmix import _backend
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+# Files for a type checker: to look for doctests, pytest would import them.
+collect_ignore_glob = ["tests/typed/*"]
 
 
 def pytest_addoption(parser):

@@ -1,6 +1,7 @@
 """Objects that hold settings: targets and pairing rules."""
 
 import inspect
+from typing import Any, Self
 
 import keras
 
@@ -13,7 +14,7 @@ class Settings:
     It is never changed, goes through JSON by Keras' serialization, and equals others of its class with equal settings.
     """
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__:
             _checks.fail(
                 f"A `{type(self).__name__}` is never changed, since several layers may hold it.",
@@ -23,32 +24,32 @@ class Settings:
             )
         super().__setattr__(name, value)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The settings by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """The object with these settings."""
         return cls(**deserialize(config))
 
-    def replace(self, **settings):
+    def replace(self, **settings: Any) -> Self:
         """A copy with other settings."""
         return type(self)(**{**self.get_config(), **settings})
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.get_config() == other.get_config()
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(repr(self))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         signature = inspect.signature(type(self)).parameters
         given = {name: value for name, value in self.get_config().items() if value != signature[name].default}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
-def serialize(value):
+def serialize(value: Any) -> Any:
     """An argument as JSON can hold it."""
     if isinstance(value, (list, tuple)):
         return [serialize(item) for item in value]
@@ -58,7 +59,7 @@ def serialize(value):
     return keras.saving.serialize_keras_object(value) if has_config else value
 
 
-def deserialize(value):
+def deserialize(value: Any) -> Any:
     """An argument from what `serialize` returned."""
     if isinstance(value, list):
         return [deserialize(item) for item in value]

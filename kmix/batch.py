@@ -7,12 +7,12 @@ prepares targets and sample weights; `mix` mixes every part with one plan; `writ
 import copy
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 
 from kmix import _backend, _checks
-from kmix.plan import PlanKey
+from kmix.plan import MixPlan, PlanKey
 from kmix.targets.base import BatchInfo, Keep, Target
 from kmix.targets.instance_masks import InstanceMasks
 from kmix.targets.labels import Labels
@@ -43,17 +43,17 @@ class Reading(NamedTuple):
     input_mixing: Any = None
     partners: int = 1
 
-    def targets_by_key(self):
+    def targets_by_key(self) -> dict[Any, Any]:
         """What each key of a dictionary batch is, besides the inputs and the sample weights."""
         known: dict = {LABELS: Labels(self.num_classes), "segmentation_masks": SegmentationMasks()}
         known |= {"bounding_boxes": None, "instances": InstanceMasks()}
         return known | (self.target if isinstance(self.target, dict) else {LABELS: self.target})
 
-    def input_keys(self):
+    def input_keys(self) -> tuple[Any, ...]:
         """The keys of the inputs in a dictionary batch."""
         return self.inputs_key if isinstance(self.inputs_key, tuple) else (self.inputs_key,)
 
-    def is_batch(self, batch):
+    def is_batch(self, batch: dict[Any, Any]) -> bool:
         """Whether a dictionary holds inputs and a target."""
         names = [name for name in self.targets_by_key() if batch.get(name) is not None]
         return bool(names) and all(batch.get(name) is not None for name in self.input_keys())
@@ -89,19 +89,19 @@ class Batch(NamedTuple):
     """
 
     inputs: Any
-    targets: list
-    weights: list
+    targets: list[Any]
+    weights: list[Any]
     entries: list[Entry]
-    kept: dict
+    kept: dict[Any, Any]
     input_mixing: Any
     xp: Any
     uniform: bool
     weights_by_entry: bool
     second: bool
-    assemble: Callable
+    assemble: Callable[[Any], Any]
 
     @classmethod
-    def read(cls, batch, reading):
+    def read(cls, batch: Any, reading: Reading) -> Self:
         """Name the parts of a batch, and check what is static: `(x, y)`, `(x, y, sample_weight)` or a dictionary."""
         if not isinstance(batch, dict):
             if reading.num_classes is not None and isinstance(reading.target, (dict, list)):
@@ -167,37 +167,37 @@ class Batch(NamedTuple):
         return cls(x, values, weights, entries, kept, mixing, xp, uniform, False, False, assemble)
 
     @property
-    def arrays(self):
+    def arrays(self) -> tuple[Any, list[Any], list[Any]]:
         """The parts that are mixed, to pass to a compiled program and back."""
         return self.inputs, self.targets, self.weights
 
-    def with_arrays(self, arrays):
+    def with_arrays(self, arrays: Any) -> Self:
         """The batch with other arrays in the structure of `arrays`."""
         inputs, targets, weights = arrays
         return self._replace(inputs=inputs, targets=targets, weights=weights)
 
-    def with_mixed(self, mixed):
+    def with_mixed(self, mixed: dict[str, Any]) -> Self:
         """The batch with mixed arrays, `{"by entry" or "as given": arrays}`, see `weights_by_entry`."""
         ((name, (inputs, targets, weights)),) = mixed.items()
         return self._replace(inputs=inputs, targets=targets, weights=weights, weights_by_entry=name == "by entry")
 
-    def leaves(self):
+    def leaves(self) -> list[Any]:
         """All arrays in a list."""
         return [leaf for value in (self.inputs, *self.targets) for leaf in _leaves(value)] + self.weights
 
-    def leaf(self):
+    def leaf(self) -> Any:
         """An array of the batch."""
         return self.inputs if hasattr(self.inputs, "dtype") else self.leaves()[0]
 
-    def size(self):
+    def size(self) -> Any:
         """The number of rows."""
         return self.xp.size(self.leaf(), 0)
 
-    def by_key(self):
+    def by_key(self) -> dict[Any, Any]:
         """The targets by key, with what is kept, for rules of pairing."""
         return {entry.key: value for entry, value in zip(self.entries, self.targets, strict=True)} | self.kept
 
-    def join(self, partner):
+    def join(self, partner: Self) -> Self:
         """The batch and a second one like it, which holds the partners, as one."""
         forms = [
             ([(entry.target, entry.key, entry.weight) for entry in batch.entries], len(batch.weights))
@@ -229,7 +229,7 @@ class Batch(NamedTuple):
         arrays = tree.map_structure(joined, self.arrays, partner.arrays)
         return self.with_arrays(arrays)._replace(xp=xp, second=True)
 
-    def check_values(self):
+    def check_values(self) -> Self:
         """The batch as arrays of its namespace, with each part checked as far as its values can be read."""
         batch = self
         if not self.uniform:
@@ -243,19 +243,19 @@ class Batch(NamedTuple):
             entry.target.check_values(batch.xp, value, info)
         return batch
 
-    def padded(self):
+    def padded(self) -> tuple[Self, list[Any]]:
         """The batch with targets padded for a compiled program, and the arrays that were padded."""
         targets = [entry.target._pad(self.xp, value) for entry, value in zip(self.entries, self.targets, strict=True)]
         before = {id(leaf) for leaf in self.leaves()}
         added = [leaf for value in targets for leaf in _leaves(value) if id(leaf) not in before]
         return self._replace(targets=targets), added
 
-    def cropped(self, before):
+    def cropped(self, before: Self) -> Self:
         """The mixed batch without what `padded` added to the batch `before`."""
         triples = zip(self.entries, self.targets, before.targets, strict=True)
         return self._replace(targets=[entry.target._crop(self.xp, mixed, y, entry.info) for entry, mixed, y in triples])
 
-    def encode(self):
+    def encode(self) -> Self:
         """The batch with targets and sample weights encoded for mixing."""
         targets, encoded, created = [], [], False
         for entry, value in zip(self.entries, self.targets, strict=True):
@@ -279,7 +279,7 @@ class Batch(NamedTuple):
         each = [ones if weight is None else weight for weight in weights]
         return [*each, ones, *self.weights] if self.kept else each
 
-    def mix(self, plan, input_mixing=None, include_clean=False, key=_WHOLE):
+    def mix(self, plan: MixPlan, input_mixing: Any = None, include_clean: bool = False, key: PlanKey = _WHOLE) -> Self:
         """The encoded batch, mixed with a plan: each part by its own rule.
 
         Args:
@@ -337,14 +337,14 @@ class Batch(NamedTuple):
 
         return batch.with_arrays(tree.map_structure(own, batch.arrays))
 
-    def write(self, include_clean=False, key=_WHOLE):
+    def write(self, include_clean: bool = False, key: PlanKey = _WHOLE) -> Any:
         """The batch in the form in which it was read. With `include_clean`, what is kept is doubled."""
         if not include_clean or not self.kept:
             return self.assemble(self)
         kept = {name: _doubled(name, value, key) for name, value in self.kept.items()}
         return self.assemble(self._replace(kept=kept))
 
-    def spec(self, input_mixing, include_clean=False):
+    def spec(self, input_mixing: Any, include_clean: bool = False) -> Any:
         """The mixed batch as `KerasTensor`s."""
 
         def tensor(leaf, dtype):
@@ -369,7 +369,7 @@ class Batch(NamedTuple):
         return double_spec(spec.assemble(spec)) if include_clean else spec.assemble(spec)
 
 
-def double_spec(structure):
+def double_spec(structure: Any) -> Any:
     """`KerasTensor`s for a batch of twice the size."""
 
     def doubled(leaf):
@@ -381,7 +381,7 @@ def double_spec(structure):
     return tree.map_structure(doubled, structure)
 
 
-def targets_of(target, y):
+def targets_of(target: Any, y: Any) -> Any:
     """The target of each array of `y`, in the structure of `y`."""
     found: list[tuple] = []
     kept: dict[Any, Any] = {}

@@ -39,7 +39,7 @@ class LabelForm(NamedTuple):
     num_classes: Any = None
 
     @classmethod
-    def read(cls, y, outputs, ignore_class=None) -> "LabelForm":
+    def read(cls, y: Any, outputs: Any, ignore_class: int | None = None) -> "LabelForm":
         """Labels that belong to outputs. Their shapes tell the form.
 
         Args:
@@ -79,7 +79,7 @@ class LabelForm(NamedTuple):
         return _sparse("pairs" if pairs else "ids", y, classes, ignore_class)
 
     @classmethod
-    def from_values(cls, y) -> "LabelForm":
+    def from_values(cls, y: Any) -> "LabelForm":
         """Labels `(B,)`, `(B, 1)` or `(B, C)` if nothing tells the number of classes. Their values tell the form.
 
         Integers in one column are class ids, floats are numbers. Several columns are pairs if their values can be
@@ -108,11 +108,11 @@ class LabelForm(NamedTuple):
         return cls(kind, y, num_classes=y.shape[1]) if kind == "soft" else _sparse(kind, y, int(ids.max()) + 1)
 
     @property
-    def mass(self):
+    def mass(self) -> Any:
         """The sum of the shares `(...)`: 0 where no class counts."""
         return _backend.namespace(self.shares).sum(self.shares, -1)
 
-    def dense(self):
+    def dense(self) -> Any:
         """The shares of all classes, float32 `(..., C)`."""
         if self.ids is None:
             return self.shares
@@ -121,19 +121,19 @@ class LabelForm(NamedTuple):
         one_hot = [xp.cast(self.ids[..., column] == xp.arange(self.num_classes), "float32") for column in columns]
         return sum(hot * self.shares[..., column] for hot, column in zip(one_hot, columns, strict=True))
 
-    def share_of(self, classes):
+    def share_of(self, classes: Any) -> Any:
         """The shares `(...)` of one class for each label, given as int32 ids `(...)`."""
         xp, classes = _backend.namespace(self.shares), classes[..., None]
         if self.ids is None:
             return xp.pick(self.shares, classes)[..., 0]
         return xp.sum(self.shares * xp.cast(self.ids == classes, "float32"), -1)
 
-    def largest(self):
+    def largest(self) -> Any:
         """The classes with the largest shares, int32 ids `(...)`; of equal ones the first."""
         return self.ids[..., 0] if self.kind == "ids" else _backend.namespace(self.shares).argmax(self.dense())
 
 
-def resolve(y, classes, rank, ignore_class=None):
+def resolve(y: Any, classes: int, rank: Any, ignore_class: int | None = None) -> Any:
     """Turn labels whose form is not known from their shape into soft labels.
 
     TensorFlow compiles `fit` and `evaluate` for labels with an unknown last axis, or of unknown rank, once it has
@@ -201,7 +201,7 @@ def resolve(y, classes, rank, ignore_class=None):
     return tf.ensure_shape(y, (*([None] * (rank - 1) if shape is None else shape[:-1]), classes))
 
 
-def may_equal(shape, other):
+def may_equal(shape: Any, other: Any) -> bool:
     """Whether two static shapes agree as far as they are known."""
     return len(shape) == len(other) and all(a == b or None in (a, b) for a, b in zip(shape, other, strict=True))
 

@@ -1,6 +1,7 @@
 """A cross-entropy for mixed labels."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -94,11 +95,11 @@ class SoftLabelCrossentropy(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
-        self.from_logits = _checks.boolean(from_logits, "from_logits")
-        self.label_smoothing = _checks.real(label_smoothing, "label_smoothing", 0.0, 1.0)
-        self.multi_label = _checks.boolean(multi_label, "multi_label")
-        self.subtract_entropy = _checks.boolean(subtract_entropy, "subtract_entropy")
-        self.ignore_class = check_ignore_class(ignore_class)
+        self.from_logits: bool = _checks.boolean(from_logits, "from_logits")
+        self.label_smoothing: float = _checks.real(label_smoothing, "label_smoothing", 0.0, 1.0)
+        self.multi_label: bool = _checks.boolean(multi_label, "multi_label")
+        self.subtract_entropy: bool = _checks.boolean(subtract_entropy, "subtract_entropy")
+        self.ignore_class: int | None = check_ignore_class(ignore_class)
         if multi_label and ignore_class is not None:
             _checks.fail(
                 "With `multi_label`, a row of zeros is a sample without any of the classes.",
@@ -187,17 +188,23 @@ class SoftLabelCrossentropy(keras.losses.Loss):
 class ReducedByKeras(keras.losses.Loss):
     """`function(y_true, y_pred)`, losses `(...)`, with Keras' masks, weights and reduction."""
 
-    def __init__(self, function, reduction, name="reduced_by_keras", dtype="float32"):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        reduction: str | None,
+        name: str = "reduced_by_keras",
+        dtype: str = "float32",
+    ) -> None:
         super().__init__(name, reduction, dtype)
         self.call = function
 
 
-def check_ignore_class(ignore_class):
+def check_ignore_class(ignore_class: int | None) -> int | None:
     """Return `ignore_class` as an int or None, or raise."""
     return None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
 
 
-def read_weights(sample_weight, y_pred, by_class=False):
+def read_weights(sample_weight: Any, y_pred: Any, by_class: bool = False) -> tuple[Any, Any]:
     """Sample weights as weights of the predictions, or of their classes.
 
     Args:

@@ -54,7 +54,7 @@ class SoftLabelAccuracy(keras.metrics.Mean):
         self, name: str = "soft_label_accuracy", *, ignore_class: int | None = None, dtype: Any = None
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.ignore_class = check_ignore_class(ignore_class)
+        self.ignore_class: int | None = check_ignore_class(ignore_class)
         self._direction = "up"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -120,11 +120,13 @@ class SoftLabelMeanIoU(keras.metrics.Metric):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.num_classes = _checks.integer(num_classes, "num_classes", 2)
-        self.ignore_class = check_ignore_class(ignore_class)
+        self.num_classes: int = _checks.integer(num_classes, "num_classes", 2)
+        self.ignore_class: int | None = check_ignore_class(ignore_class)
         self._direction = "up"
         # How much of each class was predicted as each. Keras' own `MeanIoU` counts in integers, and so rounds weights.
-        self.confusion = self.add_variable((self.num_classes, self.num_classes), "zeros", name="confusion")
+        self.confusion: keras.Variable = self.add_variable(
+            (self.num_classes, self.num_classes), "zeros", name="confusion"
+        )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         weight = prediction_weights(y_pred, sample_weight)
@@ -191,11 +193,11 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.num_bins = _checks.integer(num_bins, "num_bins", 1)
-        self.from_logits = _checks.boolean(from_logits, "from_logits")
+        self.num_bins: int = _checks.integer(num_bins, "num_bins", 1)
+        self.from_logits: bool = _checks.boolean(from_logits, "from_logits")
         self._direction = "down"
-        self.gap = self.add_variable((self.num_bins,), "zeros", name="gap")
-        self.total = self.add_variable((), "zeros", name="total")
+        self.gap: keras.Variable = self.add_variable((self.num_bins,), "zeros", name="gap")
+        self.total: keras.Variable = self.add_variable((), "zeros", name="total")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         weight = prediction_weights(y_pred, sample_weight)
@@ -218,14 +220,14 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         return {name: getattr(self, name) for name in ("num_bins", "from_logits", "name", "dtype")}
 
 
-def prediction_weights(y_pred, sample_weight=None):
+def prediction_weights(y_pred: Any, sample_weight: Any = None) -> Any:
     """The weight of each prediction, float32 `(...)`: its sample weight, and 0 where Keras' mask leaves it out."""
     weights, _ = read_weights(sample_weight, y_pred)
     # A loss of 1 for each prediction, since Keras applies the mask of `y_pred` to losses.
     return ReducedByKeras(lambda _, y_pred: ops.ones_like(y_pred[..., 0]), None)(y_pred, y_pred, weights)
 
 
-def read(y_true, y_pred, ignore_class=None):
+def read(y_true: Any, y_pred: Any, ignore_class: int | None = None) -> tuple[LabelForm, Any]:
     """The `LabelForm` of labels, and the predictions in float32; a single column as the two classes that it means."""
     y_pred = ops.cast(y_pred, "float32")
     labels = LabelForm.read(ops.convert_to_tensor(y_true), y_pred, ignore_class)
@@ -235,7 +237,7 @@ def read(y_true, y_pred, ignore_class=None):
     return labels, y_pred
 
 
-def confidence_and_accuracy(y_true, y_pred):
+def confidence_and_accuracy(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     """Confidence `(...)` and label mass `(...)` of the predicted class, for the same arguments as the metrics."""
     labels, y_pred = read(y_true, y_pred)
     return ops.max(y_pred, axis=-1), labels.share_of(ops.argmax(y_pred, axis=-1))

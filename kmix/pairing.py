@@ -1,12 +1,13 @@
 """Who mixes with whom: rules that choose the partner of each sample."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
 
 from kmix import _backend, _checks, prng
 from kmix._settings import Settings
-from kmix.plan import streams
+from kmix.plan import PlanKey, streams
 
 __all__ = ["DifferentLabels", "Pairing", "RandomPairs", "SameLabels", "SimilarLabels"]
 
@@ -44,16 +45,16 @@ class Pairing(Settings):
         array([1, 2, 3, 0], dtype=int32)
     """
 
-    bijective = False
+    bijective: bool = False
 
     def __init__(self, *, within: Literal["batch", "shard"] | int = "batch", allow_self: bool = True) -> None:
-        self.within = to_within(within)
+        self.within: Literal["batch", "shard"] | int = to_within(within)
         if within == "shard":
             self.check_shards()
-        self.allow_self = _checks.boolean(allow_self, "allow_self")
+        self.allow_self: bool = _checks.boolean(allow_self, "allow_self")
 
     @property
-    def needs_targets(self):
+    def needs_targets(self) -> bool:
         """Whether the rule reads the targets. Set it to True in a rule whose `partners` does; one with a score does."""
         return type(self).partners is Pairing.partners
 
@@ -85,7 +86,7 @@ class Pairing(Settings):
             return xp.stack(drawn)
         return xp.concat([each + first for each, first in zip(drawn, range(0, rows, group), strict=True)])
 
-    def partners(self, xp, words, key, targets):
+    def partners(self, xp: _backend.Namespace, words: Any, key: PlanKey, targets: Mapping[Any, Any]) -> Any:
         """The partner of each sample, in the batch or in one group of its rows. By default drawn by `score`.
 
         Args:
@@ -128,7 +129,7 @@ class Pairing(Settings):
         best = xp.argmax(gumbel + score)
         return xp.where(xp.pick(score, best[:, None])[:, 0] == float("-inf"), own, best)
 
-    def score(self, xp, targets):
+    def score(self, xp: _backend.Namespace, targets: Mapping[Any, Any]) -> Any:
         """The logarithm of the probability, up to a constant, that sample j is the partner of sample i.
 
         Args:
@@ -140,7 +141,7 @@ class Pairing(Settings):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `partners` or `score`.")
 
-    def check_shards(self):
+    def check_shards(self) -> None:
         """Raise unless the rule can draw partners from a part of the batch."""
         if self.needs_targets:
             _checks.fail(
@@ -149,7 +150,7 @@ class Pairing(Settings):
                 'Write `within="batch"`, or for example `within=16`.',
             )
 
-    def check_targets(self, targets):
+    def check_targets(self, targets: Mapping[Any, Any]) -> None:
         """Raise unless the rule can read the targets, from their static shapes and dtypes, and values on the host."""
 
     def _read(self, targets):
@@ -185,7 +186,7 @@ class RandomPairs(Pairing):
         groups = self.partners(xp, xp.reshape(words[:full], (-1, key.group)), key, targets)
         return xp.concat([xp.rows(groups), self.partners(xp, words[full:], key, targets) + full])
 
-    def partners(self, xp, words, key, targets):
+    def partners(self, xp: _backend.Namespace, words: Any, key: PlanKey, targets: Mapping[Any, Any]) -> Any:
         permutation = xp.argsort(words if key.shards == 1 else xp.reshape(words, (key.shards, -1)))
         if self.allow_self:
             return permutation
@@ -233,10 +234,12 @@ class SimilarLabels(Pairing):
     ) -> None:
         super().__init__(within=within, allow_self=allow_self)
         hint = 'A small one prefers partners with the same label; `pairing="random"` takes any.'
-        self.bandwidth = _checks.real(bandwidth, "bandwidth", positive=True, hint=hint)
-        self.label = label if label is None or isinstance(label, str) else _checks.integer(label, "label")
+        self.bandwidth: float = _checks.real(bandwidth, "bandwidth", positive=True, hint=hint)
+        self.label: str | int | None = (
+            label if label is None or isinstance(label, str) else _checks.integer(label, "label")
+        )
 
-    def score(self, xp, targets):
+    def score(self, xp: _backend.Namespace, targets: Mapping[Any, Any]) -> Any:
         label = self._label(targets)
         n = xp.size(label, 0)
         y = xp.reshape(xp.cast(label, "float32"), (n, -1))
@@ -246,7 +249,7 @@ class SimilarLabels(Pairing):
         # Differences, not a product of matrices, which may have lower precision on an accelerator.
         return -0.5 * xp.sum(xp.math.square(scaled[:, None] - scaled[None]), -1)
 
-    def check_targets(self, targets):
+    def check_targets(self, targets: Mapping[Any, Any]) -> None:
         label = self._label(targets)
         shape, dtype = _backend.static_shape(label), _backend.dtype(label)
         if shape is None or len(shape) not in (1, 2) or "float" not in dtype:
@@ -277,7 +280,9 @@ class _ByClass(Pairing):
         label, within: See `DifferentLabels`.
     """
 
-    def __init__(self, group_name, group, label, within):
+    def __init__(
+        self, group_name: str, group: str | int | None, label: str | int | None, within: Literal["batch"] | int
+    ) -> None:
         super().__init__(within=within, allow_self=False)
         for name, key in ((group_name, group), ("label", label)):
             setattr(self, name, key if key is None or isinstance(key, str) else _checks.integer(key, name))
@@ -298,7 +303,7 @@ class _ByClass(Pairing):
         label, *group = self._read(targets).values()
         return _share_a_class(xp, label), _share_a_class(xp, group[0]) if group else None
 
-    def check_targets(self, targets):
+    def check_targets(self, targets: Mapping[Any, Any]) -> None:
         name = type(self).__name__
         if self._group is not None and not hasattr(targets.get(self._group), "dtype"):
             _checks.fail(
@@ -360,7 +365,7 @@ class DifferentLabels(_ByClass):
     ) -> None:
         super().__init__("same", same, label, within)
 
-    def score(self, xp, targets):
+    def score(self, xp: _backend.Namespace, targets: Mapping[Any, Any]) -> Any:
         same, of_group = self._same(xp, targets)
         candidates = ~same if of_group is None else ~same & of_group
         return xp.where(candidates, 0.0, float("-inf"))
@@ -408,7 +413,7 @@ class SameLabels(_ByClass):
     ) -> None:
         super().__init__("other", other, label, within)
 
-    def score(self, xp, targets):
+    def score(self, xp: _backend.Namespace, targets: Mapping[Any, Any]) -> Any:
         same, of_group = self._same(xp, targets)
         candidates = same if of_group is None else same & ~of_group
         return xp.where(candidates, 0.0, float("-inf"))
@@ -441,7 +446,7 @@ def _share_a_class(xp, y):
     return xp.gram(xp.where(others[:, None] == 0, y, largest)) > 0
 
 
-def to_within(given):
+def to_within(given: Any) -> Literal["batch", "shard"] | int:
     """Return where partners come from, or raise."""
     if isinstance(given, int) and not isinstance(given, bool):
         return _checks.integer(given, "within", 2)
@@ -452,7 +457,7 @@ def to_within(given):
     return given
 
 
-def to_pairing(given):
+def to_pairing(given: Any) -> Pairing:
     """The `Pairing` that an argument `pairing` stands for, or raise."""
     named: dict[str, type[Pairing]] = {
         "random": RandomPairs,

@@ -6,17 +6,18 @@ The first argument of each function is the array namespace `xp` of `kmix._backen
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
-from kmix._backend import NUMPY
+from kmix._backend import NUMPY, Namespace
 
 _GOLDEN = 0x9E3779B9
 _REPLICA = 0x10000
 _WORD = 0xFFFFFFFF
 
 
-def key(xp, seed, step):
+def key(xp: Namespace, seed: Any, step: Any) -> tuple[Any, Any]:
     """Two words, a bijection of (seed, step), so that no two of the 2**64 pairs share a key.
 
     They are `k0 = hash(step ^ hash(seed))` and `k1 = hash(seed ^ hash(k0 + c))`.
@@ -49,7 +50,9 @@ def _key_of_numbers(seed, step):
     return hashes
 
 
-def bits(xp, key, first, streams, n, replica=0, position=0):
+def bits(
+    xp: Namespace, key: tuple[Any, Any], first: int, streams: int, n: Any, replica: Any = 0, position: Any = 0
+) -> Any:
     """Random 32-bit words of shape `(streams, n)`: row `s` is stream `first + s`, from `position` on.
 
     Within a stream, all words differ (position -> word is a bijection), so sorting them never ties.
@@ -63,12 +66,12 @@ def bits(xp, key, first, streams, n, replica=0, position=0):
     return xp.hash(xp.reshape(salt, (-1, 1)) ^ xp.hash(positions))
 
 
-def uniform(xp, bits):
+def uniform(xp: Namespace, bits: Any) -> Any:
     """Words to float32 strictly inside (0, 1): the midpoints of 2**23 equal cells, all exact."""
     return (xp.cast(xp.shift(bits, 9), "float32") + 0.5) * 2.0**-23
 
 
-def symmetric_beta(xp, u, alpha, logits=False):
+def symmetric_beta(xp: Namespace, u: Any, alpha: Any, logits: Any = False) -> Any:
     """Beta(alpha, alpha) draws from four uniforms each, without rejection, for any alpha > 0.
 
     Ulrich's polar method gives `r` with `(1 + r) / 2 ~ Beta(alpha + 1, alpha + 1)`. The boost
@@ -103,7 +106,7 @@ def symmetric_beta(xp, u, alpha, logits=False):
     return xp.where(positive, xp.sigmoid(logit), xp.where(given == 0, one, math.nan * one))
 
 
-def log_dirichlet(xp, u, alpha, levels):
+def log_dirichlet(xp: Namespace, u: Any, alpha: Any, levels: int) -> Any:
     """The logarithms of `2**levels` parts of a symmetric Dirichlet(alpha) draw, without rejection.
 
     A whole is split in two, and each part again, by symmetric Betas. The first `n` parts, made to sum to 1, are a

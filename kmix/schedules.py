@@ -11,7 +11,7 @@ step 2**32 - 1, in tensors, too.
 import bisect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self, SupportsIndex
 
 import keras
 import numpy as np
@@ -39,11 +39,11 @@ class Schedule:
     def _value(self, xp, step):
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._arguments}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
     def __repr__(self):
@@ -68,8 +68,8 @@ class Constant(Schedule):
 
     _arguments = ("value",)
 
-    def __init__(self, value: float):
-        self.value = _checks.real(value, "value")
+    def __init__(self, value: float) -> None:
+        self.value: float = _checks.real(value, "value")
 
     def _value(self, xp, step):
         return xp.cast(self.value, "float32") if hasattr(step, "dtype") else self.value
@@ -100,16 +100,16 @@ class Polynomial(Schedule):
         self,
         init_value: float,
         end_value: float,
-        transition_steps: int,
+        transition_steps: SupportsIndex,
         *,
-        transition_begin: int = 0,
+        transition_begin: SupportsIndex = 0,
         power: float = 1.0,
-    ):
-        self.init_value = _checks.real(init_value, "init_value")
-        self.end_value = _checks.real(end_value, "end_value")
-        self.transition_steps = _checks.integer(transition_steps, "transition_steps", 1)
-        self.transition_begin = _checks.integer(transition_begin, "transition_begin")
-        self.power = _checks.real(power, "power")
+    ) -> None:
+        self.init_value: float = _checks.real(init_value, "init_value")
+        self.end_value: float = _checks.real(end_value, "end_value")
+        self.transition_steps: int = _checks.integer(transition_steps, "transition_steps", 1)
+        self.transition_begin: int = _checks.integer(transition_begin, "transition_begin")
+        self.power: float = _checks.real(power, "power")
 
     def _value(self, xp, step):
         left = self._remaining(xp, _progress(xp, step, self.transition_begin, self.transition_steps))
@@ -138,7 +138,14 @@ class Linear(Polynomial):
 
     _arguments = ("init_value", "end_value", "transition_steps", "transition_begin")
 
-    def __init__(self, init_value: float, end_value: float, transition_steps: int, *, transition_begin: int = 0):
+    def __init__(
+        self,
+        init_value: float,
+        end_value: float,
+        transition_steps: SupportsIndex,
+        *,
+        transition_begin: SupportsIndex = 0,
+    ) -> None:
         super().__init__(init_value, end_value, transition_steps, transition_begin=transition_begin)
 
 
@@ -186,9 +193,9 @@ class Join(Schedule):
 
     _arguments = ("schedules", "boundaries")
 
-    def __init__(self, schedules: Sequence[float | Callable[[Any], Any]], boundaries: Sequence[int]):
-        self.schedules = [schedule if callable(schedule) else Constant(schedule) for schedule in schedules]
-        self.boundaries = [_checks.integer(boundary, "boundaries", 1) for boundary in boundaries]
+    def __init__(self, schedules: Sequence[float | Callable[[Any], Any]], boundaries: Sequence[SupportsIndex]) -> None:
+        self.schedules: list[Any] = [schedule if callable(schedule) else Constant(schedule) for schedule in schedules]
+        self.boundaries: list[int] = [_checks.integer(boundary, "boundaries", 1) for boundary in boundaries]
         if len(self.boundaries) != len(self.schedules) - 1 or self.boundaries != sorted(set(self.boundaries)):
             _checks.fail(
                 "`boundaries` must be increasing steps, one fewer than the values or schedules.",
@@ -211,12 +218,12 @@ class Join(Schedule):
                 value = xp.where(step < _constant(xp, start, step), value, later)
         return value
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         schedules = [keras.saving.serialize_keras_object(schedule) for schedule in self.schedules]
         return {"schedules": schedules, "boundaries": self.boundaries}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         schedules = [keras.saving.deserialize_keras_object(schedule) for schedule in config["schedules"]]
         return cls(schedules, config["boundaries"])
 
@@ -240,15 +247,15 @@ class Piecewise(Join):
 
     _arguments = ("values", "boundaries")
 
-    def __init__(self, values: Sequence[float], boundaries: Sequence[int]):
-        self.values = [_checks.real(value, "values") for value in values]
+    def __init__(self, values: Sequence[float], boundaries: Sequence[SupportsIndex]) -> None:
+        self.values: list[float] = [_checks.real(value, "values") for value in values]
         super().__init__(self.values, boundaries)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"values": self.values, "boundaries": self.boundaries}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
 

@@ -1,6 +1,6 @@
 """Names for what users pass to kmix, for type annotations."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from kmix.pairing import Pairing
@@ -27,10 +27,10 @@ ScalarOrSchedule: TypeAlias = float | Callable[[Any], Any]
 BatchLike: TypeAlias = tuple[Any, ...] | list[Any] | dict[Any, Any]
 #: Targets that need no settings.
 TargetName: TypeAlias = Literal["labels", "union", "keep", "segmentation_masks"]
+# Of a structure, its parts are not checked: a string is a sequence of strings, so that a recursive type would take any,
+# and a checker reads `{"class": Labels(10), "id": "keep"}` in a variable as a dictionary of objects.
 #: What a label is: an object, a name, a callable `(y, plan) -> y`, or a structure of these.
-TargetLike: TypeAlias = (
-    Target | TargetName | Callable[[Any, Any], Any] | Mapping[Any, "TargetLike"] | Sequence["TargetLike"]
-)
+TargetLike: TypeAlias = Target | TargetName | Callable[[Any, Any], Any] | dict[Any, Any] | list[Any] | tuple[Any, ...]
 #: Who mixes with whom: an object, or a name for the default one.
 PairingLike: TypeAlias = Literal["random", "similar_labels", "different_labels", "same_labels"] | Pairing
 #: Where partners come from; an int is a number of rows.

@@ -2,6 +2,8 @@
 
 import abc
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,108 +27,108 @@ class Namespace(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def math(self):
+    def math(self) -> Any:
         """An object with the elementwise functions that `MATH` names: `(...)` to `(...)`."""
 
     @property
     @abc.abstractmethod
-    def integer(self):
+    def integer(self) -> str:
         """The name of the widest dtype of signed integers."""
 
     @abc.abstractmethod
-    def asarray(self, x):
+    def asarray(self, x: Any) -> Any:
         """`x`, an array of any framework or Python numbers, as an array of this framework."""
 
     @abc.abstractmethod
-    def cast(self, x, dtype):
+    def cast(self, x: Any, dtype: str) -> Any:
         """`x` `(...)`, an array or a Python number, as an array `(...)` of the named dtype."""
 
     @abc.abstractmethod
-    def arange(self, n):
+    def arange(self, n: Any) -> Any:
         """The int32 numbers 0, 1, ..., n - 1 as `(n,)`, for an int or a scalar `n`."""
 
     # 32-bit words for random numbers.
 
     @abc.abstractmethod
-    def word(self, x):
+    def word(self, x: Any) -> Any:
         """Integers `x` `(...)` modulo 2**32. A Python int in `[0, 2**32)` gives a number to combine with words."""
 
     @abc.abstractmethod
-    def words(self, n):
+    def words(self, n: Any) -> Any:
         """The words 0, 1, ..., n - 1 as `(n,)`, for an int or a scalar `n`."""
 
     @abc.abstractmethod
-    def shift(self, x, n):
+    def shift(self, x: Any, n: int) -> Any:
         """Words `x` `(...)` shifted right by `n` bits and filled with zeros."""
 
     # Elementwise.
 
     @abc.abstractmethod
-    def power(self, x, y):
+    def power(self, x: Any, y: Any) -> Any:
         """`x ** y` for an array `x` `(...)` and a Python number `y`."""
 
     @abc.abstractmethod
-    def sigmoid(self, x):
+    def sigmoid(self, x: Any) -> Any:
         """`1 / (1 + exp(-x))` `(...)`, without a warning where `exp` overflows."""
 
     @abc.abstractmethod
-    def where(self, condition, x, y):
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
         """`x` where the boolean `condition` holds, else `y`; all three broadcast, Python numbers included."""
 
     # Whole arrays.
 
     @abc.abstractmethod
-    def all(self, x):
+    def all(self, x: Any) -> Any:
         """Whether all values of a boolean array hold, as a scalar."""
 
     @abc.abstractmethod
-    def any(self, x, axis=None):
+    def any(self, x: Any, axis: int | None = None) -> Any:
         """Whether any value of a boolean array holds: as a scalar, or along an axis."""
 
     @abc.abstractmethod
-    def sum(self, x, axis):
+    def sum(self, x: Any, axis: int) -> Any:
         """The sum of `x` along an axis."""
 
     @abc.abstractmethod
-    def reshape(self, x, shape):
+    def reshape(self, x: Any, shape: Any) -> Any:
         """`x` in this shape. Its sizes may be scalars, and one of them may be -1."""
 
     @abc.abstractmethod
-    def transpose(self, x):
+    def transpose(self, x: Any) -> Any:
         """The columns of `x` `(n, m)` as rows `(m, n)`."""
 
     @abc.abstractmethod
-    def stack(self, arrays, axis=0):
+    def stack(self, arrays: Sequence[Any], axis: int = 0) -> Any:
         """Arrays `(...)` of one shape, stacked along a new axis."""
 
     @abc.abstractmethod
-    def concat(self, arrays, axis=0):
+    def concat(self, arrays: Sequence[Any], axis: int = 0) -> Any:
         """Arrays of one dtype that differ in the size of this axis alone, joined along it."""
 
     @abc.abstractmethod
-    def argsort(self, x):
+    def argsort(self, x: Any) -> Any:
         """The int32 indices `(..., n)` that sort the last axis of `x` `(..., n)`, whose values never tie."""
 
     @abc.abstractmethod
-    def argmax(self, x):
+    def argmax(self, x: Any) -> Any:
         """The int32 index `(...)` of the largest value along the last axis of `x` `(..., n)`, the first if some tie."""
 
     @abc.abstractmethod
-    def take(self, x, indices):
+    def take(self, x: Any, indices: Any) -> Any:
         """Rows `(n, ...)` of `x` `(B, ...)` at indices `(n,)`. Indices `(shards, n)` count within each shard."""
 
     @abc.abstractmethod
-    def pick(self, x, ids):
+    def pick(self, x: Any, ids: Any) -> Any:
         """The entries `ids` `(..., k)` along the last axis of `x` `(..., C)`, as `(..., k)`."""
 
     @abc.abstractmethod
-    def gram(self, x):
+    def gram(self, x: Any) -> Any:
         """The sums of products `(n, n)` of each two rows of a float `x` `(n, C)`. An accelerator may round them."""
 
     # Functions.
 
     @abc.abstractmethod
-    def custom_gradient(self, forward, backward):
+    def custom_gradient(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
         """`forward(x, *others)` as a function whose gradient by `x` is `backward(upstream, *others)`.
 
         `forward` is linear in `x`. `others` are arrays without a gradient. Neither function may hold an array in a
@@ -135,27 +137,27 @@ class Namespace(abc.ABC):
 
     # Optional: these are correct for every framework whose shapes and values are known.
 
-    def size(self, x, axis):
+    def size(self, x: Any, axis: int) -> Any:
         """The size of an axis: an int if it is known, else a scalar."""
         return x.shape[axis]
 
-    def unstack(self, x):
+    def unstack(self, x: Any) -> Any:
         """The rows of `x` `(n, ...)`, in a form to slice and to index with Python ints."""
         return x
 
-    def along(self, coefficients, like):
+    def along(self, coefficients: Any, like: Any) -> Any:
         """`coefficients` `(B, ...)` with axes of size 1 appended, up to the rank of `like` `(B, ..., ...)`."""
         return coefficients.reshape((*coefficients.shape, *(1,) * (like.ndim - coefficients.ndim)))
 
-    def switch(self, index, branches):
+    def switch(self, index: Any, branches: Sequence[Callable[[], Any]]) -> Any:
         """`branches[index]()` for an int or a scalar. All branches return the same shape and dtype."""
         return branches[int(index)]()
 
-    def apply_if(self, condition, function, x):
+    def apply_if(self, condition: Any, function: Callable[..., Any], x: Any) -> Any:
         """`function(x)`, of the shape and dtype of `x` `(...)`, if the scalar condition holds, else `x`."""
         return function(x) if condition else x
 
-    def hash(self, x):
+    def hash(self, x: Any) -> Any:
         """Words `(...)` of words, or of their sums and products, `x` `(...)` with at least one axis: "lowbias32".
 
         A bijection of 32-bit words in which every bit of the input flips half of the bits of the output.
@@ -167,18 +169,18 @@ class Namespace(abc.ABC):
         x = self.word(x * self.word(0x846CA68B))
         return x ^ self.shift(x, 16)
 
-    def rows(self, indices):
+    def rows(self, indices: Any) -> Any:
         """Indices `(B,)` of rows. Indices `(shards, n)` within the shards become indices into the whole batch."""
         if len(indices.shape) == 1:
             return indices
         first = self.size(indices, 1) * self.reshape(self.arange(self.size(indices, 0)), (-1, 1))
         return self.reshape(indices + self.cast(first, arrays.dtype(indices)), (-1,))
 
-    def interpolate(self, own, partner, weight):
+    def interpolate(self, own: Any, partner: Any, weight: Any) -> Any:
         """`weight * own + (1 - weight) * partner`, exactly `own` where both are equal. May overwrite `partner`."""
         return self.where(own == partner, own, weight * own + (1.0 - weight) * partner)
 
-    def evaluate(self, schedule, step, high=float("inf")):
+    def evaluate(self, schedule: Callable[[Any], Any], step: Any, high: float = float("inf")) -> Any:
         """The value of a schedule at a step, as a float32 scalar.
 
         Args:
@@ -213,7 +215,7 @@ class Namespace(abc.ABC):
             is_number = hasattr(value, "__float__") and np.shape(value) == () and not is_truth
             number = float(value) if is_number else math.nan
             # In float32, as in a graph: 1 + 1e-9 is 1.
-            valid = 0 <= number < math.inf and np.float32(number) <= high
+            valid = bool(0 <= number < math.inf and np.float32(number) <= high)
             number = self.cast(number, "float32")
         if not valid:
             _checks.fail(
@@ -222,19 +224,25 @@ class Namespace(abc.ABC):
             )
         return number
 
-    def evaluate_symbol(self, schedule, step):
+    def evaluate_symbol(self, schedule: Callable[[Any], Any], step: Any) -> Any:
         """`schedule(step)` for a symbolic step, in a dtype that is exact up to `2**32`."""
         return schedule(step)
 
-    def by_rows(self, function, x):
+    def by_rows(self, function: Callable[..., Any], x: Any) -> Any:
         """`function(x)`, of the shape of `x`, for a function that treats all values of a sample alike."""
         return function(x)
 
-    def run(self, bound, arrays):
+    def run(self, bound: Callable[..., Any], arrays: Any) -> Any:
         """`bound(*arrays)` for a kernel, see `execution.py`, on eager arrays of this framework or NumPy's."""
         return bound(*arrays)
 
-    def fused(self, function, *structures, key=None, padded=()):
+    def fused(
+        self,
+        function: Callable[..., Any],
+        *structures: Any,
+        key: Callable[[], Any] | None = None,
+        padded: Sequence[Any] = (),
+    ) -> Any:
         """`function(*structures)` in one pass over the memory, if the framework does this only on request.
 
         `key()` is what else the function depends on; calls with an equal key share a program.
@@ -242,10 +250,10 @@ class Namespace(abc.ABC):
         """
         return function(*structures)
 
-    def require(self, condition, message):
+    def require(self, condition: Any, message: str) -> None:
         """Raise unless all of `condition` holds, if that can be read without waiting for an accelerator."""
         if arrays.on_host(condition) and not arrays.values(condition).all():
             raise ValueError(message)
 
-    def require_equal_sizes(self, axes, message):  # noqa: B027
+    def require_equal_sizes(self, axes: Sequence[tuple[Any, int]], message: str) -> None:  # noqa: B027
         """Raise unless all `(array, axis)` have the same size. Static sizes have been compared before."""

@@ -40,13 +40,15 @@ class AlphaScheduler(keras.callbacks.Callback):
         0.2
     """
 
-    def __init__(self, layers: Any, schedule: Callable[[Any], Any], *, unit: Literal["epoch", "batch"] = "epoch"):
+    def __init__(
+        self, layers: Any, schedule: Callable[[Any], Any], *, unit: Literal["epoch", "batch"] = "epoch"
+    ) -> None:
         super().__init__()
         self.layers: list[Any] = list(layers) if isinstance(layers, (list, tuple)) else [layers]
-        self.schedule = schedule
-        self.unit = _checks.one_of(unit, "unit", ("epoch", "batch"))
+        self.schedule: Callable[[Any], Any] = schedule
+        self.unit: Literal["epoch", "batch"] = _checks.one_of(unit, "unit", ("epoch", "batch"))
         # Lets Keras call the batch hooks asynchronously, without delaying the training loop.
-        self.async_safe = unit == "epoch"
+        self.async_safe: bool = unit == "epoch"
         self.params: dict[str, Any] = {}
         self._alpha: float | None = None
         # The epoch to come and the number of its first batch, and how many of its batches were trained on.
@@ -76,7 +78,7 @@ class AlphaScheduler(keras.callbacks.Callback):
         copied.__dict__.update(copy.deepcopy(self.__dict__, {**memo, **shared}))
         return copied
 
-    def set_params(self, params):
+    def set_params(self, params: dict[str, Any]) -> None:
         super().set_params(params)
         # Keras gives one dictionary to all callbacks of a `fit`, so that its schedulers can count themselves.
         params["alpha_schedulers"] = params.get("alpha_schedulers", 0) + 1
@@ -88,7 +90,7 @@ class AlphaScheduler(keras.callbacks.Callback):
             self._names.append(next(name for name in itertools.chain([base], numbered) if name not in taken))
             taken.add(self._names[-1])
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.unit == "epoch":
             self._set(epoch)
             return
@@ -104,15 +106,15 @@ class AlphaScheduler(keras.callbacks.Callback):
             self._first = epoch * steps
         self._trained = 0
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.unit == "batch":
             self._set(self._first + batch)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._trained = batch + 1
         self._report(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # The last execution of several steps may have fewer.
         trained = min(self._trained, self.params.get("steps") or self._trained)
         self._epoch, self._first = epoch + 1, self._first + trained

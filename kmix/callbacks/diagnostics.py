@@ -81,18 +81,18 @@ class Diagnostics(keras.callbacks.Callback):
         validation_data: Any = None,
         every: int = 1,
         mixer: Any = None,
-        log_dir: str | os.PathLike | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
         from_logits: bool = False,
         num_bins: int = 15,
         batch_size: int = 128,
-    ):
+    ) -> None:
         super().__init__()
-        self.every = _checks.integer(every, "every", 1)
-        self.num_bins = _checks.integer(num_bins, "num_bins", 1)
-        self.batch_size = _checks.integer(batch_size, "batch_size", 1)
-        self.from_logits = _checks.boolean(from_logits, "from_logits")
-        self.mixer = check_mixer(mixer)
-        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.every: int = _checks.integer(every, "every", 1)
+        self.num_bins: int = _checks.integer(num_bins, "num_bins", 1)
+        self.batch_size: int = _checks.integer(batch_size, "batch_size", 1)
+        self.from_logits: bool = _checks.boolean(from_logits, "from_logits")
+        self.mixer: Any = check_mixer(mixer)
+        self.log_dir: str | None = None if log_dir is None else os.fspath(log_dir)
         key = getattr(mixer, "inputs_key", INPUTS)
         self._clean, self._held_out = data.samples(x_clean, y_clean, inputs_key=key), None
         if validation_data is not None:
@@ -103,20 +103,20 @@ class Diagnostics(keras.callbacks.Callback):
         self._steps, self._first = 0, 0
         self._found: dict[str, float] = {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         for part in (self._clean, self._held_out):
             if part is not None:
                 first = batches((part.x, part.y), self.batch_size)[0]
                 label_shares(first[1], self._predict(first[0]).shape[1])
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._first = self._steps
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # With `steps_per_execution`, `batch` is the last of several.
         self._steps = self._first + batch + 1
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._found or epoch % self.every == 0:
             start = time.perf_counter()
             self._found = {**self._measure_model(epoch), **self._measure_mixer(epoch)}

@@ -41,12 +41,12 @@ class Fingerprint(keras.callbacks.Callback):
 
     def __init__(self, batch_size: int, *, every: int = 100, mixer: Any = None) -> None:
         super().__init__()
-        self.batch_size = _checks.integer(batch_size, "batch_size", 1)
-        self.every = _checks.integer(every, "every", 1)
-        self.mixer = check_mixer(mixer)
+        self.batch_size: int = _checks.integer(batch_size, "batch_size", 1)
+        self.every: int = _checks.integer(every, "every", 1)
+        self.mixer: Any = check_mixer(mixer)
         self._found: int | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not is_mixer(self._mixer()):
             _checks.fail(
                 "A fingerprint is one of a mixing layer or a MixTrainer.",
@@ -55,18 +55,21 @@ class Fingerprint(keras.callbacks.Callback):
                 TypeError,
             )
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if batch % self.every == 0:
             step = self._step()
             self._found = self._mixer().fingerprint(step, self.batch_size)
             self._compare(step)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._report(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._report(logs)
+
+    def _report(self, logs):
         if logs is not None:
             logs["fingerprint"] = self._found
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.on_train_batch_end(None, logs)
 
     def _mixer(self):
         return self.model if self.mixer is None else self.mixer

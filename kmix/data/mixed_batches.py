@@ -31,7 +31,9 @@ class MixedBatches:
         >>> loader = DataLoader(mixed, sampler=numbering(batches), batch_size=None, num_workers=2)  # doctest: +SKIP
     """
 
-    def __init__(self, dataset: Any, function: Callable[[int, Any], Any], *, collate_fn: Callable | None = None):
+    def __init__(
+        self, dataset: Any, function: Callable[[int, Any], Any], *, collate_fn: Callable[[Any], Any] | None = None
+    ) -> None:
         torch_data: Any = sys.modules.get("torch.utils.data")
         stream = torch_data is not None and isinstance(dataset, torch_data.IterableDataset)
         if stream or not hasattr(dataset, "__getitem__") or isinstance(dataset, type):
@@ -45,7 +47,9 @@ class MixedBatches:
             if not callable(value) and (name == "function" or value is not None):
                 hint = "Write `layer.at_step`." if name == "function" else ""
                 _checks.fail(f"`{name}` must be callable.", f"a {type(value).__name__}", hint, TypeError)
-        self.dataset, self.function, self.collate_fn = dataset, function, collate_fn
+        self.dataset: Any = dataset
+        self.function: Callable[[int, Any], Any] = function
+        self.collate_fn: Callable[[Any], Any] | None = collate_fn
 
     def __getitem__(self, numbered: tuple[int, Iterable[int]]) -> Any:
         if not (isinstance(numbered, tuple) and len(numbered) == 2 and hasattr(numbered[1], "__iter__")):

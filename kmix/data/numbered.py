@@ -1,5 +1,6 @@
 """What a numbering makes of a loader: one adapter for iterables, one for `PyDataset`s, one for `tf.data.Dataset`s."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,18 +12,18 @@ from kmix import _backend, _checks
 class NumberedIterable:
     """An iterable of `(number, batch)`, which asks the numbering for each number."""
 
-    def __init__(self, numbering, loader):
+    def __init__(self, numbering: Any, loader: Any) -> None:
         self.loader, self.finished = loader, False
         self._numbering = numbering
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
         iteration = self._numbering._begin()
         for batch in self.loader:
             yield self._numbering._take(iteration), batch
         self.finished = True
         self._numbering._finish(iteration)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.loader)
 
 
@@ -33,18 +34,18 @@ class NumberedPyDataset(keras.utils.PyDataset):
     begins with. A loop numbers them as those of any iterable.
     """
 
-    def __init__(self, numbering, loader, function=None):
+    def __init__(self, numbering: Any, loader: Any, function: Callable[[int, Any], Any] | None = None) -> None:
         super().__init__(loader.workers, loader.use_multiprocessing, loader.max_queue_size)
         self.loader, self._function = loader, function
         self._numbering, self._first, self._unannounced = numbering, None, 0
         self._iterable = NumberedIterable(numbering, loader)
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether a loop came to its end."""
         return self._iterable.finished
 
-    def map(self, function):
+    def map(self, function: Callable[[int, Any], Any]) -> Any:
         """A `PyDataset` of `function(number, batch)`, which its threads or worker processes call."""
         if not callable(function):
             _checks.fail("`map` takes a function.", f"a {type(function).__name__}", "Write `layer.at_step`.", TypeError)
@@ -56,10 +57,10 @@ class NumberedPyDataset(keras.utils.PyDataset):
     def _first_of_epoch(self):
         return self._first if self._numbering is None else self._numbering._base
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         return self._apply(self._first_of_epoch() + index, self.loader[index])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return (self._apply(number, batch) for number, batch in self._iterable)
 
     def __getstate__(self):
@@ -67,10 +68,10 @@ class NumberedPyDataset(keras.utils.PyDataset):
         return {**self.__dict__, "_numbering": None, "_iterable": None, "_first": self._first_of_epoch()}
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return self.loader.num_batches
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         # Keras also begins an epoch to build the model from a batch, and leaves it.
         announced = self._numbering._fitting and self._numbering._trained == 0
         self._unannounced = 0 if announced else self._unannounced + 1
@@ -82,7 +83,7 @@ class NumberedPyDataset(keras.utils.PyDataset):
             )
         self.loader.on_epoch_begin()
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self.loader.on_epoch_end()
 
 
@@ -94,22 +95,22 @@ class DatasetNumbers:
     (generation, iteration, number after the last one handed out).
     """
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         self._generation = 0
         self._begin = _backend.Resource(np.array([0, number], "int64"))
         self._latest = _backend.Resource(np.array([0, 0, number], "int64"))
 
-    def go_on(self, number):
+    def go_on(self, number: int) -> None:
         """From now on, the first iteration begins with `number`, and each other where the one before stands."""
         self._generation += 1
         self._begin.assign(np.array([self._generation, number]))
 
-    def handed_out(self):
+    def handed_out(self) -> tuple[int, int]:
         """How many iterations began since `go_on`, and the number after the highest one that they handed out."""
         generation, iterations, following = map(int, self._latest.read())
         return (iterations, following) if generation == self._generation else (0, 0)
 
-    def number(self, dataset):
+    def number(self, dataset: Any) -> Any:
         """The data set of `(number, batch)`."""
         import tensorflow as tf
 

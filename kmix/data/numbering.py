@@ -3,7 +3,7 @@
 import sys
 import threading
 import weakref
-from typing import Any
+from typing import Any, SupportsIndex
 
 import keras
 
@@ -77,9 +77,9 @@ class Numbering(keras.callbacks.Callback):
     >>> history = model.fit(train, epochs=2, callbacks=[numbering], verbose=0)
     """
 
-    def __init__(self, start: int = 0):
+    def __init__(self, start: SupportsIndex = 0) -> None:
         super().__init__()
-        self.start = _checks.integer(start, "start")
+        self.start: int = _checks.integer(start, "start")
         self.async_safe = True
         # The numbers. Keras calls the hooks in several threads at once, so one lock guards them.
         #   _used     after the highest number used: the state. A loop raises it in `_take`, `fit` when a batch ends.
@@ -228,7 +228,7 @@ class Numbering(keras.callbacks.Callback):
 
     # `fit` tells what it trains on.
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         with self._lock:
             # For a model that it knows, Keras takes no batch to build it: what was handed out is a loop's.
             self._count(loops=self.model is self._model_before)
@@ -240,7 +240,7 @@ class Numbering(keras.callbacks.Callback):
             self._fitting, self._begins, self._peeked = True, True, None
             self._thread, self._model_before = threading.get_ident(), self.model
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._dataset is None and self._numbered is None:
             _checks.fail(
                 "The numbering has no data set to number.",
@@ -281,7 +281,7 @@ class Numbering(keras.callbacks.Callback):
                 "Load a state, or pass the number of batches trained on so far as `Numbering(start=...)`.",
             )
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         with self._lock:
             # Batches end in any order, and the last execution of several steps may have fewer.
             self._trained = max(self._trained, min(batch + 1, self.params.get("steps") or batch + 1))
@@ -290,7 +290,7 @@ class Numbering(keras.callbacks.Callback):
                 iterable = self._dataset is None and not self._indexed
                 self._used = max(self._used, min(used, self._next) if iterable else used)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.params.get("steps") is not None or self._indexed or self.model.stop_training:
             return
         # Keras has read the data to their end: everything that was handed out is used.
@@ -301,7 +301,7 @@ class Numbering(keras.callbacks.Callback):
                 self._used = self._next
             self._one_to_one = self._used == self._first + self._trained
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         with self._lock:
             self._count(loops=False)
             self._fitting = False

@@ -10,7 +10,16 @@ from kmix import _checks
 from kmix.diagnostics import data
 from kmix.diagnostics.models import attack, batches, probabilities_of
 from kmix.diagnostics.report import Report, Reported, draw_comparison
-from kmix.diagnostics.scores import METRICS, difference, difference_of_errors, label_shares, scores, verdict, wrong
+from kmix.diagnostics.scores import (
+    METRICS,
+    Difference,
+    difference,
+    difference_of_errors,
+    label_shares,
+    scores,
+    verdict,
+    wrong,
+)
 from kmix.plots.canvas import pyplot
 
 NOTES = {
@@ -192,11 +201,13 @@ class Comparison(Reported):
         attacked: dict[str, list[np.ndarray]] | None = None,
         num_bins: int = 15,
         eps: float | None = None,
-    ):
+    ) -> None:
         self.y, self.probabilities, self.sample_weight = y, probabilities, sample_weight
         self.outside, self.attacked = outside, attacked
-        self.reference, self.num_bins, self.eps = reference, num_bins, eps
-        self.scores = {}
+        self.reference: str = reference
+        self.num_bins: int = num_bins
+        self.eps: float | None = eps
+        self.scores: dict[str, Any] = {}
         for name, seeds in probabilities.items():
             parts = [part[name] if part else [None] * len(seeds) for part in (outside, attacked)]
             found = [
@@ -204,9 +215,11 @@ class Comparison(Reported):
                 for p, out, moved in zip(seeds, *parts, strict=True)
             ]
             self.scores[name] = {metric: np.array([one[metric] for one in found]) for metric in found[0]}
-        self.seeds = len(probabilities[reference])
-        self.interval = "seeds" if self.seeds > 1 else "samples"
-        self.differences = {name: self._to_reference(name) for name in probabilities if name != reference}
+        self.seeds: int = len(probabilities[reference])
+        self.interval: str = "seeds" if self.seeds > 1 else "samples"
+        self.differences: dict[str, dict[str, Difference]] = {
+            name: self._to_reference(name) for name in probabilities if name != reference
+        }
 
     def _to_reference(self, name):
         base = self.scores[self.reference]
@@ -269,7 +282,7 @@ class Comparison(Reported):
         if name != self.reference:
             one = self.differences[name][metric]
             change = show(one.mean, "+")
-            if one.low is not None:
+            if one.low is not None and one.high is not None:
                 change += f" [{show(one.low, '+')}, {show(one.high, '+')}]"
                 word = {0: "undecided", better: "better", -better: "worse"}[one.direction] if better else ""
         return [*row, change, word]
@@ -282,7 +295,7 @@ class Comparison(Reported):
         draw_comparison(self, left, right, below, columns=4)
         return figure
 
-    def save_html(self, path: str | os.PathLike) -> None:
+    def save_html(self, path: str | os.PathLike[str]) -> None:
         """Write one page with the verdict, the table and the pictures, which needs no other file and no network."""
         with _checks.installed("Matplotlib", "diagnostics"):
             from matplotlib.figure import Figure

@@ -170,7 +170,7 @@ def _gathered(batches, inputs_key=INPUTS):
     return (*tree.map_structure(lambda *parts: np.concatenate(parts), *found), None)[:3]
 
 
-def model_runs(models: Any, name: str = "models") -> dict[str, list]:
+def model_runs(models: Any, name: str = "models") -> dict[str, list[Any]]:
     """`{name: [one for each seed]}` from a dictionary of models or predictions, or of lists of them. Raises for others.
 
     Example:
@@ -197,7 +197,7 @@ def model_runs(models: Any, name: str = "models") -> dict[str, list]:
     return found
 
 
-def predictions_like(models: dict[str, list], x_out: Any) -> dict[str, list]:
+def predictions_like(models: dict[str, list[Any]], x_out: Any) -> dict[str, list[Any]]:
     """Predictions for inputs from elsewhere, of the same names and seeds as those of the models."""
     expected = "With predictions in place of models, `x_out` must hold predictions of the same names and seeds."
     if not isinstance(x_out, dict):
@@ -214,7 +214,7 @@ def is_model(one: Any) -> bool:
     return hasattr(one, "predict") or (callable(one) and not hasattr(one, "shape"))
 
 
-def are_models(runs: dict[str, list]) -> bool:
+def are_models(runs: dict[str, list[Any]]) -> bool:
     """Whether these are models, and not predictions. Raises for some of each."""
     found = {is_model(one) for seeds in runs.values() for one in seeds}
     if len(found) > 1:

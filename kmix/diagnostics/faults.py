@@ -1,6 +1,7 @@
 """Faults that data sets have in silence, each in plain words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,14 @@ from kmix.diagnostics.plan_replay import share_without_candidate
 SIGNIFICANT = 1e-6
 
 
-def find(first, second, labels: dict[str, LabelSummary], headline, p_value=None, raw=None) -> tuple[int, list[str]]:
+def find(
+    first: Sequence[Any],
+    second: Sequence[Any],
+    labels: dict[str, LabelSummary],
+    headline: str | None,
+    p_value: float | None = None,
+    raw: Any = None,
+) -> tuple[int, list[str]]:
     """The faults of a data set.
 
     Args:

@@ -72,14 +72,14 @@ class Inspection(Reported):
         ['no label is mixed: alpha is 0, the data is not mixed yet, or its labels are kept']
     """
 
-    def __init__(self, first: list[BatchSummary], second: list[BatchSummary], seconds: float, raw: Any = None):
+    def __init__(self, first: list[BatchSummary], second: list[BatchSummary], seconds: float, raw: Any = None) -> None:
         self._first, self._seconds = first, seconds
         labels = {name: label_summary([batch.labels[name] for batch in first]) for name in first[0].labels}
         shows = [name for name, one in labels.items() if one.share is not None]
         headline = next((name for name in [LABELS, *shows, *labels] if name in labels), None)
         self._labels = LabelSummary("other", []) if headline is None else labels[headline]
         self._plans = [batch.plan for batch in first if batch.plan is not None]
-        self.p_value = p_value_of_lam(self._plans) if self._plans else None
+        self.p_value: float | None = p_value_of_lam(self._plans) if self._plans else None
         self._repeats, self.warnings = faults.find(first, second, labels, headline, self.p_value, raw)
 
     @property

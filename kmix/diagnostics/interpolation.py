@@ -37,7 +37,7 @@ class Interpolation(Reported):
         [0.0, 0.1]
     """
 
-    def __init__(self, positions: np.ndarray, neither: np.ndarray, gradient: np.ndarray, pairs: int):
+    def __init__(self, positions: np.ndarray, neither: np.ndarray, gradient: np.ndarray, pairs: int) -> None:
         self.positions, self.neither, self.gradient, self.pairs = positions, neither, gradient, pairs
 
     def to_dict(self) -> dict[str, Any]:

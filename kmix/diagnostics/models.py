@@ -1,6 +1,7 @@
 """What models answer: predictions for inputs in any form, and for inputs after an attack."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,7 +16,14 @@ from kmix.training.trainer import MixTrainer
 tree = keras.tree
 
 
-def probabilities_of(models: dict[str, list], x=None, *, from_logits: bool, batch_size: int, move=None):
+def probabilities_of(
+    models: dict[str, list[Any]],
+    x: Any = None,
+    *,
+    from_logits: bool,
+    batch_size: int,
+    move: Callable[[Any, Any], Any] | None = None,
+) -> dict[str, list[Any]]:
     """The probabilities of models for inputs, or of predictions, as `{name: [one for each seed]}`.
 
     Args:
@@ -53,7 +61,9 @@ def bare(model: Any) -> Any:
     return model.model if isinstance(model, MixTrainer) else model
 
 
-def attack(model: Any, x: Any, classes: np.ndarray, eps: float, *, bounds, from_logits: bool, batch_size: int) -> Any:
+def attack(
+    model: Any, x: Any, classes: np.ndarray, eps: float, *, bounds: Any, from_logits: bool, batch_size: int
+) -> Any:
     """The inputs, each moved by `eps` along the sign of the gradient of its loss (FGSM), as float arrays.
 
     The cross-entropy is computed on logits. A confident model has a gradient too small for float32 there; that of the
@@ -105,7 +115,7 @@ def _moved(x, gradient, eps, bounds):
     return x if bounds is None else np.clip(x, *bounds)
 
 
-def variables(model):
+def variables(model: keras.Model) -> Any:
     """The variables of a model that `predict` compiles, else None."""
     compiles = isinstance(model, keras.Model) and model.built and model.jit_compile and not model.run_eagerly
     return model.variables if compiles else None
@@ -115,13 +125,13 @@ def _call(model):
     return (lambda x: model(x, training=False)) if isinstance(model, keras.layers.Layer) else model
 
 
-def batches(x: Any, size: int) -> list:
+def batches(x: Any, size: int) -> list[Any]:
     """An array or a structure of them, cut into parts of so many samples."""
     count = len(tree.flatten(x)[0])
     return [tree.map_structure(lambda leaf: leaf[i : i + size], x) for i in range(0, count, size)]  # noqa: B023
 
 
-def two_columns(outputs, are_logits):
+def two_columns(outputs: Any, are_logits: bool) -> Any:
     """A single column of outputs as those of two classes; others unchanged."""
     if outputs.shape[-1] > 1:
         return outputs

@@ -65,7 +65,7 @@ class PlanReplay:
         inputs_key: The key of the inputs in a dictionary batch; a trainer takes no dictionaries.
     """
 
-    def __init__(self, mixer: Any):
+    def __init__(self, mixer: Any) -> None:
         self.mixer, self.start, self._layer = mixer, 0, mixer
         self.inputs_key = getattr(mixer, "inputs_key", INPUTS)
         if isinstance(mixer, MixTrainer):

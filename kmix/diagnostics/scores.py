@@ -115,7 +115,9 @@ def wrong(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     return p.argmax(axis=1) != y.argmax(axis=1)
 
 
-def scores(y, p, weights=None, *, out=None, attacked=None, num_bins=15) -> dict[str, float]:
+def scores(
+    y: Any, p: Any, weights: Any = None, *, out: Any = None, attacked: Any = None, num_bins: int = 15
+) -> dict[str, float]:
     """The scores of one model.
 
     Args:
@@ -176,7 +178,7 @@ class Difference(NamedTuple):
         return 0 if high - low < NO_WIDTH else int(low > 0) - int(high < 0)
 
 
-def difference(values, reference) -> Difference:
+def difference(values: Any, reference: Any) -> Difference:
     """The difference of two lists of scores, paired by position, with its t interval over the seeds.
 
     Example:
@@ -194,7 +196,7 @@ def difference(values, reference) -> Difference:
     return Difference(mean, mean - half, mean + half, values)
 
 
-def difference_of_errors(wrong, reference, weights=None) -> Difference:
+def difference_of_errors(wrong: Any, reference: Any, weights: Any = None) -> Difference:
     """The difference of the errors of two models, with an interval over the test samples both were asked about.
 
     Args:
@@ -221,7 +223,7 @@ def difference_of_errors(wrong, reference, weights=None) -> Difference:
     return Difference(float(mean), low, high, np.array([mean]))
 
 
-def verdict(name: str, reference: str, differences: dict[str, Difference], gaps, samples: int) -> str:
+def verdict(name: str, reference: str, differences: dict[str, Difference], gaps: Any, samples: int) -> str:
     """One sentence on what the differences of a model to the reference show, which claims no more than they allow.
 
     A metric is called better or worse only if its 95 % interval over the seeds excludes 0. With one seed each, only

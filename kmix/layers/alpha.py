@@ -1,8 +1,10 @@
 """Alpha of a layer: a number that can be set, or a schedule of the step."""
 
+from collections.abc import Callable
 from typing import Any
 
 from kmix import _backend, _checks
+from kmix.typing import ScalarOrSchedule
 
 
 class Alpha:
@@ -13,7 +15,7 @@ class Alpha:
         memory: The shared memory that holds the number in a worker process, from `pickled`.
     """
 
-    def __init__(self, value, memory=None):
+    def __init__(self, value: ScalarOrSchedule, memory: Any = None) -> None:
         value = _checks.scalar_or_schedule(value, "alpha")
         self._schedule: Any = value if callable(value) else None
         self._cell: Any = None if callable(value) else _backend.Cell(value if memory is None else memory.value, memory)
@@ -21,11 +23,11 @@ class Alpha:
         self._traced = self._constant = False
 
     @property
-    def value(self):
+    def value(self) -> ScalarOrSchedule:
         """The number, or the schedule."""
         return self._schedule or self._cell.value
 
-    def set(self, value):
+    def set(self, value: ScalarOrSchedule) -> None:
         """Set it: takes effect with the next batch drawn."""
         value = self.check(value)
         if callable(value):
@@ -33,7 +35,7 @@ class Alpha:
         else:
             self._cell.assign(value)
 
-    def check(self, value):
+    def check(self, value: ScalarOrSchedule) -> ScalarOrSchedule:
         """Return `value` as the alpha to set, or raise."""
         value = _checks.scalar_or_schedule(value, "alpha")
         if self._schedule is not None:
@@ -59,18 +61,18 @@ class Alpha:
             self._cell.check(value)
         return value
 
-    def at(self, xp, step, symbolic, in_jax):
+    def at(self, xp: _backend.Namespace, step: Any, symbolic: bool, in_jax: bool) -> Any:
         """The number for a step, in the namespace of the plan."""
         self._traced |= symbolic
         self._constant |= in_jax and self._schedule is None
         return self._cell.read(xp) if self._schedule is None else xp.evaluate(self._schedule, step)
 
-    def share(self, weight, refresh):
+    def share(self, weight: Any, refresh: Callable[[], Any]) -> None:
         """Keep the number in a weight of a trainer as well. `refresh` brings that weight up to date."""
         # A schedule would come too late for a compiled training step.
         self._traced = True
         self._cell.share(weight, refresh)
 
-    def pickled(self):
+    def pickled(self) -> Any:
         """What a pickle holds beside the value, for `memory`."""
         return None if self._cell is None else self._cell.pickled()

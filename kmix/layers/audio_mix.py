@@ -6,11 +6,12 @@ from typing import Any
 import keras
 
 from kmix import _backend, _checks
+from kmix.batch import Batch
 from kmix.layers.base import MixLayer
-from kmix.layers.input_mixing import AddWaves
+from kmix.layers.input_mixing import AddWaves, InputMixing
 from kmix.mixing import waves
 from kmix.pairing import RandomPairs
-from kmix.plan import sample_audio_mix
+from kmix.plan import MixPlan, sample_audio_mix
 from kmix.plan.audio import check_snr, check_sources
 from kmix.typing import PairingLike, Per, ScalarOrSchedule, TargetLike
 
@@ -127,14 +128,14 @@ class AudioMix(MixLayer):
         self._pairing = _others(self._pairing, num_sources, sources[1])
 
     @property
-    def input_mixing(self):
+    def input_mixing(self) -> InputMixing:
         return AddWaves(self.compute_dtype)
 
-    def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
+    def sample(self, seed: int, step: Any, alpha: Any, batch_size: Any, spatial_shape: Any, **settings: Any) -> MixPlan:
         settings |= {"snr": self.snr, "num_sources": self.num_sources}
         return sample_audio_mix(seed, step, alpha, batch_size, **settings)
 
-    def resolve(self, plan, batch):
+    def resolve(self, plan: MixPlan, batch: Batch) -> MixPlan:
         """The plan with the gains of the waves, and where levels count without silent sources."""
         xp, plan, level = batch.xp, plan.without_own_partners(), None
         if self.snr or self.equal_levels:

@@ -8,8 +8,8 @@ mixes and writes it, as it is or as one compiled program.
 import copy
 import inspect
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self, SupportsIndex
 
 import keras
 
@@ -165,7 +165,21 @@ class MixLayer(keras.layers.Layer):
         """How the inputs follow a plan, an `InputMixing`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `input_mixing`.")
 
-    def sample(self, seed, step, alpha, batch_size, spatial_shape, *, per, rate, lam_at_least_half, replica, pair, xp):
+    def sample(
+        self,
+        seed: int,
+        step: Any,
+        alpha: Any,
+        batch_size: Any,
+        spatial_shape: Any,
+        *,
+        per: Per,
+        rate: Any,
+        lam_at_least_half: bool,
+        replica: Any,
+        pair: Callable[[Any], Any],
+        xp: _backend.Namespace,
+    ) -> MixPlan:
         """Draw the plan of one batch: a pure function. Override this.
 
         Args:
@@ -337,7 +351,7 @@ class MixLayer(keras.layers.Layer):
 
     # Calls.
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _backend.untraced(self._route, *args, **kwargs)
 
     def _route(self, *args, **kwargs):
@@ -393,7 +407,7 @@ class MixLayer(keras.layers.Layer):
         is_batch = isinstance(x, dict) and current_step() is None and self._reading().is_batch(x)
         return x if is_batch else None
 
-    def call(self, x, y=None, sample_weight=None, *, training=None):
+    def call(self, x: Any, y: Any = None, sample_weight: Any = None, *, training: bool | None = None) -> Any:
         if training is False:
             return as_given(x, y, sample_weight)
         batch = self._labelled(x, y, sample_weight)
@@ -403,15 +417,15 @@ class MixLayer(keras.layers.Layer):
         """Whether the layer was built within another layer."""
         return self.path is not None and self.path != self.name
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         """Build nothing. Keras records where the layer was built."""
 
     def _mix_inputs_alone(self, x, training):
         """Mix inputs with the plan of the step inside a model that a `MixTrainer` trains. Else the identity."""
         step = current_step()
-        plan = None if step is None else step.plan
-        if plan is None or not self.fits_in_models:
+        if step is None or step.plan is None or not self.fits_in_models:
             return self._check_inference(x, training)
+        plan = step.plan
         if plan.place is not None:
             _checks.fail(
                 "Mix in one way: after the layers named in `places`, or with the mixing layers inside the model.",
@@ -447,7 +461,9 @@ class MixLayer(keras.layers.Layer):
             )
         return x
 
-    def compute_output_spec(self, x, y=None, sample_weight=None, *, training=None):
+    def compute_output_spec(
+        self, x: Any, y: Any = None, sample_weight: Any = None, *, training: bool | None = None
+    ) -> Any:
         self._in_model = True
         if training is False or y is None:
             if self.fits_in_models:
@@ -521,13 +537,13 @@ class MixLayer(keras.layers.Layer):
 
     def plan(
         self,
-        step: int,
-        batch_size: int,
-        replica: int = 0,
+        step: SupportsIndex,
+        batch_size: SupportsIndex,
+        replica: SupportsIndex = 0,
         *,
         spatial_shape: Sequence[int] | None = None,
         targets: Any = None,
-        first_row: int | None = None,
+        first_row: SupportsIndex | None = None,
     ) -> MixPlan:
         """The plan of one step as NumPy arrays: what the batch with that number is, or was, mixed with.
 
@@ -574,7 +590,7 @@ class MixLayer(keras.layers.Layer):
         permutation = _backend.values(_backend.namespace(plan.permutation).rows(plan.permutation))
         return plan._replace(permutation=permutation.astype("int32"))
 
-    def fingerprint(self, step: int, batch_size: int) -> int:
+    def fingerprint(self, step: SupportsIndex, batch_size: SupportsIndex) -> int:
         """A checksum of the settings and of what a step draws: equal in processes that mix alike.
 
         Log it, and compare it between processes and runs with one version of kmix: where it differs, so do batches. It
@@ -643,14 +659,14 @@ class MixLayer(keras.layers.Layer):
         """The arguments of the constructor, as they were given."""
         return {name: getattr(self, name) for name in self._argument_names if name != "dtype"}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {name: serialize(value) for name, value in self._arguments().items()}
         if "dtype" in self._argument_names:
             config["dtype"] = super().get_config()["dtype"]
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         layer = cls(**{name: value if name == "dtype" else deserialize(value) for name, value in config.items()})
         # Every config holds a seed, also one that was drawn.
         layer._store(_seed_given=False)

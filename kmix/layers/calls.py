@@ -1,5 +1,7 @@
 """The forms of a call."""
 
+from typing import Any
+
 import keras
 
 from kmix import _backend, _checks
@@ -10,7 +12,7 @@ STEP_FIRST = (
 )
 
 
-def check_labelled(batch):
+def check_labelled(batch: Any) -> Any:
     """Return a batch that has labels, or raise."""
     batch = tuple(batch) if isinstance(batch, list) else batch
     if not isinstance(batch, dict) and not (isinstance(batch, tuple) and len(batch) in (2, 3) and batch[1] is not None):
@@ -23,19 +25,19 @@ def check_labelled(batch):
     return batch
 
 
-def as_given(x, y=None, sample_weight=None):
+def as_given(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """The arguments of a call as a batch."""
     if sample_weight is not None:
         return x, y, sample_weight
     return x if y is None else (x, y)
 
 
-def of_shape(x):
+def of_shape(x: Any) -> str:
     """The shapes of inputs, for an error."""
     shapes = [_backend.static_shape(leaf) for leaf in keras.tree.flatten(x) if is_array(leaf)]
     return f" of shape {', '.join(map(str, shapes))}" if shapes else f", a {type(x).__name__}"
 
 
-def is_array(leaf):
+def is_array(leaf: Any) -> bool:
     """Whether a value is an array of some framework."""
     return hasattr(leaf, "dtype")

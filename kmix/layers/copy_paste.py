@@ -6,14 +6,15 @@ from typing import Any
 import keras
 
 from kmix import _backend, _checks
+from kmix.batch import Batch
 from kmix.layers.base import MixLayer
-from kmix.layers.input_mixing import PasteImages, check_data_format
+from kmix.layers.input_mixing import InputMixing, PasteImages, check_data_format
 from kmix.mixing.objects import Objects, areas, union
-from kmix.plan import sample_copy_paste
+from kmix.plan import MixPlan, sample_copy_paste
 from kmix.plan.samplers import MOST_INSTANCES
 from kmix.targets.bounding_boxes import BoundingBoxes
 from kmix.targets.instance_masks import InstanceMasks
-from kmix.typing import DataFormat, PairingLike, ScalarOrSchedule, TargetLike
+from kmix.typing import DataFormat, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -111,10 +112,21 @@ class CopyPaste(MixLayer):
         )
 
     @property
-    def input_mixing(self):
+    def input_mixing(self) -> InputMixing:
         return PasteImages(self.data_format)
 
-    def sample(self, seed, step, alpha, batch_size, spatial_shape, *, per, lam_at_least_half, **settings):
+    def sample(
+        self,
+        seed: int,
+        step: Any,
+        alpha: Any,
+        batch_size: Any,
+        spatial_shape: Any,
+        *,
+        per: Per,
+        lam_at_least_half: bool,
+        **settings: Any,
+    ) -> MixPlan:
         return sample_copy_paste(seed, step, batch_size, instance_rate=self.instance_rate, **settings)
 
     def _check_targets(self, batch):
@@ -142,7 +154,7 @@ class CopyPaste(MixLayer):
                 "Leave out padding that no image needs.",
             )
 
-    def resolve(self, plan, batch):
+    def resolve(self, plan: MixPlan, batch: Batch) -> MixPlan:
         """Paste the objects that the masks hold, and weigh labels by the pixels that are kept."""
         # Here, the masks are as large as the batch, so that the plan goes to them.
         xp, plan = batch.xp, plan.as_arrays(batch.xp).without_own_partners()

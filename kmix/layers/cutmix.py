@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from kmix import _backend, _checks
+from kmix.batch import Batch
 from kmix.layers.base import MixLayer
-from kmix.layers.input_mixing import Paste, check_data_format
-from kmix.plan import sample_cutmix
+from kmix.layers.input_mixing import InputMixing, Paste, check_data_format
+from kmix.plan import MixPlan, sample_cutmix
 from kmix.typing import DataFormat, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 
@@ -105,11 +106,11 @@ class CutMix(MixLayer):
         )
 
     @property
-    def input_mixing(self):
+    def input_mixing(self) -> InputMixing:
         # To set the format or the axes confirms that sequences (B, T, C) are meant, not images without channels.
         return Paste(self.data_format, self.data_format is not None or self._axes is not None, self._axes)
 
-    def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
+    def sample(self, seed: int, step: Any, alpha: Any, batch_size: Any, spatial_shape: Any, **settings: Any) -> MixPlan:
         cut = None
         if self._axes is not None and isinstance(spatial_shape, (list, tuple)):
             (cut,) = self.input_mixing.cut_axes()
@@ -117,7 +118,7 @@ class CutMix(MixLayer):
                 _checks.fail("`axes` must be spatial axes.", f"axes={self.axes} for spatial_shape={spatial_shape}")
         return sample_cutmix(seed, step, alpha, batch_size, spatial_shape, cut=cut, **settings)
 
-    def resolve(self, plan, batch):
+    def resolve(self, plan: MixPlan, batch: Batch) -> MixPlan:
         """Weigh the labels by the real tokens, not by all positions, with `padding_id`."""
         if self.padding_id is None:
             return plan

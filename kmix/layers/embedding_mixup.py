@@ -5,9 +5,9 @@ from typing import Any
 import keras
 
 from kmix.layers.base import MixLayer
-from kmix.layers.input_mixing import BlendEmbeddings
+from kmix.layers.input_mixing import BlendEmbeddings, InputMixing
 from kmix.layers.keras_masks import MixMask, masks_of, set_masks
-from kmix.plan import sample_mixup, streams
+from kmix.plan import MixPlan, sample_mixup, streams
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -62,10 +62,10 @@ class EmbeddingMixup(MixLayer):
     _mask: Any = None
 
     @property
-    def input_mixing(self):
+    def input_mixing(self) -> InputMixing:
         return BlendEmbeddings(self.compute_dtype)
 
-    def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
+    def sample(self, seed: int, step: Any, alpha: Any, batch_size: Any, spatial_shape: Any, **settings: Any) -> MixPlan:
         return sample_mixup(seed, step, alpha, batch_size, stream=streams.EMBEDDING, **settings)
 
     def _read(self, batch):
@@ -80,7 +80,7 @@ class EmbeddingMixup(MixLayer):
 
         return given._replace(inputs={"x": given.inputs, "masks": masks}, assemble=assemble)
 
-    def compute_mask(self, inputs, previous_mask):
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         if self._mask is None:
             # Without weights, so nothing to track.
             self._store(_mask=MixMask(name=f"{self.name}_mask"))

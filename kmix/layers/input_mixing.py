@@ -1,5 +1,8 @@
 """How the inputs of a mixer follow its plan: what it accepts as `x`, and what comes out."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from kmix import _backend, _checks
@@ -8,6 +11,8 @@ from kmix.mixing import add_sources, mix_inputs
 from kmix.mixing.blend import blend, check_blendable
 from kmix.mixing.padding_masks import mix_masks
 from kmix.mixing.paste import spatial_axes
+from kmix.plan import MixPlan
+from kmix.typing import DataFormat
 
 tree = keras.tree
 
@@ -35,37 +40,38 @@ class InputMixing:
         dtype('complex64')
     """
 
-    pastes, blends = False, True
-    data_format: str | None = None
+    pastes: bool = False
+    blends: bool = True
+    data_format: DataFormat | None = None
     # Whether `mix` takes the plan of an eager batch as it was drawn: NumPy arrays, whatever the framework of the batch.
     _takes_numpy_plan = False
     # Whether mixed values lie between those of the inputs.
     _keeps_range = True
 
-    def check(self, x):
+    def check(self, x: Any) -> None:
         """Raise unless the static shapes and dtypes of the arrays of `x` allow mixing."""
 
-    def spatial_shape(self, x):
+    def spatial_shape(self, x: Any) -> Sequence[int | None] | None:
         """The static sizes of the spatial axes to paste along; None if the inputs are blended."""
-        return
+        return None
 
-    def sizes(self, xp, x):
+    def sizes(self, xp: _backend.Namespace, x: Any) -> Sequence[Any] | None:
         """The sizes of the spatial axes as ints or scalars; None if the inputs are blended."""
-        return
+        return None
 
-    def cut_axes(self):
+    def cut_axes(self) -> tuple[tuple[int, ...], ...]:
         """For each mixer that cuts some of the spatial axes alone, their indices among these axes."""
         return ()
 
-    def shapes(self, x):
+    def shapes(self, x: Any) -> list[Any]:
         """The static shape of each array, with a channel axis."""
         return list(map(_backend.static_shape, [x] if hasattr(x, "dtype") else tree.flatten(x)))
 
-    def dtype(self, leaf):
+    def dtype(self, leaf: Any) -> str:
         """The name of the dtype of an array after mixing."""
         raise NotImplementedError(f"{type(self).__name__} must implement `dtype`.")
 
-    def mix(self, xp, leaf, plan):
+    def mix(self, xp: _backend.Namespace, leaf: Any, plan: MixPlan) -> Any:
         """One array, mixed with a plan. `xp` is the array namespace of both."""
         raise NotImplementedError(f"{type(self).__name__} must implement `mix`.")
 
@@ -86,17 +92,17 @@ class Blend(InputMixing):
 
     _takes_numpy_plan = True
 
-    def __init__(self, dtype):
+    def __init__(self, dtype: str) -> None:
         self._dtype = dtype
 
-    def check(self, x):
+    def check(self, x: Any) -> None:
         for leaf in [x] if hasattr(x, "dtype") else tree.flatten(x):
             check_blendable(_backend.dtype(leaf))
 
-    def dtype(self, leaf):
+    def dtype(self, leaf: Any) -> str:
         return self._dtype
 
-    def mix(self, xp, leaf, plan):
+    def mix(self, xp: _backend.Namespace, leaf: Any, plan: MixPlan) -> Any:
         return blend(xp, leaf, plan.permutation, plan.lam, dtype=self._dtype, bijective=plan.bijective)
 
 
@@ -114,7 +120,7 @@ class BlendEmbeddings(Blend):
         'bool'
     """
 
-    def check(self, x):
+    def check(self, x: Any) -> None:
         dtypes = list(map(_backend.dtype, tree.flatten(x)))
         for dtype in dtypes:
             if dtype != "bool" and "float" not in dtype:
@@ -127,10 +133,10 @@ class BlendEmbeddings(Blend):
         if all(dtype == "bool" for dtype in dtypes):
             _checks.fail("x must hold float tensors.", "boolean tensors alone")
 
-    def dtype(self, leaf):
+    def dtype(self, leaf: Any) -> str:
         return "bool" if _backend.dtype(leaf) == "bool" else super().dtype(leaf)
 
-    def mix(self, xp, leaf, plan):
+    def mix(self, xp: _backend.Namespace, leaf: Any, plan: MixPlan) -> Any:
         return mix_masks(leaf, plan) if _backend.dtype(leaf) == "bool" else super().mix(xp, leaf, plan)
 
 
@@ -150,7 +156,7 @@ class AddWaves(Blend):
 
     _keeps_range = False
 
-    def check(self, x):
+    def check(self, x: Any) -> None:
         for leaf in tree.flatten(x):
             shape, dtype = _backend.static_shape(leaf), _backend.dtype(leaf)
             if "float" not in dtype:
@@ -167,7 +173,7 @@ class AddWaves(Blend):
                     "`ds.batch(32).map(layer)`.",
                 )
 
-    def mix(self, xp, leaf, plan):
+    def mix(self, xp: _backend.Namespace, leaf: Any, plan: MixPlan) -> Any:
         return add_sources(xp, leaf, plan, self._dtype)
 
 
@@ -189,13 +195,16 @@ class Paste(InputMixing):
     """
 
     _takes_numpy_plan = True
-    pastes, blends = True, False
+    pastes = True
+    blends = False
 
-    def __init__(self, data_format=None, confirmed=True, axes=None):
-        self.data_format = check_data_format(data_format) or keras.config.image_data_format()
+    def __init__(
+        self, data_format: DataFormat | None = None, confirmed: bool = True, axes: tuple[int, ...] | None = None
+    ) -> None:
+        self.data_format: DataFormat = check_data_format(data_format) or keras.config.image_data_format()
         self._confirmed, self._axes = confirmed, axes
 
-    def check(self, x):
+    def check(self, x: Any) -> None:
         self.spatial_shape(x)
         for leaf in () if self._confirmed else tree.flatten(x):
             shape = _backend.static_shape(leaf)
@@ -206,7 +215,7 @@ class Paste(InputMixing):
                     "(B, C, T). Images without channels need a channel axis, `x[..., None]`, or `axes=(1, 2)`."
                 )
 
-    def spatial_shape(self, x):
+    def spatial_shape(self, x: Any) -> Sequence[int | None] | None:
         sizes = []
         for shape in map(_backend.static_shape, tree.flatten(x)):
             self._check_rank(shape)
@@ -219,7 +228,7 @@ class Paste(InputMixing):
             _checks.fail(_SAME_SPATIAL, f"spatial sizes {', '.join(map(str, sizes))}")
         return sizes[0]
 
-    def sizes(self, xp, x):
+    def sizes(self, xp: _backend.Namespace, x: Any) -> Sequence[Any] | None:
         leaves = tree.flatten(x)
         axes = self._spatial_axes(leaves[0].shape)
         if len(leaves) > 1:
@@ -227,14 +236,14 @@ class Paste(InputMixing):
                 xp.require_equal_sizes(list(zip(leaves, same, strict=True)), _SAME_SPATIAL)
         return [xp.size(leaves[0], axis) for axis in axes]
 
-    def cut_axes(self):
+    def cut_axes(self) -> tuple[tuple[int, ...], ...]:
         if self._axes is None:
             return ()
         # The first spatial axis follows the batch, or the channels if they come first and are there.
         first = 2 if self.data_format == "channels_first" and 1 not in self._axes else 1
         return (tuple(axis - first for axis in self._axes),)
 
-    def shapes(self, x):
+    def shapes(self, x: Any) -> list[Any]:
         first = self.data_format == "channels_first"
 
         def with_channels(shape):
@@ -244,10 +253,10 @@ class Paste(InputMixing):
 
         return list(map(with_channels, super().shapes(x)))
 
-    def dtype(self, leaf):
+    def dtype(self, leaf: Any) -> str:
         return _backend.dtype(leaf)
 
-    def mix(self, xp, leaf, plan):
+    def mix(self, xp: _backend.Namespace, leaf: Any, plan: MixPlan) -> Any:
         if self._has_channels(leaf.shape):
             return mix_inputs(leaf, plan, data_format=self.data_format)
         return mix_inputs(leaf[..., None], plan)[..., 0]
@@ -305,33 +314,33 @@ class OneOf(InputMixing):
         options: The `InputMixing`s of the mixers.
     """
 
-    def __init__(self, options):
+    def __init__(self, options: Sequence[InputMixing]) -> None:
         self._options = options
         self.pastes, self.blends = any(each.pastes for each in options), any(each.blends for each in options)
         self._keeps_range = all(each._keeps_range for each in options)
         self.data_format = next((each.data_format for each in options if each.data_format is not None), None)
 
-    def check(self, x):
+    def check(self, x: Any) -> None:
         for each in self._options:
             each.check(x)
 
-    def spatial_shape(self, x):
+    def spatial_shape(self, x: Any) -> Sequence[int | None] | None:
         return next((sizes for each in self._options if (sizes := each.spatial_shape(x)) is not None), None)
 
-    def sizes(self, xp, x):
+    def sizes(self, xp: _backend.Namespace, x: Any) -> Sequence[Any] | None:
         return next((sizes for each in self._options if (sizes := each.sizes(xp, x)) is not None), None)
 
-    def cut_axes(self):
+    def cut_axes(self) -> tuple[tuple[int, ...], ...]:
         return sum((each.cut_axes() for each in self._options), ())
 
-    def shapes(self, x):
+    def shapes(self, x: Any) -> list[Any]:
         return next((each.shapes(x) for each in self._options if each.data_format is not None), super().shapes(x))
 
-    def dtype(self, leaf):
+    def dtype(self, leaf: Any) -> str:
         return keras.backend.result_type(*(each.dtype(leaf) for each in self._options))
 
 
-def check_inputs_key(value):
+def check_inputs_key(value: Any) -> str | tuple[str, ...]:
     """Return a key, or a tuple of keys, or raise."""
     if not isinstance(value, (str, list, tuple)):
         _checks.fail("`inputs_key` must be a string, or a tuple of strings.", f"inputs_key={value!r}", error=TypeError)
@@ -345,7 +354,7 @@ def check_inputs_key(value):
     return value if isinstance(value, str) else keys
 
 
-def check_data_format(value):
+def check_data_format(value: Any) -> DataFormat | None:
     """Return where the channels are, or None, or raise."""
     if value is not None:
         _checks.one_of(value, "data_format", ("channels_last", "channels_first"))
@@ -355,7 +364,7 @@ def check_data_format(value):
 _SAME_SPATIAL = "All inputs are mixed at the same place, so they must have the same spatial sizes."
 
 
-def check_batch_of_plan(leaf, plan):
+def check_batch_of_plan(leaf: Any, plan: MixPlan) -> None:
     """Raise unless a tensor inside a model has one row for each sample of the plan."""
     shape, lam = _backend.static_shape(leaf), _backend.static_shape(plan.lam)
     if shape is not None and (not shape or (None not in (shape[0], lam[0]) and shape[0] != lam[0])):

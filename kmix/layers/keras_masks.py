@@ -11,7 +11,7 @@ from kmix.mixing.padding_masks import mix_masks
 tree = keras.tree
 
 
-def masks_of(x):
+def masks_of(x: Any) -> dict[str, Any]:
     """The masks that Keras holds for the tensors of a structure: `{position in the flattened structure: mask}`."""
     found: dict[str, Any] = {}
     for position, leaf in enumerate(tree.flatten(x)):
@@ -23,7 +23,7 @@ def masks_of(x):
     return found
 
 
-def set_masks(x, masks):
+def set_masks(x: Any, masks: dict[str, Any]) -> Any:
     """The tensors of a structure, with the masks that `masks_of` would find."""
     leaves = tree.flatten(x)
     for position, mask in masks.items():
@@ -64,13 +64,13 @@ class MixMask(keras.layers.Layer):
     when it runs.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.built = True
 
-    def call(self, mask, training=None):
+    def call(self, mask: Any, training: bool | None = None) -> Any:
         step = current_step() if training else None
         return mask if step is None or step.plan is None else mix_masks(mask, step.plan)
 
-    def compute_output_spec(self, mask, training=None):
+    def compute_output_spec(self, mask: Any, training: bool | None = None) -> Any:
         return keras.KerasTensor(mask.shape, dtype=mask.dtype)

@@ -1,10 +1,12 @@
 """MixUp: blend pairs of examples."""
 
+from typing import Any
+
 import keras
 
 from kmix.layers.base import MixLayer
-from kmix.layers.input_mixing import Blend
-from kmix.plan import sample_mixup
+from kmix.layers.input_mixing import Blend, InputMixing
+from kmix.plan import MixPlan, sample_mixup
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -72,8 +74,8 @@ class MixUp(MixLayer):
     fits_in_models = True
 
     @property
-    def input_mixing(self):
+    def input_mixing(self) -> InputMixing:
         return Blend(self.compute_dtype)
 
-    def sample(self, seed, step, alpha, batch_size, spatial_shape, **settings):
+    def sample(self, seed: int, step: Any, alpha: Any, batch_size: Any, spatial_shape: Any, **settings: Any) -> MixPlan:
         return sample_mixup(seed, step, alpha, batch_size, **settings)

@@ -7,10 +7,10 @@ import keras
 
 from kmix import _checks
 from kmix.layers.base import MixLayer
-from kmix.layers.input_mixing import PasteImages, check_data_format
+from kmix.layers.input_mixing import InputMixing, PasteImages, check_data_format
 from kmix.pairing import Pairing
-from kmix.plan import sample_mosaic
-from kmix.typing import DataFormat, PairingLike, ScalarOrSchedule, TargetLike
+from kmix.plan import MixPlan, sample_mosaic
+from kmix.typing import DataFormat, PairingLike, Per, ScalarOrSchedule, TargetLike
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -95,10 +95,21 @@ class Mosaic(MixLayer):
             )
 
     @property
-    def input_mixing(self):
+    def input_mixing(self) -> InputMixing:
         return PasteImages(self.data_format)
 
-    def sample(self, seed, step, alpha, batch_size, spatial_shape, *, per, lam_at_least_half, **settings):
+    def sample(
+        self,
+        seed: int,
+        step: Any,
+        alpha: Any,
+        batch_size: Any,
+        spatial_shape: Any,
+        *,
+        per: Per,
+        lam_at_least_half: bool,
+        **settings: Any,
+    ) -> MixPlan:
         return sample_mosaic(seed, step, batch_size, spatial_shape, **settings)
 
     def _without_alpha(self):

@@ -7,7 +7,7 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.layers.base import MixLayer
-from kmix.layers.input_mixing import OneOf
+from kmix.layers.input_mixing import InputMixing, OneOf
 from kmix.plan import sample_choice
 from kmix.typing import ScalarOrSchedule
 
@@ -87,7 +87,7 @@ class RandomChoice(MixLayer):
         self._store(probabilities=as_given, _probabilities=values)
 
     @property
-    def input_mixing(self):
+    def input_mixing(self) -> InputMixing:
         return OneOf([layer.input_mixing for layer in self.layers])
 
     def _choice(self, xp, key, values):

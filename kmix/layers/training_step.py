@@ -6,8 +6,11 @@ records that it did. Closing the step raises an error if the labels were mixed a
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
+from typing import Any
 
 from kmix import _checks
+from kmix.plan import MixPlan
 
 
 class TrainingStep:
@@ -20,15 +23,20 @@ class TrainingStep:
         several: Whether labels may be mixed from more than two.
     """
 
-    def __init__(self, plan=None, places=0, label_plan=None, several=False):
-        self.plan, self.places, self.label_plan, self.several = plan, places, label_plan, several
-        self._mixed_at = set()
+    def __init__(
+        self, plan: MixPlan | None = None, places: int = 0, label_plan: MixPlan | None = None, several: bool = False
+    ) -> None:
+        self.plan: MixPlan | None = plan
+        self.places: int = places
+        self.label_plan: MixPlan | None = label_plan
+        self.several: bool = several
+        self._mixed_at: set[Any] = set()
 
-    def record(self, place=None):
+    def record(self, place: Any = None) -> None:
         """Record that a tensor of the model, not just a mask, was mixed by a layer, or passed the place `place`."""
         self._mixed_at.add(place)
 
-    def has_mixed(self):
+    def has_mixed(self) -> bool:
         """Whether the model mixed with the plan that mixed its labels."""
         if self.plan is None:
             return True
@@ -38,13 +46,13 @@ class TrainingStep:
 _CURRENT: contextvars.ContextVar[TrainingStep | None] = contextvars.ContextVar("kmix_step", default=None)
 
 
-def current_step():
+def current_step() -> TrainingStep | None:
     """The training step that is running, or None."""
     return _CURRENT.get()
 
 
 @contextlib.contextmanager
-def run_step(step):
+def run_step(step: TrainingStep) -> Iterator[None]:
     """Run a training step. Raises at the end if the labels were mixed and the inputs of the model were not."""
     token = _CURRENT.set(step)
     try:

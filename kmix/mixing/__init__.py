@@ -1,6 +1,7 @@
 """How arrays follow a plan: pure functions without randomness."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ set_num_threads = _backend.set_num_threads
 __all__ = ["mix_inputs", "set_num_threads"]
 
 
-def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
+def mix_inputs(x: Any, plan: MixPlan, *, data_format: str = "channels_last", dtype: str | None = None) -> Any:
     """Mix one batch of inputs: blend it, or paste if the plan has boxes or a region.
 
     Args:
@@ -83,7 +84,7 @@ def mix_inputs(x, plan, *, data_format="channels_last", dtype=None):
     return blend(xp, x, plan.permutation, plan.lam, dtype=dtype, bijective=plan.bijective)
 
 
-def add_sources(xp, x, plan, dtype):
+def add_sources(xp: _backend.Namespace, x: Any, plan: MixPlan, dtype: str) -> Any:
     """The sum of each sample and its partners by the gains of the plan, or by its shares if it has no gains.
 
     Args:

@@ -1,6 +1,7 @@
 """Weighted sums of the samples and their partners."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from kmix import _backend, _checks
 _BLOCK = 2**17
 
 
-def check_blendable(dtype):
+def check_blendable(dtype: str) -> None:
     """Raise unless values of `dtype` can be interpolated."""
     if dtype == "bool":
         _checks.fail(
@@ -30,7 +31,7 @@ def check_blendable(dtype):
 
 
 @_backend.kernel
-def blend(xp, x, permutation, lam, *, dtype, bijective=False):
+def blend(xp: _backend.Namespace, x: Any, permutation: Any, lam: Any, *, dtype: str, bijective: bool = False) -> Any:
     """The convex combination of each sample and its partner.
 
     A value that both share, such as padding, comes back exactly.
@@ -75,7 +76,7 @@ def blend(xp, x, permutation, lam, *, dtype, bijective=False):
 
 
 @_backend.kernel
-def combine(xp, keep, a, b, y, permutation):
+def combine(xp: _backend.Namespace, keep: Any, a: Any, b: Any, y: Any, permutation: Any) -> Any:
     """`a * y + b * y[permutation]` in float32, and `y` where `keep` holds, since `0 * nan` and `0 * inf` are not 0."""
     if xp is _backend.NUMPY:
         return _combined(keep, a, b, y, permutation)

@@ -1,6 +1,8 @@
 """Four images around a centre."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +10,7 @@ from kmix import _backend
 
 
 @_backend.kernel
-def mosaic(xp, x, centre, sources, *, axes):
+def mosaic(xp: _backend.Namespace, x: Any, centre: Any, sources: Any, *, axes: Sequence[int]) -> Any:
     """Four images around a centre.
 
     Args:

@@ -1,5 +1,6 @@
 """Masks of objects `(B, N, H, W)`, not 0 inside: which of their pixels show in a mixed batch, and where."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ class Objects(NamedTuple):
     pasted: Any
     area: Any
 
-    def paste(self, xp, x, permutation, axes):
+    def paste(self, xp: _backend.Namespace, x: Any, permutation: Any, axes: Sequence[int]) -> Any:
         """`x` with the pixels of the pasted objects of the partners."""
         return _paste(xp, x, permutation, self.mask, axes=axes)
 
@@ -47,7 +48,7 @@ def _paste(xp, x, permutation, mask, *, axes):
 
 
 @_backend.kernel
-def union(xp, masks, sources, pasted):
+def union(xp: _backend.Namespace, masks: Any, sources: Any, pasted: Any) -> Any:
     """Where one of the objects of the samples `sources` `(B,)` lies that are `pasted` `(B, N)`: bool `(B, H, W)`."""
     if xp is not _backend.NUMPY:
         return xp.any(xp.cast(xp.take(masks, sources), "bool") & pasted[..., None, None], 1)
@@ -63,7 +64,7 @@ def union(xp, masks, sources, pasted):
 
 
 @_backend.kernel
-def areas(xp, masks, wanted):
+def areas(xp: _backend.Namespace, masks: Any, wanted: Any) -> Any:
     """The number of pixels of each object, int32 `(B, N)`; 0 for those that are not `wanted` `(B, N)`."""
     if xp is not _backend.NUMPY:
         return xp.where(wanted, _pixels(xp, xp.cast(masks, "bool")), 0)
@@ -71,7 +72,7 @@ def areas(xp, masks, wanted):
 
 
 @_backend.kernel
-def visible_areas(xp, masks, shown, wanted, *rows):
+def visible_areas(xp: _backend.Namespace, masks: Any, shown: Any, wanted: Any, *rows: Any) -> Any:
     """As `areas`, where `shown` `(B, H, W)` holds: of the objects of the samples `rows` `(B,)`, if they are given."""
     if xp is not _backend.NUMPY:
         taken = xp.take(masks, *rows) if rows else masks
@@ -110,7 +111,7 @@ def _counted(masks, wanted, pixels):
 
 
 @_backend.kernel
-def gather(xp, masks, index, view, parts):
+def gather(xp: _backend.Namespace, masks: Any, index: Any, view: Any, parts: Any) -> Any:
     """Masks of objects, with what shows of each.
 
     Args:
@@ -151,7 +152,7 @@ def _gathered(masks, index, view, parts):
 
 
 @_backend.kernel
-def corners(xp, masks, wanted):
+def corners(xp: _backend.Namespace, masks: Any, wanted: Any) -> Any:
     """The bounding box of each object, int32 `(B, N, 4)`: `(top, left, bottom, right)`, half open.
 
     Any of those that are not `wanted` `(B, N)`.

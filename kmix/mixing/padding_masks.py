@@ -1,9 +1,12 @@
 """Padding masks: a position counts if it counts for one of the partners."""
 
+from typing import Any
+
 from kmix import _backend
+from kmix.plan import MixPlan
 
 
-def mix_masks(mask, plan):
+def mix_masks(mask: Any, plan: MixPlan) -> Any:
     """Unite the padding masks of mixed sequences.
 
     Args:

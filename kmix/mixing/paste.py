@@ -3,6 +3,8 @@
 import functools
 import math
 import operator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +18,13 @@ _SMALL = 2**11
 _BLOCK = 2**16
 
 
-def spatial_axes(rank, data_format):
+def spatial_axes(rank: int, data_format: str) -> range:
     """The spatial axes of a tensor: all but the batch and the channels."""
     return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
 
 
 @_backend.kernel
-def paste(xp, x, permutation, box, *, axes):
+def paste(xp: _backend.Namespace, x: Any, permutation: Any, box: Any, *, axes: Sequence[int]) -> Any:
     """The partner inside the box, the sample outside.
 
     Args:

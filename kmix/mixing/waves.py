@@ -2,10 +2,13 @@
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from kmix import _backend
+from kmix.plan import MixPlan
 
 # Number of values that NumPy adds at a time: few enough to stay in the cache of a core.
 _BLOCK = 2**16
@@ -14,7 +17,7 @@ _PARTS = 32
 
 
 @_backend.kernel
-def energy(xp, x):
+def energy(xp: _backend.Namespace, x: Any) -> Any:
     """For each wave the sum of its squares, and how many of its values are not exactly 0, float32 `(2, B)`.
 
     Args:
@@ -44,7 +47,7 @@ def _summed(arrays):
     return arrays[0]
 
 
-def levels(xp, waves):
+def levels(xp: _backend.Namespace, waves: Sequence[Any]) -> Any:
     """The root mean square of each sample, over all waves of a list, time and channels together, float32 `(B,)`.
 
     Padding does not count: values that are exactly 0. A silent sample has the level 0, and one whose values are not
@@ -55,7 +58,7 @@ def levels(xp, waves):
     return xp.where(level < math.inf, level, math.nan)
 
 
-def with_levels(xp, plan, level):
+def with_levels(xp: _backend.Namespace, plan: MixPlan, level: Any) -> MixPlan:
     """The plan without what is silent: a silent partner gives its share to the sample, a silent sample is not mixed.
 
     Args:
@@ -72,7 +75,9 @@ def with_levels(xp, plan, level):
     return plan._replace(lam=lam, shares=None if plan.shares is None else xp.stack([lam, *shares]))
 
 
-def with_gains(xp, plan, level=None, *, constant_power, to_sample):
+def with_gains(
+    xp: _backend.Namespace, plan: MixPlan, level: Any = None, *, constant_power: bool, to_sample: bool
+) -> MixPlan:
     """The plan with the gain of each source.
 
     Args:
@@ -101,7 +106,7 @@ def with_gains(xp, plan, level=None, *, constant_power, to_sample):
 
 
 @_backend.kernel
-def weighted_sum(xp, x, gains, *partners, dtype):
+def weighted_sum(xp: _backend.Namespace, x: Any, gains: Any, *partners: Any, dtype: str) -> Any:
     """The sum of each wave and its partners, each times its gain.
 
     Nothing of a source whose gain is 0 enters, whatever its values are; a wave of gain 1 alone comes back exactly.

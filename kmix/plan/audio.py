@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from kmix import _backend, _checks, prng
 from kmix.plan import streams
@@ -15,22 +17,22 @@ _RATE, _PARTNERS, _COUNT, _OWN = 0, 1, 2, 3
 
 
 def sample_audio_mix(
-    seed,
-    step,
-    alpha,
-    batch_size,
+    seed: int,
+    step: Any,
+    alpha: Any,
+    batch_size: Any,
     *,
-    snr=None,
-    num_sources=2,
-    per="sample",
-    rate=1.0,
-    replica=0,
-    first_row=0,
-    lam_at_least_half=False,
-    pair=None,
-    stream=streams.AUDIO,
-    xp=_backend.NUMPY,
-):
+    snr: Sequence[float] | None = None,
+    num_sources: int | Sequence[int] = 2,
+    per: Literal["sample", "batch"] = "sample",
+    rate: Any = 1.0,
+    replica: Any = 0,
+    first_row: Any = 0,
+    lam_at_least_half: bool = False,
+    pair: Callable[[Any], Any] | None = None,
+    stream: int = streams.AUDIO,
+    xp: _backend.Namespace = _backend.NUMPY,
+) -> MixPlan:
     """Draw the plan of one batch of waves: the partners of each sample, and the share of each.
 
     The shares are a symmetric Dirichlet draw, or follow from signal-to-noise ratios. The partners of a sample are the
@@ -96,7 +98,7 @@ def sample_audio_mix(
     return MixPlan(shares[0], partners[0], partners=xp.stack(partners), shares=xp.stack(shares), bijective=pair is None)
 
 
-def check_sources(given):
+def check_sources(given: Any) -> tuple[int, int]:
     """Return the fewest and the most sources, or raise."""
     if not isinstance(given, (list, tuple)):
         number = _checks.integer(given, "num_sources", 2, _MOST + 1)
@@ -111,7 +113,7 @@ def check_sources(given):
     return tuple(numbers)
 
 
-def check_snr(given):
+def check_snr(given: Any) -> tuple[float, float] | None:
     """Return the lowest and the highest signal-to-noise ratio in dB, or None, or raise."""
     if given is None:
         return None

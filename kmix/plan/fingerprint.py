@@ -3,6 +3,7 @@
 import json
 import numbers
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 _NOT_DRAWN = ("name", "dtype", "jit_compile")
 
 
-def fingerprint(settings, *integers):
+def fingerprint(settings: Sequence[Any], *integers: Any) -> int:
     """32 bits of a checksum, the same in every process and framework.
 
     Args:

@@ -1,6 +1,6 @@
 """The mix plan: everything random about one batch, as a small value, and what it depends on."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 
@@ -35,7 +35,7 @@ class PlanKey(NamedTuple):
     group: int | None = None
     first_row: Any = None
 
-    def join(self, xp, first, second):
+    def join(self, xp: _backend.Namespace, first: Any, second: Any) -> Any:
         """The rows of two equal batches as one: the first before the second, within each group or shard."""
         if self.shards > 1:
             return _joined(xp, first, second, (self.shards, -1))
@@ -155,11 +155,11 @@ class MixPlan(NamedTuple):
     bijective: bool = False
 
     @property
-    def pastes(self):
+    def pastes(self) -> bool:
         """Whether the plan pastes parts of the partners, instead of blending whole samples."""
         return self.box is not None or self.region is not None
 
-    def parts(self):
+    def parts(self) -> list[Part]:
         """What mixes, sample by sample.
 
         Returns:
@@ -188,7 +188,7 @@ class MixPlan(NamedTuple):
         xp = _backend.namespace(*sources)
         return [xp.reshape(source % shape[-1], shape) for source in sources]
 
-    def as_arrays(self, xp):
+    def as_arrays(self, xp: _backend.Namespace) -> Self:
         """The plan with its arrays in the framework of the namespace `xp`."""
         names = ("lam", "permutation", "box", "partners", "shares", "gains")
         given = {name: getattr(self, name) for name in names}
@@ -196,7 +196,7 @@ class MixPlan(NamedTuple):
         region = None if self.region is None else tree.map_structure(xp.asarray, self.region)
         return self._replace(**arrays, region=region)
 
-    def without_own_partners(self):
+    def without_own_partners(self) -> Self:
         """The plan in which a sample that is its own partner is not mixed, whatever its lam says, unless it is NaN.
 
         With several partners, all that a plan draws is shown.
@@ -209,7 +209,7 @@ class MixPlan(NamedTuple):
         own = own & xp.asarray(self.lam == self.lam)
         return self._replace(lam=xp.where(own, xp.cast(1.0, "float32"), self.lam))
 
-    def with_clean(self, key):
+    def with_clean(self, key: PlanKey) -> Self:
         """The plan of a batch of twice the size, which keeps its first half (of each group) and mixes its second.
 
         `key` is the `PlanKey` of the plan, which knows the groups.
@@ -242,7 +242,7 @@ class MixPlan(NamedTuple):
             shares=xp.stack([plan.lam, *(doubled(0.0 * identity, share) for share in shares[1:])]),
         )
 
-    def with_second_batch(self):
+    def with_second_batch(self) -> Self:
         """The plan of the batch and a second one behind it, from which all partners come and which is not mixed."""
         xp = _backend.namespace(self.lam, self.permutation)
         own = self._own(xp)
@@ -269,7 +269,7 @@ class MixPlan(NamedTuple):
         return self._index(xp) + 0 * self.permutation
 
 
-def check_number(value, name, low=0, high=None, hint=""):
+def check_number(value: Any, name: str, low: int = 0, high: int | None = None, hint: str = "") -> Any:
     """Return an integer within `[low, high)`, or an integer scalar tensor without a value yet, or raise."""
     if type(value) is int and low <= value and (high is None or value < high):
         return value
@@ -283,7 +283,7 @@ def check_number(value, name, low=0, high=None, hint=""):
     return _checks.integer(value, name, low, high)
 
 
-def check_key(step, replica, within, first_row):
+def check_key(step: Any, replica: Any, within: Any, first_row: Any) -> PlanKey:
     """The `PlanKey` of a checked step, for partners from where `within` says, or raise."""
     replica = check_number(replica, "replica", 0, REPLICAS)
     group = within if isinstance(within, int) else None

@@ -1,6 +1,8 @@
 """Plans for whole batches: lam, permutation and box, drawn together."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,20 +19,20 @@ MOST_INSTANCES = _PASTE_STREAMS - _OBJECTS
 
 
 def sample_mixup(
-    seed,
-    step,
-    alpha,
-    batch_size,
+    seed: int,
+    step: Any,
+    alpha: Any,
+    batch_size: Any,
     *,
-    per="sample",
-    rate=1.0,
-    replica=0,
-    first_row=0,
-    lam_at_least_half=False,
-    pair=None,
-    stream=streams.MIXUP,
-    xp=_backend.NUMPY,
-):
+    per: Literal["sample", "batch"] = "sample",
+    rate: Any = 1.0,
+    replica: Any = 0,
+    first_row: Any = 0,
+    lam_at_least_half: bool = False,
+    pair: Callable[[Any], Any] | None = None,
+    stream: int = streams.MIXUP,
+    xp: _backend.Namespace = _backend.NUMPY,
+) -> MixPlan:
     """Draw the plan of one Mixup batch: `lam ~ Beta(alpha, alpha)` and a permutation.
 
     Args:
@@ -72,22 +74,22 @@ def sample_mixup(
 
 
 def sample_cutmix(
-    seed,
-    step,
-    alpha,
-    batch_size,
-    spatial_shape,
+    seed: int,
+    step: Any,
+    alpha: Any,
+    batch_size: Any,
+    spatial_shape: Sequence[Any],
     *,
-    per="sample",
-    rate=1.0,
-    replica=0,
-    first_row=0,
-    lam_at_least_half=False,
-    pair=None,
-    cut=None,
-    stream=streams.CUTMIX,
-    xp=_backend.NUMPY,
-):
+    per: Literal["sample", "batch"] = "sample",
+    rate: Any = 1.0,
+    replica: Any = 0,
+    first_row: Any = 0,
+    lam_at_least_half: bool = False,
+    pair: Callable[[Any], Any] | None = None,
+    cut: Sequence[int] | None = None,
+    stream: int = streams.CUTMIX,
+    xp: _backend.Namespace = _backend.NUMPY,
+) -> MixPlan:
     """Draw the plan of one CutMix batch: a box for each sample, and the share of the pixels it keeps.
 
     The box has `(1 - lam)` of the area for `lam ~ Beta(alpha, alpha)` and a uniform centre, and is
@@ -129,18 +131,18 @@ def sample_cutmix(
 
 
 def sample_mosaic(
-    seed,
-    step,
-    batch_size,
-    spatial_shape,
+    seed: int,
+    step: Any,
+    batch_size: Any,
+    spatial_shape: Sequence[Any],
     *,
-    rate=1.0,
-    replica=0,
-    first_row=0,
-    pair=None,
-    stream=streams.MOSAIC,
-    xp=_backend.NUMPY,
-):
+    rate: Any = 1.0,
+    replica: Any = 0,
+    first_row: Any = 0,
+    pair: Callable[[Any], Any] | None = None,
+    stream: int = streams.MOSAIC,
+    xp: _backend.Namespace = _backend.NUMPY,
+) -> MixPlan:
     """Draw the plan of one Mosaic batch: a centre and three partners for each sample.
 
     Args:
@@ -199,18 +201,18 @@ def sample_mosaic(
 
 
 def sample_copy_paste(
-    seed,
-    step,
-    batch_size,
+    seed: int,
+    step: Any,
+    batch_size: Any,
     *,
-    rate=1.0,
-    instance_rate=0.5,
-    replica=0,
-    first_row=0,
-    pair=None,
-    stream=streams.COPY_PASTE,
-    xp=_backend.NUMPY,
-):
+    rate: Any = 1.0,
+    instance_rate: float = 0.5,
+    replica: Any = 0,
+    first_row: Any = 0,
+    pair: Callable[[Any], Any] | None = None,
+    stream: int = streams.COPY_PASTE,
+    xp: _backend.Namespace = _backend.NUMPY,
+) -> MixPlan:
     """Draw the plan of one Copy-Paste batch: for each sample a partner, and which of its objects to paste.
 
     Args:
@@ -243,7 +245,15 @@ def sample_copy_paste(
     return MixPlan(lam, _partners(xp, words[_WORDS], pair), region=Instances(chosen), bijective=pair is None)
 
 
-def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, xp=_backend.NUMPY):
+def sample_choice(
+    seed: int,
+    step: Any,
+    probabilities: Sequence[Any],
+    *,
+    depth: int = 1,
+    stream: int = streams.CHOICE,
+    xp: _backend.Namespace = _backend.NUMPY,
+) -> Any:
     """Draw the index of one of `len(probabilities)` branches, with probabilities in this proportion.
 
     Args:
@@ -276,7 +286,7 @@ def sample_choice(seed, step, probabilities, *, depth=1, stream=streams.CHOICE, 
     return index
 
 
-def check_spatial_shape(sizes):
+def check_spatial_shape(sizes: Any) -> tuple[Any, ...]:
     """Return the spatial sizes to draw a box for, or raise."""
     if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
         _checks.fail(

@@ -8,7 +8,7 @@ _END = 0x10000
 _RESERVED: dict[str, range] = {}
 
 
-def reserve(owner, first, count=16):
+def reserve(owner: str, first: int, count: int = 16) -> int:
     """Reserve `count` streams for an owner. Layers of different owners stay independent even with the same seed.
 
     Args:
@@ -45,7 +45,7 @@ def reserve(owner, first, count=16):
     return first
 
 
-def check(first, count):
+def check(first: int, count: int) -> None:
     """Raise unless the `count` streams from `first` on are reserved for one owner."""
     first = _checks.integer(first, "stream")
     for taken in _RESERVED.values():

@@ -1,5 +1,7 @@
 """What an argument `target` stands for."""
 
+from typing import Any
+
 import keras
 
 from kmix import _checks
@@ -13,7 +15,7 @@ tree = keras.tree
 NAMED = {"labels": Labels, "union": LabelUnion, "keep": Keep, "segmentation_masks": SegmentationMasks}
 
 
-def to_target(given, inner=False):
+def to_target(given: Any, inner: bool = False) -> Any:
     """The `Target` that an argument `target` stands for, None, or a structure of these; or raise.
 
     `inner`: whether it is a part of a structure, which must name each.
@@ -47,7 +49,7 @@ def to_target(given, inner=False):
     )
 
 
-def check_target(target, num_classes, partners, mixer):
+def check_target(target: Any, num_classes: int | None, partners: int, mixer: str) -> Any:
     """Return a `Target`, or a structure of targets that a mixer can use, or raise."""
     if num_classes is not None and target is not None and not (isinstance(target, dict) and "labels" not in target):
         _checks.fail(
@@ -65,7 +67,7 @@ def check_target(target, num_classes, partners, mixer):
     return Labels(num_classes) if target is None else target
 
 
-def plain(target):
+def plain(target: Any) -> Any:
     """A structure of targets in plain lists and dictionaries."""
     if isinstance(target, dict):
         return {key: plain(part) for key, part in target.items()}

@@ -1,11 +1,13 @@
 """What every target has in common: how it is checked, encoded and mixed, and what comes out."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 
 from kmix import _backend, _checks
 from kmix._settings import Settings
+from kmix.plan import MixPlan
 
 tree = keras.tree
 
@@ -38,11 +40,11 @@ class BatchInfo(NamedTuple):
     pastes: bool = False
     blends: bool = True
     partners: int = 1
-    path: tuple = ()
-    cut_axes: tuple = ()
+    path: tuple[Any, ...] = ()
+    cut_axes: tuple[tuple[int, ...], ...] = ()
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The path as words, such as `"labels"` or `"labels at ['a']"`."""
         return "labels" if not self.path else f"labels at {''.join(f'[{key!r}]' for key in self.path)}"
 
@@ -83,10 +85,10 @@ class Target(Settings):
     # Whether the target stays out of all arithmetic, and may be anything.
     _is_kept = False
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Without settings."""
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         """Raise if the static shape and dtype of `y` show that it cannot be mixed.
 
         Args:
@@ -94,13 +96,13 @@ class Target(Settings):
             info: The `BatchInfo`.
         """
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         """Raise if the values of `y` show that it cannot be mixed, as far as they can be read: use `xp.require`.
 
         In a compiled step they cannot be read. There, `encode` should return NaN for wrong values.
         """
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         """Return `y`, encoded for mixing, and its sample weights.
 
         Args:
@@ -111,7 +113,7 @@ class Target(Settings):
         """
         return y, weight
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         """Return the encoded `y`, mixed, and its sample weights.
 
         Args:
@@ -127,7 +129,7 @@ class Target(Settings):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `mix`.")
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         """Return the mixed target and its sample weights as symbolic tensors. By default, both keep their shapes.
 
         `weight` as it was given stands for sample weights that `encode` returns as they were given.
@@ -140,7 +142,7 @@ class Target(Settings):
         y = tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), y)
         return y, weight
 
-    def takes(self, y):
+    def takes(self, y: Any) -> bool:
         """Whether a structure `y` is one value of the target, not a structure of several. By default, an array is."""
         return not isinstance(y, (dict, list, tuple))
 
@@ -171,13 +173,13 @@ class Keep(Target):
         array([17, 18])
     """
 
-    max_partners = None
+    max_partners: int | None = None
     _is_kept = True
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         return y, weight
 
-    def takes(self, y):
+    def takes(self, y: Any) -> bool:
         return True
 
 
@@ -198,12 +200,12 @@ class Function(Target):
         (4, 2, 2)
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self.function = function
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         mixed = self.function(y, plan)
         if mixed is None:
             _checks.fail(
@@ -219,5 +221,5 @@ class Function(Target):
                 )
         return mixed, weight
 
-    def takes(self, y):
+    def takes(self, y: Any) -> bool:
         return True

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import keras
 
 from kmix import _backend, _checks
-from kmix.plan import Tiles
+from kmix.plan import MixPlan, Tiles
 from kmix.targets import box_geometry as geometry
 from kmix.targets import point_geometry
-from kmix.targets.base import ROWS, Target
+from kmix.targets.base import ROWS, BatchInfo, Target
 from kmix.targets.box_formats import FORMATS, from_corners, to_corners
 from kmix.targets.keypoints import Keypoints
 
@@ -21,7 +21,7 @@ class _Group(NamedTuple):
     labels: Any
     shows: Any
     weight: Any
-    kept: tuple = ()
+    kept: tuple[Any, ...] = ()
     keypoints: Any = ()
 
 
@@ -63,7 +63,7 @@ class BoundingBoxes(Target):
                [5., 3.]])
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class BoundingBoxes(Target):
         keep: Sequence[str] = (),
         keypoints: Keypoints | None = None,
     ) -> None:
-        self.format = _checks.one_of(format, "format", FORMATS)
-        self.max_boxes = None if max_boxes is None else _checks.integer(max_boxes, "max_boxes", 1)
-        self.min_visibility = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
-        self.weights = _checks.boolean(weights, "weights")
-        self.keep = _checks.names(keep, "keep")
+        self.format: str = _checks.one_of(format, "format", FORMATS)
+        self.max_boxes: int | None = None if max_boxes is None else _checks.integer(max_boxes, "max_boxes", 1)
+        self.min_visibility: float = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
+        self.weights: bool = _checks.boolean(weights, "weights")
+        self.keep: tuple[str, ...] = _checks.names(keep, "keep")
         if len(set(self.keep)) < len(self.keep) or not {"boxes", "labels", "classes", "weights"}.isdisjoint(self.keep):
             _checks.fail(
                 "`keep` names entries besides the boxes, their labels (or classes) and their weights, each once.",
@@ -93,12 +93,12 @@ class BoundingBoxes(Target):
                 "Write `keypoints=kmix.targets.Keypoints()`.",
                 ValueError if "keypoints" in self.keep else TypeError,
             )
-        self.keypoints = keypoints
+        self.keypoints: Keypoints | None = keypoints
 
-    def takes(self, y):
+    def takes(self, y: Any) -> bool:
         return not isinstance(y, (list, tuple)) and not (isinstance(y, dict) and "boxes" not in y and _holds_boxes(y))
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         hint = (
             'Write `{"boxes": (B, N, 4), "labels": (B, N)}`, padded with labels of -1. If this holds no boxes, say '
             "what it is with `target=`."
@@ -152,13 +152,13 @@ class BoundingBoxes(Target):
             hint,
         )
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         if self.keypoints is not None:
             # Padding may hold anything.
             points = point_geometry.only(xp, y["keypoints"], y[_label_key(y)] >= 0)
             self.keypoints.check_values(xp, points, info)
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         if self.keypoints is None:
             return y, weight
         points, _ = self.keypoints.encode(xp, y["keypoints"], None, info)
@@ -180,7 +180,7 @@ class BoundingBoxes(Target):
         width = (info.partners + 1) * xp.size(y["boxes"], 1)
         return {name: value[:, :width] for name, value in mixed.items()}
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         label = _label_key(y)
         group = _Group(y["boxes"], y[label], None, None, tuple(y[name] for name in self.keep))
         if not plan.pastes:
@@ -301,7 +301,7 @@ class BoundingBoxes(Target):
         dtype = _backend.dtype(leaf)
         return 0 if dtype == "bool" or "uint" in dtype else -1
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         batch, width = y["boxes"].shape[0], self.max_boxes
         if width is None and y["boxes"].shape[1] is not None:
             width = (info.partners + 1) * y["boxes"].shape[1]

@@ -1,5 +1,10 @@
 """The formats of bounding boxes: to corners in pixels, and back."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from kmix._backend import Namespace
+
 FORMATS = (
     "xyxy",
     "yxyx",
@@ -21,7 +26,7 @@ def _scales(xp, name, spatial_shape):
     return tuple(xp.cast(size, "float32") for size in spatial_shape)
 
 
-def to_corners(xp, boxes, name, spatial_shape):
+def to_corners(xp: Namespace, boxes: Any, name: str, spatial_shape: Any) -> tuple[Any, Any, Any, Any]:
     """The corners `(y0, x0, y1, x1)` in pixels, float32 `(B, N)` each.
 
     Args:
@@ -42,7 +47,7 @@ def to_corners(xp, boxes, name, spatial_shape):
     return second * high, first * wide, fourth * high, third * wide
 
 
-def from_corners(xp, corners, name, spatial_shape):
+def from_corners(xp: Namespace, corners: Sequence[Any], name: Any, spatial_shape: Any) -> Any:
     """Boxes `(B, N, 4)` float32 in a format, the inverse of `to_corners`."""
     high, wide = _scales(xp, name, spatial_shape)
     name, (top, left, bottom, right) = name.removeprefix("rel_"), corners

@@ -8,9 +8,9 @@ import keras
 from kmix import _backend, _checks
 from kmix.mixing import mix_inputs
 from kmix.mixing.objects import NOTHING, WHOLE, Objects, areas, corners, gather, visible_areas
-from kmix.plan import Tiles
+from kmix.plan import MixPlan, Tiles
 from kmix.targets import point_geometry
-from kmix.targets.base import ROWS, Target
+from kmix.targets.base import ROWS, BatchInfo, Target
 from kmix.targets.bounding_boxes import _lengthened
 from kmix.targets.box_formats import FORMATS, from_corners
 from kmix.targets.keypoints import Keypoints
@@ -80,7 +80,7 @@ class InstanceMasks(Target):
                [0., 0., 2., 4.]], dtype=float32)
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
     def __init__(
         self,
@@ -92,12 +92,15 @@ class InstanceMasks(Target):
         keep: Sequence[str] = (),
         keypoints: Keypoints | None = None,
     ) -> None:
-        self.format = None if format is None else _checks.one_of(format, "format", FORMATS)
-        self.max_instances = None if max_instances is None else _checks.integer(max_instances, "max_instances", 1)
-        self.min_visibility = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
+        self.format: str | None = None if format is None else _checks.one_of(format, "format", FORMATS)
+        self.max_instances: int | None = (
+            None if max_instances is None else _checks.integer(max_instances, "max_instances", 1)
+        )
+        self.min_visibility: float = _checks.real(min_visibility, "min_visibility", 0.0, 1.0)
         if crowd is not None and not isinstance(crowd, str):
             _checks.fail("`crowd` must be the name of an entry.", f"crowd={crowd!r}", error=TypeError)
-        self.crowd, self.keep = crowd, _checks.names(keep, "keep")
+        self.crowd: str | None = crowd
+        self.keep: tuple[str, ...] = _checks.names(keep, "keep")
         if not isinstance(keypoints, Keypoints | None):
             _checks.fail(
                 "Keypoints move with the pixels, as their format says.",
@@ -105,7 +108,7 @@ class InstanceMasks(Target):
                 "Write `keypoints=kmix.targets.Keypoints()`.",
                 TypeError,
             )
-        self.keypoints = keypoints
+        self.keypoints: Keypoints | None = keypoints
         names = self._entries()
         if len(set(names)) < len(names) or not {"masks", "labels", "boxes", "keypoints"}.isdisjoint(names):
             _checks.fail(
@@ -118,10 +121,10 @@ class InstanceMasks(Target):
         """The names of the entries that move with their object."""
         return self.keep if self.crowd is None else (self.crowd, *self.keep)
 
-    def takes(self, y):
+    def takes(self, y: Any) -> bool:
         return not isinstance(y, (list, tuple)) and not (isinstance(y, dict) and "masks" not in y and _holds_masks(y))
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         wanted = ("masks", "labels", *(["boxes"] if self.format else []), *self._entries())
         wanted += () if self.keypoints is None else ("keypoints",)
         self._check_names(y, wanted)
@@ -209,7 +212,7 @@ class InstanceMasks(Target):
                     "Turn strings into ids.",
                 )
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         count = xp.size(y["labels"], 1)
         if self.max_instances is not None and not isinstance(count, int):
             xp.require(count <= self.max_instances, _TOO_FEW)
@@ -223,7 +226,7 @@ class InstanceMasks(Target):
             points = point_geometry.only(xp, y["keypoints"], y["labels"] >= 0)
             self.keypoints.check_values(xp, points, info)
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         if self.keypoints is None:
             return y, weight
         points, _ = self.keypoints.encode(xp, y["keypoints"], None, info)
@@ -266,7 +269,7 @@ class InstanceMasks(Target):
         places = self.max_instances - xp.sum(xp.cast(real, "int32"), axis=1)
         return pasted & (before < places[:, None])
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         masks, shown = y["masks"], _shown(xp, y["masks"], plan)
         area = plan.region.area if isinstance(plan.region, Objects) else areas(xp, masks, y["labels"] >= 0)
         if isinstance(plan.region, Tiles):
@@ -346,7 +349,7 @@ class InstanceMasks(Target):
         lost = xp.along(plan.lam != plan.lam, boxes)
         return xp.where(lost, xp.cast(float("nan"), dtype), boxes)
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         (batch, count), width = y["labels"].shape, self.max_instances
         if width is None and count is not None:
             width = (info.partners + 1) * count

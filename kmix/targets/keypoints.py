@@ -1,12 +1,14 @@
 """Keypoints: both partners' under a blend; moved with the pixels under a paste, and marked where they do not show."""
 
+from typing import Any
+
 import keras
 
 from kmix import _backend, _checks
 from kmix.mixing import mix_inputs
-from kmix.plan import Tiles
+from kmix.plan import MixPlan, Tiles
 from kmix.targets import point_geometry as geometry
-from kmix.targets.base import ROWS, Target
+from kmix.targets.base import ROWS, BatchInfo, Target
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -49,13 +51,13 @@ class Keypoints(Target):
         (2, 2, 2, 3)
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
     def __init__(self, format: str = "xy", *, hidden: int = 0) -> None:
-        self.format = _checks.one_of(format, "format", geometry.FORMATS)
-        self.hidden = _checks.integer(hidden, "hidden", 0, 3)
+        self.format: str = _checks.one_of(format, "format", geometry.FORMATS)
+        self.hidden: int = _checks.integer(hidden, "hidden", 0, 3)
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)
         received = f"keypoints of shape {shape} and dtype {dtype}"
         if shape is None or len(shape) != 4 or shape[-1] not in (2, 3):
@@ -81,21 +83,21 @@ class Keypoints(Target):
         if info.spatial_shape is not None and len(info.spatial_shape) != 2:
             _checks.fail("Keypoints lie in images (B, H, W, C).", f"inputs with {len(info.spatial_shape)} spatial axes")
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         xp.require(
             _valid(y),
             "Keypoints are numbers, and their visibility is 0, 1 or 2, or -1 for padding. Received: NaN, or another "
             "visibility. Write a visibility of 0 where a point is not labelled.",
         )
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         dtype = _backend.dtype(y)
         if "float" not in dtype or xp is _backend.NUMPY or _backend.on_host(y):
             return y, weight
         # A compiled step cannot raise, so the loss must show the error.
         return xp.where(_valid(y)[..., None], y, xp.cast(float("nan"), dtype)), weight
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         parts = self._follow(xp, y, plan, info)
         more = (info.partners + 1 - len(parts)) * xp.size(y, 1)
         mixed = xp.concat(parts, axis=1)
@@ -145,7 +147,7 @@ class Keypoints(Target):
         points = geometry.shifted(xp, points, part.shift, self.format, info.spatial_shape)
         return geometry.marked(xp, points, ~shows, 0)
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         batch, rows, *rest = y.shape
         rows = None if rows is None else (info.partners + 1) * rows
         return keras.KerasTensor((batch, rows, *rest), dtype=y.dtype), weight

@@ -4,11 +4,13 @@ import functools
 import math
 import operator
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
 from kmix import _backend, _checks
-from kmix.targets.base import Target
+from kmix.plan import MixPlan
+from kmix.targets.base import BatchInfo, Target
 from kmix.targets.sample_weights import mix_labels, pair_shares
 
 tree = keras.tree
@@ -44,7 +46,7 @@ class Labels(Target):
         ((4, 3), (4,))
     """
 
-    max_partners = None
+    max_partners: int | None = None
     _takes_numpy_plan = True
 
     def __init__(
@@ -55,14 +57,14 @@ class Labels(Target):
         nan_is_missing: bool = False,
         any_shape: bool = False,
     ) -> None:
-        self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
-        self.class_weight = _check_class_weight(class_weight, self.num_classes)
-        self.nan_is_missing = _checks.boolean(nan_is_missing, "nan_is_missing")
-        self.any_shape = _checks.boolean(any_shape, "any_shape")
+        self.num_classes: int | None = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
+        self.class_weight: dict[int, float] | None = _check_class_weight(class_weight, self.num_classes)
+        self.nan_is_missing: bool = _checks.boolean(nan_is_missing, "nan_is_missing")
+        self.any_shape: bool = _checks.boolean(any_shape, "any_shape")
         if nan_is_missing and class_weight is not None:
             _checks.fail("`nan_is_missing` makes weights of its own.", "`class_weight`", "Leave one of them out.")
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)
         # Only an error needs the words.
         received = functools.partial(_received, y, info)
@@ -91,7 +93,7 @@ class Labels(Target):
             )
         self.check_positions(y, info)
 
-    def check_positions(self, y, info):
+    def check_positions(self, y: Any, info: BatchInfo) -> None:
         """Raise if labels have one column for each position of inputs that are pasted, so far as sizes are known."""
         shape = _backend.static_shape(y)
         if self._may_be_positions(shape) and shape[1] is not None and shape[1] in _positions(info):
@@ -166,7 +168,7 @@ class Labels(Target):
                 "the labels to float.",
             )
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         shape = _backend.static_shape(y)
         if info.pastes and self._may_be_positions(shape):
             columns = xp.size(y, 1)
@@ -194,7 +196,7 @@ class Labels(Target):
         else:
             xp.require(_zeros_and_ones(xp.cast(y, xp.integer)), _NOT_MULTI_HOT)
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)
         if "float" in dtype:
             y = xp.cast(y, "float32")
@@ -215,10 +217,10 @@ class Labels(Target):
             weight = factor if weight is None else _times(xp, weight, factor)
         return y, weight
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         return mix_labels(xp, y, weight, plan), weight
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         shape = (y.shape[0], self.num_classes) if self._has_ids(y) else tuple(y.shape)
         if self.nan_is_missing:
             weight = keras.KerasTensor(shape[:1] if shape[1:] == (1,) else shape, dtype="float32")
@@ -265,7 +267,7 @@ class LabelPairs(Target):
     _takes_numpy_plan = _shows_own_partner = True
 
     def __init__(self, num_classes: int) -> None:
-        self.num_classes = _checks.integer(num_classes, "num_classes", 1)
+        self.num_classes: int = _checks.integer(num_classes, "num_classes", 1)
         if not 3 < self.num_classes <= 2**24:
             _checks.fail(
                 "`LabelPairs` needs more than 3 classes, since with 3 classes labels (B, 3) are soft labels, and at "
@@ -274,7 +276,7 @@ class LabelPairs(Target):
                 "Write `Labels(num_classes)`.",
             )
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)
         if "int" not in dtype or shape is None or shape[1:] not in ((), (1,)):
             _checks.fail(
@@ -283,21 +285,21 @@ class LabelPairs(Target):
                 "For soft or multi-hot labels, and for regression, write `Labels()`.",
             )
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         Labels(self.num_classes).check_values(xp, y, info)
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
         valid = (ids >= 0) & (ids < self.num_classes)
         return or_nan(xp, ids, xp.cast(ids, "float32"), valid), weight
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         keep, share, _ = map(xp.asarray, pair_shares(xp, y, weight, plan))
         # A kept sample is its own partner, whatever the class of the other sample.
         pair = y, xp.where(keep, y, xp.take(y, xp.asarray(plan.permutation))), xp.where(keep, 1.0, share)
         return xp.stack([xp.cast(column, "float32") for column in pair], axis=1), weight
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         return keras.KerasTensor((y.shape[0], 3), dtype="float32"), weight
 
     def _weight_shape(self, y, info):
@@ -322,23 +324,23 @@ class LabelUnion(Target):
                [1., 1., 0.]], dtype=float32)
     """
 
-    max_partners = None
+    max_partners: int | None = None
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         shape, dtype = _backend.static_shape(y), _backend.dtype(y)
         numeric = "float" in dtype or "int" in dtype or dtype == "bool"
         if not numeric or shape is None or len(shape) != 2:
             _checks.fail(f"{_UNION}.", f"{info.name} of shape {shape} and dtype {dtype}", _UNION_HINT)
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         y = xp.cast(y, "float32")
         xp.require((y >= 0) & (y <= 1), f"{_UNION} in [0, 1]. Received: values outside it. {_UNION_HINT}")
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         y = xp.cast(y, "float32")
         return or_nan(xp, y, y, (y >= 0) & (y <= 1)), weight
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         pairs = zip(plan._sources(), plan.parts(), strict=True)
         present = [xp.where(xp.along(part.share, y) > 0, xp.take(y, source), 0.0) for source, part in pairs]
         mixed = functools.reduce(xp.math.maximum, present)
@@ -346,7 +348,7 @@ class LabelUnion(Target):
         lost = functools.reduce(operator.or_, [each != each for each in present]) | xp.along(plan.lam != plan.lam, y)
         return xp.where(lost, float("nan"), mixed), weight
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         return keras.KerasTensor(y.shape, dtype="float32"), weight
 
 
@@ -354,14 +356,14 @@ def _received(y, info):
     return f"{info.name} of shape {_backend.static_shape(y)} and dtype {_backend.dtype(y)}"
 
 
-def one_hot(xp, ids, num_classes):
+def one_hot(xp: _backend.Namespace, ids: Any, num_classes: Any) -> Any:
     """Class ids `(B,)` or `(B, 1)` as float32 `(B, num_classes)`, with a row of NaN for an id outside the classes."""
     ids = xp.cast(xp.reshape(ids, (-1,)), xp.integer)
     encoded = xp.cast(ids[:, None] == xp.cast(xp.arange(num_classes), xp.integer), "float32")
     return or_nan(xp, ids, encoded, ((ids >= 0) & (ids < num_classes))[:, None])
 
 
-def or_nan(xp, y, encoded, valid):
+def or_nan(xp: _backend.Namespace, y: Any, encoded: Any, valid: Any) -> Any:
     """Labels with NaN where they are not valid: a compiled step cannot raise, so the loss must show the error."""
     if xp is _backend.NUMPY or _backend.on_host(y):
         return encoded

@@ -4,6 +4,8 @@
 place and stays as it came. Rows of padding hold -1, and 0 for `v`.
 """
 
+from typing import Any
+
 from kmix import _backend
 
 FORMATS = ("xy", "yx", "rel_xy", "rel_yx")
@@ -11,7 +13,7 @@ FORMATS = ("xy", "yx", "rel_xy", "rel_yx")
 _ROUNDING = 1 + 2**-22
 
 
-def pixels(xp, points, name, spatial_shape):
+def pixels(xp: _backend.Namespace, points: Any, name: str, spatial_shape: Any) -> tuple[Any, Any]:
     """The row and the column of the pixel that each point belongs to, float32 `(B, N, K)` each.
 
     Args:
@@ -28,7 +30,7 @@ def pixels(xp, points, name, spatial_shape):
     return xp.cast(xp.math.floor(y), "float32"), xp.cast(xp.math.floor(x), "float32")
 
 
-def shifted(xp, points, shift, name, spatial_shape):
+def shifted(xp: _backend.Namespace, points: Any, shift: Any, name: str, spatial_shape: Any) -> Any:
     """The points, moved by `shift`, `(dy, dx)` in pixels, an int `(B, 2)`. Those with `v = 0` stay."""
     dtype = _backend.dtype(points)
     moves = [xp.cast(shift[:, i], dtype) for i in range(2)]
@@ -40,20 +42,20 @@ def shifted(xp, points, shift, name, spatial_shape):
     return moved if count == 2 else xp.where(points[..., 2:] > 0, moved, points)
 
 
-def inside(xp, pixel, window):
+def inside(xp: _backend.Namespace, pixel: Any, window: Any) -> Any:
     """Whether pixels lie in windows `(B, 4)`, half open: all starts, then all stops. Bool `(B, N, K)`."""
     row, column = pixel
     top, left, bottom, right = (xp.along(xp.cast(window[:, i], "float32"), row) for i in range(4))
     return (row >= top) & (row < bottom) & (column >= left) & (column < right)
 
 
-def in_view(xp, pixel, spatial_shape):
+def in_view(xp: _backend.Namespace, pixel: Any, spatial_shape: Any) -> Any:
     """Whether pixels lie in images of this height and width. Bool `(B, N, K)`."""
     (row, column), (height, width) = pixel, (xp.cast(size, "float32") for size in spatial_shape)
     return (row >= 0) & (row < height) & (column >= 0) & (column < width)
 
 
-def under(xp, pixel, mask):
+def under(xp: _backend.Namespace, pixel: Any, mask: Any) -> Any:
     """Whether a mask `(B, H, W)` holds at pixels; outside of the image, it does not. Bool `(B, N, K)`."""
     height, width = xp.size(mask, 1), xp.size(mask, 2)
     within = in_view(xp, pixel, (height, width))
@@ -65,7 +67,7 @@ def under(xp, pixel, mask):
     return within & (xp.reshape(found, (batch, rows, points)) > 0)
 
 
-def marked(xp, points, condition, visibility):
+def marked(xp: _backend.Namespace, points: Any, condition: Any, visibility: int) -> Any:
     """The points with this `v` where a condition `(B, N, K)` holds. Those with `v = 0` keep it.
 
     So do those that are NaN: a loss must show the error.
@@ -75,17 +77,17 @@ def marked(xp, points, condition, visibility):
     return xp.stack([y, x, xp.where(changes, xp.cast(visibility, _backend.dtype(points)), v)], axis=-1)
 
 
-def padding(xp, points):
+def padding(xp: _backend.Namespace, points: Any) -> Any:
     """One point of padding, `(C,)`: -1 for coordinates, 0 for `v`."""
     return xp.cast(xp.where(xp.arange(points.shape[-1]) == 2, 0, -1), _backend.dtype(points))
 
 
-def only(xp, points, rows):
+def only(xp: _backend.Namespace, points: Any, rows: Any) -> Any:
     """The points of the rows where a condition `(B, N)` holds, and padding in the others."""
     return xp.where(xp.along(rows, points), points, padding(xp, points))
 
 
-def taken(xp, points, order):
+def taken(xp: _backend.Namespace, points: Any, order: Any) -> Any:
     """The rows of each image at indices `(B, M)`, as `(B, M, K, C)`."""
     batch, total, count, size = (xp.size(points, axis) for axis in range(4))
     first = total * xp.reshape(xp.arange(batch), (-1, 1))
@@ -94,7 +96,7 @@ def taken(xp, points, order):
     return xp.reshape(found, (batch, xp.size(order, 1), count, size))
 
 
-def lengthened(xp, points, more):
+def lengthened(xp: _backend.Namespace, points: Any, more: Any) -> Any:
     """The points with so many rows of padding behind them."""
     batch, count = xp.size(points, 0), xp.size(points, 2)
     zeros = xp.reshape(0 * xp.arange(batch * more * count), (batch, more, count, 1))

@@ -1,10 +1,13 @@
 """Sample weights, and the shares that they give to the partners in the labels."""
 
+from typing import Any
+
 from kmix import _backend
 from kmix.mixing.blend import combine
+from kmix.plan import MixPlan
 
 
-def mix_weight(xp, weight, plan):
+def mix_weight(xp: _backend.Namespace, weight: Any, plan: MixPlan) -> Any:
     """Mix sample weights: `lam * w + (1 - lam) * w[permutation]`, float32 of the same shape."""
     weight = xp.cast(weight, "float32")
     if plan.partners is not None:
@@ -13,7 +16,7 @@ def mix_weight(xp, weight, plan):
     return combine(xp, lam == 1.0, lam, 1.0 - lam, weight, plan.permutation)
 
 
-def mix_labels(xp, y, weight, plan):
+def mix_labels(xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan) -> Any:
     """Mix labels `(B, ...)` by the shares of the partners, weighted by their sample weights, in float32.
 
     `y' = (lam * w_i * y_i + (1 - lam) * w_j * y_j) / w'` with `w' = lam * w_i + (1 - lam) * w_j`, so that a loss linear
@@ -34,7 +37,7 @@ def mix_labels(xp, y, weight, plan):
     return _total(xp, xp.cast(y, "float32"), sources, shares)
 
 
-def pair_shares(xp, y, weight, plan):
+def pair_shares(xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan) -> tuple[Any, Any, Any]:
     """The shares of a sample and its partner in the labels `y`: `lam` and `1 - lam`, weighted by the sample weights.
 
     Returns:

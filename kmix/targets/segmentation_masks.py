@@ -6,7 +6,8 @@ import keras
 
 from kmix import _backend, _checks
 from kmix.mixing import mix_inputs
-from kmix.targets.base import Target
+from kmix.plan import MixPlan
+from kmix.targets.base import BatchInfo, Target
 from kmix.targets.labels import or_nan
 from kmix.targets.sample_weights import mix_labels
 
@@ -53,14 +54,16 @@ class SegmentationMasks(Target):
         ((4, 8, 8), dtype('uint8'))
     """
 
-    max_partners = None
+    max_partners: int | None = None
     _takes_numpy_plan = True
 
     def __init__(self, num_classes: int | None = None, *, ignore_class: int | None = None) -> None:
-        self.num_classes = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
-        self.ignore_class = None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
+        self.num_classes: int | None = None if num_classes is None else _checks.integer(num_classes, "num_classes", 1)
+        self.ignore_class: int | None = (
+            None if ignore_class is None else _checks.integer(ignore_class, "ignore_class", -(2**31))
+        )
 
-    def check(self, y, info):
+    def check(self, y: Any, info: BatchInfo) -> None:
         layout = self._layout(y, info)
         if info.blends and layout.is_ids and self.num_classes is None:
             _checks.fail(
@@ -75,7 +78,7 @@ class SegmentationMasks(Target):
                 "Cast class ids to an integer dtype; add an axis, `y[..., None]`, to probabilities of one class.",
             )
 
-    def check_values(self, xp, y, info):
+    def check_values(self, xp: _backend.Namespace, y: Any, info: BatchInfo) -> None:
         if not info.blends:
             return
         if self._layout(y, info).is_ids:
@@ -88,7 +91,7 @@ class SegmentationMasks(Target):
             y = xp.cast(y, "float32")
             xp.require((y >= 0) & (y <= 1), f"{_SOFT} Received: values outside it. {_SOFT_HINT}")
 
-    def encode(self, xp, y, weight, info):
+    def encode(self, xp: _backend.Namespace, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         if not info.blends:
             return y, weight
         layout = self._layout(y, info)
@@ -103,7 +106,7 @@ class SegmentationMasks(Target):
             encoded = encoded & (y != self.ignore_class)[..., None]
         return or_nan(xp, y, xp.cast(encoded, "float32"), self._valid(y)[..., None]), weight
 
-    def mix(self, xp, y, weight, plan, info):
+    def mix(self, xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan, info: BatchInfo) -> tuple[Any, Any]:
         if not plan.pastes:
             shares = weight
             if weight is not None and len(weight.shape) > 2 and self._layout(y, info).channels == 1:
@@ -116,7 +119,7 @@ class SegmentationMasks(Target):
             weight = _paste(xp.cast(weight, "float32"), plan, -1 if len(weight.shape) == len(spatial) + 2 else None)
         return _paste(y, plan, self._layout(y, info).channels), weight
 
-    def spec(self, y, weight, info):
+    def spec(self, y: Any, weight: Any, info: BatchInfo) -> tuple[Any, Any]:
         if not info.blends:
             return keras.KerasTensor(y.shape, dtype=y.dtype), weight
         layout = self._layout(y, info)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -46,14 +47,14 @@ class HardLabels(keras.metrics.Metric):
         0.5
     """
 
-    def __init__(self, metric, name=None):
+    def __init__(self, metric: Any, name: str | None = None) -> None:
         super().__init__(name=name or metric.name, dtype=metric.dtype)
         self.metric = metric
         # From this attribute, Keras' callbacks know whether higher is better.
         if hasattr(metric, "_direction"):
             self._direction = metric._direction
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         step = current_step()
         if step is not None and "float" in _backend.dtype(y_true := ops.convert_to_tensor(y_true)):
             hard = y_true >= 0.5
@@ -64,17 +65,17 @@ class HardLabels(keras.metrics.Metric):
             y_true = ops.cast(hard, "float32")
         return self.metric.update_state(y_true, y_pred, sample_weight=sample_weight)
 
-    def result(self):
+    def result(self) -> Any:
         return self.metric.result()
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         self.metric.reset_state()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "metric": keras.saving.serialize_keras_object(self.metric)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{**config, "metric": keras.saving.deserialize_keras_object(config["metric"])})
 
 
@@ -102,11 +103,11 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
         0.75
     """
 
-    def __init__(self, name="accuracy", dtype=None):
+    def __init__(self, name: str = "accuracy", dtype: Any = None) -> None:
         super().__init__(_accuracy, name=name, dtype=dtype)
         self._direction = "up"
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}
 
 
@@ -122,7 +123,7 @@ def _accuracy(y_true, y_pred):
     return keras.metrics.categorical_accuracy(y_true, y_pred)
 
 
-def in_training(metrics):
+def in_training(metrics: Any) -> Any:
     """The metrics for `compile(metrics=...)`, wrapped where mixed labels need it.
 
     Args:

@@ -3,6 +3,8 @@
 import difflib
 import functools
 import operator
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -24,13 +26,13 @@ LAYER = None
 class Place(keras.layers.Layer):
     """Mixes with the plan of the training step if the plan drew one of these `places`; else the identity."""
 
-    def __init__(self, places, **kwargs):
+    def __init__(self, places: Any, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.places = tuple(places)
         self.supports_masking = True
         self.built = True
 
-    def call(self, x, training=None):
+    def call(self, x: Any, training: bool | None = None) -> Any:
         step = current_step() if training else None
         return x if step is None or step.plan is None else tree.map_structure(lambda leaf: self._mixed(leaf, step), x)
 
@@ -48,12 +50,12 @@ class Place(keras.layers.Layer):
     def _is_mask(self, leaf):
         return _backend.dtype(leaf) == "bool"
 
-    def compute_mask(self, inputs, previous_mask):
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         # A separate layer: Keras assumes that the outputs of a layer come from its first call.
         place = Place(self.places)
         return tree.map_structure(lambda mask: None if mask is None else place(mask), previous_mask)
 
-    def compute_output_spec(self, x, training=None):
+    def compute_output_spec(self, x: Any, training: bool | None = None) -> Any:
         return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype), x)
 
 
@@ -64,7 +66,7 @@ class MaskPlace(Place):
         return True
 
 
-def with_places(model, names):
+def with_places(model: keras.Model, names: Sequence[str]) -> keras.Model:
     """The graph of a model with the same layers, and a `Place` after each named layer.
 
     Args:
@@ -99,7 +101,7 @@ def with_places(model, names):
     return rebuilt.network
 
 
-def check_sequence(model, placed):
+def check_sequence(model: keras.Model, placed: Sequence[MixLayer]) -> keras.Model | None:
     """Check whether mixing layers follow each other, as far as the graph of the model shows.
 
     Args:
@@ -124,12 +126,12 @@ def check_sequence(model, placed):
     return rebuilt.network if rebuilt.changed else None
 
 
-def placed_layers(model):
+def placed_layers(model: Any) -> list[MixLayer]:
     """The mixing layers inside a model, in the order of its layers, each once."""
     return list(dict.fromkeys(found for layer in getattr(model, "layers", ()) for found in mixing_layers(layer)))
 
 
-def mixing_layers(layer):
+def mixing_layers(layer: keras.layers.Layer) -> list[MixLayer]:
     """The mixing layers of a layer: the layer itself, or those inside it."""
     return [layer] if isinstance(layer, MixLayer) else placed_layers(layer)
 
@@ -152,7 +154,9 @@ class Rebuilt:
         changed: Whether it computes anything that `model` does not.
     """
 
-    def __init__(self, model, places, passed, *, given=None, inputs=None):
+    def __init__(
+        self, model: keras.Model, places: Any, passed: graphs.Passed, *, given: Any = None, inputs: Any = None
+    ) -> None:
         self.passed, self.changed = passed, False
         self._places = {name: index for name, index in places.items() if name != inputs and "/" not in name}
         self._nested: dict[str, dict[str, int]] = {}
@@ -168,7 +172,7 @@ class Rebuilt:
         graph = graphs.graph_of(model)
         self.network = graphs.walk(graph, self._call, self._begin(graph, given, places.get(inputs), inputs))
 
-    def every(self):
+    def every(self) -> frozenset[Any]:
         """What all outputs have passed on every path."""
         return self.passed.every(self.network.outputs)
 
@@ -304,7 +308,7 @@ def _reads_ids(layer):
     return isinstance(layer, (keras.layers.Embedding, keras.layers.CategoryEncoding, keras.layers.IntegerLookup))
 
 
-def check_reads_no_ids(model):
+def check_reads_no_ids(model: keras.Model) -> None:
     """Raise if a model reads its inputs, which are blended, as ids: an average of two is the id of something else."""
     graph = graphs.functional(model)
     if graph is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -35,29 +36,29 @@ class Label(NamedTuple):
     loss: Any
 
     @property
-    def is_label(self):
+    def is_label(self) -> bool:
         """Whether it follows a plan like labels do."""
         return self.y is not None and isinstance(self.target, (Labels, LabelPairs))
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int | None:
         """The number of classes that its target knows."""
         return getattr(self.target, "num_classes", None)
 
     @property
-    def is_idle(self):
+    def is_idle(self) -> bool:
         """Whether these are integers that no loss compares with, and that no classes of an output show to be ids."""
         integer = self.y is not None and "float" not in _backend.dtype(ops.convert_to_tensor(self.y))
         return self.is_label and integer and self.loss is None and self.columns in (None, 1)
 
     @property
-    def has_gaps(self):
+    def has_gaps(self) -> bool:
         """Whether it has several columns, and each value may be missing."""
         several = (_backend.static_shape(self.y) or ())[1:] not in ((), (1,))
         return several and getattr(self.target, "nan_is_missing", False)
 
     @property
-    def columns(self):
+    def columns(self) -> int | None:
         """The number of classes of class ids `(B,)`, if the output is `(B, C)`; None or 1 if they cannot be ids."""
         return self.output[-1] if self.output is not None and len(self.output) == 2 else self.num_classes
 
@@ -70,11 +71,11 @@ class OutputLabels:
         target: The `Target` of the trainer or of its mixing layers, or a structure of targets.
     """
 
-    def __init__(self, model, target):
+    def __init__(self, model: keras.Model, target: Any) -> None:
         self._model, self._target = model, target
         self._gaps = any(getattr(each, "nan_is_missing", False) for each in tree.flatten(target))
 
-    def of(self, y, loss):
+    def of(self, y: Any, loss: Any) -> list[Label]:
         """A `Label` for each array of labels, in the order of `keras.tree.flatten(y)`.
 
         Args:
@@ -99,7 +100,7 @@ class OutputLabels:
             labels.append(Label(leaf, target, shapes.get(key), own))
         return labels
 
-    def read(self, y, loss):
+    def read(self, y: Any, loss: Any) -> tuple[Any, Any]:
         """Read labels before anything is mixed.
 
         Returns:
@@ -115,7 +116,7 @@ class OutputLabels:
         y, each = (tree.pack_sequence_as(y, list(parts)) for parts in (leaves, targets))
         return y, _with_targets(self._target, each)
 
-    def encode(self, y, loss, keep_ids=False):
+    def encode(self, y: Any, loss: Any, keep_ids: bool = False) -> Any:
         """Labels for losses and metrics: class ids are one-hot encoded, or only checked with `keep_ids`.
 
         Mixed labels, and targets that are not labels, stay unchanged.
@@ -135,7 +136,7 @@ class OutputLabels:
         target.check_values(xp, y, info)
         return y if keep_ids or isinstance(label.target, LabelPairs) else target.encode(xp, y, None, info)[0]
 
-    def check_compiled(self, loss, metrics, weighted_metrics):
+    def check_compiled(self, loss: Any, metrics: Any, weighted_metrics: Any) -> None:
         """Raise if a loss or metric cannot read mixed labels."""
         for compiled in (loss, metrics, weighted_metrics):
             by_target(_check_reads_mixed, compiled, self._target)
@@ -257,7 +258,7 @@ def _names(item):
     return [name.replace("_", "").lower() for name in names]
 
 
-def by_target(function, compiled, target):
+def by_target(function: Callable[..., Any], compiled: Any, target: Any) -> Any:
     """`function(item, target)` for each loss or metric of a structure, and the part of `target` that it is for."""
     if isinstance(compiled, dict) and isinstance(target, dict):
         return {key: by_target(function, part, target.get(key, Keep())) for key, part in compiled.items()}
@@ -266,7 +267,7 @@ def by_target(function, compiled, target):
     return tree.map_structure(lambda item: function(item, target), compiled)
 
 
-def check_reads_blended_masks(loss, target):
+def check_reads_blended_masks(loss: Any, target: Any) -> None:
     """Raise if a loss that reads class ids meets masks of class ids, which a blend one-hot encodes."""
     masks = any(isinstance(each, SegmentationMasks) and each.num_classes is not None for each in tree.flatten(target))
     if loss is not None and masks and any("sparse" in name for name in _names(loss)):

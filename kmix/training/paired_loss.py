@@ -1,5 +1,7 @@
 """Any loss: the pair of losses of a mixed sample, in place of the loss of a mixed label."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +9,8 @@ from kmix import _backend, _checks
 from kmix.batch import targets_of
 from kmix.layers.training_step import current_step
 from kmix.losses import ReducedByKeras
+from kmix.plan import MixPlan
+from kmix.targets.base import BatchInfo
 from kmix.targets.labels import Labels
 from kmix.targets.sample_weights import mix_weight, pair_shares
 
@@ -30,7 +34,7 @@ class PairedLoss(keras.losses.Loss):
         0.25
     """
 
-    def __init__(self, loss):
+    def __init__(self, loss: keras.losses.Loss) -> None:
         loss = loss if isinstance(loss, keras.losses.Loss) else _Function(loss)
         super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
         self.loss = loss
@@ -45,7 +49,7 @@ class PairedLoss(keras.losses.Loss):
                 "Leave out `mix_losses`, and write `SoftLabelCrossentropy(ignore_class=...)`.",
             )
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         plan = _label_plan()
         if plan is None:
             return self.loss(y_true, y_pred, sample_weight)
@@ -100,7 +104,7 @@ def _align(first, second):
     return (ops.expand_dims(first, -1), second) if len(first.shape) == 1 else (first, ops.squeeze(second, -1))
 
 
-def paired(loss, target):
+def paired(loss: Any, target: Any) -> Any:
     """A loss for `compile`, as a `PairedLoss` if it compares with labels.
 
     Args:
@@ -121,12 +125,12 @@ def paired(loss, target):
     return PairedLoss(keras.losses.get(loss))
 
 
-def shares_and_partners(y, plan):
+def shares_and_partners(y: Any, plan: MixPlan) -> tuple[Any, Any]:
     """A target mixed to what a loss must know of the plan."""
     return plan.lam, plan.permutation
 
 
-def class_weighted(xp, y, target, info, sample_weight):
+def class_weighted(xp: _backend.Namespace, y: Any, target: Any, info: BatchInfo, sample_weight: Any) -> Any:
     """The sample weights of labels that stay unmixed, times those of their classes.
 
     Raises where labels to mix would raise: losses may be mixed, but that does not tell what these are.
@@ -153,7 +157,7 @@ def class_weighted(xp, y, target, info, sample_weight):
     return sample_weight
 
 
-def larger_share(y, target, sample_weight):
+def larger_share(y: Any, target: Any, sample_weight: Any) -> tuple[Any, Any]:
     """In a training step, the labels of the partner with the larger share, and mixed weights, for metrics."""
     plan = _label_plan()
     if plan is None:

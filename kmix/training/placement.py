@@ -1,5 +1,6 @@
 """The three ways to mix in a training step, and what the layers of a model must agree on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -16,12 +17,12 @@ HUBS = ("keras_hub", "keras_nlp")
 LOOP = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", *PREPROCESSING)
 
 
-def parts(mixer):
+def parts(mixer: Any) -> list[Any]:
     """A mixing layer, and those inside it, as those of a `RandomChoice`, in a list."""
     return [mixer, *(part for inner in getattr(mixer, "layers", ()) for part in parts(inner))]
 
 
-def check_ways(model, mixer, places, placed):
+def check_ways(model: Any, mixer: Any, places: Sequence[str] | None, placed: Sequence[MixLayer]) -> None:
     """Raise unless exactly one of the three ways to mix is used, and the model and layers allow it.
 
     Args:
@@ -50,7 +51,7 @@ def check_ways(model, mixer, places, placed):
         )
     if places is not None and (len(places) == 0 or len(set(places)) < len(places)):
         _checks.fail("`places` must hold names of layers, each once.", f"places={list(places)}")
-    inside: list[Any] = placed if places is None else [mixer]
+    inside: Sequence[Any] = placed if places is None else [mixer]
     for layer in inside:
         if not layer.fits_in_models:
             _checks.fail(
@@ -74,7 +75,7 @@ def check_ways(model, mixer, places, placed):
 _ONE_PLAN = ("alpha", "per", "rate", "pairing", "lam_at_least_half", "include_clean", "seed")
 
 
-def agreed_target(num_classes, target, layers):
+def agreed_target(num_classes: int | None, target: Any, layers: Sequence[MixLayer]) -> Any:
     """The target, or structure of targets, of a trainer and its mixing layers: the one that any of them was given.
 
     Args:
@@ -89,7 +90,7 @@ def agreed_target(num_classes, target, layers):
     return given[0] if given else Labels()
 
 
-def check_takes_arrays(mixer, target):
+def check_takes_arrays(mixer: MixLayer | None, target: Any) -> None:
     """Raise if a mixer or a target is for objects, which no loss of Keras compares with predictions."""
     of_objects = [each for each in keras.tree.flatten(target) if isinstance(each, InstanceMasks)]
     of_objects += [part for part in parts(mixer) if isinstance(part, CopyPaste)]
@@ -101,7 +102,7 @@ def check_takes_arrays(mixer, target):
         )
 
 
-def check_loop(model):
+def check_loop(model: keras.Model) -> None:
     """Raise if a model overrides part of the training loop, since a trainer runs its own."""
     definers = {name: next((cls for cls in type(model).__mro__ if name in vars(cls)), keras.Model) for name in LOOP}
     own = {name: cls for name, cls in definers.items() if cls not in keras.Model.__mro__ or name in vars(model)}

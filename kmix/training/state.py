@@ -5,6 +5,8 @@ import math
 import os
 import tempfile
 import zipfile
+from collections.abc import Sequence
+from typing import Any
 
 import h5py
 import keras
@@ -12,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from kmix import _backend, _checks
+from kmix.layers.base import MixLayer
 
 # The group of the state in a weights file. Keras reads only the names of the layers of a model.
 _GROUP = "kmix"
@@ -26,7 +29,7 @@ class State:
         one_alpha: Whether all layers share one weight, so that their alphas cannot differ.
     """
 
-    def __init__(self, trainer, layers, one_alpha):
+    def __init__(self, trainer: Any, layers: Sequence[MixLayer], one_alpha: bool) -> None:
         self._trainer, self._by_layer = trainer, {}
         self._held: list[tuple] = []
         self.alphas: list[keras.Variable] = []
@@ -48,7 +51,7 @@ class State:
                 self._by_layer[layer] = self.alphas[-1]
                 layer._alpha.share(self.alphas[-1], trainer.refresh)
 
-    def read(self):
+    def read(self) -> tuple[Any, dict[Any, Any]]:
         """The step, and alpha by layer: as values, or as tensors while a step is compiled."""
 
         def value(weight):
@@ -61,24 +64,24 @@ class State:
             step = ops.cast(step, "int32") if _backend.is_jax_tracer(step) else step
             return step, {layer: value(weight) for layer, weight in self._by_layer.items()}
 
-    def advance(self):
+    def advance(self) -> None:
         """Go on to the next step."""
         with _backend.device_of_plans():
             self.step.assign_add(1)
 
-    def hold(self):
+    def hold(self) -> None:
         """Hold the weights of the trainer: on JAX, Keras takes them before a step, and would lose them if it raises."""
         if keras.backend.backend() == "jax":
             weights = [*self._trainer.variables, *(self.optimizer.variables if self.optimizer else ())]
             self._held = [(weight, weight.value) for weight in weights]
 
-    def restore(self):
+    def restore(self) -> None:
         """Restore the weights that are held."""
         for weight, value in self._held:
             if not value.is_deleted():
                 weight.assign(value)
 
-    def save(self, filepath, overwrite, settings):
+    def save(self, filepath: Any, overwrite: bool, settings: dict[str, Any]) -> None:
         """Save a weights file of the bare model with this state and that of the optimizer.
 
         All files are written in a folder beside and then moved, the index of sharded weights last: a process that is
@@ -97,7 +100,7 @@ class State:
                 os.replace(os.path.join(partial, file), os.path.join(folder, file))
 
     @property
-    def optimizer(self):
+    def optimizer(self) -> Any:
         """The optimizer of the trainer, or None."""
         # A model has none before `compile`.
         return getattr(self._trainer, "optimizer", None)
@@ -115,7 +118,7 @@ class State:
                 group[name] = array.astype("float32") if "bfloat16" in str(array.dtype) else array
             group["built_with"] = self.built_with
 
-    def load(self, filepath, resumes, settings):
+    def load(self, filepath: Any, resumes: bool, settings: dict[str, Any]) -> None:
         """Load a weights file of a trainer or of the bare model into the model, and the state if the file has one.
 
         Args:
@@ -162,7 +165,7 @@ class State:
             self.optimizer.load_own_variables(states)
 
 
-def check_saved(step, alphas, built_with):
+def check_saved(step: Any, alphas: Sequence[Any], built_with: Sequence[Any] | None) -> None:
     """Raise unless these can be the step, the alphas and the alphas at the start of a saved trainer."""
     step, *alphas = (None if value is None else np.asarray(value) for value in (step, *alphas))
     if step is None or step.dtype.kind not in "iu" or step.ndim or not 0 <= step < 2**32:
@@ -181,7 +184,7 @@ def check_saved(step, alphas, built_with):
 _DAMAGED = "The file is damaged. Load an earlier one."
 
 
-def is_trainer_file(filepath):
+def is_trainer_file(filepath: Any) -> bool:
     """Whether a file was written by `trainer.save("name.keras")`."""
     if not str(filepath).endswith(".keras"):
         return False
@@ -189,7 +192,7 @@ def is_trainer_file(filepath):
         return "mix_losses" in json.loads(archive.read("config.json"))["config"]
 
 
-def shards(within):
+def shards(within: Any) -> int:
     """Number of equal parts of the batch within which partners stay: the devices of the batch axis, or 1."""
     distribution = keras.distribution.distribution()
     # On TensorFlow, `keras.distribution` has no effect. Under `tf.distribute`, a replica sees only its own batch.

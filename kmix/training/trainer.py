@@ -1,8 +1,9 @@
 """MixTrainer: mix inside the training step, on the accelerator, with plain `fit`."""
 
 import functools
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self, SupportsIndex
 
 import keras
 
@@ -15,7 +16,7 @@ from kmix.plan import MixPlan
 from kmix.training import manifold, placement
 from kmix.training.state import State, check_saved, is_trainer_file
 from kmix.training.training_step import StepMixer, require_labels
-from kmix.typing import Within
+from kmix.typing import ScalarOrSchedule, TargetLike, Within
 
 
 @keras.saving.register_keras_serializable(package="kmix")
@@ -91,21 +92,21 @@ class MixTrainer(keras.Model):
         places: Sequence[str] | None = None,
         mix_losses: bool = False,
         num_classes: int | None = None,
-        target: Any = None,
+        target: TargetLike | None = None,
         within: Within | None = None,
         seed: int | None = None,
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(name=name)
-        self.seed = None if seed is None else _checks.seed(seed)
-        self.places = None if places is None else _checks.names(places, "places")
+        self.seed: int | None = None if seed is None else _checks.seed(seed)
+        self.places: tuple[str, ...] | None = None if places is None else _checks.names(places, "places")
         if isinstance(model, MixTrainer):
             _checks.fail("A MixTrainer trains a plain model.", "a MixTrainer", "Wrap its `.model`.")
         placed = manifold.placed_layers(model)
         placement.check_ways(model, mixer, self.places, placed)
         self.model, self.mixer, self.num_classes, self.target = model, mixer, num_classes, target
-        self.mix_losses = _checks.boolean(mix_losses, "mix_losses")
-        self.within = within if within is None else to_within(within)
+        self.mix_losses: bool = _checks.boolean(mix_losses, "mix_losses")
+        self.within: Within | None = within if within is None else to_within(within)
         parts = [] if mixer is None else placement.parts(mixer)
         for part in parts:
             # Nobody calls it, and Keras would trace a trainer with layers to build in every `fit`.
@@ -123,7 +124,7 @@ class MixTrainer(keras.Model):
         self.built = model.built
 
     # As of the bare model.
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         # A sub-classed model that does not override `build` builds its layers when it is first called.
         if type(self.model).build is not keras.Model.build and not self.model.built:
             self.model.build(input_shape)
@@ -164,7 +165,7 @@ class MixTrainer(keras.Model):
         """The shapes of the outputs of the model."""
         return self.model.output_shape
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         """The shapes of the outputs of the model for inputs of these shapes."""
         return self.model.compute_output_shape(input_shape)
 
@@ -173,15 +174,15 @@ class MixTrainer(keras.Model):
         """Names of the outputs of the model, possible keys of losses, metrics and labels."""
         return getattr(self.model, "output_names", None)
 
-    def get_weights(self):
+    def get_weights(self) -> list[Any]:
         """The weights of the bare model."""
         return self.model.get_weights()
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[Any]) -> None:
         """Set the weights of the bare model; step and alpha stay unchanged."""
         self.model.set_weights(weights)
 
-    def export(self, *args, **kwargs):
+    def export(self, *args: Any, **kwargs: Any) -> Any:
         """Export the bare model, see `keras.Model.export`."""
         return self.model.export(*args, **kwargs)
 
@@ -193,7 +194,7 @@ class MixTrainer(keras.Model):
         return self._state.step
 
     @property
-    def alpha(self):
+    def alpha(self) -> ScalarOrSchedule:
         """Alpha of the mixing layers, a float or the schedule that they were given.
 
         Setting it changes all of them, and takes effect with the next training step.
@@ -210,7 +211,7 @@ class MixTrainer(keras.Model):
         return values[0]
 
     @alpha.setter
-    def alpha(self, value):
+    def alpha(self, value: ScalarOrSchedule) -> None:
         self._check_alpha(value)
         for layer in self._mixers:
             layer.alpha = value
@@ -227,16 +228,16 @@ class MixTrainer(keras.Model):
         else:
             super().__setattr__(name, value)
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Bring the weights up to date: on JAX, `fit` holds them while it runs."""
         if keras.backend.backend() == "jax":
             self.jax_state_sync()
 
     def plan(
         self,
-        step: int,
-        batch_size: int,
-        replica: int = 0,
+        step: SupportsIndex,
+        batch_size: SupportsIndex,
+        replica: SupportsIndex = 0,
         *,
         spatial_shape: Sequence[int] | None = None,
         targets: Any = None,
@@ -262,7 +263,7 @@ class MixTrainer(keras.Model):
         """
         return self._step_mixer.plan(step, batch_size, replica, spatial_shape, targets)
 
-    def fingerprint(self, step: int, batch_size: int) -> int:
+    def fingerprint(self, step: SupportsIndex, batch_size: SupportsIndex) -> int:
         """A checksum of the settings and of what a training step draws, see `MixLayer.fingerprint`.
 
         Args:
@@ -276,19 +277,27 @@ class MixTrainer(keras.Model):
 
     # Training.
 
-    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
         self._given_loss = loss
         loss, metrics, weighted_metrics = self._step_mixer.compiled(loss, metrics, weighted_metrics)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict[str, Any] | None:
         """The arguments of `compile` as JSON can hold them."""
         config = super().get_compile_config()
         if config and self.mix_losses:
             config["loss"] = keras.saving.serialize_keras_object(self._given_loss)
         return config
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras skips this if `compile` is overridden.
         self.compile(**keras.saving.deserialize_keras_object(config))
         self._build_optimizer()
@@ -298,8 +307,7 @@ class MixTrainer(keras.Model):
         if self.built and optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
 
-    @functools.wraps(keras.Model.fit)
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         _backend.check_processes()
         # A callback that loads a file now resumes a training.
         self._resumes = True
@@ -308,11 +316,14 @@ class MixTrainer(keras.Model):
         finally:
             self._resumes = False
 
-    def make_train_function(self, force=False):
+    # Not as a decorator: a type checker would take the result for no method, and `trainer.fit(x, y)` for an error.
+    functools.update_wrapper(fit, keras.Model.fit, assigned=("__doc__",))
+
+    def make_train_function(self, force: bool = False) -> None:
         super().make_train_function(force)
         self._state.hold()
 
-    def train_step(self, *args):
+    def train_step(self, *args: Any) -> Any:
         # On JAX, the state of the trainer is an argument and a result.
         *states, data = args
         try:
@@ -335,28 +346,30 @@ class MixTrainer(keras.Model):
         self._state.advance()
         return mixed
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         network = self._network if training and self._network else self.model
         return network(inputs, training=training)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         if self.loss is not None:
             require_labels(y)
         y = self._step_mixer.for_loss(y, y_pred, self.loss)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         y, sample_weight = self._step_mixer.for_metrics(y, sample_weight, self.loss)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     # Files.
 
-    def save_weights(self, filepath, overwrite=True, **kwargs):
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
         """Save the weights, step, alpha and optimizer. The bare model can load the weights from this file."""
         self.refresh()
         self._state.save(filepath, overwrite, kwargs)
 
-    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+    def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Load a file of a trainer, or of the bare model. The latter leaves step and alpha unchanged.
 
         Raises:
@@ -375,16 +388,16 @@ class MixTrainer(keras.Model):
         else:
             self._state.load(filepath, self._resumes, settings)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         saved = {name: store[name][()] for name in store.keys()}  # noqa: SIM118  A store of Keras has no iterator.
         alphas = [saved[name] for i in range(1, len(saved) + 1) if (name := str(i)) in saved]
         check_saved(saved.get("0"), alphas, alphas)
         super().load_own_variables(store)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("name", "model", "mixer", "places", "mix_losses", "num_classes", "target", "within", "seed")
         return {name: serialize(getattr(self, name)) for name in names}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{name: deserialize(value) for name, value in config.items()})

@@ -1,10 +1,14 @@
 """How a training step mixes: the plan, the labels, and the inputs if they are mixed before the model."""
 
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
+
 import keras
 from keras import ops
 
 from kmix import _backend, _checks
 from kmix.batch import Batch, Reading
+from kmix.layers.base import MixLayer
 from kmix.layers.training_step import TrainingStep
 from kmix.losses import SoftLabelCrossentropy
 from kmix.plan import MixPlan, PlanKey, sample_choice, streams
@@ -28,7 +32,7 @@ class StepMixer:
         layers: The layer that mixes the inputs or at the places, or the mixing layers of the model. The first draws.
     """
 
-    def __init__(self, trainer, layers):
+    def __init__(self, trainer: Any, layers: Sequence[MixLayer]) -> None:
         self.planner, self.mix_losses, self.seed = layers[0], trainer.mix_losses, trainer.seed
         self._mixes_inputs, self._places = trainer.mixer is not None and not trainer.places, trainer.places or ()
         self._within = trainer.within or self.planner._within
@@ -54,7 +58,7 @@ class StepMixer:
 
     # What is compiled.
 
-    def compiled(self, loss, metrics, weighted_metrics):
+    def compiled(self, loss: Any, metrics: Any, weighted_metrics: Any) -> tuple[Any, Any, Any]:
         """The arguments of these names for `keras.Model.compile`; raises if mixed labels are not for them."""
         if self.planner.input_mixing.blends:
             by_target(check_reads_blended_masks, loss, self.target)
@@ -64,7 +68,7 @@ class StepMixer:
             self._labels.check_compiled(loss, metrics, weighted_metrics)
         return loss, in_training(metrics), in_training(weighted_metrics)
 
-    def for_loss(self, y, y_pred, loss):
+    def for_loss(self, y: Any, y_pred: Any, loss: Any) -> Any:
         """Labels as a loss compares with them."""
         if self.mix_losses:
             return y
@@ -76,7 +80,7 @@ class StepMixer:
         )
         return self._labels.encode(y, loss, keep_ids)
 
-    def for_metrics(self, y, sample_weight, loss):
+    def for_metrics(self, y: Any, sample_weight: Any, loss: Any) -> tuple[Any, Any]:
         """Labels and sample weights as metrics get them."""
         if self.mix_losses:
             return paired_loss.larger_share(y, self.target, sample_weight)
@@ -84,7 +88,14 @@ class StepMixer:
 
     # What is mixed.
 
-    def plan(self, step, batch_size, replica=0, spatial_shape=None, targets=None):
+    def plan(
+        self,
+        step: SupportsIndex,
+        batch_size: SupportsIndex,
+        replica: SupportsIndex = 0,
+        spatial_shape: Sequence[int] | None = None,
+        targets: Any = None,
+    ) -> MixPlan:
         """The plan of one step as NumPy arrays, see `MixTrainer.plan`."""
         batch_size = _checks.integer(batch_size, "batch_size", 1)
         replica = _checks.integer(replica, "replica", 0, REPLICAS)
@@ -98,7 +109,7 @@ class StepMixer:
         plan = self.planner._plan(key, values, batch_size, spatial_shape, targets)
         return plan._replace(place=self._place(_backend.NUMPY, key))
 
-    def fingerprint(self, step, batch_size):
+    def fingerprint(self, step: SupportsIndex, batch_size: SupportsIndex) -> int:
         """The fingerprint of a step, see `MixTrainer.fingerprint`."""
         batch_size = _checks.integer(batch_size, "batch_size", 1)
         key = self._key(_checks.integer(step, "step"), 0, batch_size)
@@ -123,7 +134,7 @@ class StepMixer:
         seed, even = self.planner.seed if key.seed is None else key.seed, [1] * len(self._places)
         return sample_choice(seed, key.step, even, stream=streams.PLACE, xp=xp)
 
-    def mix(self, data, loss, step, alphas):
+    def mix(self, data: Any, loss: Any, step: Any, alphas: dict[Any, Any]) -> tuple[TrainingStep, Any]:
         """Mix the batch of a step.
 
         Args:
@@ -186,7 +197,7 @@ class StepMixer:
         return plan.without_own_partners(), (x, y, sample_weight)
 
 
-def require_labels(y):
+def require_labels(y: Any) -> None:
     """Raise if there are no labels."""
     if y is None:
         _checks.fail(
