@@ -1,7 +1,7 @@
 # make demo      train the same network without mixing, with MixUp and with CutMix, and draw a picture
 # make test      the fast tests on the TensorFlow backend, while one waits
 # make test-all  all tests on TensorFlow, JAX and PyTorch, with the coverage of the last; test-tensorflow, test-jax and
-#                test-torch run all tests on one of them
+#                test-torch run the tests of one of them; what is alike runs once, with OPTIONS=--everywhere on each
 # make test-oldest   some tests with the oldest versions that kmix takes; test-nightly the fast ones with Keras' nightly
 # make lint      ruff and mypy
 # make docs      the site, in docs/_build/html; docs-fast without the gallery, docs-open serves it, docs-check opens each
@@ -34,7 +34,7 @@ RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 # Parallel workers; each needs a core and about 2 GB of memory.
 WORKERS ?= 2
-PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal
+PYTEST := $(RUN) -m pytest -q -n $(WORKERS) --dist worksteal $(OPTIONS)
 # Tracing takes a third of the time, so it is left to the fastest runs. Each adds to the coverage of the previous ones.
 COV := --cov --cov-append --cov-report=
 

@@ -1,5 +1,6 @@
 """Settings of the tests and doctests: one Keras backend per process, fixed seeds, XLA only where it is the subject."""
 
+import collections
 import fnmatch
 import functools
 import gc
@@ -16,18 +17,24 @@ import pytest
 import kmix
 from kmix import _backend
 
+BACKENDS = "tensorflow", "jax", "torch"
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Files for a type checker: to look for doctests, pytest would import them.
 collect_ignore_glob = ["tests/typed/*"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--everywhere", action="store_true", help="run slow tests that are alike on every backend")
+    parser.addoption("--everywhere", action="store_true", help="run also what is alike, or has its turn elsewhere")
+
+
+def pytest_configure(config):
+    if config.getoption("everywhere"):
+        os.environ["KMIX_TEST_EVERYWHERE"] = "1"  # read by `contract.py`
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`; what is alike runs once."""
-    unknown, once = {}, not ON_TENSORFLOW and not config.getoption("everywhere")
+    """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`; skip what runs elsewhere."""
+    unknown, turns, here = {}, collections.Counter(), config.getoption("everywhere")
     for item in items:
         mark = item.get_closest_marker("fast")
         if mark is not None:
@@ -35,16 +42,24 @@ def pytest_collection_modifyitems(config, items):
             unknown.setdefault((item.path.name, item.originalname), set(mark.args)).difference_update(found)
             if not found:
                 item.add_marker("slow")
-        if once and item.get_closest_marker("slow") and _is_alike(item):
-            item.add_marker(pytest.mark.skip(reason="alike on every backend, and long"))
+        if not here and _is_alike(item):
+            if not ON_TENSORFLOW:
+                item.add_marker(pytest.mark.skip(reason="alike on every backend"))
+        elif not here and item.get_closest_marker("in_turn") and item.get_closest_marker("slow"):
+            test = item.path, item.originalname
+            if BACKENDS[turns[test] % len(BACKENDS)] != keras.backend.backend():
+                item.add_marker(pytest.mark.skip(reason="the case of another backend"))
+            turns[test] += 1
     unknown = {test: patterns for test, patterns in unknown.items() if patterns}
     if unknown and ON_TENSORFLOW and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"The mark `fast` names cases that there are not: {unknown}")
 
 
 def _is_alike(item):
+    if item.get_closest_marker("alike"):
+        return True
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return item.get_closest_marker("alike") or any(isinstance(value, str) and value == "tfdata" for value in parameters)
+    return any(isinstance(value, str) and value in ("numpy", "tfdata") for value in parameters)
 
 
 @pytest.fixture(autouse=True)

@@ -300,6 +300,7 @@ BATCHES = {
 }  # fmt: skip
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 def test_the_layer_keeps_the_promises_of_every_mixer(name):
@@ -358,6 +359,7 @@ def test_plans_and_mixtures_in_a_compiled_function(large):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize(("within", "sources"), [("batch", 3), (4, 3), (4, 2)])
 def test_a_training_step_is_one_on_the_mixed_batch(within, sources):

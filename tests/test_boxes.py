@@ -397,6 +397,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 def test_a_dictionary_with_boxes_keeps_the_promises(name):

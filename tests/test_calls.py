@@ -259,6 +259,7 @@ def agree(model, expected):
             model(x, training=True)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("mixup-functional", "choice-Sequential")
 @pytest.mark.parametrize("kind", MODELS)
 @every_layer
@@ -312,6 +313,7 @@ def test_a_subclassed_model_that_makes_its_layer_is_saved_and_loaded(tmp_path):
         tf.data.Dataset.from_tensors(X).map(kmix.MixUp())
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("cutmix-*")
 @pytest.mark.parametrize("kind", MODELS)
 @every_layer
@@ -326,6 +328,7 @@ def test_a_layer_may_mix_batches_before_it_enters_a_model(kind, index):
     assert_near(layer(*to_native((X, Y))), layers()[index].at_step(2, (X, Y)))
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("mixup-dictionary")
 @pytest.mark.parametrize(
     "pack", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))], ids=["tuple", "list", "dictionary"]

@@ -65,6 +65,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("CutMix-masks*")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("mixer", MIXERS)

@@ -58,6 +58,7 @@ def test_cutmix_is_the_formula(path, step, spatial):
     np.testing.assert_allclose(mixed_y, mixup(one_hot(y, CLASSES), share, plan.permutation), atol=1e-5)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*spatial2-channels_last*")
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("spatial", [(11,), (7, 9), (64, 48), (5, 7, 6)])

@@ -212,6 +212,7 @@ def move(model, x, y, eps, batch_size=128):
     return attack(model, x, y, eps, bounds=None, from_logits=False, batch_size=batch_size)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "last", "scale"),

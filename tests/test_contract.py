@@ -162,6 +162,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("MixUp of a table*")
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layer_keeps_the_contract(name):

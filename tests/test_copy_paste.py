@@ -329,6 +329,7 @@ def batches():
 BATCHES = {name: case for name, *case in batches()}
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("with labels-config", "with labels-clean", "alone-spec", "with labels-second_batch", "alone-groups")
 @pytest.mark.parametrize(
     "promise", [each for each in PROMISES if each.__name__ != "check_once"], ids=lambda each: each.__name__[6:]

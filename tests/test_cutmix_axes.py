@@ -86,6 +86,7 @@ def test_the_box_has_the_drawn_share_of_the_axes_that_are_cut():
     assert lengths.mean() == pytest.approx(1 / 2 - 1 / 12, abs=0.02)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("time of a spectrogram")
 @pytest.mark.parametrize("name", ["time of a spectrogram", "waves", "grey images"])
 def test_the_contract_holds(name):

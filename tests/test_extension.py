@@ -140,6 +140,7 @@ MIXERS = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MIXERS)
 def test_what_comes_from_outside_keeps_the_contract(name):
@@ -228,6 +229,7 @@ TRAINERS = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_training_step_is_one_on_the_mixed_batch(name):

@@ -98,6 +98,7 @@ def expected(table, plan):
     return (tokens * united[..., None]).sum(axis=1) / united.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("placed-*")
 @pytest.mark.parametrize("pool", FORMS)
 @pytest.mark.parametrize("way", ["placed", "places", "placed within", "places within"])

@@ -210,6 +210,7 @@ CUT = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*-native")
 @every_path
 @pytest.mark.parametrize("name", CUT)

@@ -113,6 +113,7 @@ def test_gradient_is_prediction_minus_label(subtract_entropy):
     np.testing.assert_allclose(gradient(loss, SOFT.astype("float32"), LOGITS), P - SOFT, atol=1e-5)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("True-True-*")
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
@@ -235,6 +236,7 @@ def test_accuracy_is_the_label_mass_at_the_prediction(weights):
     )
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("None-1-False", "None-15-True", "weights1-7-True", "weights1-15-False")
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("bins", [1, 7, 15])
@@ -368,6 +370,7 @@ def masked(p, mask):
     return Mask()(ops.convert_to_tensor(p.astype("float32")))
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("mean_with*masked")
 @pytest.mark.parametrize("mask", [None, IDS != 2], ids=["unmasked", "masked"])
 @pytest.mark.parametrize("form", LABEL_FORMS)

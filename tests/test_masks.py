@@ -142,6 +142,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("sequences")
 @pytest.mark.parametrize("name", BATCHES)
 def test_masks_keep_the_promises(name):
@@ -366,6 +367,7 @@ def test_weights_of_images_count_for_their_pixels():
     assert ours == pytest.approx((rows * weights[:, None, None]).mean(), rel=1e-5)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "RandomChoice", "Mosaic"])
 def test_a_trainer_learns_masks(kind):

@@ -66,6 +66,7 @@ WAYS = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("places-True")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("way", WAYS)

@@ -78,6 +78,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 def test_the_layer_keeps_the_promises_of_every_mixer(name):
@@ -216,6 +217,7 @@ def test_a_target_for_two_partners_is_refused():
             layer(target=target)
 
 
+@pytest.mark.in_turn
 @pytest.mark.xla("everywhere")
 @pytest.mark.fast("11-numpy", "22-native", "47-numpy")
 @every_path

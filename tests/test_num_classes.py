@@ -180,6 +180,7 @@ def test_two_outputs_in_fit(make):
     assert logged == pytest.approx(sum(losses), rel=1e-4)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "value"), [("uint8", 255), ("int32", -1), ("int64", -100)])
 def test_ids_of_no_class_are_refused(dtype, value):

@@ -100,6 +100,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_evaluate_is_that_of_the_bare_model_metric_by_metric(name):

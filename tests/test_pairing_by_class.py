@@ -165,6 +165,7 @@ def test_partners_by_class_are_equal_on_every_framework(xp):
             )
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("ids-same, other domain*", "multi-hot-different-n*")
 @every_path
 @every_rule

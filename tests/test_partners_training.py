@@ -14,6 +14,7 @@ N = 8
 every_way = pytest.mark.parametrize("way", steps.WAYS)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("weighted", [False, True])
@@ -57,6 +58,7 @@ def losses_of(trainer, x, y, w, plan, clean=False):
     return np.mean(weights * np.mean(np.square(labels - predicted), axis=-1))
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("clean", [False, True])

@@ -88,6 +88,7 @@ ENDING = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("rate-tfdata", "probabilities-*", "*-numpy")
 @every_path
 @pytest.mark.parametrize("name", ENDING)
@@ -206,6 +207,7 @@ def nan_everywhere(path, layer, batch=(X, Y, W)):
     assert all(np.isnan(array).all() for array in after)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("MixUp-NaN-*", "Mosaic-beyond 1-*", "CutMix-negative-*", "EmbeddingMixup-*-numpy")
 @every_path
 @pytest.mark.parametrize("wrong", WRONG)
@@ -214,6 +216,7 @@ def test_what_is_no_rate_is_never_the_identity(make, wrong, path):
     nan_everywhere(path, make(num_classes=CLASSES, rate=bad(WRONG[wrong])))
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*-numpy", "a sum of 0-tfdata")
 @every_path
 @pytest.mark.parametrize("case", ["a sum of 0", "NaN", "negative", "infinite", "nested"])

@@ -70,6 +70,7 @@ def linear(shape):
     return keras.Sequential(layers)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("CutMix-sample-weighted", "MixUp-batch-weighted")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize(
@@ -120,6 +121,7 @@ def test_a_random_choice_mixes_the_inputs(weights):
     assert choices == {0, 1}
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("tokens-places-weighted")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize("way", ["placed", "sequential", "places"])
@@ -167,6 +169,7 @@ def test_steps_on_mixed_embeddings_unite_the_masks(way, pooled, weights):
         np.testing.assert_allclose(trained, expected, atol=1e-5)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
 @pytest.mark.parametrize("nested", [False, True])

@@ -249,6 +249,7 @@ TAMPERED = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("no alpha")
 @pytest.mark.parametrize("case", TAMPERED)
 def test_a_file_that_was_tampered_with_is_refused_before_anything_changes(case, tmp_path):

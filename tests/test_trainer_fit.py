@@ -76,6 +76,7 @@ def as_generator():
     return (batches(),), {"steps_per_epoch": 3}
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("as_numpy")
 @pytest.mark.parametrize("kind", [as_numpy, as_tf_data, as_grain, as_py_dataset, as_torch_loader, as_generator])
 def test_every_kind_of_data_is_mixed_by_the_same_plans(kind):
@@ -549,6 +550,7 @@ def run(code, check=True):
     return result
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("way", MODELS)
 def test_training_goes_on_in_a_new_process(way, tmp_path):

@@ -308,6 +308,7 @@ def test_with_the_number_the_labels_have_it():
     assert logs["loss"] == pytest.approx(np.mean((p @ p.T - labels @ labels.T) ** 2), rel=1e-3)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("kmix")
 @pytest.mark.parametrize("name", TELLING)
 def test_the_loss_may_tell_that_columns_are_classes(name):

@@ -89,6 +89,7 @@ def test_a_checkpoint_of_weights_loads_into_the_bare_model(tmp_path):
     assert_same_weights(bare, trainer.model)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("places", "functional")
 @pytest.mark.parametrize("kind", MODELS)
 def test_weights_of_the_trainer_load_into_the_bare_model(kind, tmp_path):
@@ -99,6 +100,7 @@ def test_weights_of_the_trainer_load_into_the_bare_model(kind, tmp_path):
     assert_same_weights(bare, trainer.model)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("functional")
 @pytest.mark.parametrize("kind", MODELS)
 def test_weights_of_the_bare_model_load_into_the_trainer(kind, tmp_path):
