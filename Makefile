@@ -149,12 +149,15 @@ mutants: .venv/.ready-all
 mutants-short: .venv/.ready-all
 	$(RUN) tests/mutants.py --short --backends jax
 
-# Older versions of pip do not know groups.
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
-	$(PIP) "pip>=25.1"
 
-.venv/.ready: setup.cfg pyproject.toml | .venv/bin/python
+# Older versions of pip do not know groups.
+.venv/.pip: | .venv/bin/python
+	$(PIP) "pip>=25.1"
+	touch $@
+
+.venv/.ready: setup.cfg pyproject.toml | .venv/.pip
 	$(PIP) -e ".[tensorflow,diagnostics,examples]" --group test
 	touch $@
 
@@ -167,7 +170,7 @@ mutants-short: .venv/.ready-all
 	$(PIP) -e ".[ray]"
 	touch $@
 
-.venv/.ready-release: | .venv/bin/python
+.venv/.ready-release: | .venv/.pip
 	$(PIP) --group release
 	touch $@
 
