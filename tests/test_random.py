@@ -25,7 +25,6 @@ def lams(xp, alpha, seed=3, step=11, size=DRAWS):
     return np.asarray(to_numpy(plan.sample_mixup(seed, step, alpha, size, xp=xp).lam))
 
 
-@pytest.mark.in_turn
 @pytest.mark.fast("*numpy", "0.2-tensorflow", "1000-tensorflow")
 @every_framework
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -71,7 +70,6 @@ def test_integers_are_identical(xp, seed, step):
         np.testing.assert_array_equal(to_numpy(words).astype("int64"), expected)
 
 
-@pytest.mark.in_turn
 @pytest.mark.fast("0.01-*", "1-*", "1000-*")
 @other_frameworks
 @pytest.mark.parametrize("alpha", ALPHAS)
