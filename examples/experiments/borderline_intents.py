@@ -43,9 +43,7 @@ METHODS = {
     "senMixup, other intents": ("senMixup", 1.0, "different_labels", 0.0),
     "senMixup, same intent": ("senMixup", 1.0, "same_labels", 0.0),
 }
-COLORS = dict(
-    zip(METHODS, ("#666666", "#e69f00", "#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#009e73"), strict=True)
-)
+COLORS = dict(zip(METHODS, ("#666666", "#e69f00", "#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#009e73"), strict=True))
 MARKERS = dict(zip(METHODS, "xvosD^P", strict=True))
 
 
