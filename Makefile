@@ -18,6 +18,7 @@
 #                the examples with Grain's elastic iterator and with Ray, which takes 620 MB
 # make in-step   measure the cost of mixing in the training step, on the three backends
 # make soak      mix generated batches for MINUTES on each code path, and compare them with the formulas
+# make fuzz      make bad calls of everything public, on the three backends: each must raise a clear error
 # make dist      build the wheel and the source distribution, and check them
 # make release   prepare VERSION=...: see RELEASING.md; with DRY=1 in a copy alone
 # make mutants   break kmix on purpose and check that a test notices, on every code path and backend
@@ -41,7 +42,7 @@ COV := --cov --cov-append --cov-report=
 
 PORT ?= 8000
 
-.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale soak dist release mutants mutants-short clean
+.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale soak fuzz dist release mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -136,6 +137,9 @@ soak: .venv/.ready-all
 	for backend in $(BACKENDS); do \
 	    KERAS_BACKEND=$$backend $(RUN) tests/soak.py --path native --minutes $(MINUTES) || exit 1; done
 	$(RUN) tests/soak.py --path tfdata --minutes $(MINUTES)
+
+fuzz: .venv/.ready-all
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) tests/fuzz.py || exit 1; done
 
 # One commit gives the same bytes: times are that of the commit, and nothing tells who built the files.
 dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import numbers
+import operator
 import os
 import sys
 import warnings
@@ -45,7 +46,12 @@ def real(value, name, low=0.0, high=math.inf, *, positive=False, hint=""):
     expected = f"`{name}` must be a finite number {bounds(low, high, positive)}."
     if isinstance(value, _NO_NUMBERS) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
         fail(expected, f"{name}={value!r} of type {type(value).__name__}", hint, TypeError)
-    number = float(value)
+    try:
+        number = float(value)
+    except (ValueError, TypeError):  # an array of texts, or of complex numbers
+        fail(expected, f"{name}={value!r}", hint, TypeError)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or not low <= number <= high or (positive and number == 0):
         fail(expected, f"{name}={number!r}", hint)
     return number
@@ -69,12 +75,17 @@ def scalar_or_schedule(value, name, high=math.inf):
 
 
 def integer(value, name, low=0, high=None):
-    """Return `value` as a Python int within `[low, high)`, or raise."""
+    """Return `value` as a Python int within `[low, high)`, or below `2**63` without `high`, or raise."""
     expected = f"`{name}` must be an integer >= {low}" + (f" and < {high}." if high is not None else ".")
     known = isinstance(value, numbers.Integral) or (hasattr(value, "__index__") and getattr(value, "shape", ()) == ())
     if isinstance(value, _NO_NUMBERS) or not known:
         fail(expected, f"{name}={value!r} of type {type(value).__name__}", error=TypeError)
-    number = int(value)
+    try:
+        number = operator.index(value)
+    except TypeError:  # an array of other values
+        fail(expected, f"{name}={value!r}", error=TypeError)
+    if number >= 2**63:
+        fail(f"`{name}` must be an integer below 2**63.", f"an integer of {number.bit_length()} bits")
     if number < low or (high is not None and number >= high):
         fail(expected, f"{name}={number}")
     return number
@@ -89,7 +100,8 @@ def boolean(value, name):
 
 def one_of(value, name, options):
     """Return `value` if it is one of `options`, or raise."""
-    if value not in options:
+    # An array would be compared element by element.
+    if not any(isinstance(value, type(option)) and value == option for option in options):
         fail(f"`{name}` must be one of {', '.join(map(repr, options))}.", f"{name}={value!r}")
     return value
 
@@ -111,7 +123,8 @@ def names(value, name):
 
 def sequence(value, name):
     """Return `value` as a list, or raise."""
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+    has_order = hasattr(value, "__iter__") and not isinstance(value, (str, bytes, type, set, frozenset, dict))
+    if not has_order or getattr(value, "shape", None) == ():
         fail(f"`{name}` must be a list.", f"{name}={value!r}", f"Write `{name}=[...]`.", TypeError)
     return list(value)
 

@@ -16,7 +16,7 @@ from kmix.plan import MixPlan, PlanKey
 from kmix.targets.base import BatchInfo, Keep, Target
 from kmix.targets.instance_masks import InstanceMasks
 from kmix.targets.labels import Labels
-from kmix.targets.sample_weights import mix_weight
+from kmix.targets.sample_weights import check_weights, mix_weight
 from kmix.targets.segmentation_masks import SegmentationMasks
 
 tree = keras.tree
@@ -125,7 +125,9 @@ class Batch(NamedTuple):
         kept: dict[Any, Any] = {}
         template = _flatten(target, y, (), found, kept)
         flat_weights = [] if sample_weight is None else _leaves(sample_weight)
-        weights = [leaf for leaf in flat_weights if leaf is not None] if flat_weights else []
+        weights = [leaf for leaf in flat_weights if leaf is not None]
+        if sample_weight is not None:
+            check_weights(flat_weights, weights)
         mixing = reading.input_mixing
         x = () if mixing is None else x
         arrays = _leaves(x) + weights
@@ -135,6 +137,8 @@ class Batch(NamedTuple):
         if mixing is None:
             info = BatchInfo(partners=reading.partners)
         else:
+            if not _leaves(x):
+                _checks.fail("A batch needs inputs.", f"x={x!r}, which holds no arrays")
             mixing.check(x)
             sizes = mixing.spatial_shape(x) if mixing.pastes else None
             form = mixing.shapes(x), sizes, mixing.data_format, mixing.pastes, mixing.blends

@@ -194,8 +194,10 @@ class Join(Schedule):
     _arguments = ("schedules", "boundaries")
 
     def __init__(self, schedules: Sequence[float | Callable[[Any], Any]], boundaries: Sequence[SupportsIndex]) -> None:
-        self.schedules: list[Any] = [schedule if callable(schedule) else Constant(schedule) for schedule in schedules]
-        self.boundaries: list[int] = [_checks.integer(boundary, "boundaries", 1) for boundary in boundaries]
+        given = [_checks.scalar_or_schedule(one, "schedules") for one in _checks.sequence(schedules, "schedules")]
+        self.schedules: list[Any] = [schedule if callable(schedule) else Constant(schedule) for schedule in given]
+        given = _checks.sequence(boundaries, "boundaries")
+        self.boundaries: list[int] = [_checks.integer(boundary, "boundaries", 1) for boundary in given]
         if len(self.boundaries) != len(self.schedules) - 1 or self.boundaries != sorted(set(self.boundaries)):
             _checks.fail(
                 "`boundaries` must be increasing steps, one fewer than the values or schedules.",
@@ -248,7 +250,7 @@ class Piecewise(Join):
     _arguments = ("values", "boundaries")
 
     def __init__(self, values: Sequence[float], boundaries: Sequence[SupportsIndex]) -> None:
-        self.values: list[float] = [_checks.real(value, "values") for value in values]
+        self.values: list[float] = [_checks.real(value, "values") for value in _checks.sequence(values, "values")]
         super().__init__(self.values, boundaries)
 
     def get_config(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from kmix.pairing import Pairing, RandomPairs, to_pairing
 from kmix.plan import MixPlan, PlanKey
 from kmix.plan.fingerprint import fingerprint
 from kmix.plan.plan import check_key, check_number
+from kmix.plan.samplers import check_spatial_shape
 from kmix.targets.argument import check_target, plain, to_target
 from kmix.typing import BatchLike, PairingLike, Per, ScalarOrSchedule, TargetLike
 
@@ -586,6 +587,8 @@ class MixLayer(keras.layers.Layer):
             self._check_targets(batch)
             return batch.check_values().encode().by_key()
 
+        if spatial_shape is not None:
+            spatial_shape = check_spatial_shape(spatial_shape)
         plan = self._draw(_backend.NUMPY, key, values, batch_size, spatial_shape, by_key)
         permutation = _backend.values(_backend.namespace(plan.permutation).rows(plan.permutation))
         return plan._replace(permutation=permutation.astype("int32"))

@@ -271,7 +271,7 @@ class MixPlan(NamedTuple):
 
 def check_number(value: Any, name: str, low: int = 0, high: int | None = None, hint: str = "") -> Any:
     """Return an integer within `[low, high)`, or an integer scalar tensor without a value yet, or raise."""
-    if type(value) is int and low <= value and (high is None or value < high):
+    if type(value) is int and low <= value < (2**63 if high is None else high):
         return value
     if hasattr(value, "dtype"):
         shape, dtype = _backend.static_shape(value), _backend.dtype(value)

@@ -291,7 +291,7 @@ def check_spatial_shape(sizes: Any) -> tuple[Any, ...]:
     if not isinstance(sizes, (tuple, list)) or not 1 <= len(sizes) <= 3:
         _checks.fail(
             "To draw a box, a mixer needs the sizes of one to three spatial axes.",
-            f"spatial_shape={sizes}",
+            f"spatial_shape={sizes!r}",
             "Write `layer.plan(step, batch_size, spatial_shape=(height, width))`.",
         )
     return tuple(check_number(size, "spatial_shape", 1) for size in sizes)

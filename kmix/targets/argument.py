@@ -34,7 +34,7 @@ def to_target(given: Any, inner: bool = False) -> Any:
         )
     if callable(given):
         return Function(given)
-    if given == "bounding_boxes":
+    if isinstance(given, str) and given == "bounding_boxes":
         _checks.fail(
             "To mix bounding boxes, their format must be known.",
             'target="bounding_boxes"',

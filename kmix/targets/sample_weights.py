@@ -2,9 +2,19 @@
 
 from typing import Any
 
-from kmix import _backend
+from kmix import _backend, _checks
 from kmix.mixing.blend import combine
 from kmix.plan import MixPlan
+
+
+def check_weights(given: list[Any], arrays: list[Any]) -> None:
+    """Raise unless there are sample weights, and all are real numbers. `given` may have gaps, `arrays` has none."""
+    if not given:
+        _checks.fail("Sample weights must be arrays.", "an empty structure", "Leave out `sample_weight`, or pass None.")
+    for array in arrays:
+        dtype = _backend.dtype(array) if hasattr(array, "dtype") else type(array).__name__
+        if not any(kind in dtype for kind in ("float", "int", "bool")):
+            _checks.fail("Sample weights must be real numbers.", f"sample weights of dtype {dtype}")
 
 
 def mix_weight(xp: _backend.Namespace, weight: Any, plan: MixPlan) -> Any:
