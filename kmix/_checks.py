@@ -100,8 +100,7 @@ def boolean(value, name):
 
 def one_of(value, name, options):
     """Return `value` if it is one of `options`, or raise."""
-    # An array would be compared element by element.
-    if not any(isinstance(value, type(option)) and value == option for option in options):
+    if not isinstance(value, str) or value not in options:
         fail(f"`{name}` must be one of {', '.join(map(repr, options))}.", f"{name}={value!r}")
     return value
 

@@ -125,19 +125,20 @@ class Batch(NamedTuple):
         kept: dict[Any, Any] = {}
         template = _flatten(target, y, (), found, kept)
         flat_weights = [] if sample_weight is None else _leaves(sample_weight)
-        weights = [leaf for leaf in flat_weights if leaf is not None]
+        weights = [leaf for leaf in flat_weights if leaf is not None] if flat_weights else []
         if sample_weight is not None:
             check_weights(flat_weights, weights)
         mixing = reading.input_mixing
         x = () if mixing is None else x
-        arrays = _leaves(x) + weights
+        inputs = _leaves(x)
+        arrays = inputs + weights
         for _, value, _ in found:
             arrays += _leaves(value)
         xp, uniform = _check_arrays(arrays, x)
         if mixing is None:
             info = BatchInfo(partners=reading.partners)
         else:
-            if not _leaves(x):
+            if not inputs:
                 _checks.fail("A batch needs inputs.", f"x={x!r}, which holds no arrays")
             mixing.check(x)
             sizes = mixing.spatial_shape(x) if mixing.pastes else None

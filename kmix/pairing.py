@@ -450,11 +450,11 @@ def to_within(given: Any) -> Literal["batch", "shard"] | int:
     """Return where partners come from, or raise."""
     if isinstance(given, int) and not isinstance(given, bool):
         return _checks.integer(given, "within", 2)
-    if not isinstance(given, str) or given not in ("batch", "shard"):
-        _checks.fail(
-            "`within` must be 'batch', 'shard', or a number of rows.", f"within={given!r}", "For example `within=16`."
-        )
-    return given
+    if isinstance(given, str):
+        return _checks.one_of(given, "within", ("batch", "shard"))
+    return _checks.fail(
+        "`within` must be 'batch', 'shard', or a number of rows.", f"within={given!r}", "For example `within=16`."
+    )
 
 
 def to_pairing(given: Any) -> Pairing:

@@ -64,11 +64,12 @@ FAMILIES = {
         ("batch.py", "A dictionary batch holds|Only these keys|labels of a dictionary batch|include_clean"),
     ],
     "The arrays of a batch differ in size": [
-        ("batch.py", "needs a batch axis|_BATCH_SIZES"),
+        ("batch.py", "needs a batch axis|_BATCH_SIZES|needs inputs"),
         ("training/training_step.py", "divisible"),
     ],
     "Sample weights do not fit": [
         ("batch.py", "Sample weights must|With sample weights"),
+        ("targets/sample_weights.py", "."),
         ("losses.py", "Sample weights must|Weights of the classes must"),
     ],
     "A layer cannot count its calls here": [
