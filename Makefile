@@ -3,7 +3,7 @@
 # make test-all  all tests on TensorFlow, JAX and PyTorch, with the coverage of the last; test-tensorflow, test-jax and
 #                test-torch run the tests of one of them; what is alike runs once, with OPTIONS=--everywhere on each
 # make test-oldest   some tests with the oldest versions that kmix takes; test-nightly the fast ones with Keras' nightly
-# make lint      ruff and mypy
+# make lint      ruff, mypy and codespell
 # make docs      the site, in docs/_build/html; docs-fast without the gallery, docs-open serves it, docs-check opens each
 #                page in Chromium
 # make compare   compare kmix with keras.layers.MixUp and CutMix, problem by problem, and with MONAI, Keras' nightly Mosaic,
@@ -84,6 +84,7 @@ lint: .venv/.ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 SPHINX := $(BIN)/python -m sphinx -W -n --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 # What earlier builds generated would warn, or stay after its source has gone.

@@ -612,7 +612,7 @@ def failures(mutant, backend, sound=False):
         where = pathlib.Path(folder)
         for name in ("kmix", "tests"):
             shutil.copytree(ROOT / name, where / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("conftest.py", "setup.cfg"):
+        for name in ("conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / name, where)
         path = path_of(mutant, where)
         if not sound:

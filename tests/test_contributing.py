@@ -48,7 +48,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("checkout")
     for name in ("kmix", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "test_*", "golden"))
-    for name in ("conftest.py", "setup.cfg"):
+    for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
     for path, code in files(PAGE).items():
         (root / path).write_text(code)
