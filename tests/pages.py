@@ -18,9 +18,7 @@ import re
 
 import yaml
 
-import kmix
-
-ROOT = pathlib.Path(kmix.__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 WIDTH = 79
 

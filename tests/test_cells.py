@@ -22,7 +22,7 @@ BOXES = {"boxes": CORNERS, "labels": np.array([[0, 1, 2, -1]] * N, "float32")}
 OBJECTS = {"masks": GENERATOR.random((N, 3, *SIZE)) < 0.5, "labels": np.array([[0, 1, -1]] * N, "int32")}
 POINTS = GENERATOR.uniform(0, SIZE, (N, 4, 3, 2))[..., ::-1]
 POINTS = np.concatenate([POINTS, GENERATOR.integers(0, 3, (N, 4, 3, 1))], axis=-1).astype("float32")
-PAGE = (pathlib.Path(kmix.__file__).parent.parent / "docs" / "methods" / "targets.md").read_text()
+PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "methods" / "targets.md").read_text()
 
 
 @keras.saving.register_keras_serializable(package="cells")

@@ -11,9 +11,7 @@ import textwrap
 import pytest
 from helpers import once
 
-import kmix
-
-ROOT = pathlib.Path(kmix.__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 STRONG = """
 import numpy as np

@@ -6,11 +6,9 @@ import pathlib
 import keras
 import pytest
 
-import kmix
-
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
 
-spec = importlib.util.spec_from_file_location("check", pathlib.Path(kmix.__file__).parent.parent / "docs" / "check.py")
+spec = importlib.util.spec_from_file_location("check", pathlib.Path(__file__).parent.parent / "docs" / "check.py")
 check = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(check)
 

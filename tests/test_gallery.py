@@ -9,7 +9,7 @@ import pytest
 
 import kmix
 
-GALLERY = pathlib.Path(kmix.__file__).parent.parent / "examples" / "gallery"
+GALLERY = pathlib.Path(__file__).parent.parent / "examples" / "gallery"
 SCRIPTS = sorted(GALLERY.rglob("plot_*.py"))
 WIDTH = 79
 

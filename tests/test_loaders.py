@@ -147,7 +147,7 @@ def test_grain(workers):
 @on_numpy
 def test_grain_goes_on_with_another_number_of_processes():
     pytest.importorskip("grain", reason="grain is not installed")
-    example = pathlib.Path(kmix.__file__).parent.parent / "examples" / "grain_elastic.py"
+    example = pathlib.Path(__file__).parent.parent / "examples" / "grain_elastic.py"
     environment = {**os.environ, "KERAS_BACKEND": "numpy"}
     command = [sys.executable, str(example), "--trials", "2"]
     found = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -14,7 +14,7 @@ import kmix
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
 quickjs = pytest.importorskip("quickjs", reason="the tests of JavaScript need quickjs-ng", exc_type=ImportError)
 
-SCRIPT = pathlib.Path(kmix.__file__).parent.parent / "docs" / "_static" / "plan.js"
+SCRIPT = pathlib.Path(__file__).parent.parent / "docs" / "_static" / "plan.js"
 INTEGERS = ("permutation", "partners", "box", "shift", "window", "choice", "place")
 FRESH = 200
 # Logarithms and the like differ in the last bit between NumPy and JavaScript; lam is exact where both round alike.

@@ -22,6 +22,7 @@ import pytest
 import kmix
 
 ROOT = pathlib.Path(kmix.__file__).parent
+REPOSITORY = pathlib.Path(__file__).parent.parent
 BACKEND = keras.backend.backend()
 
 # From top to bottom. A module imports what lies further down, and its own package.
@@ -408,7 +409,7 @@ def undeclared(modules, config):
 
 
 def test_what_is_imported_is_declared():
-    assert undeclared(modules(), (ROOT.parent / "setup.cfg").read_text()) == []
+    assert undeclared(modules(), (REPOSITORY / "setup.cfg").read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -425,12 +426,12 @@ def test_what_is_imported_is_declared():
     ],
 )
 def test_the_test_of_the_imports_can_fail(code, missing):
-    config = (ROOT.parent / "setup.cfg").read_text()
+    config = (REPOSITORY / "setup.cfg").read_text()
     assert undeclared([("m", ast.parse(code))], config) == [f"m: {package}" for package in missing]
 
 
 def test_a_requirement_that_is_taken_away_is_missed():
-    config = (ROOT.parent / "setup.cfg").read_text().replace("    ml_dtypes\n", "")
+    config = (REPOSITORY / "setup.cfg").read_text().replace("    ml_dtypes\n", "")
     assert undeclared(modules(), config) == [
         "kmix._backend.keras_ops: ml_dtypes",
         "kmix._backend.numpy_ops: ml_dtypes",
@@ -465,9 +466,9 @@ def test_a_mutant_is_found_whatever_the_layout():
 
 
 # Data for the examples that would download them, where there are some beside the checkout.
-CLINC150 = ROOT.parent.parent / "shared" / "data" / "clinc150" / "data_full.json"
+CLINC150 = REPOSITORY.parent / "shared" / "data" / "clinc150" / "data_full.json"
 no_clinc = pytest.mark.skipif(not CLINC150.exists(), reason="CLINC150 is not there, and tests download nothing")
-DIGITS = ROOT.parent.parent / "shared" / "data" / "fsdd" / "recordings.tar.gz"
+DIGITS = REPOSITORY.parent / "shared" / "data" / "fsdd" / "recordings.tar.gz"
 no_digits = pytest.mark.skipif(not DIGITS.exists(), reason="no recordings there, and tests download nothing")
 FASHION = pathlib.Path.home() / ".keras" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
 no_fashion = pytest.mark.skipif(not FASHION.exists(), reason="no Fashion-MNIST there, and tests download nothing")
@@ -500,7 +501,7 @@ long = pytest.mark.skipif(BACKEND != "tensorflow", reason="the long examples are
 )
 def test_examples_run(command, tmp_path):
     picture = tmp_path / "out.png"
-    example = [str(ROOT.parent / "examples" / command[0]), *command[1:]]
+    example = [str(REPOSITORY / "examples" / command[0]), *command[1:]]
     environment = {**os.environ, "KERAS_BACKEND": BACKEND}
     result = subprocess.run(
         [sys.executable, *example, "--quick", "--output", str(picture)],

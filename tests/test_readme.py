@@ -6,11 +6,9 @@ import re
 import keras
 import pytest
 
-import kmix
-
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
 
-ROOT = pathlib.Path(kmix.__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 

@@ -10,7 +10,7 @@ from helpers import once
 
 import kmix
 
-ROOT = pathlib.Path(kmix.__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = once
 
 spec = importlib.util.spec_from_file_location("release", ROOT / "tools" / "release.py")

@@ -9,11 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-import kmix
-
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
 
-ROOT = pathlib.Path(kmix.__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "examples" / "experiments"
 FILES = sorted((EXPERIMENTS / "results").glob("*.json"))
 

@@ -10,7 +10,7 @@ from test_project import symbols
 
 import kmix
 
-ROOT = pathlib.Path(kmix.__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent
 RIGHT, WRONG = (ROOT / "tests" / "typed" / name for name in ("right.py", "wrong.py"))
 # Private names that users call.
 CALLED = {"__init__", "__call__", "__getitem__", "__len__", "__iter__"}

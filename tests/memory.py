@@ -1,0 +1,100 @@
+"""Does memory grow? Many steps on tiny batches, and the slope of the resident size, with its interval. Linux only.
+
+KERAS_BACKEND=jax python tests/memory.py                     # 10^6 steps of each kind
+KERAS_BACKEND=jax python tests/memory.py --steps 20000 --only eager
+"""
+
+import argparse
+import itertools
+import os
+import pathlib
+import sys
+import time
+
+import keras
+import numpy as np
+from scipy.stats import linregress, t
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from helpers import to_native
+
+import kmix
+
+POINTS, WARM_UP = 100, 0.2
+X, Y = np.random.default_rng(0).random((8, 4), "float32"), np.arange(8) % 3
+
+
+def mixup():
+    return kmix.MixUp(0.4, num_classes=3, seed=1)
+
+
+def by_numpy(steps):
+    layer = mixup()
+    for step in range(steps):
+        layer.at_step(step, (X, Y))
+        yield step
+
+
+def eager(steps):
+    layer, batch = mixup(), (to_native(X), to_native(Y))
+    for step in range(steps):
+        layer.at_step(step, batch)
+        yield step
+
+
+def tfdata(steps):
+    import tensorflow as tf
+
+    ds = tf.data.Dataset.from_tensors((X, Y)).repeat(steps)
+    for step, _ in enumerate(kmix.data.Numbering()(ds).map(mixup().at_step)):
+        yield step
+
+
+def trainer(steps, batches=100):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    trainer = kmix.MixTrainer(model, mixup())
+    trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy())
+    x, y = np.tile(X, (batches, 1)), np.tile(Y, batches)
+    for step in range(0, steps, batches):
+        trainer.fit(x, y, batch_size=len(X), shuffle=False, verbose=0)
+        yield step + batches - 1
+
+
+KINDS = {"NumPy": by_numpy, "eager": eager, "tf.data": tfdata, "MixTrainer": trainer}
+
+
+def resident():
+    """The resident size of this process, in KiB."""
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
+
+
+def slope(kind, steps):
+    """The growth in KiB per 1000 steps after a warm-up: `(slope, half of its 95 % interval)`."""
+    seen, due = [], itertools.count(WARM_UP * steps, (1 - WARM_UP) * steps / POINTS)
+    wanted = next(due)
+    for step in KINDS[kind](steps):
+        if step >= wanted:
+            seen.append((step / 1000, resident()))
+            wanted = next(due)
+    fit = linregress(*zip(*seen, strict=True))
+    return fit.slope, fit.stderr * t.ppf(0.975, len(seen) - 2)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10**6)
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
+    options = parser.parse_args()
+    for kind in options.only:
+        start = time.monotonic()
+        growth, reach = slope(kind, options.steps)
+        seconds = time.monotonic() - start
+        print(
+            f"{keras.backend.backend()}, {kind}: {growth:+.3f} ± {reach:.3f} KiB per 1000 steps, "
+            f"over {options.steps} steps in {seconds:.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
