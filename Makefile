@@ -20,6 +20,7 @@
 # make soak      mix generated batches for MINUTES on each code path, and compare them with the formulas
 # make fuzz      make bad calls of everything public, on the three backends: each must raise a clear error
 # make memory    does memory grow? STEPS steps of each kind, on the three backends
+# make versions  run tests with other versions of Python, Keras and the frameworks; write tests/versions.md
 # make dist      build the wheel and the source distribution, and check them
 # make release   prepare VERSION=...: see RELEASING.md; with DRY=1 in a copy alone
 # make mutants   break kmix on purpose and check that a test notices, on every code path and backend
@@ -43,7 +44,7 @@ COV := --cov --cov-append --cov-report=
 
 PORT ?= 8000
 
-.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale soak fuzz memory dist release mutants mutants-short clean
+.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale soak fuzz memory versions dist release mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -139,6 +140,9 @@ soak: .venv/.ready-all
 	for backend in $(BACKENDS); do \
 	    KERAS_BACKEND=$$backend $(RUN) tests/soak.py --path native --minutes $(MINUTES) || exit 1; done
 	$(RUN) tests/soak.py --path tfdata --minutes $(MINUTES)
+
+versions: .venv/.pip
+	$(BIN)/python tools/versions.py
 
 STEPS ?= 1000000
 memory: .venv/.ready-all
