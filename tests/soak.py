@@ -21,12 +21,13 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import contract
+import oracle
 from contract import assert_same, parts, rebuilt
 from helpers import CODE_PATHS, at_step
 
 import kmix
 from kmix.pairing import RandomPairs
-from kmix.targets import LabelPairs, Labels
+from kmix.targets import BoundingBoxes, LabelPairs, Labels, SegmentationMasks
 
 tree = keras.tree
 BLENDED = "float32", "float32", "float64", "float16", "uint8"
@@ -149,10 +150,40 @@ def mixer_of(draw, n, kind, labels, pairing):
     return kmix.MixUp(alpha(draw), seed=seed, **settings), x
 
 
+def spatial_case(draw, n):
+    """Images with masks or with boxes."""
+    height, width, classes = draw.size(3, 9), draw.size(3, 9), draw.size(2, 5)
+    x = draw.array((n, height, width, 3), draw.pick("float32", "uint8"))
+    if draw.often():
+        target = SegmentationMasks(classes)
+        y = draw.rng.integers(0, classes, (n, height, width, 1)[: draw.pick(3, 4)]).astype(draw.pick("uint8", "int32"))
+    else:
+        target, boxes = BoundingBoxes("xyxy", min_visibility=draw.pick(0.0, 0.1)), draw.size(1, 4)
+        ends = np.sort(draw.rng.uniform(0, (width, height), (n, boxes, 2, 2)), axis=2)
+        y = {"boxes": ends.reshape(n, boxes, 4).astype("float32")}
+        y["labels"] = draw.rng.integers(-1, classes, (n, boxes)).astype("float32")
+    seed, settings = int(draw.rng.integers(2**32)), {"target": target, "rate": draw.pick(1.0, 0.5)}
+    pasting = settings | {"data_format": "channels_last"}
+    kind = draw.pick("MixUp", "CutMix", "CutMix", "Mosaic", "RandomChoice")
+    if kind == "Mosaic":
+        layer = kmix.Mosaic(seed=seed, **pasting)
+    elif kind == "RandomChoice":
+        layer = kmix.RandomChoice([kmix.MixUp(0.4, seed=1, **settings), kmix.CutMix(1.0, seed=2, **pasting)], seed=seed)
+    else:
+        layer = (
+            kmix.MixUp(alpha(draw), seed=seed, **settings)
+            if kind == "MixUp"
+            else kmix.CutMix(alpha(draw), seed=seed, **pasting)
+        )
+    return Case(layer, (x, y), draw.size(0, 1000), False)
+
+
 def case(number):
     """The case of a number."""
     draw = Draw(number)
     n = draw.size(1, 10)
+    if draw.often(0.15):
+        return spatial_case(draw, n)
     y, labels, pairing = labels_of(draw, n)
     one_partner = "MixUp", "MixUp", "CutMix", "CutMix", "EmbeddingMixup", "RandomChoice"
     several = () if isinstance(labels.get("target"), LabelPairs) else ("Mosaic",)
@@ -160,6 +191,8 @@ def case(number):
     layer, x = mixer_of(draw, n, kind, labels, pairing)
     weight = weights_of(draw, n)
     batch = (x, y) if weight is None else (x, y, {"class": weight} if isinstance(y, dict) else weight)
+    if kind in ("MixUp", "CutMix") and not isinstance(x, dict) and not isinstance(y, dict) and draw.often(0.2):
+        batch = dict(zip(("images", "labels", "sample_weight"), batch, strict=False))
     step = draw.pick(0, 1, draw.size(2, 1000), 2**31 - 1, 2**40 + draw.size())
     return Case(layer, batch, step, kind in one_partner)
 
@@ -187,6 +220,22 @@ def check(one, path):
     masses(parts(off)[1], parts(mixed)[1], layer)
     if one.exact and path == "numpy":
         contract.check_values(layer, batch)
+    if isinstance(layer, kmix.CutMix) and isinstance(layer.target, SegmentationMasks):
+        plan = layer.plan(step, len(batch[0]), spatial_shape=batch[0].shape[1:3])
+        np.testing.assert_array_equal(mixed[1], oracle.cutmix(batch[1], plan.box, plan.permutation), err_msg="masks")
+    if isinstance(mixed, tuple) and isinstance(mixed[1], dict) and "boxes" in mixed[1]:
+        check_boxes(mixed[1], batch)
+
+
+def check_boxes(mixed, batch):
+    """Boxes lie within the image, and their classes are those of the batch."""
+    height, width = batch[0].shape[1:3]
+    there = mixed["labels"] >= 0
+    boxes = mixed["boxes"][there]
+    assert np.all(boxes >= -1e-4)
+    assert np.all(boxes <= np.array([width, height, width, height]) + 1e-4)
+    assert np.all(boxes[:, 2:] >= boxes[:, :2])
+    assert set(np.unique(mixed["labels"][there])) <= set(np.unique(batch[1]["labels"]))
 
 
 def in_range(mixed, given):
