@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import contract
 import oracle
 from contract import assert_same, parts, rebuilt
-from helpers import CODE_PATHS, at_step
+from helpers import CODE_PATHS, at_step, to_native, to_numpy
 
 import kmix
 from kmix.pairing import RandomPairs
@@ -200,6 +200,8 @@ def case(number):
 def check(one, path):
     """Assert that a case is mixed right on a code path."""
     layer, batch, step = one.layer, one.batch, one.step
+    if path == "native":
+        batch = to_numpy(to_native(batch))  # JAX has no types of 64 bits
     before = tree.map_structure(np.copy, batch)
     mixed = at_step(path, layer, step, batch)
     assert_same(at_step(path, layer, step, batch), mixed, "the same step again")

@@ -6,7 +6,7 @@ from helpers import every_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-EXAMPLES = {"numpy": 100, "native": 20, "tfdata": 4}
+EXAMPLES = {"numpy": 100, "native": 6, "tfdata": 4}
 
 
 @pytest.mark.fast("numpy")
