@@ -9,6 +9,9 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # Programs are compiled once and run once: compile quickly.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import keras
 import numpy as np
@@ -34,7 +37,9 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Mark the cases of a parametrized test that its mark `fast` does not name as `slow`; skip what runs elsewhere."""
-    unknown, turns, here = {}, collections.Counter(), config.getoption("everywhere")
+    unknown, turns = {}, collections.Counter()
+    named = any("::" in argument for argument in config.args)
+    here = named or config.getoption("everywhere")
     for item in items:
         mark = item.get_closest_marker("fast")
         if mark is not None:
@@ -45,14 +50,20 @@ def pytest_collection_modifyitems(config, items):
         if not here and _is_alike(item):
             if not ON_TENSORFLOW:
                 item.add_marker(pytest.mark.skip(reason="alike on every backend"))
-        elif not here and item.get_closest_marker("in_turn") and item.get_closest_marker("slow"):
-            test = item.path, item.originalname
+        elif not here and _has_a_turn(item):
+            test = item.path, item.originalname if hasattr(item, "callspec") else ""
             if BACKENDS[turns[test] % len(BACKENDS)] != keras.backend.backend():
                 item.add_marker(pytest.mark.skip(reason="the case of another backend"))
             turns[test] += 1
     unknown = {test: patterns for test, patterns in unknown.items() if patterns}
-    if unknown and ON_TENSORFLOW and not any("::" in argument for argument in config.args):
+    if unknown and ON_TENSORFLOW and not named:
         raise pytest.UsageError(f"The mark `fast` names cases that there are not: {unknown}")
+
+
+def _has_a_turn(item):
+    # A test that says itself where it runs is left alone.
+    marks = [item.get_closest_marker(name) is not None for name in ("in_turn", "slow", "skipif")]
+    return marks == [True, True, False]
 
 
 def _is_alike(item):

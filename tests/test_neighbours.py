@@ -12,7 +12,8 @@ CLASSES, BATCH, SIZE = 3, 6, 16
 X = np.random.default_rng(0).uniform(0, 255, (BATCH, SIZE, SIZE, 3)).astype("float32")
 Y = np.arange(BATCH) % CLASSES
 SOFT = kmix.losses.SoftLabelCrossentropy
-EXTRA = "the extra `neighbours` is not installed (make test-all does)"
+EXTRA = "the group `neighbours` is not installed (make test-all does)"
+pytestmark = pytest.mark.in_turn
 
 
 def cutmix(**settings):
