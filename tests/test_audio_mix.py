@@ -330,6 +330,7 @@ def test_a_dictionary_has_its_waves_under_audio():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.xla
 @pytest.mark.parametrize("name", ["two", "ratios", "tags"])

@@ -127,6 +127,7 @@ def test_a_refused_batch_of_a_running_graph_is_not_counted(make):
     assert_near(next(batches), to_numpy(layer.at_step(1, (x, ids()))))
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("mixup-*")
 @pytest.mark.parametrize(
     "form", [lambda x, y, w: (x, y, w), lambda x, y, w: (x, {"a": y, "b": y}, {"b": w}), lambda x, y, w: (x, y)]

@@ -310,6 +310,7 @@ def test_an_unknown_number_of_boxes_in_tf_data():
             np.testing.assert_allclose(ours.numpy(), other, atol=1e-4)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.xla("everywhere")
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
@@ -472,6 +473,7 @@ def test_a_pipeline_of_keras():
     assert_valid(mixed["bounding_boxes"], mixed["images"].shape)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CutMix", "MixUp", "Mosaic"])
 def test_a_trainer_passes_mixed_boxes_to_the_loss(kind):
@@ -567,6 +569,7 @@ def own_partners(kind, n):
     raise AssertionError
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*numpy", "1-CutMix-native")
 @every_path
 @pytest.mark.parametrize("kind", ["MixUp", "CutMix"])

@@ -86,6 +86,7 @@ def test_every_form_of_a_batch_is_warned_of():
         assert warned(function)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("bare-shape2", "bare-shape6")
 @pytest.mark.parametrize(
     ("make", "shape"),

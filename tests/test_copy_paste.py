@@ -259,6 +259,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*numpy")
 @every_path
 @pytest.mark.parametrize("name", OTHERS)

@@ -120,6 +120,7 @@ def test_the_inputs_have_the_key_of_the_layer():
     assert {"val_ece", "lam_mean", "label_entropy"} <= set(logs[0])
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("settings0")
 @pytest.mark.parametrize(
     "settings",

@@ -125,6 +125,7 @@ def test_padding_masks_are_united_between_the_ends(mixing, name):
         np.testing.assert_allclose(norm, expected.mean(), rtol=1e-4)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["MultiHeadAttention", "Attention", "AdditiveAttention", "LSTM"])
 def test_layers_that_read_the_mask_when_they_run(kind):

@@ -203,6 +203,7 @@ def test_points_with_boxes_are_those_without(kind):
         np.testing.assert_array_equal(mixed["keypoints"][rows], alone[rows])
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*float16")
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "int64"])
 def test_the_dtype_stays_and_coordinates_are_exact(dtype):

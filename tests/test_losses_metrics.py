@@ -771,6 +771,7 @@ def token_model(form):
     return model
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("ignored-evaluate")
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("form", ["ids", "ignored", "soft"])

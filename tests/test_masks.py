@@ -46,6 +46,7 @@ def test_a_thousand_masks_are_pasted_like_images_of_their_ids():
         np.testing.assert_array_equal(pasted, cutmix(masks[..., None], plan.box, plan.permutation)[..., 0])
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*-native")
 @every_path
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32"])

@@ -115,6 +115,7 @@ REDUCTIONS = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*-sum", "False-mean*")
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weighted", [False, True])
@@ -141,6 +142,7 @@ def hinge(y, p):
     return np.maximum(0, 1 - np.where(y == 1, 1, -1) * p).mean(axis=-1)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "by_hand"),

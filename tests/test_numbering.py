@@ -492,6 +492,7 @@ def test_fit_goes_on_after_a_loop_whose_state_nobody_asked_for(kind):
     assert run.fit() + run.loop() + run.fit() == list(range(3 * BATCHES))
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("False-tf.data", "True-PyDataset")
 @ended
 @every_kind
@@ -548,6 +549,7 @@ def test_a_second_fit_on_one_generator():
 
 @pytest.mark.fast("halves")
 # Keras warns at the end of every data set of unknown length.
+@pytest.mark.in_turn
 @ended
 @pytest.mark.parametrize("kind", ["unbatch", "rebatch", "pairs", "halves", "unknown"])
 def test_batches_regrouped_after_mixing(kind):

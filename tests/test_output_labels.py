@@ -122,6 +122,7 @@ def two_outputs(columns=CLASSES):
     return keras.Model(inputs, outputs)
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")  # for an output without a loss
 @pytest.mark.parametrize("way", ["kept", "without a loss", "without a loss or classes"])

@@ -208,6 +208,7 @@ def united_loss(trainer, y):
     return oracle.crossentropy(oracle.mixup(one_hot(y), *plan[:2]), oracle.softmax(pooled @ kernel + bias)).mean()
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["attention", "keras", "integer", "input"])
 def test_masks_of_the_user_in_a_trainer(form):
@@ -226,6 +227,7 @@ def test_masks_of_the_user_in_a_trainer(form):
         assert "places=" in refusal
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["padding", "integer", "input"])
 def test_masks_of_the_user_at_a_place(form):

@@ -142,6 +142,7 @@ def test_programs_that_are_alike_hold_no_rate():
 MIXERS = {"MixUp": mixup, "EmbeddingMixup": embedding, "CutMix": cutmix, "Mosaic": mosaic}
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*-numpy", "MixUp-native", "CutMix-tfdata")
 @every_path
 @pytest.mark.parametrize("make", MIXERS.values(), ids=MIXERS)
@@ -392,6 +393,7 @@ TRAINERS = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("rate")
 @pytest.mark.parametrize("name", TRAINERS)
 def test_mixing_ends_in_fit_at_exactly_the_step(name):

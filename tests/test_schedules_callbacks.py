@@ -439,6 +439,7 @@ def test_numbers_go_on_across_epochs_and_fits(prefetch):
 
 @pytest.mark.fast("start")
 # Keras warns at the end of every data set of unknown length.
+@pytest.mark.in_turn
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data")
 @pytest.mark.parametrize("kind", ["start", "steps", "endless", "unknown"])
 def test_numbers_of_other_data_sets(kind):

@@ -89,6 +89,7 @@ def test_labels_of_any_shape_are_mixed_by_the_kept_share(path):
         np.testing.assert_array_equal(ours[0], mixed_inputs(x, plan))
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("*-native", "dictionary-tfdata")
 @every_path
 @pytest.mark.parametrize("name", ["integer mask", "the inputs", "dictionary"])

@@ -156,6 +156,7 @@ def test_keep_leaves_labels_as_they_are(make, path):
         assert one.dtype == other.dtype or ((BACKEND, path) == ("jax", "native") and other.dtype == "int64")
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("CutMix")
 @every_layer
 def test_keep_takes_strings_along(make):

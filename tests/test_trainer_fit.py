@@ -242,6 +242,7 @@ def test_many_inputs_and_outputs(as_dict):
     assert {"kind_accuracy", "size_mae"} <= set(logs)
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("column of ids", "regression")
 @pytest.mark.parametrize(
     ("y", "loss"),

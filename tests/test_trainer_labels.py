@@ -44,6 +44,7 @@ def many(as_dict):
     return keras.Model(inputs, outputs if as_dict else list(outputs.values()))
 
 
+@pytest.mark.in_turn
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("as_dict", "where"), [(True, "trainer"), (True, "layer"), (False, "trainer"), (False, "inferred")]
@@ -170,6 +171,7 @@ FLOATS = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("(B,)*")
 @pytest.mark.xla
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ def test_symbolic_union(make):
         assert (tuple(y.shape), y.dtype) == ((None, 5), "float32")
 
 
+@pytest.mark.in_turn
 @pytest.mark.fast("2")
 @pytest.mark.parametrize("bad", [2, -1, 1.5, -0.5, np.nan], ids=repr)
 def test_values_outside_are_refused(bad):
