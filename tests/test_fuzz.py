@@ -4,6 +4,7 @@ import fuzz
 import pytest
 
 
+@pytest.mark.slow
 def test_bad_calls_raise_clear_errors():
     counts, faults = fuzz.run()
     assert faults == []
