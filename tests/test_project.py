@@ -431,7 +431,7 @@ def test_the_test_of_the_imports_can_fail(code, missing):
 
 
 def test_a_requirement_that_is_taken_away_is_missed():
-    config = (REPOSITORY / "setup.cfg").read_text().replace("    ml_dtypes\n", "")
+    config = re.sub(r"^\s+ml_dtypes$", "", (REPOSITORY / "setup.cfg").read_text(), flags=re.MULTILINE)
     assert undeclared(modules(), config) == [
         "kmix._backend.keras_ops: ml_dtypes",
         "kmix._backend.numpy_ops: ml_dtypes",
@@ -444,6 +444,7 @@ def test_every_mutant_finds_its_place():
     assert 6 <= sum(mutant.short for mutant in mutants.MUTANTS.values()) <= 10
 
 
+@pytest.mark.skipif(not (REPOSITORY / "kmix").exists(), reason="about a checkout, and kmix is installed")
 def test_a_mutant_that_lost_its_place_says_where_it_was():
     mutant = mutants.MUTANTS["rate ignored"]
     moved = mutant._replace(place="plan.samplers:sample_lam")

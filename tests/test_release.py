@@ -10,7 +10,7 @@ from helpers import once
 
 import kmix
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT, PACKAGE = pathlib.Path(__file__).parent.parent, pathlib.Path(kmix.__file__).parent
 pytestmark = once
 
 spec = importlib.util.spec_from_file_location("release", ROOT / "tools" / "release.py")
@@ -23,7 +23,7 @@ def copy(tmp_path):
     """A repository with the files that hold a version, and a tag."""
     for name in [*release.PLACES, "CHANGELOG.md"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+        shutil.copy(PACKAGE / "__init__.py" if name.startswith("kmix/") else ROOT / name, tmp_path / name)
     git = "git", "-c", "user.name=kmix", "-c", "user.email=kmix@kmix.example"
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"], ["tag", "v0.7.0"]):
         subprocess.run([*git, *command], cwd=tmp_path, check=True)
