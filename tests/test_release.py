@@ -24,6 +24,8 @@ def copy(tmp_path):
     for name in [*release.PLACES, "CHANGELOG.md"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(PACKAGE / "__init__.py" if name.startswith("kmix/") else ROOT / name, tmp_path / name)
+    changelog = tmp_path / "CHANGELOG.md"  # right after a release there is nothing new
+    changelog.write_text(changelog.read_text().replace("## [Unreleased]\n", "## [Unreleased]\n\n- An entry.\n"))
     git = "git", "-c", "user.name=kmix", "-c", "user.email=kmix@kmix.example"
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"], ["tag", "v0.7.0"]):
         subprocess.run([*git, *command], cwd=tmp_path, check=True)
