@@ -10,22 +10,18 @@ integer, one of some words, and so on.
 import argparse
 import collections
 import inspect
-import pathlib
 import sys
 import warnings
 
 import keras
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from helpers import to_native
 
 import kmix
 
 HUGE, NAN = 10**400, float("nan")
 X, IDS = np.random.default_rng(0).random((4, 6, 6, 3), "float32"), np.array([0, 1, 2, 1])
-SOFT, P = np.eye(3, dtype="float32")[IDS], np.full((4, 3), 1 / 3, "float32")
-BOXES = {"boxes": np.zeros((4, 2, 4), "float32"), "labels": np.zeros((4, 2), "float32")}
+SOFT = np.eye(3, dtype="float32")[IDS]
 
 
 class Foreign:
@@ -48,7 +44,7 @@ KINDS = {
     "function": ["x", 3, 1.5, [], {}, True, NAN, *ODD[2:7]],
 }
 MAY_BE_NONE = {"num_classes", "seed", "name", "target", "places", "within", "probabilities", "snr", "constant_power"}
-# By the name of the argument; by the name of the callable as well, where a name means several things.
+# The kind of an argument, by its name.
 ARGUMENTS = {
     name: kind
     for kind, names in {
@@ -85,7 +81,7 @@ def small_model():
 
 
 def good():
-    """A good call of each public callable: `name: (callable, positional, keywords)`."""
+    """A good call of each public callable: `name: (callable, arguments)`."""
     p, plan, mixup = kmix.pairing, kmix.plan, kmix.MixUp(0.2, num_classes=3, seed=1)
     s, t = kmix.schedules, kmix.targets
     trainer = kmix.MixTrainer(small_model(), mixup)

@@ -8,15 +8,12 @@ import argparse
 import itertools
 import os
 import pathlib
-import sys
 import time
 
 import keras
 import numpy as np
-from scipy.stats import linregress, t
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from helpers import to_native
+from scipy.stats import linregress, t
 
 import kmix
 

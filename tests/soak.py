@@ -10,17 +10,14 @@ Case `i` is a function of `i` alone, whatever the backend and the code path.
 import argparse
 import collections
 import json
-import pathlib
 import sys
 import time
 import traceback
 from typing import Any, NamedTuple
 
+import contract
 import keras
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import contract
 import oracle
 from contract import assert_same, parts, rebuilt
 from helpers import CODE_PATHS, at_step, to_native, to_numpy
@@ -110,9 +107,9 @@ def labels_of(draw, n):
 
 def weights_of(draw, n):
     """Sample weights, some of them 0, or none."""
-    return (
-        draw.rng.uniform(0, 3, n).astype("float32") * draw.rng.integers(0, 4, n).clip(0, 1) if draw.often(0.4) else None
-    )
+    if not draw.often(0.4):
+        return None
+    return draw.rng.uniform(0, 3, n).astype("float32") * draw.rng.integers(0, 4, n).clip(0, 1)
 
 
 def mixer_of(draw, n, kind, labels, pairing):
@@ -123,9 +120,8 @@ def mixer_of(draw, n, kind, labels, pairing):
         first = draw.often(0.3)
         shape = (draw.size(1, 4), *middle) if first else (*middle, draw.size(1, 4))
         layout = "channels_first" if first else "channels_last"
-        return kmix.CutMix(alpha(draw), data_format=layout, seed=seed, **settings), draw.array(
-            (n, *shape), draw.pick(*PASTED)
-        )
+        layer = kmix.CutMix(alpha(draw), data_format=layout, seed=seed, **settings)
+        return layer, draw.array((n, *shape), draw.pick(*PASTED))
     if kind == "EmbeddingMixup":
         x = draw.array((n, draw.size(), draw.size()), draw.pick("float32", "float16"))
         return kmix.EmbeddingMixup(alpha(draw), seed=seed, **settings), x
@@ -169,12 +165,10 @@ def spatial_case(draw, n):
         layer = kmix.Mosaic(seed=seed, **pasting)
     elif kind == "RandomChoice":
         layer = kmix.RandomChoice([kmix.MixUp(0.4, seed=1, **settings), kmix.CutMix(1.0, seed=2, **pasting)], seed=seed)
+    elif kind == "CutMix":
+        layer = kmix.CutMix(alpha(draw), seed=seed, **pasting)
     else:
-        layer = (
-            kmix.MixUp(alpha(draw), seed=seed, **settings)
-            if kind == "MixUp"
-            else kmix.CutMix(alpha(draw), seed=seed, **pasting)
-        )
+        layer = kmix.MixUp(alpha(draw), seed=seed, **settings)
     return Case(layer, (x, y), draw.size(0, 1000), False)
 
 

@@ -3,8 +3,7 @@
     python tools/versions.py                         # all, some minutes each
     python tools/versions.py --only oldest nightly   # those whose name holds one of these
 
-Writes the table "what was really run" of docs/about/versions.md, `tests/versions.md`. A Python that is not there is a
-row that says so.
+Writes the table `tests/versions.md`. A Python that is not there is a row that says so.
 """
 
 import argparse
@@ -24,7 +23,7 @@ HEAD = ["what", "backend", "Python", "Keras", "NumPy", "TensorFlow", "JAX", "PyT
 SHOWN = "keras", "numpy", "tensorflow", "jax", "torch"
 TOOLS = ["grain", "hypothesis", "pytest", "pytest-xdist", "pyyaml", "scipy", "scikit-learn", "matplotlib", "pandas"]
 # The oldest that kmix declares, and of the rest what goes with them.
-OLDEST = ["keras==3.12.0", "numpy==1.26.4", "tensorflow==2.16.1", "jax==0.4.35", "jaxlib==0.4.35", "scipy<1.14"]
+OLDEST = ["keras==3.12.0", "numpy==1.25.2", "tensorflow==2.16.1", "jax==0.4.35", "jaxlib==0.4.35", "scipy<1.14"]
 FILES = ["arguments", "batch_forms", "calls", "code_paths", "fuzz", "golden", "numbering", "numpy", "pairing", "random"]
 FILES += ["schedules_callbacks", "soak", "targets", "trainer", "trainer_files"]
 
