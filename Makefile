@@ -19,6 +19,7 @@
 # make in-step   measure the cost of mixing in the training step, on the three backends
 # make soak      mix generated batches for MINUTES on each code path, and compare them with the formulas
 # make fuzz      make bad calls of everything public, on the three backends: each must raise a clear error
+# make faults    kill trainings that save, 20 times on each backend: each must end like one that was not killed
 # make memory    does memory grow? STEPS steps of each kind, on the three backends
 # make versions  run tests with other versions of Python, Keras and the frameworks; write tests/versions.md
 # make dist      build the wheel and the source distribution, and check them
@@ -44,7 +45,7 @@ COV := --cov --cov-append --cov-report=
 
 PORT ?= 8000
 
-.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale soak fuzz memory versions dist release mutants mutants-short clean
+.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale soak fuzz faults memory versions dist release mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -140,6 +141,9 @@ soak: .venv/.ready-all
 	for backend in $(BACKENDS); do \
 	    KERAS_BACKEND=$$backend $(RUN) tests/soak.py --path native --minutes $(MINUTES) || exit 1; done
 	$(RUN) tests/soak.py --path tfdata --minutes $(MINUTES)
+
+faults: .venv/.ready-all
+	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) tests/faults.py || exit 1; done
 
 versions: .venv/.pip
 	$(BIN)/python tools/versions.py

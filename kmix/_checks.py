@@ -44,7 +44,8 @@ def installed(package, extra):
 def real(value, name, low=0.0, high=math.inf, *, positive=False, hint=""):
     """Return `value` as a Python float within `[low, high]`, and above 0 if it must be `positive`, or raise."""
     expected = f"`{name}` must be a finite number {bounds(low, high, positive)}."
-    if isinstance(value, _NO_NUMBERS) or not hasattr(value, "__float__") or getattr(value, "shape", ()) != ():
+    is_number = hasattr(value, "__float__") and not isinstance(value, _NO_NUMBERS)
+    if not is_number or getattr(value, "shape", ()) != () or str(getattr(value, "dtype", "")).endswith("bool"):
         fail(expected, f"{name}={value!r} of type {type(value).__name__}", hint, TypeError)
     try:
         number = float(value)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from kmix import _backend, _checks
+from kmix._settings import deserialize, serialize
 
 __all__ = ["Constant", "Cosine", "Join", "Linear", "Piecewise", "Polynomial"]
 
@@ -221,13 +222,11 @@ class Join(Schedule):
         return value
 
     def get_config(self) -> dict[str, Any]:
-        schedules = [keras.saving.serialize_keras_object(schedule) for schedule in self.schedules]
-        return {"schedules": schedules, "boundaries": self.boundaries}
+        return {"schedules": serialize(self.schedules), "boundaries": self.boundaries}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        schedules = [keras.saving.deserialize_keras_object(schedule) for schedule in config["schedules"]]
-        return cls(schedules, config["boundaries"])
+        return cls(**deserialize(config))
 
 
 @keras.saving.register_keras_serializable(package="kmix")

@@ -8,11 +8,18 @@ integer, one of some words, and so on.
 """
 
 import argparse
+import atexit
 import collections
 import inspect
+import json
+import pathlib
+import shutil
 import sys
+import tempfile
 import warnings
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 from helpers import to_native
@@ -32,7 +39,7 @@ class Foreign:
 
 
 THING = Foreign()
-ODD = [THING, Foreign, {1, 2}, b"bytes", 1j, np.array("a"), np.array([1.5, 2.5]), object]
+ODD = [THING, Foreign, {1, 2}, b"bytes", 1j, np.array("a"), np.array([1.5, 2.5]), object, np.bool_(True)]
 KINDS = {
     "number": ["x", "0.2", [0.1], (), {}, NAN, float("inf"), -1, -0.5, HUGE, float, None, *ODD],
     "integer": ["x", "3", [3], (), {}, 1.5, NAN, float("inf"), -1, HUGE, int, None, np.float32(2.0), *ODD],
@@ -176,6 +183,127 @@ def bad_batches():
                         yield text, lambda call=call, batch=batch: call(*batch), {}, ""
 
 
+# What was saved, and came back otherwise.
+
+
+def bad_configs():
+    """`(name, function, arguments, word)` for configs with one bad value, an unknown key, or none that is needed."""
+    for name, (cls, arguments) in good().items():
+        if not hasattr(cls, "from_config"):
+            continue
+        config = cls(**arguments).get_config()
+        for key in config:
+            for bad in filter(is_json, KINDS.get(ARGUMENTS.get(key, ""), [])):
+                default = inspect.signature(cls).parameters[key].default
+                fine = key in MAY_BE_NONE | {"y"} if bad is None else repr(bad) in map(repr, FINE.get(key, []))
+                if fine or default is bad or (isinstance(bad, int) and default == bad):
+                    continue
+                yield f"{name}.from_config({key}=)", cls.from_config, {"config": config | {key: bad}}, key
+        yield f"{name}.from_config(+)", cls.from_config, {"config": config | {"alhpa": 1}}, "alhpa"
+
+
+def is_json(value):
+    """Whether a file of JSON can hold a value, in which a number stays one."""
+    return value is None or (isinstance(value, (str, int, float, list, dict)) and value == value)
+
+
+def bad_states():
+    """`(name, function, arguments, word)` for states of a numbering."""
+    load = kmix.data.Numbering().load_state_dict
+    whole = [None, 3, "x", [], {}, {"step": 1}, {"version": 1}, {"version": 2, "step": 1}, {"version": None, "step": 1}]
+    for state in whole:
+        yield f"load_state_dict({state})", load, {"state": state}, "step"
+    for bad in KINDS["integer"]:
+        yield f"load_state_dict(step={bad!r})", load, {"state": {"version": 1, "step": bad}}, "step"
+
+
+def bad_schedules():
+    """`(name, function, arguments, word)` for functions of a user that give no alpha."""
+    for bad in KINDS["number"]:
+        schedule = lambda step, bad=bad: bad
+        for cls in (kmix.MixUp, kmix.CutMix, kmix.EmbeddingMixup):
+            mixer = cls(alpha=schedule, num_classes=3)
+            yield f"{cls.__name__}(schedule)", lambda mixer=mixer: mixer.at_step(0, (X, IDS)), {}, "schedule"
+        layer = kmix.MixUp(0.2, num_classes=3)
+        callback = kmix.callbacks.AlphaScheduler(layer, schedule)
+        callback.set_params({"steps": 3})
+        yield "AlphaScheduler(schedule)", lambda callback=callback: callback.on_epoch_begin(0), {}, "alpha"
+
+
+BAD_ARRAYS = ["abc", -1, 2**40, 1.5, NAN, float("inf"), [1, 2], [[0.5]], None]
+
+
+def bad_files():
+    """`(name, function, arguments, word)` for files of a trainer that are cut short or hold something else."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    saved = trained()
+    for save, name in ((saved.save_weights, "trainer.weights.h5"), (saved.save, "trainer.keras")):
+        save(folder / name)
+        content = (folder / name).read_bytes()
+        for size in (0, 1, 100, len(content) // 2, len(content) - 10):
+            path = folder / f"{size}-{name}"
+            path.write_bytes(content[:size])
+            yield from loads(path)
+        other = folder / f"text-{name}"
+        other.write_text("no such file")
+        yield from loads(other)
+    for place, fine in {"step": [], "alpha/0": [1.5], "built_with": [], "optimizer/2": [None]}.items():
+        for i, bad in enumerate(BAD_ARRAYS):
+            if bad in fine:
+                continue
+            path = folder / f"{place.replace('/', '-')}-{i}.weights.h5"
+            shutil.copy(folder / "trainer.weights.h5", path)
+            with h5py.File(path, "a") as file:
+                del file["kmix"][place]
+                if bad is not None:
+                    file["kmix"][place] = bad
+            yield from loads(path)
+    with zipfile.ZipFile(folder / "trainer.keras") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(files["config.json"])
+    lambda_layer = keras.saving.serialize_keras_object(keras.layers.Lambda(lambda x: x))
+    configs = {
+        "list": [],
+        "empty": {},
+        "mixer": config | {"config": config["config"] | {"mixer": None}},
+        "places": config | {"config": config["config"] | {"places": 3}},
+        "lambda": config | {"config": config["config"] | {"model": lambda_layer}},
+    }
+    for name, bad in configs.items():
+        path = folder / f"{name}.keras"
+        with zipfile.ZipFile(path, "w") as archive:
+            for each, content in files.items():
+                if each != "config.json":
+                    archive.writestr(each, content)
+                else:
+                    archive.writestr(each, json.dumps(bad))
+        yield f"load_model({path.name})", lambda path=path: keras.saving.load_model(path), {}, ""
+
+
+def trained():
+    """A trainer of one step."""
+    trainer = kmix.MixTrainer(small_model(), kmix.MixUp(0.2))
+    trainer.compile("adam", kmix.losses.SoftLabelCrossentropy(), run_eagerly=True)
+    trainer.train_on_batch(X, IDS)
+    return trainer
+
+
+def loads(path):
+    """The ways to load a bad file, each of which must leave the trainer as it was."""
+    trainer = trained()
+
+    def load():
+        before = [keras.ops.convert_to_numpy(each) for each in trainer.variables]
+        try:
+            trainer.load_weights(path)
+        finally:
+            for variable, value in zip(trainer.variables, before, strict=True):
+                np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value, err_msg="changed")
+
+    yield f"load_weights({path.name})", load, {}, ""
+
+
 def describe(value):
     """A bad part of a batch, in a few words."""
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else repr(value)
@@ -209,7 +337,7 @@ def verdict_of(function, arguments, word):
 def run(only=""):
     """Make all bad calls, or those whose name holds `only`: how often each verdict was, and a line for each fault."""
     counts, faults = collections.Counter(), []
-    for make in (bad_arguments, bad_batches):
+    for make in (bad_arguments, bad_batches, bad_configs, bad_states, bad_schedules, bad_files):
         for name, function, arguments, word in make():
             if only not in name:
                 continue

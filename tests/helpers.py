@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 
 import kmix
 from kmix import _backend
@@ -18,6 +17,22 @@ from kmix import _backend
 BACKEND = keras.backend.backend()
 CLASSES = 3
 tree = keras.tree
+
+
+class NotInstalled:
+    """In place of a package: what needs it is skipped."""
+
+    def __getattr__(self, name):
+        if name.startswith(("_", "pytest")):  # what Python and pytest ask of everything that a module holds
+            raise AttributeError(name)
+        pytest.skip("TensorFlow is not installed", allow_module_level=True)
+
+
+try:
+    import tensorflow as tf
+except ImportError:
+    tf = NotInstalled()
+WITH_TENSORFLOW = not isinstance(tf, NotInstalled)
 
 
 def on(*backends, why):
@@ -33,9 +48,13 @@ once = on("tensorflow", why="alike on every backend")
 
 def to_numpy(structure):
     """Tensors of any framework as NumPy arrays."""
-    return tree.map_structure(
-        lambda t: None if t is None else t.numpy() if tf.is_tensor(t) else keras.ops.convert_to_numpy(t), structure
-    )
+
+    def array(t):
+        if WITH_TENSORFLOW and tf.is_tensor(t):
+            return t.numpy()
+        return None if t is None else keras.ops.convert_to_numpy(t)
+
+    return tree.map_structure(array, structure)
 
 
 def to_native(structure):
@@ -46,7 +65,7 @@ def to_native(structure):
 def native(batch):
     """The same for a batch with values of 64 bits, of which JAX has none."""
     if BACKEND == "jax":
-        batch = tf.nest.map_structure(lambda a: a.astype("float32") if a.dtype == "float64" else a, batch)
+        batch = tree.map_structure(lambda a: a.astype("float32") if a.dtype == "float64" else a, batch)
     return to_native(batch)
 
 
@@ -178,8 +197,8 @@ def pipeline(function, batches, start=0, parallel=None):
 
 def assert_near(ours, expected, atol=1e-5):
     """Arrays of any framework, in the same structure, within rounding."""
-    tf.nest.assert_same_structure(ours, expected)
-    for one, other in zip(tf.nest.flatten(to_numpy(ours)), tf.nest.flatten(expected), strict=True):
+    tree.assert_same_structure(ours, expected)
+    for one, other in zip(tree.flatten(to_numpy(ours)), tree.flatten(expected), strict=True):
         assert np.shape(one) == np.shape(other)
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=atol)
 
@@ -187,17 +206,21 @@ def assert_near(ours, expected, atol=1e-5):
 # Refusals.
 
 # The values of symbolic tensors are known when the graph runs, and TensorFlow then raises its own error.
-REFUSALS = (ValueError, tf.errors.InvalidArgumentError)
+REFUSALS = (ValueError, tf.errors.InvalidArgumentError) if WITH_TENSORFLOW else (ValueError,)
 
 
 def ways(layer, batch):
     """Every way to send a batch, a tuple or a dictionary, to a layer, as functions without arguments."""
-    ds = tf.data.Dataset.from_tensors(batch)
-    return {
+    anywhere = {
         "call with NumPy": lambda: send(layer, batch),
         "at_step with NumPy": lambda: layer.at_step(0, batch),
         "call with native tensors": lambda: send(layer, native(batch)),
         "at_step with native tensors": lambda: layer.at_step(0, native(batch)),
+    }
+    if not WITH_TENSORFLOW:
+        return anywhere
+    ds = tf.data.Dataset.from_tensors(batch)
+    return anywhere | {
         "call with TensorFlow's": lambda: send(layer, tf.nest.map_structure(tf.constant, batch)),
         "ds.map(layer)": lambda: next(iter(ds.map(layer))),
         "ds.enumerate().map(layer.at_step)": lambda: next(iter(ds.enumerate().map(layer.at_step))),

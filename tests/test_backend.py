@@ -10,8 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import on, to_numpy
+from helpers import on, tf, to_numpy
 
 import kmix
 from kmix import _backend

@@ -7,7 +7,6 @@ from collections import OrderedDict
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers import (
     assert_near,
     choice,
@@ -21,6 +20,7 @@ from helpers import (
     one_hot,
     raises,
     refused_by_all,
+    tf,
     to_native,
     to_numpy,
 )

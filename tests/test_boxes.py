@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from contract import PROMISES
-from helpers import at_step, every_path, once, to_native, to_numpy
+from helpers import at_step, every_path, once, tf, to_native, to_numpy
 
 import kmix
 from kmix._backend import xla

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import BACKEND, CODE_PATHS, assert_near, call, to_native, to_numpy
+from helpers import BACKEND, CODE_PATHS, assert_near, call, tf, to_native, to_numpy
 
 import kmix
 from kmix.layers.training_step import TrainingStep, run_step

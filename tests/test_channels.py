@@ -7,6 +7,7 @@ import numpy as np
 import oracle
 import pytest
 from helpers import (
+    WITH_TENSORFLOW,
     assert_near,
     at_step,
     cutmix,
@@ -42,6 +43,9 @@ def test_a_box_of_video_cuts_time_unless_that_is_folded_into_the_channels(path):
     assert_near(labels, oracle.mixup(y, oracle.kept_share(plan.box, (8, 6)), plan.permutation))
 
 
+WAYS = ["call with NumPy", *["ds.map(layer)"] * WITH_TENSORFLOW]
+
+
 def bare(**settings):
     """CutMix as users write it, without `data_format`."""
     return kmix.CutMix(**{"alpha": 1.0, "seed": 5, **settings})
@@ -67,7 +71,7 @@ def warned(function):
 )
 def test_inputs_without_channels_are_warned_of(shape, dtype):
     batch = data(6, shape).astype(dtype), one_hot(ids())
-    for name in ways(bare(), batch) if shape == (28, 28) else ["call with NumPy", "ds.map(layer)"]:
+    for name in ways(bare(), batch) if shape == (28, 28) else WAYS:
         # A warning may come only once per layer, so each way has its own layer.
         texts = warned(ways(bare(), batch)[name])
         assert texts, name
@@ -104,7 +108,7 @@ def test_every_form_of_a_batch_is_warned_of():
 )
 def test_what_is_clear_is_not_warned_of(make, shape):
     keras.config.set_image_data_format("channels_last")
-    for name in ("call with NumPy", "ds.map(layer)"):
+    for name in WAYS:
         assert not warned(ways(make(), (data(6, shape), one_hot(ids())))[name])
 
 

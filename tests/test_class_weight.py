@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from helpers import (
     LAYERS_AND_PATHS,
     assert_near,
@@ -24,6 +23,7 @@ from helpers import (
     plan_of,
     predictions,
     raises,
+    tf,
     trainer_of,
 )
 

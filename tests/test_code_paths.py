@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import CODE_PATHS, at_step, at_steps, call, pipeline, to_native, to_numpy
+from helpers import CODE_PATHS, at_step, at_steps, call, pipeline, tf, to_native, to_numpy
 from oracle import crossentropy, cutmix, dense, kept_share, mixup, one_hot, softmax, weighted
 
 import kmix

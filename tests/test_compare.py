@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
-import tensorflow as tf
+from helpers import tf
 
 import kmix
 from kmix._backend.gradients import input_gradient

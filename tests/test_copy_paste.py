@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from contract import PROMISES
-from helpers import at_step, every_path, on, raises, refused, to_native, to_numpy
+from helpers import at_step, every_path, on, raises, refused, tf, to_native, to_numpy
 from outside import RowMix
 
 import kmix

@@ -5,7 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from helpers import tf
 
 import kmix
 from kmix.callbacks import AlphaScheduler, Diagnostics
@@ -167,8 +167,6 @@ def test_pictures_for_tensorboard(tmp_path):
         ({"from_logits": "abc"}, TypeError, "from_logits"),
         ({"log_dir": 3}, TypeError, "PathLike"),
         ({"mixer": 0.2}, TypeError, "mixing layer or a MixTrainer"),
-        ({"validation_data": tf.data.Dataset.from_tensor_slices(data())}, ValueError, "single samples"),
-        ({"validation_data": tf.data.Dataset.from_tensor_slices(data()).batch(9).repeat()}, ValueError, "an end"),
         ({"validation_data": (data()[0], {"a": data()[1], "b": data()[1]})}, ValueError, "one output"),
         ({"validation_data": (data()[0], np.ones((SIZE, CLASSES)))}, ValueError, "not for tags"),
         ({"validation_data": (data()[0], data()[1][:3])}, ValueError, "a label for each"),
@@ -177,6 +175,13 @@ def test_pictures_for_tensorboard(tmp_path):
 def test_wrong_arguments(settings, error, match):
     with pytest.raises(error, match=match):
         watch(**settings)
+
+
+def test_wrong_data_sets():
+    samples = tf.data.Dataset.from_tensor_slices(data())
+    for data_set, match in ((samples, "single samples"), (samples.batch(9).repeat(), "an end")):
+        with pytest.raises(ValueError, match=match):
+            watch(validation_data=data_set)
 
 
 def test_validation_data_may_be_a_data_set_and_weighed():

@@ -10,8 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import data, ids, once, to_native, to_numpy
+from helpers import data, ids, once, tf, to_native, to_numpy
 
 import kmix
 from kmix import _backend

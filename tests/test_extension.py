@@ -8,9 +8,8 @@ import keras
 import numpy as np
 import outside
 import pytest
-import tensorflow as tf
 from contract import check_mixer
-from helpers import CODE_PATHS, at_step
+from helpers import CODE_PATHS, at_step, tf
 from oracle import mixup, one_hot
 from outside import Angles, NextSample, RowMix, Rows, SameClass, Strong
 

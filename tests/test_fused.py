@@ -7,8 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import once, to_numpy
+from helpers import once, tf, to_numpy
 
 import kmix
 from kmix._backend import TENSORFLOW, xla

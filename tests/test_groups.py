@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from contract import cut
 from helpers import (
     at_step,
@@ -18,6 +17,7 @@ from helpers import (
     network,
     predictions,
     raises,
+    tf,
     to_native,
     to_numpy,
     trainer_of,

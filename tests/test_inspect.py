@@ -7,8 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import once
+from helpers import once, tf
 from scipy import stats
 
 import kmix

@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import at_step, every_path, raises, refused, to_native, to_numpy
+from helpers import at_step, every_path, raises, refused, tf, to_native, to_numpy
 from outside import RowMix
 
 import kmix

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
-from helpers import BACKEND, at_step, every_path, on, to_numpy
+from helpers import BACKEND, at_step, every_path, on, tf, to_numpy
 
 import kmix
 from kmix.targets import LabelPairs, Labels, SegmentationMasks

@@ -16,8 +16,7 @@ import keras
 import loaders
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import on, once, to_numpy
+from helpers import on, once, tf, to_numpy
 from loaders import BATCHES, SIZE
 
 import kmix

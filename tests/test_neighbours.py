@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import to_native, to_numpy
+from helpers import tf, to_native, to_numpy
 
 import kmix
 

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from helpers import (
     CODE_PATHS,
     LAYERS,
@@ -26,6 +25,7 @@ from helpers import (
     plan_of,
     raises,
     refused_by_all,
+    tf,
     to_numpy,
     tree,
 )

@@ -13,8 +13,7 @@ import keras
 import loaders
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import to_numpy
+from helpers import tf, to_numpy
 from loaders import BATCHES, SIZE
 from test_schedules_callbacks import Recorder
 

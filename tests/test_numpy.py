@@ -9,7 +9,7 @@ import keras
 import ml_dtypes
 import numpy as np
 import pytest
-import tensorflow as tf
+from helpers import tf
 from oracle import cutmix, mixup
 
 import kmix
@@ -167,7 +167,7 @@ def test_small_samples_are_pasted_by_masks_as_by_slices(shape, dtype, monkeypatc
     assert len(calls) == (2 if len(x) else 0)
 
 
-@pytest.mark.parametrize("make", [np.asarray, tf.constant, keras.ops.convert_to_tensor])
+@pytest.mark.parametrize("make", [np.asarray, lambda x: tf.constant(x), keras.ops.convert_to_tensor])
 def test_double_precision_is_rounded_once_into_half(make):
     """By way of float32, a number just above the middle of two halves would become the lower one."""
     x = np.array([[1 + 2.0**-11 + 2.0**-30], [1 - 2.0**-12 - 2.0**-30]])

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from helpers import (
     BACKEND,
     CLASSES,
@@ -20,6 +19,7 @@ from helpers import (
     on,
     one_hot,
     refused,
+    tf,
     to_native,
     to_numpy,
     trainer_of,

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from helpers import (
+    WITH_TENSORFLOW,
     assert_near,
     at_step,
     data,
@@ -17,6 +17,7 @@ from helpers import (
     pipeline,
     raises,
     refused,
+    tf,
     to_native,
     to_numpy,
 )
@@ -32,7 +33,8 @@ from kmix.pairing import RandomPairs, SimilarLabels
 from kmix.plan import PlanKey
 from kmix.targets import LabelPairs, Labels
 
-NAMESPACES = list(dict.fromkeys([_backend.NUMPY, _backend.TENSORFLOW, _backend.namespace(native(np.zeros(1)))]))
+NAMESPACES = [_backend.NUMPY, *[_backend.TENSORFLOW] * WITH_TENSORFLOW, _backend.namespace(native(np.zeros(1)))]
+NAMESPACES = list(dict.fromkeys(NAMESPACES))
 
 
 def mixup(alpha=0.8, **settings):

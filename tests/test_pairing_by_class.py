@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from golden.write import hashed
 from helpers import (
     BACKEND,
@@ -23,6 +22,7 @@ from helpers import (
     predictions,
     raises,
     refused,
+    tf,
     to_numpy,
     trainer_of,
 )

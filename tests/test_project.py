@@ -40,7 +40,7 @@ LEVELS = [
     {"kmix.plan"},
     {"kmix._settings", "kmix.label_forms", "kmix.prng"},
     {"kmix._backend"},
-    {"kmix._checks"},
+    {"kmix._checks", "kmix._files"},
 ]
 HEIGHT = {name: -level for level, names in enumerate(LEVELS) for name in names}
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import WITH_TENSORFLOW, to_numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,7 +13,9 @@ from kmix import _backend, plan, prng
 DRAWS = 100_000
 ALPHAS = (1e-3, 0.01, 0.05, 0.2, 0.5, 1, 2, 8, 100, 1000)
 
-NAMESPACES = {"numpy": _backend.NUMPY, "tensorflow": _backend.TENSORFLOW}
+NAMESPACES = {"numpy": _backend.NUMPY}
+if WITH_TENSORFLOW:
+    NAMESPACES["tensorflow"] = _backend.TENSORFLOW
 if keras.backend.backend() != "tensorflow":
     NAMESPACES[keras.backend.backend()] = _backend.KERAS
 

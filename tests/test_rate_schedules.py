@@ -7,7 +7,6 @@ import pickle
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers import (
     BACKEND,
     CLASSES,
@@ -24,11 +23,13 @@ from helpers import (
     on,
     one_hot,
     raises,
+    tf,
     to_native,
     to_numpy,
 )
 from test_mosaic import mosaic as paint
 from test_mosaic import shares
+from test_pairing import NAMESPACES
 
 import kmix
 from kmix import _backend, prng
@@ -268,10 +269,9 @@ def test_rounding_is_that_of_float32():
         )
 
 
-@pytest.mark.parametrize("xp", [_backend.NUMPY, _backend.namespace(tf.constant(0)), None], ids=["numpy", "tf", "keras"])
+@pytest.mark.parametrize("xp", NAMESPACES, ids=lambda xp: type(xp).__name__)
 def test_a_branch_of_probability_0_is_never_drawn(monkeypatch, xp):
     """Not even for the largest and the smallest uniform that there are."""
-    xp = _backend.namespace(keras.ops.zeros(())) if xp is None else xp
     random = np.random.default_rng(0)
     for u in (1 - 2**-24, 2**-24):
         uniform = np.full((1, 1), u, "float32")

@@ -7,8 +7,7 @@ import math
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import to_numpy
+from helpers import tf, to_numpy
 
 import kmix
 from kmix import schedules

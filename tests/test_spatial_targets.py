@@ -3,7 +3,6 @@
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from helpers import (
     assert_near,
     at_step,
@@ -22,6 +21,7 @@ from helpers import (
     raises,
     refused,
     refused_by_all,
+    tf,
     tree,
 )
 

@@ -3,7 +3,6 @@
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from helpers import (
     BACKEND,
     assert_near,
@@ -24,6 +23,7 @@ from helpers import (
     plan_of,
     raises,
     refused_by_all,
+    tf,
     to_numpy,
     tree,
 )

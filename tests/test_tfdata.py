@@ -5,8 +5,7 @@ import gc
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers import to_numpy
+from helpers import tf, to_numpy
 
 import kmix
 

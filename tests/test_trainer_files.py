@@ -48,6 +48,7 @@ FILES = {
     "one file": ("trainer.weights.h5", {}),
     "shards": ("trainer.weights.json", {"max_shard_size": 1e-7}),
 }
+every_kind = pytest.mark.parametrize("name", ["trainer.weights.h5", "trainer.keras"])
 every_file = pytest.mark.parametrize(("name", "settings"), FILES.values(), ids=FILES)
 
 
@@ -230,6 +231,33 @@ def test_an_optimizer_state_that_does_not_fit_is_warned_of_as_by_keras(tmp_path)
     assert "Skipping variable loading for optimizer" in texts[0]
     assert int(other.step) == 2
     assert not warned(lambda: trainer_of().load_weights(path))
+
+
+def test_an_optimizer_state_of_other_shapes_is_skipped_if_one_says_so(tmp_path):
+    path, other = tmp_path / "trainer.weights.h5", trainer_of()
+    trained().save_weights(path)
+    with h5py.File(path, "a") as file:
+        del file["kmix/optimizer/2"]
+        file["kmix/optimizer/2"] = np.zeros((2, 2))
+    with pytest.raises(ValueError, match="skip_mismatch=True"):
+        other.load_weights(path)
+    assert same(other, trainer_of())
+    texts = warned(lambda: other.load_weights(path, skip_mismatch=True))
+    assert len(texts) == 1
+    assert "does not fit" in texts[0]
+    assert same(other, trained())
+    assert int(other.step) == 2
+    assert int(other.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize("size", [0, 100, -10])
+@every_kind
+def test_a_file_that_is_cut_short_is_named(name, size, tmp_path):
+    path, trainer = tmp_path / name, trained()
+    (trainer.save if name.endswith(".keras") else trainer.save_weights)(path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=f"{name}.*damaged"):
+        trainer_of().load_weights(path)
 
 
 TAMPERED = {

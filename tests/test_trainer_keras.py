@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers import (
     CLASSES,
     assert_same_weights,
@@ -16,6 +15,7 @@ from helpers import (
     network,
     on,
     predictions,
+    tf,
     trainer_of,
 )
 from keras import ops

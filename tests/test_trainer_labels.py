@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
 from helpers import (
     BACKEND,
     CLASSES,
@@ -28,6 +27,7 @@ from helpers import (
     raises,
     right_or_refused,
     step_of,
+    tf,
     to_numpy,
     trainer_of,
 )

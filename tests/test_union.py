@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import oracle
 import pytest
-import tensorflow as tf
-from helpers import assert_near, at_step, data, every_path, raises, refused
+from helpers import assert_near, at_step, data, every_path, raises, refused, tf
 
 import kmix
 

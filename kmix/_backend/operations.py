@@ -211,9 +211,10 @@ class Namespace(abc.ABC):
             number = self.where((number >= 0) & (number < math.inf) & (number <= high), number, math.nan)
         else:
             value = arrays.values(value) if arrays.kind(value).framework else value
-            is_truth = isinstance(value, bool) or getattr(value, "dtype", None) == "bool"
-            is_number = hasattr(value, "__float__") and np.shape(value) == () and not is_truth
-            number = float(value) if is_number else math.nan
+            try:
+                number = _checks.real(value, "schedule")
+            except (TypeError, ValueError):
+                number = math.nan
             # In float32, as in a graph: 1 + 1e-9 is 1.
             valid = bool(0 <= number < math.inf and np.float32(number) <= high)
             number = self.cast(number, "float32")

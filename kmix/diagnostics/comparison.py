@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kmix import _checks
+from kmix import _checks, _files
 from kmix.diagnostics import data
 from kmix.diagnostics.models import attack, batches, probabilities_of
 from kmix.diagnostics.report import Report, Reported, draw_comparison
@@ -303,4 +303,5 @@ class Comparison(Reported):
         figures = [Figure(figsize=(5.0, size), layout="constrained") for size in (5.0, 5.0, height)]
         draw_comparison(self, figures[0].subplots(), figures[1].subplots(), figures[2], columns=2)
         described = zip(("Accuracy against confidence", "Confidence", "Differences"), figures, strict=True)
-        pathlib.Path(path).write_text(self.report().page(described), encoding="utf-8")
+        with _files.written_whole(path) as partial:
+            pathlib.Path(partial).write_text(self.report().page(described), encoding="utf-8")

@@ -1,9 +1,9 @@
 """The step and alpha of a trainer as weights: in its files, and on JAX while `fit` holds all weights."""
 
+import contextlib
 import json
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmix import _backend, _checks
+from kmix import _backend, _checks, _files
 from kmix.layers.base import MixLayer
 
 # The group of the state in a weights file. Keras reads only the names of the layers of a model.
@@ -84,20 +84,13 @@ class State:
     def save(self, filepath: Any, overwrite: bool, settings: dict[str, Any]) -> None:
         """Save a weights file of the bare model with this state and that of the optimizer.
 
-        All files are written in a folder beside and then moved, the index of sharded weights last: a process that is
-        killed leaves the file as it was, or no index, and never a file without its state.
+        A process that is killed leaves the file as it was, and never a file without its state.
         """
         if os.path.exists(filepath) and not overwrite:
             _checks.fail("The file exists.", f"filepath={str(filepath)!r}", "Write `overwrite=True`.")
-        folder, name = os.path.split(os.path.abspath(filepath))
-        with tempfile.TemporaryDirectory(prefix=".kmix-", dir=folder) as partial:
-            self._trainer.model.save_weights(os.path.join(partial, name), **settings)
-            files = sorted(os.listdir(partial), key=lambda file: (file.endswith(".json"), file))
-            self._write(os.path.join(partial, files[0]))
-            if len(files) > 1 and os.path.exists(os.path.join(folder, files[-1])):
-                os.remove(os.path.join(folder, files[-1]))
-            for file in files:
-                os.replace(os.path.join(partial, file), os.path.join(folder, file))
+        with _files.written_whole(filepath) as partial:
+            self._trainer.model.save_weights(partial, **settings)
+            self._write(_first_shard(partial))
 
     @property
     def optimizer(self) -> Any:
@@ -128,10 +121,9 @@ class State:
         Raises:
             ValueError: if the file resumes no training, or its state cannot be one.
         """
-        # The state is in the first of sharded files.
-        path, saved = str(filepath).replace(".weights.json", "_00000.weights.h5"), {}
+        path, saved = _first_shard(filepath), {}
         if path.endswith(".h5") and os.path.exists(path):
-            with h5py.File(path, "r") as file:
+            with _readable(path, OSError, AttributeError), h5py.File(path, "r") as file:
                 if _GROUP in file:
                     file[_GROUP].visititems(
                         lambda name, item: saved.update({name: item[()]} if isinstance(item, h5py.Dataset) else {})
@@ -144,8 +136,18 @@ class State:
                 "file from where a callback finds it.",
             )
         alphas = [saved[name] for i in range(len(saved)) if (name := f"alpha/{i}") in saved]
+        states = {name.removeprefix("optimizer/"): value for name, value in saved.items() if "optimizer/" in name}
         if saved:
             check_saved(saved.get("step"), alphas, saved.get("built_with"))
+        if states and not self._fits(states):
+            if not settings.get("skip_mismatch"):
+                _checks.fail(
+                    "The state of the optimizer in the file must fit the weights of the trainer.",
+                    f"other shapes in {str(filepath)!r}",
+                    "To load what fits, write `skip_mismatch=True`.",
+                )
+            states = {}
+            _checks.warn(f"The state of the optimizer in {str(filepath)!r} does not fit and is skipped.")
         self._trainer.model.load_weights(filepath, **settings)
         if not saved:
             return
@@ -160,9 +162,24 @@ class State:
                     f"The file sets alpha to {alphas}, but the trainer was built with {self.built_with}. To train with "
                     "another alpha, set `trainer.alpha` after loading."
                 )
-        states = {name.removeprefix("optimizer/"): value for name, value in saved.items() if "optimizer/" in name}
         if self.optimizer is not None and states:
             self.optimizer.load_own_variables(states)
+
+    def _fits(self, states):
+        """Whether the optimizer has variables of these shapes. Of another number of them, Keras warns."""
+        variables = self.optimizer.variables if self.optimizer is not None else []
+        if len(variables) != len(states):
+            return True
+        saved = [np.asarray(states.get(str(i), "missing")) for i in range(len(variables))]
+        return all(
+            array.dtype.kind in "fiu" and array.shape == tuple(variable.shape)
+            for array, variable in zip(saved, variables, strict=True)
+        )
+
+
+def _first_shard(filepath):
+    """Where the state is: a file of weights, or the first of its shards."""
+    return str(filepath).replace(".weights.json", "_00000.weights.h5")
 
 
 def check_saved(step: Any, alphas: Sequence[Any], built_with: Sequence[Any] | None) -> None:
@@ -181,6 +198,15 @@ def check_saved(step: Any, alphas: Sequence[Any], built_with: Sequence[Any] | No
             )
 
 
+@contextlib.contextmanager
+def _readable(path, *errors):
+    """A scope that reads a file, in which these errors say that it is damaged."""
+    try:
+        yield
+    except errors as error:
+        _checks.fail("The file must be one that Keras or kmix wrote.", f"{str(path)!r}: {error}", _DAMAGED)
+
+
 _DAMAGED = "The file is damaged. Load an earlier one."
 
 
@@ -188,7 +214,8 @@ def is_trainer_file(filepath: Any) -> bool:
     """Whether a file was written by `trainer.save("name.keras")`."""
     if not str(filepath).endswith(".keras"):
         return False
-    with zipfile.ZipFile(filepath) as archive:
+    errors = zipfile.BadZipFile, KeyError, TypeError, ValueError
+    with _readable(filepath, *errors), zipfile.ZipFile(filepath) as archive:
         return "mix_losses" in json.loads(archive.read("config.json"))["config"]
 
 

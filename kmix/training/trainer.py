@@ -7,7 +7,7 @@ from typing import Any, Self, SupportsIndex
 
 import keras
 
-from kmix import _backend, _checks
+from kmix import _backend, _checks, _files
 from kmix._settings import deserialize, serialize
 from kmix.layers import MixLayer
 from kmix.layers.training_step import run_step
@@ -327,24 +327,27 @@ class MixTrainer(keras.Model):
         # On JAX, the state of the trainer is an argument and a result.
         *states, data = args
         try:
-            if not states:
-                step, data = self._mix(data)
-            else:
+            if states:
                 trainable, non_trainable, *others = states[0]
                 weights = self.non_trainable_variables
                 with keras.StatelessScope(list(zip(weights, non_trainable, strict=True))) as scope:
                     step, data = self._mix(data)
+                    self._state.advance()
                 states = [(trainable, [scope.get_current_value(weight) for weight in weights], *others)]
+            else:
+                step, data = self._mix(data)
             with run_step(step):
-                return super().train_step(*states, data)
+                result = super().train_step(*states, data)
+            if not states:
+                # Not before: a step that raises is not counted.
+                self._state.advance()
+            return result
         except Exception:
             self._state.restore()
             raise
 
     def _mix(self, data):
-        mixed = self._step_mixer.mix(data, self.loss, *self._state.read())
-        self._state.advance()
-        return mixed
+        return self._step_mixer.mix(data, self.loss, *self._state.read())
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         network = self._network if training and self._network else self.model
@@ -363,6 +366,18 @@ class MixTrainer(keras.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     # Files.
+
+    def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
+        """Save the trainer as `keras.Model.save` does, whole or not at all: a `.keras` file is moved to its place.
+
+        A process that is killed while it saves, or a disk that is full, leaves an earlier file as it was.
+        """
+        path = str(filepath)
+        if not path.endswith(".keras") or "://" in path or not overwrite or kwargs.get("zipped") is False:
+            super().save(filepath, overwrite, **kwargs)
+            return
+        with _files.written_whole(path) as partial:
+            super().save(partial, **kwargs)
 
     def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
         """Save the weights, step, alpha and optimizer. The bare model can load the weights from this file."""

@@ -1,0 +1,163 @@
+"""Kills of trainings that save: a training that is killed again and again ends like one that never was.
+
+KERAS_BACKEND=jax python tests/faults.py                # 20 kills: SIGKILL at a random moment, also within a save
+KERAS_BACKEND=jax python tests/faults.py --kills 60 --seed 1
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import keras
+import numpy as np
+from helpers import data, ids
+
+import kmix
+
+SAMPLES, SIZE, EPOCHS = 24, 8, 80
+X, Y = data(SAMPLES, (5,)), ids(SAMPLES)
+STEPS = EPOCHS * SAMPLES // SIZE
+
+
+def compiled(model):
+    model.compile(keras.optimizers.Adam(0.01), kmix.losses.SoftLabelCrossentropy())
+    return model
+
+
+def network():
+    keras.utils.set_random_seed(1)
+    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), keras.layers.Dense(3, "softmax")])
+
+
+def mixup():
+    return kmix.MixUp(0.4, num_classes=3, seed=3)
+
+
+def batch(step):
+    rows = slice(step * SIZE % SAMPLES, step * SIZE % SAMPLES + SIZE)
+    return X[rows], Y[rows]
+
+
+class Tell(keras.callbacks.Callback):
+    """Tells of every epoch, so that the training is killed at one of them."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        tell(epoch)
+
+
+def tell(number):
+    print("at", number, flush=True)
+
+
+def by_backup(folder):
+    """`fit` with `BackupAndRestore`."""
+    trainer = compiled(kmix.MixTrainer(network(), mixup()))
+    callbacks = [keras.callbacks.BackupAndRestore(f"{folder}/backup", delete_checkpoint=False), Tell()]
+    trainer.fit(X, Y, batch_size=SIZE, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=callbacks)
+    return trainer
+
+
+def by_save(folder):
+    """`save` after each step, `load_model` to go on."""
+    path = folder / "trainer.keras"
+    trainer = keras.saving.load_model(path) if path.exists() else compiled(kmix.MixTrainer(network(), mixup()))
+    for step in range(int(trainer.step), STEPS):
+        tell(step)
+        trainer.train_on_batch(*batch(step))
+        trainer.save(path)
+    return trainer
+
+
+def by_numbering(folder):
+    """A loop over a `Numbering`, whose state is saved with the weights."""
+    path, model, numbering = folder / "state.npz", compiled(network()), kmix.data.Numbering()
+    model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    if path.exists():
+        with np.load(path) as saved:
+            numbering.load_state_dict(json.loads(str(saved["numbering"])))
+            for i, variable in enumerate(variables):
+                variable.assign(saved[str(i)])
+    first = numbering.state_dict()["step"]
+    mixer = mixup()
+    for step, each in numbering([batch(step) for step in range(first, STEPS)]):
+        tell(step)
+        model.train_on_batch(*mixer.at_step(step, each))
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()
+        arrays = {str(i): keras.ops.convert_to_numpy(variable) for i, variable in enumerate(variables)}
+        np.savez(folder / "next.npz", numbering=json.dumps(numbering.state_dict()), **arrays)
+        os.replace(folder / "next.npz", path)
+    return model
+
+
+TRAININGS = {"BackupAndRestore": by_backup, "save and load_model": by_save, "Numbering": by_numbering}
+
+
+def child(name, folder):
+    """Train, go on from what is in the folder, and write the final weights."""
+    trained = TRAININGS[name](folder)
+    np.savez(folder / "end.npz", *trained.get_weights())
+
+
+def run(name, folder, rng=None):
+    """Run a training in a process of its own; with `rng`, kill it at a random moment. Whether it was killed."""
+    command = [sys.executable, __file__, "--child", name, "--folder", str(folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        if rng is not None:
+            for _ in range(rng.integers(1, 12)):
+                process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.03))
+            process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{name} ended with {process.returncode}:\n{errors}")
+    return process.returncode != 0
+
+
+def weights(folder):
+    with np.load(folder / "end.npz") as end:
+        return list(end.values())
+
+
+def killed_and_not(name, kills, seed):
+    """Train in one go, and again with kills: `(weights of the one, of the other, how often it was killed)`."""
+    rng, killed = np.random.default_rng(seed), 0
+    with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as broken:
+        whole, broken = pathlib.Path(whole), pathlib.Path(broken)
+        run(name, whole)
+        for _ in range(kills):
+            killed += run(name, broken, rng)
+        run(name, broken)
+        return weights(whole), weights(broken), killed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--child", choices=TRAININGS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.folder)
+        return
+    differ = False
+    for i, name in enumerate(TRAININGS):
+        kills = options.kills // len(TRAININGS) + (i < options.kills % len(TRAININGS))
+        one, other, killed = killed_and_not(name, kills, options.seed + i)
+        equal = all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+        differ |= not equal
+        print(f"{keras.backend.backend()}, {name}: {killed} kills, {'equal' if equal else 'NOT equal'}", flush=True)
+    sys.exit(differ)
+
+
+if __name__ == "__main__":
+    main()
