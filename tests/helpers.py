@@ -20,7 +20,7 @@ tree = keras.tree
 
 
 class NotInstalled:
-    """In place of a package: what needs it is skipped."""
+    """In place of TensorFlow: what needs it is skipped."""
 
     def __getattr__(self, name):
         if name.startswith(("_", "pytest")):  # what Python and pytest ask of everything that a module holds
@@ -31,6 +31,9 @@ class NotInstalled:
 try:
     import tensorflow as tf
 except ImportError:
+    tf = NotInstalled()
+if BACKEND == "numpy":
+    # Runs what needs no framework, in processes that may fork.
     tf = NotInstalled()
 WITH_TENSORFLOW = not isinstance(tf, NotInstalled)
 

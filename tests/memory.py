@@ -39,12 +39,19 @@ def eager(steps):
         yield step
 
 
-def tfdata(steps):
+def tfdata(steps, function=None):
     import tensorflow as tf
 
     ds = tf.data.Dataset.from_tensors((X, Y)).repeat(steps)
-    for step, _ in enumerate(kmix.data.Numbering()(ds).map(mixup().at_step)):
+    for step, _ in enumerate(kmix.data.Numbering()(ds).map(function or mixup().at_step)):
         yield step
+
+
+def tfdata_alone(steps):
+    import tensorflow as tf
+
+    # Compiled by XLA, as mixing is.
+    return tfdata(steps, tf.function(lambda number, batch: (2.0 * batch[0], batch[1]), jit_compile=True))
 
 
 def trainer(steps, batches=100):
@@ -57,7 +64,13 @@ def trainer(steps, batches=100):
         yield step + batches - 1
 
 
-KINDS = {"NumPy": by_numpy, "eager": eager, "tf.data": tfdata, "MixTrainer": trainer}
+KINDS = {
+    "NumPy": by_numpy,
+    "eager": eager,
+    "tf.data": tfdata,
+    "tf.data without kmix": tfdata_alone,
+    "MixTrainer": trainer,
+}
 
 
 def resident():

@@ -16,7 +16,7 @@ ALPHAS = (1e-3, 0.01, 0.05, 0.2, 0.5, 1, 2, 8, 100, 1000)
 NAMESPACES = {"numpy": _backend.NUMPY}
 if WITH_TENSORFLOW:
     NAMESPACES["tensorflow"] = _backend.TENSORFLOW
-if keras.backend.backend() != "tensorflow":
+if keras.backend.backend() not in NAMESPACES:
     NAMESPACES[keras.backend.backend()] = _backend.KERAS
 
 other_frameworks = pytest.mark.parametrize("xp", list(NAMESPACES.values())[1:], ids=list(NAMESPACES)[1:])

@@ -31,15 +31,14 @@ def pixels(xp: _backend.Namespace, points: Any, name: str, spatial_shape: Any) -
 
 
 def shifted(xp: _backend.Namespace, points: Any, shift: Any, name: str, spatial_shape: Any) -> Any:
-    """The points, moved by `shift`, `(dy, dx)` in pixels, an int `(B, 2)`. Those with `v = 0` stay."""
+    """The points `(B, N, K, 3)`, moved by `shift`, `(dy, dx)` in pixels, an int `(B, 2)`. Those with `v = 0` stay."""
     dtype = _backend.dtype(points)
     moves = [xp.cast(shift[:, i], dtype) for i in range(2)]
     if name.startswith("rel_"):
         moves = [move / xp.cast(size, dtype) for move, size in zip(moves, spatial_shape, strict=True)]
     moves = moves if name.endswith("yx") else moves[::-1]
-    count = points.shape[-1]
-    moved = points + xp.reshape(xp.stack([*moves, 0 * moves[0]][:count], axis=-1), (-1, 1, 1, count))
-    return moved if count == 2 else xp.where(points[..., 2:] > 0, moved, points)
+    moved = points + xp.reshape(xp.stack([*moves, 0 * moves[0]], axis=-1), (-1, 1, 1, 3))
+    return xp.where(points[..., 2:] > 0, moved, points)
 
 
 def inside(xp: _backend.Namespace, pixel: Any, window: Any) -> Any:
