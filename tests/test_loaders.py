@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -235,6 +236,21 @@ def test_a_killed_worker_changes_nothing():
     assert ends == [0]
     made.update(again)
     assert_same_bytes([made[number] for number in numbers], numbers)
+
+
+@pytest.mark.slow
+@torch_workers
+def test_a_killed_worker_of_pytorch_is_heard_of_and_a_loop_goes_on(tmp_path):
+    data, dataset = pytest.importorskip("torch.utils.data"), loaders.KillsOnce(3 * SIZE, tmp_path / "killed")
+    loader, made = data.DataLoader(dataset, SIZE, num_workers=2, collate_fn=loaders.collate), []
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        for step, batch in kmix.data.Numbering()(loader):
+            made.append(mixer().at_step(step, batch))
+    # The next epoch begins anew: leave out the batches that are there.
+    rest = itertools.islice(loader, len(made), None)
+    for step, batch in kmix.data.Numbering(start=len(made))(rest):
+        made.append(mixer().at_step(step, batch))
+    assert_same_bytes(made)
 
 
 @pytest.mark.slow
