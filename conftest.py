@@ -102,17 +102,6 @@ def _plain_operations(request, monkeypatch):
         monkeypatch.setattr(owner, "compile", plain)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    """Skip what trains where Keras runs on NumPy."""
-    try:
-        return (yield)
-    except NotImplementedError as error:
-        if "NumPy backend" in str(error):
-            pytest.skip(str(error))
-        raise
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item):
     """Collect what tests leave behind while it is young, and never look at the rest again.

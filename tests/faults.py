@@ -6,7 +6,6 @@ KERAS_BACKEND=jax python tests/faults.py --kills 60 --seed 1
 
 import argparse
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -16,9 +15,10 @@ import time
 
 import keras
 import numpy as np
-from helpers import data, ids
+from helpers import data, ids, network
 
 import kmix
+from kmix import _files
 
 SAMPLES, SIZE, EPOCHS = 24, 8, 80
 X, Y = data(SAMPLES, (5,)), ids(SAMPLES)
@@ -30,11 +30,6 @@ def compiled(model):
     return model
 
 
-def network():
-    keras.utils.set_random_seed(1)
-    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), keras.layers.Dense(3, "softmax")])
-
-
 def mixup():
     return kmix.MixUp(0.4, num_classes=3, seed=3)
 
@@ -44,21 +39,16 @@ def batch(step):
     return X[rows], Y[rows]
 
 
-class Tell(keras.callbacks.Callback):
-    """Tells of every epoch, so that the training is killed at one of them."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        tell(epoch)
-
-
 def tell(number):
+    """Tell the parent process, which kills at one of these numbers."""
     print("at", number, flush=True)
 
 
 def by_backup(folder):
     """`fit` with `BackupAndRestore`."""
-    trainer = compiled(kmix.MixTrainer(network(), mixup()))
-    callbacks = [keras.callbacks.BackupAndRestore(f"{folder}/backup", delete_checkpoint=False), Tell()]
+    trainer = compiled(kmix.MixTrainer(network(hidden=(4,)), mixup()))
+    told = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: tell(epoch))
+    callbacks = [keras.callbacks.BackupAndRestore(f"{folder}/backup", delete_checkpoint=False), told]
     trainer.fit(X, Y, batch_size=SIZE, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=callbacks)
     return trainer
 
@@ -66,7 +56,9 @@ def by_backup(folder):
 def by_save(folder):
     """`save` after each step, `load_model` to go on."""
     path = folder / "trainer.keras"
-    trainer = keras.saving.load_model(path) if path.exists() else compiled(kmix.MixTrainer(network(), mixup()))
+    trainer = (
+        keras.saving.load_model(path) if path.exists() else compiled(kmix.MixTrainer(network(hidden=(4,)), mixup()))
+    )
     for step in range(int(trainer.step), STEPS):
         tell(step)
         trainer.train_on_batch(*batch(step))
@@ -76,7 +68,7 @@ def by_save(folder):
 
 def by_numbering(folder):
     """A loop over a `Numbering`, whose state is saved with the weights."""
-    path, model, numbering = folder / "state.npz", compiled(network()), kmix.data.Numbering()
+    path, model, numbering = folder / "state.npz", compiled(network(hidden=(4,))), kmix.data.Numbering()
     model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     if path.exists():
@@ -92,8 +84,8 @@ def by_numbering(folder):
         if keras.backend.backend() == "jax":
             model.jax_state_sync()
         arrays = {str(i): keras.ops.convert_to_numpy(variable) for i, variable in enumerate(variables)}
-        np.savez(folder / "next.npz", numbering=json.dumps(numbering.state_dict()), **arrays)
-        os.replace(folder / "next.npz", path)
+        with _files.written_whole(path) as partial:
+            np.savez(partial, numbering=json.dumps(numbering.state_dict()), **arrays)
     return model
 
 

@@ -139,14 +139,18 @@ def bad_arguments():
     for name, (function, arguments) in good().items():
         for parameter in inspect.signature(function).parameters.values():
             argument = parameter.name
-            for bad in KINDS.get(ARGUMENTS.get(argument, ""), []):
-                if bad is None and (argument in MAY_BE_NONE or parameter.default is None):
-                    continue
-                if repr(bad) in map(repr, FINE.get(argument, [])):
-                    continue
-                if parameter.default is bad or (isinstance(bad, int) and parameter.default == bad):
-                    continue
+            for bad in bad_values(parameter):
                 yield f"{name}({argument}=)", function, arguments | {argument: bad}, argument
+
+
+def bad_values(parameter):
+    """What is bad for a parameter of a known kind."""
+    name, default = parameter.name, parameter.default
+    for bad in KINDS.get(ARGUMENTS.get(name, ""), []):
+        may_be_none = bad is None and (name in MAY_BE_NONE or default is None)
+        is_default = default is bad or (isinstance(bad, int) and default == bad)
+        if not may_be_none and not is_default and repr(bad) not in map(repr, FINE.get(name, [])):
+            yield bad
 
 
 # Batches.
@@ -193,11 +197,7 @@ def bad_configs():
             continue
         config = cls(**arguments).get_config()
         for key in config:
-            for bad in filter(is_json, KINDS.get(ARGUMENTS.get(key, ""), [])):
-                default = inspect.signature(cls).parameters[key].default
-                fine = key in MAY_BE_NONE | {"y"} if bad is None else repr(bad) in map(repr, FINE.get(key, []))
-                if fine or default is bad or (isinstance(bad, int) and default == bad):
-                    continue
+            for bad in filter(is_json, bad_values(inspect.signature(cls).parameters[key])):
                 yield f"{name}.from_config({key}=)", cls.from_config, {"config": config | {key: bad}}, key
         yield f"{name}.from_config(+)", cls.from_config, {"config": config | {"alhpa": 1}}, "alhpa"
 
@@ -244,10 +244,10 @@ def bad_files():
         for size in (0, 1, 100, len(content) // 2, len(content) - 10):
             path = folder / f"{size}-{name}"
             path.write_bytes(content[:size])
-            yield from loads(path)
+            yield loads(path)
         other = folder / f"text-{name}"
         other.write_text("no such file")
-        yield from loads(other)
+        yield loads(other)
     for place, fine in {"step": [], "alpha/0": [1.5], "built_with": [], "optimizer/2": [None]}.items():
         for i, bad in enumerate(BAD_ARRAYS):
             if bad in fine:
@@ -258,7 +258,7 @@ def bad_files():
                 del file["kmix"][place]
                 if bad is not None:
                     file["kmix"][place] = bad
-            yield from loads(path)
+            yield loads(path)
     with zipfile.ZipFile(folder / "trainer.keras") as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(files["config.json"])
@@ -290,7 +290,7 @@ def trained():
 
 
 def loads(path):
-    """The ways to load a bad file, each of which must leave the trainer as it was."""
+    """A call that loads a bad file, and must leave the trainer as it was."""
     trainer = trained()
 
     def load():
@@ -301,7 +301,7 @@ def loads(path):
             for variable, value in zip(trainer.variables, before, strict=True):
                 np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value, err_msg="changed")
 
-    yield f"load_weights({path.name})", load, {}, ""
+    return f"load_weights({path.name})", load, {}, ""
 
 
 def describe(value):

@@ -32,9 +32,6 @@ try:
     import tensorflow as tf
 except ImportError:
     tf = NotInstalled()
-if BACKEND == "numpy":
-    # Runs what needs no framework, in processes that may fork.
-    tf = NotInstalled()
 WITH_TENSORFLOW = not isinstance(tf, NotInstalled)
 
 

@@ -11,7 +11,7 @@ import faults
 import keras
 import numpy as np
 import pytest
-from helpers import data, ids
+from helpers import data, ids, network
 
 import kmix
 
@@ -43,9 +43,7 @@ def full_disk(after):
 
 
 def trainer_of(units=4, **settings):
-    keras.utils.set_random_seed(1)
-    layers = [keras.Input((5,)), keras.layers.Dense(units), keras.layers.Dense(3, "softmax")]
-    trainer = kmix.MixTrainer(keras.Sequential(layers), kmix.MixUp(seed=3, **{"alpha": 0.4, **settings}))
+    trainer = kmix.MixTrainer(network(hidden=(units,)), kmix.MixUp(seed=3, **{"alpha": 0.4, **settings}))
     trainer.compile("adam", kmix.losses.SoftLabelCrossentropy(), run_eagerly=True)
     return trainer
 
@@ -89,12 +87,13 @@ with t.full_disk(after=4000):
 @pytest.mark.parametrize("before", [None, 1, 3])
 def test_a_full_disk_leaves_weights_as_they_were(before, tmp_path):
     """In a process of its own, since HDF5 may end one that cannot write."""
-    path, code = tmp_path / "trainer.weights.h5", WEIGHTS.format(tests=os.path.dirname(__file__), path="{path}")
+    path = tmp_path / "trainer.weights.h5"
     if before is not None:
         saved = trainer_of(400)
         saved.step.assign(before)
         saved.save_weights(path)
-    done = subprocess.run([sys.executable, "-c", code.replace("{path}", str(path))], capture_output=True)
+    code = WEIGHTS.format(tests=os.path.dirname(__file__), path=str(path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode != 0
     assert b"File too large" in done.stderr
     assert path.exists() == (before is not None)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
-from helpers import data, ids, to_native, to_numpy
+from helpers import assert_same_weights, data, ids, to_native, to_numpy
 
 import kmix
 
@@ -57,25 +57,25 @@ def test_counted_calls_at_once_have_each_number_once(convert):
 
 
 def test_alpha_that_another_thread_sets_is_one_of_those_that_were_set():
-    layer, alphas, running = LAYERS["MixUp"](), (0.2, 4.0), threading.Event()
+    layer, alphas, seen_enough = LAYERS["MixUp"](), (0.2, 4.0), threading.Event()
     expected = [kmix.MixUp(alpha, num_classes=3, seed=3).at_step(0, (X, Y))[0].tobytes() for alpha in alphas]
     layer.alpha = alphas[0]
 
     def change():
         for i in range(10_000):
-            if running.is_set():
+            if seen_enough.is_set():
                 return
             layer.alpha = alphas[i % 2]
 
     setter = threading.Thread(target=change)
     setter.start()
     seen = {each[0].tobytes() for each in at_once(lambda _: layer.at_step(0, (X, Y)), range(THREADS))}
-    running.set()
+    seen_enough.set()
     setter.join()
     assert seen <= set(expected)
 
 
-def trained(mixer, seed):
+def trainer_of(mixer, seed):
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     return kmix.MixTrainer(model, mixer)
@@ -85,7 +85,7 @@ def trained(mixer, seed):
 def test_trainers_in_two_threads_train_as_one_after_the_other(shared):
     def trainers():
         mixer = LAYERS["MixUp"]()
-        made = [trained(mixer if shared else LAYERS["MixUp"](), seed) for seed in (1, 2)]
+        made = [trainer_of(mixer if shared else LAYERS["MixUp"](), seed) for seed in (1, 2)]
         for trainer in made:
             trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy())
         return made
@@ -93,11 +93,11 @@ def test_trainers_in_two_threads_train_as_one_after_the_other(shared):
     def fit(trainer):
         trainer.fit(X, Y, batch_size=4, epochs=3, shuffle=False, verbose=0)
 
-    one_by_one, at_once = trainers(), trainers()
+    one_by_one, together = trainers(), trainers()
     for trainer in one_by_one:
         fit(trainer)
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(fit, at_once))
-    for one, other in zip(one_by_one, at_once, strict=True):
+        list(threads.map(fit, together))
+    for one, other in zip(one_by_one, together, strict=True):
         assert int(one.step) == int(other.step) == 9
-        assert_equal(one.get_weights(), other.get_weights())
+        assert_same_weights(one, other)

@@ -216,7 +216,7 @@ class Namespace(abc.ABC):
             except (TypeError, ValueError):
                 number = math.nan
             # In float32, as in a graph: 1 + 1e-9 is 1.
-            valid = bool(0 <= number < math.inf and np.float32(number) <= high)
+            valid = bool(np.float32(number) <= high)
             number = self.cast(number, "float32")
         if not valid:
             _checks.fail(

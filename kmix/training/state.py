@@ -84,7 +84,8 @@ class State:
     def save(self, filepath: Any, overwrite: bool, settings: dict[str, Any]) -> None:
         """Save a weights file of the bare model with this state and that of the optimizer.
 
-        A process that is killed leaves the file as it was, and never a file without its state.
+        A process that is killed leaves the file as it was, or no index of sharded weights, and never a file without its
+        state.
         """
         if os.path.exists(filepath) and not overwrite:
             _checks.fail("The file exists.", f"filepath={str(filepath)!r}", "Write `overwrite=True`.")
