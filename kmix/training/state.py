@@ -67,7 +67,8 @@ class State:
     def advance(self) -> None:
         """Go on to the next step."""
         with _backend.device_of_plans():
-            self.step.assign_add(1)
+            # A native sum stays int64: Keras 3.16 calculates in 32 bits on PyTorch.
+            self.step.assign(self.step.value + 1)
 
     def hold(self) -> None:
         """Hold the weights of the trainer: on JAX, Keras takes them before a step, and would lose them if it raises."""
