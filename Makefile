@@ -20,6 +20,7 @@
 # make soak      mix generated batches for MINUTES on each code path, and compare them with the formulas
 # make fuzz      make bad calls of everything public, on the three backends: each must raise a clear error
 # make faults    kill trainings that save, 20 times on each backend: each must end like one that was not killed
+# make mutation  change the operators, numbers and comparisons of plans and geometry one by one: which does no test notice?
 # make memory    does memory grow? STEPS steps of each kind, on the three backends
 # make versions  run tests with other versions of Python, Keras and the frameworks; write tests/versions.md
 # make dist      build the wheel and the source distribution, and check them
@@ -45,7 +46,7 @@ COV := --cov --cov-append --cov-report=
 
 PORT ?= 8000
 
-.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale soak fuzz faults memory versions dist release mutants mutants-short clean
+.PHONY: docs docs-fast docs-open docs-check demo test test-tensorflow test-extras test-jax test-torch test-all coverage test-oldest test-nightly lint compare speed targets audio code-paths in-step scale soak fuzz faults memory mutation versions dist release mutants mutants-short clean
 
 demo: .venv/.ready
 	$(RUN) examples/quickstart.py
@@ -147,6 +148,14 @@ faults: .venv/.ready-all
 
 versions: .venv/.pip
 	$(BIN)/python tools/versions.py
+
+# The tests run on PyTorch without TensorFlow, in forks of one process. mutmut 3.8 needs pytest 9.0.
+mutation: .venv/.ready-all
+	rm -rf mutants
+	$(PIP) --upgrade --target .venv/mutmut mutmut==3.8.0 "pytest<9.1"
+	PYTHONPATH=.venv/mutmut KERAS_BACKEND=torch KMIX_TEST_WITHOUT_TENSORFLOW=1 OMP_NUM_THREADS=1 \
+	    $(RUN) -m mutmut run --max-children $(WORKERS)
+	PYTHONPATH=.venv/mutmut $(RUN) tools/mutation.py
 
 STEPS ?= 1000000
 memory: .venv/.ready-all

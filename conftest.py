@@ -12,6 +12,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 if os.environ.get("KERAS_BACKEND") == "jax":
     # Programs are compiled once and run once: compile quickly.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+if os.environ.get("KMIX_TEST_WITHOUT_TENSORFLOW"):
+    # As if it was not installed. Once loaded, it may hang in processes that are forked.
+    sys.modules["tensorflow"] = None
 
 import keras
 import numpy as np
@@ -110,7 +113,7 @@ def pytest_runtest_teardown(item):
     waits for: a pause of up to the iterator's age. And what is loaded once takes half a second to look through.
     """
     item.session.tests_run = getattr(item.session, "tests_run", 0) + 1
-    if item.session.tests_run % 20 == 1:
+    if item.session.tests_run % 20 == 0:
         gc.collect()
         gc.freeze()
 

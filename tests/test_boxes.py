@@ -460,6 +460,7 @@ def assert_valid(boxes, shape):
 
 
 def test_a_pipeline_of_keras():
+    pytest.importorskip("tensorflow", reason="Keras' image layers need TensorFlow")
     batch, flip = detection_batch(), keras.layers.RandomFlip("horizontal", bounding_box_format="xyxy", seed=1)
     # Keras' layers would cast them to float.
     del batch["labels"]

@@ -1,0 +1,92 @@
+"""What `make mutation` found, as a table and a list: `tests/mutation.md`.
+
+A mutant is a change of one operator, number, comparison, name or text. One that changes a text alone, such as the name
+of an argument in an error, is counted apart.
+"""
+
+import collections
+import io
+import json
+import pathlib
+import re
+import tokenize
+
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+
+ROOT = pathlib.Path(__file__).parent.parent
+REPORT = ROOT / "tests" / "mutation.md"
+NOTICED, SURVIVED, NO_TEST, TEXT, NOT_RUN = KINDS = "noticed", "survived", "no test", "text", "not run"
+# Of mutmut: the tests passed, no test calls the function, not tried. All other codes say that a test failed.
+CODES = {0: SURVIVED, 33: NO_TEST, None: NOT_RUN}
+OTHER = "other"
+# Why no test notices a mutant: the first reason whose pattern is in "what it was => what it became".
+REASONS = {}
+
+
+def changed(name):
+    """The code that a mutant takes away, and that in its place."""
+    lines = get_diff_for_mutant(name).splitlines()[2:]
+    return [" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"]
+
+
+def without_texts(code):
+    """The tokens of a line of code, with every text alike."""
+    tokens = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(code).readline):
+            tokens.append('""' if token.type == tokenize.STRING else token.string)
+    except (tokenize.TokenError, IndentationError):
+        tokens.append("...")
+    return [token for token in tokens if token.strip()]
+
+
+def readable(name):
+    """The function of a mutant, as it is called in the code."""
+    function = re.sub(r"__mutmut_\d+$", "", name.rpartition(".")[2]).removeprefix("x_")
+    return function.removeprefix("xǁ").replace("ǁ", ".")
+
+
+def reason(change):
+    """Why no test notices a change."""
+    return next((why for pattern, why in REASONS.items() if re.search(pattern, change)), OTHER)
+
+
+def found():
+    """What became of the mutants of each module, and those that no test noticed, by reason."""
+    counts, unnoticed = collections.defaultdict(collections.Counter), collections.defaultdict(list)
+    for path in sorted(ROOT.glob("mutants/kmix/**/*.meta")):
+        module = str(path.relative_to(ROOT / "mutants")).removesuffix(".meta")
+        for name, code in json.loads(path.read_text())["exit_code_by_key"].items():
+            kind = CODES.get(code, NOTICED)
+            if kind in (SURVIVED, NO_TEST):
+                old, new = changed(name)
+                if without_texts(old) == without_texts(new):
+                    kind = TEXT
+                else:
+                    change = f"{old} => {new}"
+                    unnoticed[reason(change)].append(f"- `{module}`, `{readable(name)}` ({kind}): `{change}`")
+            counts[module][kind] += 1
+    return counts, unnoticed
+
+
+def main():
+    """Write the report, and print its first line."""
+    counts, unnoticed = found()
+    total = sum(counts.values(), collections.Counter())
+    rows = [["module", *KINDS], ["---"] * (1 + len(KINDS))]
+    for module, kinds in [*counts.items(), ("all", total)]:
+        rows.append([f"`{module}`" if module in counts else module, *(str(kinds[kind]) for kind in KINDS)])
+    arithmetic = total[NOTICED] + total[SURVIVED] + total[NO_TEST]
+    share = f"{total[NOTICED]} of {arithmetic} noticed, {100 * total[NOTICED] / max(arithmetic, 1):.1f} %."
+    text = [f"# Mutants\n\nWritten by `make mutation`: {share} Texts are counted apart."]
+    text.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    for why in [*REASONS.values(), OTHER]:
+        if unnoticed[why]:
+            text.append(f"## {why[0].upper()}{why[1:]}: {len(unnoticed[why])}")
+            text.append("\n".join(unnoticed[why]))
+    REPORT.write_text("\n\n".join(text) + "\n")
+    print(share)
+
+
+if __name__ == "__main__":
+    main()
