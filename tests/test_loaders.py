@@ -124,6 +124,13 @@ def test_tf_data_twice():
 # Processes and threads.
 
 
+def in_workers_of_grain(source):
+    """A data set of Grain that two processes read."""
+    # Grain reads flags of absl, which a program with `absl.app` parses.
+    pytest.importorskip("absl.flags").FLAGS.mark_as_parsed()
+    return source.mp_prefetch(pytest.importorskip("grain").multiprocessing.MultiprocessingOptions(num_workers=2))
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=torch_workers)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_grain(workers):
@@ -131,9 +138,7 @@ def test_grain(workers):
     grain = pytest.importorskip("grain", reason="grain is not installed")
     source = run("Grain", grain_dataset=grain.MapDataset.source(loaders.Images()))
     if workers:
-        # Grain reads flags of absl, which a program with `absl.app` parses.
-        pytest.importorskip("absl.flags").FLAGS.mark_as_parsed()
-        source = source.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=workers))
+        source = in_workers_of_grain(source)
     batches = iter(source)
     taken = [next(batches) for _ in range(7)]
     state = batches.get_state()
@@ -251,6 +256,28 @@ def test_a_killed_worker_of_pytorch_is_heard_of_and_a_loop_goes_on(tmp_path):
             made.append(mixer().at_step(step, batch))
 
     with pytest.raises(RuntimeError, match="DataLoader worker"):
+        go_on()
+    go_on()
+    assert_same_bytes(made)
+
+
+@pytest.mark.slow
+@torch_workers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_killed_worker_of_grain_is_heard_of_and_a_saved_iterator_goes_on(tmp_path):
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    dataset = grain.MapDataset.source(loaders.KillsOnce(3 * SIZE, tmp_path / "killed"))
+    source = in_workers_of_grain(run("Grain", grain_dataset=dataset))
+    made, states = [], [iter(source).get_state()]
+
+    def go_on():
+        batches = iter(source)
+        batches.set_state(states[-1])
+        while len(made) < BATCHES:
+            made.append(next(batches))
+            states.append(batches.get_state())
+
+    with pytest.raises(RuntimeError, match="terminated unexpectedly"):
         go_on()
     go_on()
     assert_same_bytes(made)
