@@ -3,7 +3,8 @@
     python tools/versions.py                         # all, some minutes each
     python tools/versions.py --only oldest nightly   # those whose name holds one of these
 
-Writes the table `tests/versions.md`. A Python that is not there is a row that says so.
+Writes the table `tests/versions.md`, in which other rows stay as they were. A Python that is not there is a row that
+says so.
 """
 
 import argparse
@@ -134,22 +135,29 @@ def row(run, files):
         shutil.rmtree(inside.parent.parent)
 
 
+def rows_of_table():
+    """The rows that are in the table, by their name and backend."""
+    lines = TABLE.read_text().splitlines()[4:] if TABLE.exists() else []
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {tuple(row[:2]): row for row in rows}
+
+
 def main():
     """Run what is asked for, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the names")
     parser.add_argument("--files", nargs="+", default=FILES, help="names of test files, without test_")
     options = parser.parse_args()
-    rows = []
-    for run in RUNS:
-        name = f"{run.name}, {run.backend}"
-        if any(part in name for part in options.only):
-            print(name, flush=True)
-            rows.append(row(run, options.files))
-            lines = [HEAD, ["---"] * len(HEAD), *rows]
-            text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-            TABLE.write_text(f"Written by `make versions`: the fast tests of {', '.join(options.files)}.\n\n{text}\n")
-    sys.exit(any(line[-2] != "passed" for line in rows))
+    asked = [run for run in RUNS if any(part in f"{run.name}, {run.backend}" for part in options.only)]
+    rows, results = rows_of_table(), []
+    for run in asked:
+        print(f"{run.name}, {run.backend}", flush=True)
+        rows[run.name, run.backend] = row(run, options.files)
+        results.append(rows[run.name, run.backend][-2])
+        lines = [HEAD, ["---"] * len(HEAD), *(rows[key] for key in (run[:3:2] for run in RUNS) if key in rows)]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        TABLE.write_text(f"Written by `make versions`: the fast tests of {', '.join(options.files)}.\n\n{text}\n")
+    sys.exit(any(result != "passed" for result in results))
 
 
 if __name__ == "__main__":
