@@ -291,28 +291,34 @@ def test_similar_labels_in_shards_draw_shard_by_shard():
 
 STEPS = 0, 1, 3, 5, 9, 10, 11, 15, 22, 30, 2**31 + 7
 
+schedules = kmix.schedules
 SCHEDULES = {
-    "linear": (kmix.schedules.Linear(0.25, 2.0, 10), lambda s: 0.25 + 1.75 * min(s / 10, 1)),
+    "linear": (lambda: schedules.Linear(0.25, 2.0, 10), lambda s: 0.25 + 1.75 * min(s / 10, 1)),
     "cosine": (
-        kmix.schedules.Cosine(0.25, 2.0, 20),
+        lambda: schedules.Cosine(0.25, 2.0, 20),
         lambda s: 2 - 1.75 * (1 + math.cos(math.pi * min(s / 20, 1))) / 2,
     ),
-    "polynomial": (
-        kmix.schedules.Polynomial(0.25, 2.0, 10, transition_begin=5, power=3.0),
+    "polynomial": (lambda: schedules.Polynomial(0.25, 2.0, 10), lambda s: 0.25 + 1.75 * min(s / 10, 1)),
+    "polynomial that begins later": (
+        lambda: schedules.Polynomial(0.25, 2.0, 10, transition_begin=5, power=3.0),
         lambda s: 2 - 1.75 * (1 - min(max(s - 5, 0) / 10, 1)) ** 3,
     ),
-    "one step": (kmix.schedules.Polynomial(0.25, 2.0, 1), lambda s: 2.0 if s else 0.25),
-    "piecewise": (kmix.schedules.Piecewise([0.1, 0.2, 0.3], [1, 10]), lambda s: 0.1 + 0.1 * (s >= 1) + 0.1 * (s >= 10)),
+    "one step": (lambda: schedules.Polynomial(0.25, 2.0, 1), lambda s: 2.0 if s else 0.25),
+    "piecewise": (
+        lambda: schedules.Piecewise([0.1, 0.2, 0.3], [1, 10]),
+        lambda s: 0.1 + 0.1 * (s >= 1) + 0.1 * (s >= 10),
+    ),
     "join": (
-        kmix.schedules.Join([kmix.schedules.Linear(0.0, 1.0, 10), lambda s: 0.5 + 0.0 * s, 0.125], [10, 22]),
+        lambda: schedules.Join([schedules.Linear(0.0, 1.0, 10), lambda s: 0.5 + 0.0 * s, 0.125], [10, 22]),
         lambda s: s / 10 if s < 10 else 0.5 if s < 22 else 0.125,
     ),
-    "constant": (kmix.schedules.Constant(0.4), lambda s: 0.4),
+    "constant": (lambda: schedules.Constant(0.4), lambda s: 0.4),
 }
 
 
-@pytest.mark.parametrize(("schedule", "formula"), SCHEDULES.values(), ids=SCHEDULES)
-def test_a_schedule_is_its_formula(schedule, formula):
+@pytest.mark.parametrize(("make", "formula"), SCHEDULES.values(), ids=SCHEDULES)
+def test_a_schedule_is_its_formula(make, formula):
+    schedule = make()
     for step in STEPS:
         value = schedule(step)
         assert type(value) is float
@@ -321,6 +327,23 @@ def test_a_schedule_is_its_formula(schedule, formula):
             value = schedule(np.array(step, dtype))
             assert _backend.dtype(value) == "float32"
             assert value == pytest.approx(formula(step), rel=1e-5, abs=1e-6)
+
+
+WRONG = {
+    "value": lambda: schedules.Constant(-1),
+    "power": lambda: schedules.Polynomial(0, 1, 10, power=-1),
+    "transition_steps": lambda: schedules.Polynomial(0, 1, 0),
+    "transition_begin": lambda: schedules.Polynomial(0, 1, 10, transition_begin=-1),
+    "schedules": lambda: schedules.Join([0.1, -0.2], [5]),
+    "boundaries": lambda: schedules.Join([0.1, 0.2], [0]),
+    "values": lambda: schedules.Piecewise([0.1, -0.2], [5]),
+}
+
+
+@pytest.mark.parametrize(("name", "make"), WRONG.items(), ids=WRONG)
+def test_an_argument_of_a_schedule_that_is_out_of_range_is_named(name, make):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        make()
 
 
 # Points.
