@@ -241,6 +241,32 @@ def unmixed(layer, batch):
     return tree.map_structure(lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *encoded)
 
 
+def check_settings(layer, batch):
+    """`per="batch"` draws one lam for all samples, and `lam_at_least_half` none below a half."""
+    for setting, value in (("per", "batch"), ("lam_at_least_half", True)):
+        if not all(setting in inner.get_config() for inner in drawing_layers(layer) or [layer]):
+            continue
+        other = rebuilt(layer, **PLAIN, **{setting: value})
+        for step in range(8):
+            plan = plan_of(other, batch, step)
+            lam = plan.lam[plan.permutation != np.arange(len(plan.lam))]
+            if setting == "per":
+                assert np.allclose(lam, lam[:1], atol=1e-6), f"per='batch' draws {lam}"
+            else:
+                assert (lam >= 0.5 - 1e-6).all(), f"lam_at_least_half draws {lam}"
+
+
+def check_stream(layer, batch):
+    """A mixer draws other numbers than a `MixUp` with its seed."""
+    own = rebuilt(layer, **PLAIN)
+    if isinstance(own, (kmix.MixUp, kmix.RandomChoice)):
+        return
+    plans = [plan_of(own, batch, step) for step in range(8)]
+    others = [kmix.MixUp(1.0, seed=own.seed).plan(step, len(plan.lam)) for step, plan in enumerate(plans)]
+    pairs = zip(plans, others, strict=True)
+    assert not all(np.array_equal(plan.permutation, other.permutation) for plan, other in pairs), "the stream of MixUp"
+
+
 def check_training(layer, batch):
     """`training=False` returns the batch as it is, on every framework, and counts nothing."""
     fresh = rebuilt(layer)
@@ -351,6 +377,8 @@ PROMISES = (
     check_dtypes,
     check_inputs_stay,
     check_off,
+    check_settings,
+    check_stream,
     check_training,
     check_counter,
     check_once,

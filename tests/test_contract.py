@@ -222,6 +222,25 @@ class NoRate(kmix.MixUp):
 
 
 @keras.saving.register_keras_serializable(package="contract")
+class NoPer(kmix.MixUp):
+    def sample(self, *args, per, **settings):
+        return super().sample(*args, per="sample", **settings)
+
+
+@keras.saving.register_keras_serializable(package="contract")
+class NoHalf(kmix.MixUp):
+    def sample(self, *args, lam_at_least_half, **settings):
+        return super().sample(*args, lam_at_least_half=False, **settings)
+
+
+@keras.saving.register_keras_serializable(package="contract")
+class StreamOfMixUp(kmix.CutMix):
+    def sample(self, seed, step, alpha, size, *args, **settings):
+        drawn = kmix.MixUp.sample(self, seed, step, alpha, size, *args, **settings)
+        return super().sample(seed, step, alpha, size, *args, **settings)._replace(permutation=drawn.permutation)
+
+
+@keras.saving.register_keras_serializable(package="contract")
 class NoAlpha(kmix.MixUp):
     def sample(self, seed, step, alpha, *args, **settings):
         return super().sample(seed, step, 0.7, *args, **settings)
@@ -386,6 +405,9 @@ BROKEN = [
     (NoRate, contract.check_off),
     (NoAlpha, contract.check_off),
     (Off, contract.check_off),
+    (NoPer, contract.check_settings),
+    (NoHalf, contract.check_settings),
+    (StreamOfMixUp, contract.check_stream),
     (EagerInInference, contract.check_training),
     (CountsInference, contract.check_training),
     (SkipsSteps, contract.check_counter),

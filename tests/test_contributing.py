@@ -34,10 +34,9 @@ def files(page):
     return {path: textwrap.dedent(code) for path, code in found}
 
 
-def export(root, package, module, name):
+def export(path, module, name):
     """Do what the page says of the import and of `__all__`."""
-    path = root / "kmix" / package / "__init__.py"
-    line = f"from kmix.{package}.{module} import {name}"
+    line = f"from {module} import {name}"
     path.write_text(f'{path.read_text()}\n{line}\n\n__all__ = sorted([*__all__, "{name}"])\n')
 
 
@@ -46,6 +45,8 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("checkout")
     for name in ("kmix", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "test_*", "golden"))
+    for name in ("test_project.py", "test_types.py"):
+        shutil.copy(ROOT / "tests" / name, root / "tests")
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
     for path, code in files(PAGE).items():
@@ -53,8 +54,10 @@ def root(tmp_path_factory):
     (line,) = re.findall(r"`kmix/plan/streams\.py`: `(.+?)`", PAGE)
     with open(root / "kmix" / "plan" / "streams.py", "a") as streams:
         streams.write(f"{line}\n")
-    export(root, "targets", "hours", "Hours")
-    export(root, "layers", "strong", "Strong")
+    package = root / "kmix"
+    export(package / "targets" / "__init__.py", "kmix.targets.hours", "Hours")
+    export(package / "layers" / "__init__.py", "kmix.layers.strong", "Strong")
+    export(package / "__init__.py", "kmix.layers", "Strong")
     (root / "tests" / "test_strong.py").write_text(STRONG)
     return root
 
@@ -68,7 +71,9 @@ def test_the_page_names_its_files():
 @pytest.mark.slow
 def test_the_target_and_the_mixer_keep_the_contract(root):
     new = "tests/test_hours.py", "tests/test_strong.py", "kmix/targets/hours.py", "kmix/layers/strong.py"
+    # Those of the tests of all names that are about these two: their types and docstrings.
+    new += "tests/test_project.py", "tests/test_types.py"
     environment = os.environ | {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *new]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "hours or strong", *new]
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert "5 passed" in result.stdout, result.stdout + result.stderr
+    assert "13 passed" in result.stdout, result.stdout + result.stderr

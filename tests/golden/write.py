@@ -1,8 +1,8 @@
-"""Write the golden files: plans and mixed batches as version 0.1.0 of kmix drew them.
+"""Write the golden files: plans and mixed batches as the first version of kmix that had them drew them.
 
-Never run this command, except for a new major version. The README promises that a seed and a step give the same plan
-in every later version of the same major version. If `tests/test_golden.py` fails, fix the code, not the files. The
-command refuses to replace files of the major version it runs under.
+The README promises that a seed and a step give the same plan in every later version of the same major version. If
+`tests/test_golden.py` fails, fix the code, not the files. This command writes the files of a new mixer, which are not
+there yet, and refuses to replace those of the major version it runs under.
 
     PYTHONPATH=. python tests/golden/write.py
 
@@ -325,9 +325,12 @@ def write(path, cases):
 
 def main():
     later = {AUDIO: audio_plans, MOSAIC: mosaic_plans, GROUPS: group_plans, COPY_PASTE: copy_paste_plans}
-    for path, drawn in later.items():
-        if not path.exists():
-            write(path, drawn())
+    new = [path for path in later if not path.exists()]
+    for path in new:
+        write(path, later[path]())
+        print(f"wrote {path}")
+    if new:
+        return
     if PLANS.exists():
         version = json.loads(PLANS.read_text())["version"]
         if version.split(".")[0] == kmix.__version__.split(".")[0]:
