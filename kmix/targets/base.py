@@ -59,7 +59,7 @@ class Target(Settings):
     All arrays in one call, including those of the plan, belong to one framework. `xp` holds the operations on them:
     `cast`, `arange`, `where`, `all`, `any`, `sum`, `size`, `reshape`, `stack`, `take` (rows by index), `along` (append
     axes to `(B,)`), `require` (raise if the values can be read), and in `xp.math` `cos`, `exp`, `floor`, `log`,
-    `maximum`, `minimum`, `sin`, `sqrt`, `square`.
+    `maximum`, `minimum`, `sin`, `sqrt`, `square`. Other names of `xp.math` are not the same in every framework.
 
     Attributes:
         max_partners: How many partners of a sample `mix` can follow; None for any number. A Mosaic has 3.
