@@ -233,6 +233,20 @@ def test_a_plan_of_several_partners_keeps_its_first_half():
     assert (np.concatenate([part.source[6:] for part in clean.parts()]) >= 6).all()
 
 
+def test_a_plan_of_several_partners_in_groups_keeps_the_first_half_of_each():
+    layer = kmix.AudioMix(1.0, num_sources=3, pairing=kmix.pairing.RandomPairs(within=3), seed=4)
+    plan, x = layer.plan(5, 9), np.arange(9.0)
+    clean = plan.with_clean(kmix.plan.PlanKey(5, group=3))
+    mixed = sum(part.share * x[part.source] for part in plan.parts())
+    expected = np.stack([x.reshape(3, 3), mixed.reshape(3, 3)], axis=1).ravel()
+    doubled = np.repeat(x.reshape(3, 1, 3), 2, axis=1).ravel()
+    np.testing.assert_allclose(sum(part.share * doubled[part.source] for part in clean.parts()), expected, rtol=1e-6)
+    partners = np.stack([part.source for part in clean.parts()]).reshape(3, 3, 2, 3)
+    # Those of mixed samples are the copies of the second half.
+    assert (partners[:, :, 1] // 3 == np.array([1, 3, 5])[:, None]).all()
+    assert (partners[:, :, 0] == np.arange(18).reshape(3, 2, 3)[:, 0]).all()
+
+
 def test_a_plan_with_a_second_batch_takes_all_partners_from_it():
     plan = kmix.MixUp(0.7, seed=3).plan(step=5, batch_size=6)
     x, other = np.arange(6.0), np.arange(10.0, 16.0)
@@ -285,6 +299,23 @@ def test_similar_labels_in_shards_draw_shard_by_shard():
         np.testing.assert_array_equal(
             drawn, pairing._draw_in_groups(_backend.NUMPY, words[own], key, {"labels": labels[own]})
         )
+
+
+CLASSES_OF = {
+    "class ids": np.array([0, 1, 1, 2, 0]),
+    "a column of class ids": np.array([[0], [1], [1], [2], [0]]),
+    "two columns": np.array([[1, 0], [0, 1], [0, 1], [0, 1], [1, 0]], "float32"),
+    "one-hot labels": np.eye(3, dtype="float32")[[0, 1, 1, 2, 0]],
+}
+
+
+@pytest.mark.parametrize("labels", CLASSES_OF.values(), ids=CLASSES_OF)
+def test_candidates_share_a_class_or_do_not(labels):
+    ids = labels.argmax(axis=1) if labels.shape[-1] in (2, 3) else labels.ravel()
+    same = ids[:, None] == ids[None]
+    for rule, wanted in ((kmix.pairing.SameLabels, same), (kmix.pairing.DifferentLabels, ~same)):
+        score = rule().score(_backend.NUMPY, {"labels": labels})
+        np.testing.assert_array_equal(np.isfinite(score), wanted)
 
 
 # Schedules.

@@ -5,6 +5,7 @@ of an argument in an error, is counted apart.
 """
 
 import collections
+import difflib
 import io
 import json
 import pathlib
@@ -18,9 +19,18 @@ REPORT = ROOT / "tests" / "mutation.md"
 NOTICED, SURVIVED, NO_TEST, TEXT, NOT_RUN = KINDS = "noticed", "survived", "no test", "text", "not run"
 # Of mutmut: the tests passed, no test calls the function, not tried. All other codes say that a test failed.
 CODES = {0: SURVIVED, 33: NO_TEST, None: NOT_RUN}
+# Why no test can notice a mutant, by what it takes away and puts in place, and by the line; the first that fits.
+REASONS = {
+    "a name, a hint or a message in the text of an error": (r".*", r".*", r"_checks?\.|check_|hint|require\("),
+    "`strict` of a `zip`, whose arguments are of one length": (r".*", r".*", r"strict="),
+    "a dtype: the values are the same without it": (r'"\w+"|dtype.*|xp\.integer', r"None|", r"cast\(|dtype"),
+    "one of several arrays, all of one framework": (r".*", r".*", r"_backend\.(namespace|is_\w+)\("),
+    "a short cut: the long way gives the same": (r".*", r".*(and False|or True).*|None", r".*"),
+    "a comparison that differs at one value alone": (r"[<>]=?", r"[<>]=?", r".*"),
+    "a number where a mask hides it": (r"[\d.]+|\*|\+", r"[\d.]+|/|-", r"where\(|0\.0 [*/]|\b0 \*|math\.nan"),
+    "a size of a reshape: any below 0 is the open one": (r"-?1", r"-?2|\+", r"reshape\(|_joined\("),
+}
 OTHER = "other"
-# Why no test notices a mutant: the first reason whose pattern is in "what it was => what it became".
-REASONS = {}
 
 
 def changed(name):
@@ -29,12 +39,12 @@ def changed(name):
     return [" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+"]
 
 
-def without_texts(code):
-    """The tokens of a line of code, with every text alike."""
+def tokens_of(code, texts=True):
+    """The tokens of a line of code, on request with every text alike."""
     tokens = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(code).readline):
-            tokens.append('""' if token.type == tokenize.STRING else token.string)
+            tokens.append('""' if token.type == tokenize.STRING and not texts else token.string)
     except (tokenize.TokenError, IndentationError):
         tokens.append("...")
     return [token for token in tokens if token.strip()]
@@ -46,9 +56,16 @@ def readable(name):
     return function.removeprefix("xǁ").replace("ǁ", ".")
 
 
-def reason(change):
+def reason(old, new):
     """Why no test notices a change."""
-    return next((why for pattern, why in REASONS.items() if re.search(pattern, change)), OTHER)
+    before, after = tokens_of(old), tokens_of(new)
+    steps = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    parts = [(before[a:b], after[c:d]) for kind, a, b, c, d in steps if kind != "equal"]
+    removed, added = (" ".join(token for part in parts for token in part[i]) for i in (0, 1))
+    for why, (taken, put, line) in REASONS.items():
+        if re.fullmatch(taken, removed) and re.fullmatch(put, added) and re.search(line, old):
+            return why
+    return OTHER
 
 
 def found():
@@ -60,11 +77,11 @@ def found():
             kind = CODES.get(code, NOTICED)
             if kind in (SURVIVED, NO_TEST):
                 old, new = changed(name)
-                if without_texts(old) == without_texts(new):
+                if tokens_of(old, texts=False) == tokens_of(new, texts=False):
                     kind = TEXT
                 else:
-                    change = f"{old} => {new}"
-                    unnoticed[reason(change)].append(f"- `{module}`, `{readable(name)}` ({kind}): `{change}`")
+                    change = f"- `{module}`, `{readable(name)}` ({kind}): `{old}` became `{new}`"
+                    unnoticed[reason(old, new)].append(change)
             counts[module][kind] += 1
     return counts, unnoticed
 
@@ -80,7 +97,7 @@ def main():
     share = f"{total[NOTICED]} of {arithmetic} noticed, {100 * total[NOTICED] / max(arithmetic, 1):.1f} %."
     text = [f"# Mutants\n\nWritten by `make mutation`: {share} Texts are counted apart."]
     text.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
-    for why in [*REASONS.values(), OTHER]:
+    for why in [OTHER, *REASONS]:
         if unnoticed[why]:
             text.append(f"## {why[0].upper()}{why[1:]}: {len(unnoticed[why])}")
             text.append("\n".join(unnoticed[why]))
