@@ -23,6 +23,7 @@ TABLE = ROOT / "tests" / "versions.md"
 HEAD = ["what", "backend", "Python", "Keras", "NumPy", "TensorFlow", "JAX", "PyTorch", "tests", "result", "date"]
 SHOWN = "keras", "numpy", "tensorflow", "jax", "torch"
 TOOLS = ["grain", "hypothesis", "pytest", "pytest-xdist", "pyyaml", "scipy", "scikit-learn", "matplotlib", "pandas"]
+TOOLS += ["tensorboard"]
 # The oldest that kmix declares, and of the rest what goes with them.
 OLDEST = ["keras==3.12.0", "numpy==1.25.2", "tensorflow==2.16.1", "jax==0.4.35", "jaxlib==0.4.35", "scipy<1.14"]
 FILES = ["arguments", "batch_forms", "calls", "code_paths", "fuzz", "golden", "numbering", "numpy", "pairing", "random"]
