@@ -62,7 +62,7 @@ def bits(
     salt = xp.hash(stream * xp.word(_GOLDEN) + k1)
     positions = xp.words(n) + k0
     if not isinstance(position, int) or position:
-        positions = positions + xp.word(position)
+        positions = positions + xp.word(position & _WORD if isinstance(position, int) else position)
     return xp.hash(xp.reshape(salt, (-1, 1)) ^ xp.hash(positions))
 
 

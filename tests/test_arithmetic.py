@@ -179,6 +179,19 @@ def test_bounds_of_a_sampler_are_within():
             kmix.plan.sample_copy_paste(0, 0, 4, instance_rate=rate)
 
 
+def test_numbers_of_steps_rows_and_replicas_are_bounded():
+    draw = functools.partial(kmix.plan.sample_mixup, seed=0, alpha=1.0, batch_size=2)
+    for good in ({"step": 2**63 - 1}, {"step": 0, "first_row": 2**63 - 1}, {"step": 0, "replica": 2**16 - 1}):
+        draw(**good)
+    for bad in ({"step": 2**63}, {"step": -1}, {"step": 0, "first_row": 2**63}, {"step": 0, "replica": 2**16}):
+        with pytest.raises(ValueError, match=list(bad)[-1]):
+            draw(**bad)
+    assert_equal(draw(step=0, first_row=5), draw(step=0, first_row=2**32 + 5))
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match="seed"):
+            draw(seed=seed, step=0)
+
+
 def test_probabilities_in_tensors_are_their_values():
     tensors = [keras.ops.convert_to_tensor(p, "float32") for p in (0.2, 0.5, 0.3)]
     xp = _backend.namespace(*tensors)

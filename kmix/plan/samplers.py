@@ -46,7 +46,8 @@ def sample_mixup(
         replica: Index of the replica under data parallelism, in [0, 65536): int or integer scalar tensor. Replicas
             draw different plans.
         first_row: Number of the first row in the global batch, of which these are `batch_size` rows: int or integer
-            scalar tensor. Each row draws by its number, so that the parts of a batch have the plan of the whole.
+            scalar tensor, taken modulo `2**32`. Each row draws by its number, so that the parts of a batch have the
+            plan of the whole.
         lam_at_least_half: Whether to take `max(lam, 1 - lam)` for lam.
         pair: A function from random words `(B,)` to partners, int `(B,)`. By default, the permutation that sorts them.
         stream: First of the streams of bits to draw from; `kmix.plan.reserve` returns it.
