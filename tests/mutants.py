@@ -289,8 +289,8 @@ MUTANTS = {
     "step: does not move": step(
         "test_steps_on_mixed_inputs",
         "training.state:State.advance",
-        "self.step.assign_add(1)",
-        "self.step.assign_add(0)",
+        "self.step.value + 1",
+        "self.step.value + 0",
     ),
     "step: alpha does not move": step(
         "test_alpha_takes_effect_on_the_very_next_step",
