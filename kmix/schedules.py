@@ -35,7 +35,9 @@ class Schedule:
         if "int" in _backend.dtype(step):
             # JAX has no integers of 64 bits.
             step = xp.cast(step, "uint32" if xp.integer == "int32" else "int64")
-        return self._value(xp, step)
+        value = self._value(xp, step)
+        # NumPy 1 makes float64 of a scalar of float32 and a number.
+        return value if _backend.dtype(value) == "float32" else xp.cast(value, "float32")
 
     def _value(self, xp, step):
         raise NotImplementedError
