@@ -2,7 +2,8 @@
 # make test      the fast tests on the TensorFlow backend, while one waits
 # make test-all  all tests on TensorFlow, JAX and PyTorch, with the coverage of the last; test-tensorflow, test-jax and
 #                test-torch run the tests of one of them; what is alike runs once, with OPTIONS=--everywhere on each
-# make test-oldest   some tests with the oldest Keras that kmix takes; test-nightly the fast ones with Keras' nightly
+# make test-oldest   some tests with the oldest Keras, NumPy and JAX that kmix takes; test-nightly the fast ones with the
+#                nightly of Keras
 # make lint      ruff, mypy and codespell
 # make docs      the site, in docs/_build/html; docs-fast without the gallery, docs-open serves it, docs-check opens each
 #                page in Chromium
