@@ -244,9 +244,14 @@ def unmixed(layer, batch):
 def check_settings(layer, batch):
     """`per="batch"` draws one lam for all samples, and `lam_at_least_half` none below a half."""
     for setting, value in (("per", "batch"), ("lam_at_least_half", True)):
-        if not all(setting in inner.get_config() for inner in drawing_layers(layer) or [layer]):
+        # A choice leaves them to its layers.
+        if isinstance(layer, kmix.RandomChoice) or setting not in layer.get_config():
             continue
-        other = rebuilt(layer, **PLAIN, **{setting: value})
+        try:
+            other = rebuilt(layer, **PLAIN, **{setting: value})
+        except ValueError:
+            # A mixer may refuse it: with ratios, the shares of AudioMix follow from these.
+            continue
         for step in range(8):
             plan = plan_of(other, batch, step)
             lam = plan.lam[plan.permutation != np.arange(len(plan.lam))]
