@@ -218,6 +218,11 @@ def mixed_by(plan, x):
     return plan.lam * x + (1 - plan.lam) * x[index]
 
 
+def mixed_by_parts(plan, x):
+    """A blend of rows `(N,)` with any number of partners."""
+    return sum(part.share * x[part.source] for part in plan.parts())
+
+
 @pytest.mark.parametrize("shards", [1, 2, 3])
 def test_a_plan_with_clean_rows_keeps_the_first_half_of_each_shard(shards):
     rng = np.random.default_rng(shards)
@@ -240,9 +245,8 @@ def test_a_plan_of_several_partners_keeps_its_first_half():
     plan = kmix.plan.sample_audio_mix(seed=3, step=5, alpha=1.0, batch_size=6, num_sources=3)
     clean = plan.with_clean(kmix.plan.PlanKey(0))
     x = np.arange(6.0)
-    mixed = sum(part.share * x[part.source] for part in plan.parts())
-    both = sum(part.share * np.tile(x, 2)[part.source] for part in clean.parts())
-    np.testing.assert_allclose(both, [*x, *mixed], rtol=1e-6)
+    both = mixed_by_parts(clean, np.tile(x, 2))
+    np.testing.assert_allclose(both, [*x, *mixed_by_parts(plan, x)], rtol=1e-6)
     assert (np.concatenate([part.source[6:] for part in clean.parts()]) >= 6).all()
 
 
@@ -250,10 +254,9 @@ def test_a_plan_of_several_partners_in_groups_keeps_the_first_half_of_each():
     layer = kmix.AudioMix(1.0, num_sources=3, pairing=kmix.pairing.RandomPairs(within=3), seed=4)
     plan, x = layer.plan(5, 9), np.arange(9.0)
     clean = plan.with_clean(kmix.plan.PlanKey(5, group=3))
-    mixed = sum(part.share * x[part.source] for part in plan.parts())
-    expected = np.stack([x.reshape(3, 3), mixed.reshape(3, 3)], axis=1).ravel()
+    expected = np.stack([x.reshape(3, 3), mixed_by_parts(plan, x).reshape(3, 3)], axis=1).ravel()
     doubled = np.repeat(x.reshape(3, 1, 3), 2, axis=1).ravel()
-    np.testing.assert_allclose(sum(part.share * doubled[part.source] for part in clean.parts()), expected, rtol=1e-6)
+    np.testing.assert_allclose(mixed_by_parts(clean, doubled), expected, rtol=1e-6)
     partners = np.stack([part.source for part in clean.parts()]).reshape(3, 3, 2, 3)
     # Those of mixed samples are the copies of the second half.
     assert (partners[:, :, 1] // 3 == np.array([1, 3, 5])[:, None]).all()

@@ -45,10 +45,8 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("checkout")
     for name in ("kmix", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "test_*", "golden"))
-    for name in ("test_project.py", "test_types.py"):
-        shutil.copy(ROOT / "tests" / name, root / "tests")
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, root)
+    for name in ("conftest.py", "pyproject.toml", "tests/test_project.py", "tests/test_types.py"):
+        shutil.copy(ROOT / name, root / name)
     for path, code in files(PAGE).items():
         (root / path).write_text(code)
     (line,) = re.findall(r"`kmix/plan/streams\.py`: `(.+?)`", PAGE)

@@ -126,9 +126,11 @@ def test_tf_data_twice():
 
 def in_workers_of_grain(source):
     """A data set of Grain that two processes read."""
+    import grain
+
     # Grain reads flags of absl, which a program with `absl.app` parses.
     pytest.importorskip("absl.flags").FLAGS.mark_as_parsed()
-    return source.mp_prefetch(pytest.importorskip("grain").multiprocessing.MultiprocessingOptions(num_workers=2))
+    return source.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=2))
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=torch_workers)])
