@@ -86,10 +86,11 @@ def _plain_operations(request, monkeypatch):
     """Plain operations in tf.data and in the steps of Keras on TensorFlow, unless a test is marked `xla`.
 
     A program of XLA takes some 0.3 seconds to compile. Those of tf.data are alike on every backend, so that they run on
-    TensorFlow alone, unless the mark says "everywhere". A test that asks for `jit_compile=True` gets it.
+    TensorFlow alone, unless the mark or the option says "everywhere". A test that asks for `jit_compile=True` gets it.
     """
     mark = request.node.get_closest_marker("xla")
-    if mark is not None and (ON_TENSORFLOW or "everywhere" in mark.args):
+    everywhere = request.config.getoption("everywhere")
+    if mark is not None and (ON_TENSORFLOW or everywhere or "everywhere" in mark.args):
         return
     twin = _backend.TENSORFLOW
     monkeypatch.setattr(twin, "fused", functools.partial(_backend.Namespace.fused, twin))

@@ -66,7 +66,8 @@ def rebuilt(layer, **settings):
     """The layer with other arguments, as a new layer that has counted nothing; for a choice those of its layers."""
     if isinstance(layer, kmix.RandomChoice):
         layers = [rebuilt(inner, **settings) for inner in layer.layers]
-        return type(layer)(layers, layer.probabilities, seed=layer.seed, name=layer.name)
+        compiled = settings.get("jit_compile", layer.jit_compile)
+        return type(layer)(layers, layer.probabilities, jit_compile=compiled, seed=layer.seed, name=layer.name)
     return type(layer).from_config({**layer.get_config(), **settings})
 
 

@@ -40,9 +40,6 @@ def on(*backends, why):
     return pytest.mark.skipif(BACKEND not in backends, reason=why)
 
 
-once = on("tensorflow", why="alike on every backend")
-
-
 # Arrays and layers.
 
 

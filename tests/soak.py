@@ -1,7 +1,7 @@
 """Generated batches through every mixer, for as long as one likes: each must be what the formulas of the papers give.
 
     KERAS_BACKEND=jax python tests/soak.py --minutes 5
-    KERAS_BACKEND=jax python tests/soak.py --path tfdata --cases 2000
+    KERAS_BACKEND=jax python tests/soak.py --path tfdata --plain --cases 2000
     KERAS_BACKEND=jax python tests/soak.py --first 1234 --cases 1       # one case again
 
 Case `i` is a function of `i` alone, whatever the backend and the code path.
@@ -256,12 +256,15 @@ def main():
     parser.add_argument("--cases", type=int, default=10**9)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--path", choices=CODE_PATHS, default="numpy")
+    parser.add_argument("--plain", action="store_true", help="jit_compile=False: no shape is compiled")
     options = parser.parse_args()
     counts, failed, start = collections.Counter(), [], time.monotonic()
     for number in range(options.first, options.first + options.cases):
         if time.monotonic() - start > 60 * options.minutes:
             break
         one = case(number)
+        if options.plain:
+            one = one._replace(layer=rebuilt(one.layer, jit_compile=False))
         counts[type(one.layer).__name__] += 1
         try:
             check(one, options.path)
@@ -272,7 +275,8 @@ def main():
                 break
     kinds = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     seconds = time.monotonic() - start
-    print(f"{keras.backend.backend()}, {options.path}: {counts.total()} cases in {seconds:.0f} s ({kinds})")
+    path = f"{options.path}, plain" if options.plain else options.path
+    print(f"{keras.backend.backend()}, {path}: {counts.total()} cases in {seconds:.0f} s ({kinds})")
     print(f"Wrong: {len(failed)} {failed or ''}")
     sys.exit(bool(failed))
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from contract import PROMISES
-from helpers import at_step, every_path, once, tf, to_native, to_numpy
+from helpers import at_step, every_path, tf, to_native, to_numpy
 
 import kmix
 from kmix._backend import xla
@@ -180,7 +180,7 @@ def batches(count, seed=0):
 
 
 @pytest.mark.fast("CutMix")
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("kind", ["CutMix", "Mosaic"])
 def test_a_thousand_scenes_show_what_their_pixels_show(kind):
     for step, name, height, width, corners, labels in batches(125):
@@ -214,7 +214,7 @@ def test_every_path_shows_the_same_boxes(kind, path):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_a_thousand_blends_have_the_boxes_of_both():
     for step, name, height, width, corners, labels in batches(125):
         assert_blended("numpy", step, name, height, width, corners, labels)
@@ -259,7 +259,7 @@ def test_max_boxes_takes_the_first_real_ones(number):
         np.testing.assert_array_equal(some["labels"][:, first:], -1)
 
 
-@once
+@pytest.mark.alike
 def test_min_visibility_decides_which_cut_boxes_stay():
     for visibility in (0.0, 0.5, 1.0):
         for step, name, height, width, corners, labels in batches(9, seed=7):
@@ -291,7 +291,7 @@ def test_untouched_boxes_keep_their_bits():
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_an_unknown_number_of_boxes_in_tf_data():
     corners, labels = scene(np.random.default_rng(3), 20, 30)
     boxes = written(corners, "xyxy", 20, 30)
@@ -359,7 +359,7 @@ def test_padding_may_hold_anything_and_there_may_be_no_boxes(path):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_everything_at_once_with_sizes_that_are_not_known():
     """Masks, boxes, labels and weights in tf.data, where no size is static: as on NumPy arrays."""
     generator = np.random.default_rng(0)
@@ -674,7 +674,7 @@ def test_entries_move_with_their_box(kind, path):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("kind", KINDS)
 def test_entries_of_an_unknown_number_of_boxes(kind):
     corners, labels = scene(np.random.default_rng(6), 20, 30)

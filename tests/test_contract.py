@@ -171,7 +171,7 @@ def test_the_layer_keeps_the_contract(name):
 
 @pytest.mark.slow
 @pytest.mark.xla
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data compiles alike on every backend")
+@pytest.mark.alike
 @pytest.mark.parametrize("name", LAYERS)
 def test_xla_mixes_alike(name):
     layer, batch = LAYERS[name]()

@@ -9,7 +9,6 @@ import sys
 import textwrap
 
 import pytest
-from helpers import once
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -60,12 +59,12 @@ def root(tmp_path_factory):
     return root
 
 
-@once
+@pytest.mark.alike
 def test_the_page_names_its_files():
     assert list(files(PAGE)) == ["kmix/targets/hours.py", "tests/test_hours.py", "kmix/layers/strong.py"]
 
 
-@once
+@pytest.mark.alike
 @pytest.mark.slow
 def test_the_target_and_the_mixer_keep_the_contract(root):
     new = "tests/test_hours.py", "tests/test_strong.py", "kmix/targets/hours.py", "kmix/layers/strong.py"

@@ -3,10 +3,9 @@
 import importlib.util
 import pathlib
 
-import keras
 import pytest
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
+pytestmark = pytest.mark.alike
 
 spec = importlib.util.spec_from_file_location("check", pathlib.Path(__file__).parent.parent / "docs" / "check.py")
 check = importlib.util.module_from_spec(spec)

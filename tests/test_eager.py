@@ -10,7 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import data, ids, once, tf, to_native, to_numpy
+from helpers import data, ids, tf, to_native, to_numpy
 
 import kmix
 from kmix import _backend
@@ -262,7 +262,11 @@ def count_threads():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:os.fork")  # Of JAX, if another test of the process has imported it.
 @pytest.mark.parametrize(
-    "method", [pytest.param("spawn", marks=once), *(["fork"] if BACKEND == "torch" and sys.platform == "linux" else [])]
+    "method",
+    [
+        pytest.param("spawn", marks=pytest.mark.alike),
+        *(["fork"] if BACKEND == "torch" and sys.platform == "linux" else []),
+    ],
 )
 def test_a_worker_uses_one_thread(method):
     """JAX and TensorFlow warn of a fork."""

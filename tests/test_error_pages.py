@@ -6,13 +6,12 @@ import functools
 import pathlib
 import re
 
-import keras
 import pages
 import pytest
 
 import kmix
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
+pytestmark = pytest.mark.alike
 
 PACKAGE = pathlib.Path(kmix.__file__).parent
 PAGE = pages.DOCS / "about" / "errors.md"

@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import once, tf, to_numpy
+from helpers import tf, to_numpy
 
 import kmix
 from kmix._backend import TENSORFLOW, xla
@@ -62,7 +62,7 @@ def assert_close(mixed, expected, tolerance=1e-6):
 
 
 @pytest.mark.fast("mixup-column of ids")
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("labels", list(LABELS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_ways_agree(kind, labels):
@@ -74,7 +74,7 @@ def test_both_ways_agree(kind, labels):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_ways_agree_in_every_dtype(kind, dtype):
@@ -119,7 +119,7 @@ def test_all_sizes_but_that_of_the_batch_must_be_known(x, y, compiled):
 
 
 @pytest.mark.fast("shape5")
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize(
     "shape", [(SIZE, 28, 28, 1), (None, 28, 28, 1), (None, 5, 8, 8, 3), (None, 4, 1), (None, 0, 3), (None, 1)]
 )
@@ -225,7 +225,7 @@ assert shapes == [6, 6, 6, 4, 5, 4], shapes
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("layer", ["mixup", "kmix.RandomChoice([mixup, cutmix])"])
 def test_each_size_of_a_batch_is_compiled_once(layer, tmp_path):
     """Batches of 6, 5 and 4 samples, over four epochs and parallel calls, need three programs."""
@@ -246,7 +246,7 @@ def traced(monkeypatch):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("kind", ["mixup", "choice"])
 def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
     made, layer = traced(monkeypatch), make(kind)
@@ -268,7 +268,7 @@ def test_data_sets_of_equal_structure_share_a_program(kind, monkeypatch):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
     made, layer, batch = traced(monkeypatch), make("mixup"), (images(), IDS)
     steps(layer, batch)
@@ -305,7 +305,7 @@ def test_a_shared_program_follows_alpha_and_every_setting(monkeypatch):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_code_of_the_user_is_traced_anew(monkeypatch):
     made, factor = traced(monkeypatch), [1.0]
     layer = kmix.MixUp(0.5, seed=1, target=lambda y, plan: y * factor[0])

@@ -4,7 +4,6 @@ import ast
 import pathlib
 import re
 
-import keras
 import pytest
 
 import kmix
@@ -15,7 +14,7 @@ WIDTH = 79
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend"),
+    pytest.mark.alike,
 ]
 
 

@@ -7,7 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import once, tf
+from helpers import tf
 from scipy import stats
 
 import kmix
@@ -318,14 +318,14 @@ def clean(seed):
     return ways[seed % len(ways)]()
 
 
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("seed", range(112))
 def test_nothing_is_said_of_data_without_a_fault(seed):
     assert inspect(clean(seed)).warnings == []
 
 
 @pytest.mark.fast("{}-0.4")
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("alpha", [0.05, 0.4, 8.0])
 @pytest.mark.parametrize(
     "settings",

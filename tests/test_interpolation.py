@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from helpers import once
 
 import kmix
 from kmix.diagnostics import interpolation
@@ -161,7 +160,7 @@ def test_inputs_in_a_structure_and_a_trainer():
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_training_between_samples_lowers_both_curves():
     """What it is for: a network that saw mixed samples changes evenly."""
     generator = np.random.default_rng(0)

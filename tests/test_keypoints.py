@@ -12,9 +12,6 @@ from kmix._backend.execution import Programs
 from kmix.targets import BoundingBoxes, Keypoints
 from kmix.targets.point_geometry import FORMATS
 
-once = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy and tf.data run alike on every backend"
-)
 # Images, objects in each, points on each object.
 B, N, K = 8, 3, 4
 
@@ -123,7 +120,7 @@ def assert_follows_the_pixels(path, step, kind, name, hidden, height, width):
 pasting = pytest.mark.parametrize("kind", ["CutMix", "Mosaic", "RowMix"])
 
 
-@once
+@pytest.mark.alike
 @pasting
 def test_many_scenes_show_what_their_pixels_show(kind):
     generator = np.random.default_rng(0)
@@ -188,7 +185,7 @@ def test_points_drop_with_their_box(kind, path):
 
 
 @pytest.mark.fast("CutMix")
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize("kind", ["CutMix", "Mosaic", "MixUp"])
 def test_points_with_boxes_are_those_without(kind):
     target = BoundingBoxes("xyxy", min_visibility=0, keypoints=Keypoints("rel_yx", hidden=1))
@@ -288,7 +285,7 @@ def test_a_choice_has_room_for_the_widest():
 
 @pytest.mark.slow
 @pytest.mark.xla
-@once
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("kind", "target"),
     [
@@ -325,7 +322,7 @@ def test_batches_of_several_widths_share_a_program(kind, target, monkeypatch):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_no_size_is_known():
     points = scene(np.random.default_rng(1), 20, 30).astype("float32")
     x = painted(points, 20, 30)

@@ -17,7 +17,7 @@ import keras
 import loaders
 import numpy as np
 import pytest
-from helpers import on, once, tf, to_numpy
+from helpers import on, tf, to_numpy
 from loaders import BATCHES, SIZE
 
 import kmix
@@ -232,7 +232,7 @@ def made_by(workers, numbers, killed_at=None):
 
 
 @pytest.mark.slow
-@once
+@pytest.mark.alike
 def test_a_killed_worker_changes_nothing():
     numbers = range(3 * BATCHES)
     made, ends = made_by(2, numbers, killed_at=4)

@@ -74,7 +74,7 @@ def test_the_api_lists_every_public_name_once():
     assert set(types) <= set(listed)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="files are alike on every backend")
+@pytest.mark.alike
 def test_links_of_the_readme_go_to_the_site():
     setup = configparser.ConfigParser()
     setup.read(pages.ROOT / "setup.cfg")
@@ -102,7 +102,7 @@ def test_a_measured_table_is_that_of_the_file(monkeypatch):
         measured.table(text, ["cutmix"])
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="files are alike on every backend")
+@pytest.mark.alike
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_measured_numbers_come_from_result_files(path):
     """No page but the results, whose test compares each table, has a mean and its spread by hand."""

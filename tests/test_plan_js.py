@@ -4,14 +4,13 @@ import json
 import pathlib
 import random
 
-import keras
 import numpy as np
 import pytest
 from golden.write import PLANS
 
 import kmix
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
+pytestmark = pytest.mark.alike
 quickjs = pytest.importorskip("quickjs", reason="the tests of JavaScript need quickjs-ng", exc_type=ImportError)
 
 SCRIPT = pathlib.Path(__file__).parent.parent / "docs" / "_static" / "plan.js"

@@ -6,12 +6,11 @@ import shutil
 import subprocess
 
 import pytest
-from helpers import once
 
 import kmix
 
 ROOT, PACKAGE = pathlib.Path(__file__).parent.parent, pathlib.Path(kmix.__file__).parent
-pytestmark = once
+pytestmark = pytest.mark.alike
 
 spec = importlib.util.spec_from_file_location("release", ROOT / "tools" / "release.py")
 release = importlib.util.module_from_spec(spec)

@@ -5,11 +5,10 @@ import json
 import pathlib
 import re
 
-import keras
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are alike on every backend")
+pytestmark = pytest.mark.alike
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "examples" / "experiments"

@@ -5,7 +5,7 @@ import pathlib
 import runpy
 
 import pytest
-from helpers import once, raises
+from helpers import raises
 from test_project import symbols
 
 import kmix
@@ -87,7 +87,7 @@ def marked():
     return {number: line for number, line in lines if "# error: " in line}
 
 
-@once
+@pytest.mark.alike
 @pytest.mark.slow
 def test_a_type_checker_finds_each_wrong_call_and_no_other(monkeypatch, request):
     from mypy import api
@@ -106,7 +106,7 @@ def test_a_type_checker_finds_each_wrong_call_and_no_other(monkeypatch, request)
     assert sorted(of_wrong) == list(marked()), report
 
 
-@once
+@pytest.mark.alike
 @pytest.mark.slow
 def test_the_right_file_runs():
     assert runpy.run_path(str(RIGHT))["warnings"] is not None
