@@ -20,7 +20,8 @@
 # make in-step   measure the cost of mixing in the training step, on the three backends
 # make soak      mix generated batches for MINUTES on each code path, and compare them with the formulas
 # make fuzz      make bad calls of everything public, on the three backends: each must raise a clear error
-# make faults    kill trainings that save, 20 times on each backend: each must end like one that was not killed
+# make faults    kill trainings that save, 20 times on each backend: each must end like one that was not killed; and
+#                kill a worker of the tf.data service: what arrives must be right
 # make mutation  change the operators, numbers and comparisons of plans and geometry one by one: which does no test notice?
 # make memory    does memory grow? STEPS steps of each kind, on the three backends
 # make versions  run tests with other versions of Python, Keras and the frameworks; write tests/versions.md
@@ -148,6 +149,7 @@ soak: .venv/.ready-all
 
 faults: .venv/.ready-all
 	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) tests/faults.py || exit 1; done
+	$(RUN) tests/faults.py --service
 
 versions: .venv/.pip
 	$(BIN)/python tools/versions.py
@@ -162,7 +164,8 @@ mutation: .venv/.ready-all
 
 STEPS ?= 1000000
 memory: .venv/.ready-all
-	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) tests/memory.py --steps $(STEPS) || exit 1; done
+	for backend in $(BACKENDS); do \
+	    MALLOC_ARENA_MAX=1 KERAS_BACKEND=$$backend $(RUN) tests/memory.py --steps $(STEPS) || exit 1; done
 
 fuzz: .venv/.ready-all
 	for backend in $(BACKENDS); do KERAS_BACKEND=$$backend $(RUN) tests/fuzz.py || exit 1; done

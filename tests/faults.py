@@ -2,12 +2,15 @@
 
 KERAS_BACKEND=jax python tests/faults.py                # 20 kills: SIGKILL at a random moment, also within a save
 KERAS_BACKEND=jax python tests/faults.py --kills 60 --seed 1
+KERAS_BACKEND=tensorflow python tests/faults.py --service   # kill a worker of the tf.data service
 """
 
 import argparse
 import json
+import multiprocessing
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +18,7 @@ import time
 
 import keras
 import numpy as np
-from helpers import data, ids, network
+from helpers import data, ids, network, tf
 
 import kmix
 from kmix import _files
@@ -23,6 +26,7 @@ from kmix import _files
 SAMPLES, SIZE, EPOCHS = 24, 8, 80
 X, Y = data(SAMPLES, (5,)), ids(SAMPLES)
 STEPS = EPOCHS * SAMPLES // SIZE
+SERVED = 400
 
 
 def compiled(model):
@@ -131,16 +135,73 @@ def killed_and_not(name, kills, seed):
         return weights(whole), weights(broken), killed
 
 
+def serve(dispatcher, port, ready):
+    """Work for a dispatcher of the tf.data service, in a process of its own."""
+    service = tf.data.experimental.service
+    address = f"localhost:{port}"
+    config = service.WorkerConfig(dispatcher, worker_address=address, port=port, heartbeat_interval_ms=100)
+    worker = service.WorkerServer(config)
+    ready.set()
+    worker.join()
+
+
+def started(dispatcher, port):
+    """A worker process that takes work."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    worker = context.Process(target=serve, args=(dispatcher, port, ready), daemon=True)
+    worker.start()
+    ready.wait()
+    return worker
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def of_the_service(killed_at=100):
+    """Kill one of two workers of the tf.data service and start it again: `(numbers that arrive, those mixed wrong)`."""
+    service = tf.data.experimental.service
+    dispatcher, mixer, port = service.DispatchServer(), mixup(), free_port()
+    address = dispatcher.target.partition("://")[2]
+    workers = [started(address, each) for each in (port, free_port())]
+    cycle = SAMPLES // SIZE
+    x, y = tf.reshape(X, (cycle, SIZE, -1)), tf.reshape(Y, (cycle, SIZE))
+    numbered = lambda n: (n, mixer.at_step(n, (tf.gather(x, n % cycle), tf.gather(y, n % cycle))))
+    ds = tf.data.Dataset.range(SERVED).map(numbered)
+    arrived, wrong = [], []
+    for n, mixed in ds.apply(service.distribute("distributed_epoch", dispatcher.target)):
+        arrived.append(int(n))
+        pairs = zip(mixed, mixer.at_step(int(n), batch(int(n))), strict=True)
+        if not all(np.allclose(*pair, atol=1e-6) for pair in pairs):
+            wrong.append(int(n))
+        if len(arrived) == killed_at:
+            workers[0].kill()
+            workers[0].join()
+            workers.append(started(address, port))
+    for worker in workers:
+        worker.kill()
+    return arrived, wrong
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--service", action="store_true", help="a worker of the tf.data service alone")
     parser.add_argument("--child", choices=TRAININGS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(options.child, options.folder)
         return
+    if options.service:
+        arrived, wrong = of_the_service()
+        repeated = len(arrived) - len(set(arrived))
+        print(f"tf.data service: {len(arrived)} of {SERVED} batches arrive, {repeated} twice, {len(wrong)} mixed wrong")
+        sys.exit(bool(repeated or wrong))
     differ = False
     for i, name in enumerate(TRAININGS):
         kills = options.kills // len(TRAININGS) + (i < options.kills % len(TRAININGS))
