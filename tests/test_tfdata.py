@@ -8,6 +8,8 @@ import pytest
 from helpers import tf, to_numpy
 
 import kmix
+from kmix._backend import xla
+from kmix._backend.execution import Programs
 
 pytestmark = pytest.mark.alike
 
@@ -67,6 +69,20 @@ def test_the_layer_may_go_out_of_scope():
     ds = data().map(kmix.MixUp(0.5, num_classes=CLASSES))
     gc.collect()
     assert len(content(ds)) == 12
+
+
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.xla)])
+def test_a_data_set_leaves_no_graph(jit_compile, monkeypatch):
+    monkeypatch.setattr(xla, "PROGRAMS", Programs(limit=0))
+    graph = type(tf.function(lambda: 0).get_concrete_function().graph)
+
+    def graphs():
+        gc.collect()
+        return [each for each in gc.get_objects() if type(each) is graph]
+
+    before = graphs()
+    content(data(batches=1).map(layers(jit_compile=jit_compile)["mixup"]))
+    assert [each.name for each in graphs() if not any(each is known for known in before)] == []
 
 
 def test_alpha_reaches_a_prefetched_parallel_pipeline():

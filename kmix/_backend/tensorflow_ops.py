@@ -84,6 +84,10 @@ class TensorFlow(Namespace):
         return self.tf.gather_nd(x, ids[..., None], batch_dims=x.shape.rank - 1)
 
     def custom_gradient(self, forward, backward):
+        if not self.tf.executing_eagerly() and _in_data_set(self.tf.compat.v1.get_default_graph()):
+            # Nothing asks for a gradient there, and TensorFlow keeps the graph of each custom gradient forever.
+            return forward
+
         def function(x, *others):
             of_x = lambda x: (forward(x, *others), lambda upstream: backward(upstream, *others))  # noqa: E731
             return self.tf.custom_gradient(of_x)(x)
@@ -135,6 +139,13 @@ class TensorFlow(Namespace):
         for size in sizes[1:]:
             if not isinstance(size, int) or not isinstance(sizes[0], int):
                 self.require(self.tf.equal(size, sizes[0]), message)
+
+
+def _in_data_set(graph):
+    """Whether the graph is that of a function of a `tf.data.Dataset`, or lies within one."""
+    if graph is None:
+        return False
+    return getattr(graph, "name", "").startswith("Dataset_") or _in_data_set(getattr(graph, "outer_graph", None))
 
 
 TENSORFLOW = TensorFlow()
