@@ -28,51 +28,46 @@ def mixup():
     return kmix.MixUp(0.4, num_classes=3, seed=1)
 
 
-def by_numpy(steps):
+def by_numpy(steps, note):
     layer = mixup()
     for step in range(steps):
         layer.at_step(step, (X, Y))
-        yield step
+        note(step)
 
 
-def eager(steps):
+def eager(steps, note):
     layer, batch = mixup(), (to_native(X), to_native(Y))
     for step in range(steps):
         layer.at_step(step, batch)
-        yield step
+        note(step)
 
 
-def tfdata(steps, function=None):
+def tfdata(steps, note, function=None):
     import tensorflow as tf
 
     ds = tf.data.Dataset.from_tensors((X, Y)).repeat(steps)
     for step, _ in enumerate(kmix.data.Numbering()(ds).map(function or mixup().at_step)):
-        yield step
+        note(step)
 
 
-def tfdata_alone(steps):
+def tfdata_alone(steps, note):
     import tensorflow as tf
 
     # Compiled by XLA, as mixing is.
-    return tfdata(steps, tf.function(lambda number, batch: (2.0 * batch[0], batch[1]), jit_compile=True))
+    tfdata(steps, note, tf.function(lambda number, batch: (2.0 * batch[0], batch[1]), jit_compile=True))
 
 
-def fit(steps, mixer, loss, batches=100):
+def fit(steps, note, mixer=None, batches=100):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
     trainer = kmix.MixTrainer(model, mixer) if mixer else model
-    trainer.compile("sgd", loss)
+    trainer.compile("sgd", kmix.losses.SoftLabelCrossentropy())
     x, y = np.tile(X, (batches, 1)), np.tile(Y, batches)
-    for step in range(0, steps, batches):
-        trainer.fit(x, y, batch_size=len(X), shuffle=False, verbose=0)
-        yield step + batches - 1
+    noted = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: note(epoch * batches))
+    trainer.fit(x, y, len(X), steps // batches, shuffle=False, verbose=0, callbacks=[noted])
 
 
-def trainer(steps):
-    return fit(steps, mixup(), kmix.losses.SoftLabelCrossentropy())
-
-
-def fit_alone(steps):
-    return fit(steps, None, "sparse_categorical_crossentropy")
+def trainer(steps, note):
+    fit(steps, note, mixup())
 
 
 KINDS = {
@@ -81,7 +76,7 @@ KINDS = {
     "tf.data": tfdata,
     "tf.data without kmix": tfdata_alone,
     "MixTrainer": trainer,
-    "fit without kmix": fit_alone,
+    "fit without kmix": fit,
 }
 
 
@@ -94,12 +89,16 @@ def slope(kind, steps):
     """The growth in KiB per 1000 steps after a warm-up: `(slope, half of its 95 % interval)`."""
     seen, due = [], itertools.count(WARM_UP * steps, (1 - WARM_UP) * steps / POINTS)
     wanted = next(due)
-    for step in KINDS[kind](steps):
+
+    def note(step):
+        nonlocal wanted
         if step >= wanted:
             seen.append((step / 1000, resident()))
             wanted = next(due)
-    fit = linregress(*zip(*seen, strict=True))
-    return fit.slope, fit.stderr * t.ppf(0.975, len(seen) - 2)
+
+    KINDS[kind](steps, note)
+    line = linregress(*zip(*seen, strict=True))
+    return line.slope, line.stderr * t.ppf(0.975, len(seen) - 2)
 
 
 def main():
