@@ -98,7 +98,8 @@ def slope(kind, steps):
 
     KINDS[kind](steps, note)
     line = linregress(*zip(*seen, strict=True))
-    return line.slope, line.stderr * t.ppf(0.975, len(seen) - 2)
+    # Where the size never changes, SciPy has no error.
+    return line.slope, np.nan_to_num(line.stderr) * t.ppf(0.975, len(seen) - 2)
 
 
 def main():
