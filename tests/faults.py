@@ -6,11 +6,11 @@ KERAS_BACKEND=tensorflow python tests/faults.py --service   # kill a worker of t
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +18,7 @@ import time
 
 import keras
 import numpy as np
-from helpers import data, ids, network, tf
+from helpers import data, free_address, ids, network, tf
 
 import kmix
 from kmix import _files
@@ -135,38 +135,32 @@ def killed_and_not(name, kills, seed):
         return weights(whole), weights(broken), killed
 
 
-def serve(dispatcher, port, ready):
+def serve(dispatcher, address, ready):
     """Work for a dispatcher of the tf.data service, in a process of its own."""
     service = tf.data.experimental.service
-    address = f"localhost:{port}"
+    port = int(address.rpartition(":")[2])
     config = service.WorkerConfig(dispatcher, worker_address=address, port=port, heartbeat_interval_ms=100)
     worker = service.WorkerServer(config)
     ready.set()
     worker.join()
 
 
-def started(dispatcher, port):
+def started(dispatcher, address):
     """A worker process that takes work."""
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    worker = context.Process(target=serve, args=(dispatcher, port, ready), daemon=True)
+    worker = context.Process(target=serve, args=(dispatcher, address, ready), daemon=True)
     worker.start()
     ready.wait()
     return worker
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
-
-
 def of_the_service(killed_at=100):
     """Kill one of two workers of the tf.data service and start it again: `(numbers that arrive, those mixed wrong)`."""
     service = tf.data.experimental.service
-    dispatcher, mixer, port = service.DispatchServer(), mixup(), free_port()
-    address = dispatcher.target.partition("://")[2]
-    workers = [started(address, each) for each in (port, free_port())]
+    dispatcher, mixer, addresses = service.DispatchServer(), mixup(), [free_address(), free_address()]
+    start = functools.partial(started, dispatcher.target.partition("://")[2])
+    workers = list(map(start, addresses))
     cycle = SAMPLES // SIZE
     x, y = tf.reshape(X, (cycle, SIZE, -1)), tf.reshape(Y, (cycle, SIZE))
     numbered = lambda n: (n, mixer.at_step(n, (tf.gather(x, n % cycle), tf.gather(y, n % cycle))))
@@ -180,7 +174,7 @@ def of_the_service(killed_at=100):
         if len(arrived) == killed_at:
             workers[0].kill()
             workers[0].join()
-            workers.append(started(address, port))
+            workers.append(start(addresses[0]))
     for worker in workers:
         worker.kill()
     return arrived, wrong

@@ -5,6 +5,7 @@ Where the way to call a layer changes, `send` changes; where that to mix with pl
 
 import contextlib
 import re
+import socket
 
 import keras
 import numpy as np
@@ -38,6 +39,13 @@ WITH_TENSORFLOW = not isinstance(tf, NotInstalled)
 def on(*backends, why):
     """A mark: the test runs on these backends alone."""
     return pytest.mark.skipif(BACKEND not in backends, reason=why)
+
+
+def free_address():
+    """`host:port`, a port of this machine that nothing listens to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 # Arrays and layers.

@@ -8,7 +8,6 @@ hours, though nothing is lost.
 """
 
 import argparse
-import itertools
 import os
 import pathlib
 import time
@@ -87,14 +86,11 @@ def resident():
 
 def slope(kind, steps):
     """The growth in KiB per 1000 steps after a warm-up: `(slope, half of its 95 % interval)`."""
-    seen, due = [], itertools.count(WARM_UP * steps, (1 - WARM_UP) * steps / POINTS)
-    wanted = next(due)
+    seen, every = [], (1 - WARM_UP) * steps / POINTS
 
     def note(step):
-        nonlocal wanted
-        if step >= wanted:
+        if step >= WARM_UP * steps + len(seen) * every:
             seen.append((step / 1000, resident()))
-            wanted = next(due)
 
     KINDS[kind](steps, note)
     line = linregress(*zip(*seen, strict=True))

@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import keras
 import pytest
+from helpers import free_address
 
 pytestmark = pytest.mark.slow
 BACKEND = keras.backend.backend()
@@ -50,20 +50,14 @@ def test_keras_distribution():
     finish(start("on_shards.py", devices=4))
 
 
-def address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
 @on_jax
 @pytest.mark.parametrize(("file", "devices"), [("on_processes.py", 2), ("on_auto_shards.py", 1)])
 def test_two_processes(file, devices):
-    settings = {"devices": devices, "KMIX_ADDRESS": address()}
+    settings = {"devices": devices, "KMIX_ADDRESS": free_address()}
     finish(*(start(file, KMIX_PROCESS=str(process), **settings) for process in range(2)))
 
 
 @on_torch
 def test_two_ranks():
-    settings = {"KMIX_ADDRESS": address()}
+    settings = {"KMIX_ADDRESS": free_address()}
     finish(*(start("on_ranks.py", KMIX_PROCESS=str(process), **settings) for process in range(2)))

@@ -12,10 +12,7 @@ GALLERY = pathlib.Path(__file__).parent.parent / "examples" / "gallery"
 SCRIPTS = sorted(GALLERY.rglob("plot_*.py"))
 WIDTH = 79
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.alike,
-]
+pytestmark = [pytest.mark.slow, pytest.mark.alike]
 
 
 def imported(tree):
