@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kmix._backend import NUMPY, Namespace
+from kmix._backend import NUMPY, SMALLEST_NORMAL, Namespace
 
 _GOLDEN = 0x9E3779B9
 _REPLICA = 0x10000
@@ -84,13 +84,14 @@ def symmetric_beta(xp: Namespace, u: Any, alpha: Any, logits: Any = False) -> An
         logits: Whether to return the logits, which are finite; 1 stands for an alpha that is not positive.
 
     Returns:
-        float32 of shape `(...)`, in [0, 1]: exactly 1 if `alpha` is 0; NaN if it is negative or NaN.
+        float32 of shape `(...)`, in [0, 1]: exactly 1 if `alpha` is 0; NaN if it is negative or NaN. Numbers below
+        the normal range of float32 count as 0.
 
     Reference:
         L. Devroye, Non-Uniform Random Variate Generation (1986), chapter IX, sections 3 and 4.
     """
     one, given = xp.cast(1.0, "float32"), xp.cast(alpha, "float32")
-    positive = given > 0
+    positive = given >= SMALLEST_NORMAL
     # The lower limit only keeps the division below from overflowing.
     alpha = xp.where(positive, xp.math.maximum(given, xp.cast(1e-30, "float32")), one)
     log_radius = 2.0 / (2.0 * alpha + 1.0) * xp.math.log(u[0])
@@ -103,7 +104,9 @@ def symmetric_beta(xp: Namespace, u: Any, alpha: Any, logits: Any = False) -> An
     logit = xp.math.log(above / below) + xp.math.log(u[2] / u[3]) / alpha
     if logits:
         return logit
-    return xp.where(positive, xp.sigmoid(logit), xp.where(given == 0, one, math.nan * one))
+    lam = xp.sigmoid(logit)
+    lam = xp.where(lam < SMALLEST_NORMAL, 0.0, lam)
+    return xp.where(positive, lam, xp.where(given >= 0, one, math.nan * one))
 
 
 def log_dirichlet(xp: Namespace, u: Any, alpha: Any, levels: int) -> Any:

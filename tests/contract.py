@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import CODE_PATHS, at_step, call, to_native, to_numpy
-from oracle import cutmix, mixup, one_hot, weighted
+from oracle import cutmix, mixup, one_hot, pair_share, weighted
 
 import kmix
 from kmix.targets.argument import to_target
@@ -461,12 +461,6 @@ def label_by_hand(y, target, weight, plan, formulas):
     if "int" in str(y.dtype) and (y.ndim == 1 or y.shape[1] == 1):
         y = one_hot(y, target.num_classes)
     return mixup(y, lam, permutation) if weight is None else weighted(y, weight, lam, permutation)[0]
-
-
-def pair_share(lam, permutation, weight):
-    """The share of the sample in a pair with sample weights."""
-    a, b = lam * weight, (1 - lam) * weight[permutation]
-    return np.where(a + b == 0, lam, a / np.where(a + b == 0, 1, a + b))
 
 
 def leaves_of(y, target, path=()):

@@ -38,11 +38,15 @@ def kept_share(box, spatial_shape):
 def weighted(y, w, lam, permutation):
     """The pair of losses `lam * w_i * L(y_i) + (1 - lam) * w_j * L(y_j)` as one label and one weight."""
     y, w = np.asarray(y, "float64"), np.asarray(w, "float64")
+    share = rows(pair_share(lam, permutation, w), y)
+    return share * y + (1 - share) * y[permutation], lam * w + (1 - lam) * w[permutation]
+
+
+def pair_share(lam, permutation, w):
+    """The share of the sample in a pair with sample weights; lam, if float32 cannot hold the sum of the weights."""
     a, b = lam * w, (1 - lam) * w[permutation]
-    total = a + b
-    a = np.where(total == 0, lam, a / np.where(total == 0, 1, total))
-    b = np.where(total == 0, 1 - lam, b / np.where(total == 0, 1, total))
-    return rows(a, y) * y + rows(b, y) * y[permutation], total
+    lost = np.abs(a + b) < np.finfo("float32").smallest_normal
+    return np.where(lost, lam, a / np.where(lost, 1, a + b))
 
 
 def dense(pairs, classes):

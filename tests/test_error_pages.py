@@ -157,7 +157,7 @@ FAMILIES = {
         ("training/placement.py", "Mix in one way|Inside a model|one plan"),
     ],
     "The loss or a metric cannot take mixed labels": [
-        ("training/output_labels.py", "a loss or metric that reads class ids"),
+        ("training/output_labels.py", "Mixed labels are shares"),
         ("training/paired_loss.py", "."),
         ("training/training_step.py", "mix_losses"),
     ],

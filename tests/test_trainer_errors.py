@@ -225,6 +225,8 @@ def test_wrong_types():
         {"loss": "categorical_crossentropy", "metrics": [keras.metrics.SparseTopKCategoricalAccuracy(2)]},
         {"loss": {"top": "sparse_categorical_crossentropy"}},
         {"loss": "mse", "weighted_metrics": [[keras.metrics.SparseCategoricalAccuracy()]]},
+        {"loss": "mse", "metrics": [keras.metrics.MeanIoU(2)]},
+        {"loss": "mse", "metrics": [keras.metrics.IoU(2, [1])]},
     ],
 )
 def test_sparse_losses_and_metrics(settings):

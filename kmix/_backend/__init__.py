@@ -39,6 +39,6 @@ from kmix._backend.execution import (
 )
 from kmix._backend.keras_ops import KERAS, KerasOps
 from kmix._backend.numpy_ops import NUMPY, NumPy, in_memory_order
-from kmix._backend.operations import Namespace
+from kmix._backend.operations import SMALLEST_NORMAL, Namespace
 from kmix._backend.state import Cell, Counter, Resource, is_stateless
 from kmix._backend.tensorflow_ops import TENSORFLOW, TensorFlow

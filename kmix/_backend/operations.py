@@ -11,6 +11,8 @@ from kmix import _checks
 from kmix._backend import arrays
 
 MASK = 0xFFFFFFFF
+# TensorFlow and XLA take float32 numbers below it for 0. NumPy and PyTorch do not.
+SMALLEST_NORMAL = float(np.finfo("float32").smallest_normal)
 
 
 class Namespace(abc.ABC):

@@ -12,13 +12,15 @@ from kmix.plan import MixPlan
 
 # Number of values that NumPy adds at a time: few enough to stay in the cache of a core.
 _BLOCK = 2**16
+# Below this level, float32 loses the squares of the values.
+_SILENT = 1e-15
 # Number of parts of a wave whose squares are added to each other first: a power of two.
 _PARTS = 32
 
 
 @_backend.kernel
 def energy(xp: _backend.Namespace, x: Any) -> Any:
-    """For each wave the sum of its squares, and how many of its values are not exactly 0, float32 `(2, B)`.
+    """For each wave the sum of its squares, and how many of its values are not 0 for any framework, float32 `(2, B)`.
 
     Args:
         xp: Array namespace.
@@ -35,7 +37,7 @@ def energy(xp: _backend.Namespace, x: Any) -> Any:
     for group in filter(None, (parts, [rows[:, _PARTS * width :]])):
         values = [xp.cast(part, "float32") for part in group]
         squares = xp.sum(_summed([value * value for value in values]), 1)
-        count = xp.sum(_summed([xp.cast(value != 0, "int32") for value in values]), 1)
+        count = xp.sum(_summed([xp.cast(abs(value) >= _backend.SMALLEST_NORMAL, "int32") for value in values]), 1)
         found.append(xp.stack([squares, xp.cast(count, "float32")]))
     return sum(found)
 
@@ -50,11 +52,12 @@ def _summed(arrays):
 def levels(xp: _backend.Namespace, waves: Sequence[Any]) -> Any:
     """The root mean square of each sample, over all waves of a list, time and channels together, float32 `(B,)`.
 
-    Padding does not count: values that are exactly 0. A silent sample has the level 0, and one whose values are not
-    all finite has NaN.
+    Padding does not count: values that are 0. A silent sample, of a level below `_SILENT`, has the level 0, and one
+    whose values are not all finite has NaN.
     """
     squares, count = xp.unstack(sum(energy(xp, x) for x in waves))
     level = xp.math.sqrt(squares / xp.math.maximum(count, 1.0))
+    level = xp.where(level < _SILENT, 0.0, level)
     return xp.where(level < math.inf, level, math.nan)
 
 
@@ -151,7 +154,7 @@ def _energies(x):
         for i in range(samples.start, samples.stop):
             row = rows[i].astype("float32", copy=False)
             with np.errstate(invalid="ignore", over="ignore"):
-                found[:, i] = np.dot(row, row), np.count_nonzero(row)
+                found[:, i] = np.dot(row, row), np.count_nonzero(np.abs(row) >= _backend.SMALLEST_NORMAL)
 
     _backend.over_rows(measure, len(x), x.size)
     return found

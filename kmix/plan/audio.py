@@ -92,6 +92,7 @@ def sample_audio_mix(
             taken[source] = taken[source] & taken[source - 1] & (partner != own)
     shares = _softmax(xp, [xp.where(*each, -math.inf) for each in zip(taken, logs[:high], strict=True)])
     shares = _dominant(xp, shares) if lam_at_least_half else shares
+    shares = [xp.where(share < _backend.SMALLEST_NORMAL, 0.0, share) for share in shares]
     shares = _mixed(xp, shares, u[_RATE], rate, None if snr else alpha)
     if high == 2:
         return MixPlan(shares[0], permutation, bijective=pair is None)
@@ -153,7 +154,7 @@ def _mixed(xp, shares, u, rate, alpha):
     mixed, one = u < rate, xp.cast(1.0, "float32")
     if alpha is not None:
         alpha = xp.cast(alpha, "float32")
-        mixed = mixed & (alpha != 0)
+        mixed = mixed & (alpha >= _backend.SMALLEST_NORMAL)
     shares = [xp.where(mixed, share, float(i == 0) * one) for i, share in enumerate(shares)]
     if alpha is not None:
         shares = [xp.where(alpha >= 0, share, math.nan * one) for share in shares]

@@ -30,7 +30,8 @@ def mix_labels(xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan) -> An
     """Mix labels `(B, ...)` by the shares of the partners, weighted by their sample weights, in float32.
 
     `y' = (lam * w_i * y_i + (1 - lam) * w_j * y_j) / w'` with `w' = lam * w_i + (1 - lam) * w_j`, so that a loss linear
-    in `y` is the weighted pair of losses. Where `w'` is 0, the shares alone count.
+    in `y` is the weighted pair of losses. Where `w'` is below the normal range of float32, the shares alone
+    count.
     """
     if plan.partners is None:
         keep, own, partner = pair_shares(xp, y, weight, plan)
@@ -39,9 +40,10 @@ def mix_labels(xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan) -> An
     if weight is not None:
         w = _aligned(xp, weight, y)
         total = _total(xp, w, sources, shares)
+        weightless = abs(total) < _backend.SMALLEST_NORMAL
         weighted = [xp.along(share, w) * xp.take(w, source) for source, share in zip(sources, shares, strict=True)]
         shares = [
-            xp.where(total == 0, xp.along(share, w), each / xp.where(total == 0, 1.0, total))
+            xp.where(weightless, xp.along(share, w), each / xp.where(weightless, 1.0, total))
             for share, each in zip(shares, weighted, strict=True)
         ]
     return _total(xp, xp.cast(y, "float32"), sources, shares)
@@ -60,8 +62,8 @@ def pair_shares(xp: _backend.Namespace, y: Any, weight: Any, plan: MixPlan) -> t
     lam, permutation, w = xp.asarray(lam), xp.asarray(plan.permutation), _aligned(xp, weight, y)
     lam = xp.along(lam, w)
     a, b = lam * w, (1.0 - lam) * xp.take(w, permutation)
-    # Divide the shares, not the labels: w * y / w may differ from y. If both weights are 0, lam alone counts.
-    weightless = a + b == 0
+    # Divide the shares, not the labels: w * y / w may differ from y. If they vanish, lam alone counts.
+    weightless = abs(a + b) < _backend.SMALLEST_NORMAL
     total = xp.where(weightless, xp.cast(1.0, "float32"), a + b)
     return keep, xp.where(weightless, lam, a / total), xp.where(weightless, 1.0 - lam, b / total)
 

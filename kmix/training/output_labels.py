@@ -267,14 +267,22 @@ def by_target(function: Callable[..., Any], compiled: Any, target: Any) -> Any:
     return tree.map_structure(lambda item: function(item, target), compiled)
 
 
-def check_reads_blended_masks(loss: Any, target: Any) -> None:
-    """Raise if a loss that reads class ids meets masks of class ids, which a blend one-hot encodes."""
+def _reads_class_ids(item):
+    """Whether a loss or metric, given by name or not, reads class ids or codes."""
+    if isinstance(item, keras.metrics.IoU) and not isinstance(item, keras.metrics.BinaryIoU):
+        return item.sparse_y_true
+    return any(code in name for name in _names(item) for code in ("sparse", "ctc"))
+
+
+def check_reads_blended_masks(item: Any, target: Any) -> None:
+    """Raise if a loss or metric that reads class ids meets masks of class ids, which a blend one-hot encodes."""
     masks = any(isinstance(each, SegmentationMasks) and each.num_classes is not None for each in tree.flatten(target))
-    if loss is not None and masks and any("sparse" in name for name in _names(loss)):
+    if item is not None and masks and _reads_class_ids(item):
         _checks.fail(
-            "Blended masks are shares of classes, which a loss of class ids cannot take.",
-            getattr(loss, "name", loss),
-            "Write `kmix.losses.SoftLabelCrossentropy()`, or a mixer that only pastes, such as `CutMix`.",
+            "Blended masks are shares of classes, which a loss or metric that reads class ids cannot take.",
+            getattr(item, "name", item),
+            "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelMeanIoU(num_classes)`, or a mixer "
+            "that only pastes, such as `CutMix`.",
         )
 
 
@@ -287,7 +295,7 @@ def _check_reads_mixed(item, target):
         "Write `kmix.losses.SoftLabelCrossentropy()` and `kmix.metrics.SoftLabelAccuracy()`, which accept all forms of "
         'labels, or "accuracy".'
     )
-    if any(code in name for name in _names(item) for code in ("sparse", "ctc")):
+    if _reads_class_ids(item):
         _checks.fail(
             "Mixed labels are shares of classes, which a loss or metric that reads class ids cannot take.",
             getattr(item, "name", item),

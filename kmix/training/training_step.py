@@ -61,7 +61,8 @@ class StepMixer:
     def compiled(self, loss: Any, metrics: Any, weighted_metrics: Any) -> tuple[Any, Any, Any]:
         """The arguments of these names for `keras.Model.compile`; raises if mixed labels are not for them."""
         if self.planner.input_mixing.blends:
-            by_target(check_reads_blended_masks, loss, self.target)
+            for each in (loss, metrics, weighted_metrics):
+                by_target(check_reads_blended_masks, each, self.target)
         if self.mix_losses:
             loss = by_target(paired_loss.paired, loss, self.target)
         else:

@@ -1,0 +1,95 @@
+"""TensorFlow and XLA take numbers below the normal range of float32 for 0. NumPy and PyTorch do not: kmix must."""
+
+import numpy as np
+import pytest
+from helpers import CODE_PATHS, at_step
+
+import kmix
+from kmix.plan import sample_audio_mix, sample_mixup
+
+SMALLEST = np.finfo("float32").smallest_normal
+N = 64
+
+
+def mixup(**settings):
+    return kmix.MixUp(0.02, seed=1, **settings)
+
+
+def batch(n=N):
+    generator = np.random.default_rng(0)
+    return generator.random((n, 3), dtype="float32"), np.eye(4, dtype="float32")[generator.integers(4, size=n)]
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "sample", [sample_mixup, sample_audio_mix, lambda *args, **kwargs: sample_audio_mix(*args, num_sources=4, **kwargs)]
+)
+def test_no_share_is_below_the_normal_range(sample, half):
+    plan = sample(1, 0, 0.02, 4096, lam_at_least_half=half)
+    shares = np.stack([part.share for part in plan.parts()])
+    assert np.mean(shares == 0) > 0.1
+    assert np.min(shares[shares > 0]) >= SMALLEST
+    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", CODE_PATHS)
+def test_tags_of_a_sample_that_has_no_share(path):
+    x, y = batch()
+    for step in range(8, 12):
+        plan = mixup().plan(step, N)
+        enters = plan.lam > 0
+        assert 0 < np.sum(~enters) < N / 2
+        expected = np.where(enters[:, None], np.maximum(y, y[plan.permutation]), y[plan.permutation])
+        expected[plan.lam == 1] = y[plan.lam == 1]
+        np.testing.assert_array_equal(at_step(path, mixup(target="union"), step, (x, y))[1], expected)
+
+
+@pytest.mark.parametrize("path", CODE_PATHS)
+@pytest.mark.parametrize("layer", [mixup(), kmix.AudioMix(0.02, num_sources=3, seed=1)])
+def test_labels_whose_weights_vanish(path, layer):
+    """Where float32 cannot hold the mixed weight, the shares alone count."""
+    x, y = batch()
+    w = np.where(np.arange(N) % 2, 1e-30, 0).astype("float32")
+    plan = layer.plan(8, N)
+    shares = np.stack([part.share for part in plan.parts()]).astype("float64")
+    sources = np.stack([np.arange(N), *(part.source for part in plan.parts()[1:])])
+    weights = shares * w[sources]
+    lost = weights.sum(axis=0) < SMALLEST
+    assert np.any(lost & (weights.sum(axis=0) > 0))
+    counts = np.where(lost, shares, weights / np.where(lost, 1, weights.sum(axis=0)))
+    mixed = at_step(path, layer, 8, (x, y, w))
+    np.testing.assert_allclose(mixed[1], np.einsum("sb,sbc->bc", counts, y[sources]), atol=1e-5)
+    np.testing.assert_allclose(mixed[2], weights.sum(axis=0), atol=1e-6 * w.max(), rtol=0)
+
+
+@pytest.mark.parametrize("path", CODE_PATHS)
+@pytest.mark.parametrize("layer", [kmix.MixUp, kmix.AudioMix])
+@pytest.mark.parametrize("alpha", [1e-39, 1e-40])
+def test_such_an_alpha_is_0(path, layer, alpha):
+    x, y = batch()
+    for given, mixed in zip((x, y), at_step(path, layer(alpha, seed=1), 0, (x, y)), strict=True):
+        np.testing.assert_array_equal(mixed, given)
+
+
+@pytest.mark.parametrize("path", CODE_PATHS)
+def test_such_numbers_are_padding_of_waves(path):
+    x, y = np.random.default_rng(1).normal(size=(N, 40)).astype("float32"), batch()[1]
+    x[::2, 20:] = 0
+    near = np.where(x == 0, np.float32(1e-39), x)
+    layer = kmix.AudioMix(equal_levels=True, seed=1)
+    np.testing.assert_allclose(at_step(path, layer, 0, (near, y))[0], layer.at_step(0, (x, y))[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("path", CODE_PATHS)
+def test_a_wave_whose_squares_vanish_is_silent(path):
+    x, y = batch()
+    x[::2] *= 1e-21
+    layer = kmix.AudioMix(equal_levels=True, seed=1)
+    plan = layer.plan(0, N)
+    heard = (np.arange(N) % 2 == 1) & (plan.permutation % 2 == 1)
+    assert 0 < np.sum(heard) < N / 2
+    mixed_x, mixed_y = at_step(path, layer, 0, (x, y))
+    np.testing.assert_array_equal(mixed_x[~heard], x[~heard])
+    np.testing.assert_array_equal(mixed_y[~heard], y[~heard])
+    expected = plan.lam[:, None] * y + (1 - plan.lam[:, None]) * y[plan.permutation]
+    np.testing.assert_allclose(mixed_y[heard], expected[heard], atol=1e-6)
