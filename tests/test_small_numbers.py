@@ -1,10 +1,11 @@
-"""TensorFlow and XLA take numbers below the normal range of float32 for 0. NumPy and PyTorch do not: kmix must."""
+"""Numbers that float32 cannot hold. TensorFlow and XLA take those below its normal range for 0, so all of kmix does."""
 
 import numpy as np
 import pytest
 from helpers import CODE_PATHS, at_step
 
 import kmix
+from kmix.pairing import SimilarLabels
 from kmix.plan import sample_audio_mix, sample_mixup
 
 SMALLEST = np.finfo("float32").smallest_normal
@@ -78,6 +79,18 @@ def test_such_numbers_are_padding_of_waves(path):
     near = np.where(x == 0, np.float32(1e-39), x)
     layer = kmix.AudioMix(equal_levels=True, seed=1)
     np.testing.assert_allclose(at_step(path, layer, 0, (near, y))[0], layer.at_step(0, (x, y))[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("path", CODE_PATHS)
+@pytest.mark.parametrize("power", [-100, -60, 60, 100])
+def test_similar_labels_of_any_size(path, power):
+    """The bandwidth counts in standard deviations, so the unit of the labels does not matter."""
+    x, y = batch()[0], np.random.default_rng(2).normal(size=(N, 2)).astype("float32")
+    layer, unit = kmix.MixUp(1.0, pairing=SimilarLabels(0.1), seed=1), np.array([1, 2.0**power], "float32")
+    mixed = layer.at_step(0, (x, y))
+    scaled = at_step(path, layer, 0, (x, y * unit))
+    np.testing.assert_allclose(scaled[0], mixed[0], atol=1e-6)
+    np.testing.assert_allclose(scaled[1] / unit, mixed[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("path", CODE_PATHS)
