@@ -162,6 +162,14 @@ def test_an_alpha_in_a_tensor_is_its_value(name):
         sample(seed=2, step=9, batch_size=7, alpha=-1.0, **settings)
 
 
+@EVERY_SAMPLER
+def test_a_number_of_any_type_is_its_value(sample, settings):
+    draw = functools.partial(sample, seed=2, step=9, batch_size=7)
+    for name in ["alpha", "rate"] if "alpha" in settings else ["rate"]:
+        for value in (0, 1, np.int64(0), np.uint8(1), np.float16(0.5), np.float64(0.25)):
+            assert_equal(draw(**{**settings, name: value}), draw(**{**settings, name: float(value)}))
+
+
 def test_bounds_of_a_sampler_are_within():
     draw = functools.partial(kmix.plan.sample_audio_mix, seed=0, step=0, alpha=1.0, batch_size=16)
     for good in ({"snr": (-100, 100)}, {"num_sources": (8, 8)}, {"num_sources": (1, 8)}, {"num_sources": (1, 2)}):

@@ -21,9 +21,15 @@ NOTICED, SURVIVED, NO_TEST, TEXT, NOT_RUN = KINDS = "noticed", "survived", "no t
 CODES = {0: SURVIVED, 33: NO_TEST, None: NOT_RUN}
 # Why no test can notice a mutant, by what it takes away and puts in place, and by the line; the first that fits.
 REASONS = {
-    "a name, a hint or a message in the text of an error": (r".*", r".*", r"_checks?\.|check_|hint|require\("),
+    "a dtype: the values are the same without it": (r'"\w+"|dtype.*|xp\.integer', r"None|", r"cast\("),
+    "a name, a hint or a message in the text of an error": (
+        r"""["'].*["']|(, )?(hint|message)( = hint)?( ,)?""",
+        r"None|",
+        r"_checks?\.|check_|hint|require\(",
+    ),
+    "a check of tensors, which no test of NumPy alone reaches": (r".*", r".*", r"require\("),
+    "bounds that a later check has, too": (r".*", r".*", r"REPLICAS"),
     "`strict` of a `zip`, whose arguments are of one length": (r".*", r".*", r"strict="),
-    "a dtype: the values are the same without it": (r'"\w+"|dtype.*|xp\.integer', r"None|", r"cast\(|dtype"),
     "one of several arrays, all of one framework": (r".*", r".*", r"_backend\.(namespace|is_\w+)\("),
     "a short cut: the long way gives the same": (r".*", r".*(and False|or True).*|None", r".*"),
     "a comparison that differs at one value alone": (r"[<>]=?", r"[<>]=?", r".*"),
