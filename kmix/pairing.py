@@ -246,7 +246,8 @@ class SimilarLabels(Pairing):
         deviation = y - xp.sum(y, 0) / xp.cast(n, "float32")
         # Float32 loses the squares of very small and of very large labels. A power of two rounds nothing.
         size = xp.sum(abs(deviation), 0)
-        deviation = deviation * xp.where(size < 2.0**-40, 2.0**80, xp.where(size > 2.0**40, 2.0**-80, 1.0))
+        scale = xp.where(size < 2.0**-40, 2.0**80, xp.where(size > 2.0**40, 2.0**-80, 1.0))
+        deviation = deviation * xp.cast(scale, "float32")
         variance = xp.sum(xp.math.square(deviation), 0) / xp.cast(n, "float32")
         scaled = deviation / xp.math.sqrt(xp.where(variance > 0, variance, 1.0)) / self.bandwidth
         # Differences, not a product of matrices, which may have lower precision on an accelerator.
