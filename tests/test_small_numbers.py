@@ -84,7 +84,7 @@ def test_such_numbers_are_padding_of_waves(path):
 
 
 @pytest.mark.parametrize("path", CODE_PATHS)
-@pytest.mark.parametrize("power", [-100, -60, -20, 20, 60, 100])
+@pytest.mark.parametrize("power", [-100, -60, 4, 60, 100])
 def test_similar_labels_of_any_size(path, power):
     """The bandwidth counts in standard deviations, so the unit of the labels does not matter."""
     x, y = batch()[0], np.random.default_rng(2).normal(size=(N, 2)).astype("float32")
