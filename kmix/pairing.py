@@ -444,6 +444,7 @@ def _share_a_class(xp, y):
         ids = xp.cast(xp.reshape(y, (-1,)), xp.integer)
         return ids[:, None] == ids
     y = xp.cast(y, "float32")
+    y = xp.where(abs(y) < _backend.SMALLEST_NORMAL, 0.0, y)
     largest = xp.cast(xp.argmax(y)[:, None] == xp.arange(xp.size(y, 1)), "float32")
     others = xp.sum(xp.cast((y != 0) & (y != 1), "float32"), -1)
     # Products of zeros and ones are exact in any precision.

@@ -96,6 +96,16 @@ def test_similar_labels_of_any_size(path, power):
 
 
 @pytest.mark.parametrize("path", CODE_PATHS)
+@pytest.mark.parametrize("pairing", ["same_labels", "different_labels"])
+def test_such_numbers_are_no_class(path, pairing):
+    """A sigmoid in float32 gives 6e-39 at -88."""
+    x, tags = batch()[0], np.eye(6, dtype="float32")[np.random.default_rng(3).integers(6, size=(N, 2))].max(axis=1)
+    near = np.where(tags == 0, np.float32(6e-39), tags)
+    layer = kmix.MixUp(1.0, pairing=pairing, seed=1)
+    np.testing.assert_allclose(at_step(path, layer, 0, (x, near))[0], layer.at_step(0, (x, tags))[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("path", CODE_PATHS)
 def test_a_wave_whose_squares_vanish_is_silent(path):
     x, y = batch()
     x[::2] *= 1e-21
