@@ -28,7 +28,7 @@ REASONS = {
         r"_checks?\.|check_|hint|require\(",
     ),
     "a check of tensors, which no test of NumPy alone reaches": (r".*", r".*", r"require\("),
-    "bounds that a later check has, too": (r".*", r".*", r"REPLICAS"),
+    "bounds that a later check has, too": (r".*", r".*", r"^replica = .*REPLICAS"),
     "`strict` of a `zip`, whose arguments are of one length": (r".*", r".*", r"strict="),
     "one of several arrays, all of one framework": (r".*", r".*", r"_backend\.(namespace|is_\w+)\("),
     "a short cut: the long way gives the same": (r".*", r".*(and False|or True).*|None", r".*"),
